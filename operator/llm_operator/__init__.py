@@ -1,0 +1,1 @@
+"""A Kubernetes operator that takes a language model from raw text to a served product."""

@@ -1,0 +1,64 @@
+"""What both resources share."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from llm_trainer.config import Settings
+
+GROUP, VERSION = "llm-operator.io", "v1alpha1"
+
+
+class Spec(Settings):
+    """Written by a user: unknown keys are errors."""
+
+
+class Status(BaseModel):
+    """Written by the operator: unknown keys, from a newer operator, are dropped."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+
+class Condition(Status):
+    """metav1.Condition."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    observed_generation: int | None = None
+    last_transition_time: str
+    reason: str
+    message: str = ""
+
+
+class Resources(Spec):
+    """Kubernetes resource requirements."""
+
+    limits: dict[str, str | int] = Field(default_factory=dict, description="Quantities, such as nvidia.com/gpu: 8.")
+    requests: dict[str, str | int] = Field(default_factory=dict, description="Quantities; default: the limits.")
+
+
+class ClaimReference(Spec):
+    claim_name: str = Field(min_length=1, max_length=253, description="A PersistentVolumeClaim of the same namespace.")
+
+
+class Storage(Spec):
+    persistent_volume_claim: ClaimReference = Field(description="ReadWriteMany when a stage has more than one pod.")
+
+
+class EnvVar(Spec):
+    name: str = Field(min_length=1, max_length=253, description="Name of the variable.")
+    value: str = Field(default="", max_length=4096, description="Its value.")
+
+
+class PodSettings(Spec):
+    """The part of a pod template that a user may set."""
+
+    node_selector: dict[str, str] = Field(default_factory=dict, description="Labels a node must have.")
+    tolerations: list[dict[str, Any]] = Field(default_factory=list, max_length=32, description="As in a pod.")
+    affinity: dict[str, Any] | None = Field(default=None, description="As in a pod.")
+    priority_class_name: str | None = Field(default=None, max_length=253, description="As in a pod.")
+    image_pull_secrets: list[str] = Field(default_factory=list, max_length=16, description="Names of Secrets.")
+    env: list[EnvVar] = Field(default_factory=list, max_length=64, description="Added to the container.")

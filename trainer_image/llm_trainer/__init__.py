@@ -1,0 +1,1 @@
+"""What runs inside a training pod: data preparation and every training stage."""

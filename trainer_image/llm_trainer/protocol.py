@@ -1,0 +1,96 @@
+"""What a training pod tells the operator: exit codes, /progress and the termination message. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+CONFIG_PATH = "/etc/llm-operator/stage.json"
+PROGRESS_PORT = 9400  # rank 0: /progress (JSON) and /metrics (Prometheus); every other pod: /metrics
+RENDEZVOUS_PORT = 29500
+TERMINATION_MESSAGE_PATH = "/dev/termination-log"
+TERMINATION_MESSAGE_BYTES = 4096  # the kubelet cuts there
+
+
+class ExitCode(IntEnum):
+    """How a stage's container ends; the numbers are those of sysexits(3) where one fits."""
+
+    SUCCEEDED = 0
+    DATA = 65  # bad rows, files or columns: fails at once
+    INTERNAL = 70  # an exception that is none of the others: costs an attempt
+    NO_SPACE = 73  # the disk is full: costs an attempt, reason NoSpace
+    PREEMPTED = 75  # asked to leave, checkpoint committed: an infrastructure restart
+    CONFIGURATION = 78  # the configuration can't work: fails at once
+    HANG = 79  # no step within the limit; stacks are in the log
+    OUT_OF_MEMORY = 80
+    STALE = 81  # a newer attempt owns the stage: this one may not write
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+
+class CheckpointInfo(Message):
+    step: int
+    uri: str
+    time: float = Field(description="Seconds since the epoch at which it was committed.")
+
+
+class Result(Message):
+    """An exported model (kind model) or the prepared data (kind data)."""
+
+    uri: str
+    digest: str = Field(description="sha256:… over the result's manifest.")
+    kind: str
+    step: int = 0
+    base: str | None = None
+
+
+class Notice(Message):
+    """Something a user should know that is not a failure, such as CheckpointSetAside; becomes a Kubernetes event."""
+
+    reason: str
+    message: str
+
+
+class Worker(Message):
+    rank: int
+    host: str
+    node: str
+
+
+class Progress(Message):
+    """Rank 0's view of the stage. Counts are global, over all processes and all attempts."""
+
+    stage: str
+    attempt: int
+    phase: str = Field(default="Starting", description="Starting, Training, Evaluating, Saving, Exporting or Done.")
+    step: int = 0
+    total_steps: int = 0
+    tokens: int = 0
+    total_tokens: int = 0
+    loss: float | None = None
+    learning_rate: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    world_size: int = 1
+    workers: list[Worker] = Field(default_factory=list)
+    evaluation: dict[str, float] = Field(
+        default_factory=dict, description="Newest held-out figures, such as loss and bitsPerByte/SOURCE."
+    )
+    checkpoint: CheckpointInfo | None = None
+    result: Result | None = None
+    notices: list[Notice] = Field(default_factory=list)
+    heartbeat: float = Field(default=0.0, description="Seconds since the epoch of the last sign of life.")
+
+
+class Termination(Message):
+    """The last word of a container, written to its termination message."""
+
+    reason: str = Field(description="CamelCase, such as Succeeded, DataError, NoSpace, Killed.")
+    message: str = ""
+    exit_code: int = 0
+    rank: int = 0
+    progress: Progress | None = None

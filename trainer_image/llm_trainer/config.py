@@ -149,7 +149,7 @@ class Data(Settings):
         default=0.05, gt=0, lt=1, description="Share of each source's documents that is held out, chosen by hash."
     )
     max_invalid_fraction: float = Field(
-        default=0.01, ge=0, le=1, description="Share of documents that may be skipped as not UTF-8 before it is refused."
+        default=0.01, ge=0, le=1, description="Share of documents that may be skipped as not UTF-8; above it: refused."
     )
     seed: int = Field(default=0, ge=0, description="Seed of the held-out choice.")
 

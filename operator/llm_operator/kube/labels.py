@@ -1,0 +1,12 @@
+"""Labels on every child, by which the watches select it and a key is found."""
+
+from __future__ import annotations
+
+from llm_operator.api.common import GROUP
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+OPERATOR = "llm-operator"
+TRAINING = f"{GROUP}/training"
+SERVING = f"{GROUP}/serving"
+STAGE = f"{GROUP}/stage"
+ATTEMPT = f"{GROUP}/attempt"

@@ -1,0 +1,52 @@
+"""What a reconcile pass wants done: decided by ``training`` and ``serving``, carried out by ``kube.execute``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Manifest = dict[str, Any]  # a Kubernetes object as plain JSON
+
+
+@dataclass(frozen=True)
+class Key:
+    """One object of ours in the work queue."""
+
+    kind: Literal["LLMTraining", "LLMServing"]
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Delete:
+    """A child to delete, if it still has this uid; its pods go in the background."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """A Kubernetes event on the reconciled object, sent only after its status was written."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Carried out in this order: apply, delete, status, events. Crash between any two: the next pass converges."""
+
+    apply: tuple[Manifest, ...] = ()
+    delete: tuple[Delete, ...] = ()
+    status: Manifest | None = None  # the whole new status; None: it is right as it is
+    events: tuple[Event, ...] = ()
+    requeue_after: float | None = None  # seconds; None: wait for the next event or resync
+
+    @property
+    def empty(self) -> bool:
+        """Nothing would be written."""
+        return not (self.apply or self.delete or self.status or self.events)

@@ -1,0 +1,56 @@
+# `make help` lists what there is. Everything built or downloaded is cached outside the checkout, by version.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+export LLM_OPERATOR_CACHE ?= $(HOME)/.cache/llm-operator
+export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)
+# A recipe that needs Python starts with $(python): it makes the environment when it isn't there.
+python = venv=$$(tools/environment.sh); export PATH=$$venv/bin:$$PATH;
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: cluster-build ## The main job: text to chat answer on the built-in cluster, or on yours with KUBECONFIG=… REGISTRY=…
+	@$(python) python -m demo
+
+.PHONY: test
+test: lint cluster-build images ## Every check and every test
+	@$(python) python -m pytest tests $(ARGS)
+
+.PHONY: lint
+lint: cluster-build ## ruff, mypy, import-linter, generated files, helm lint
+	@$(python)
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	python -m llm_operator.api.schema --check
+	helm lint --strict charts/llm-operator
+
+.PHONY: generate
+generate: ## Write crds/, the chart's copies and the reference pages from the models
+	@$(python) python -m llm_operator.api.schema
+
+.PHONY: requirements
+requirements: ## Resolve pyproject.toml's extras into requirements/, with hashes
+	@$(python) tools/requirements.sh
+
+.PHONY: test-unit test-api test-trainer test-e2e
+test-unit: ## No I/O, no clock
+	@$(python) python -m pytest tests/unit $(ARGS)
+test-api: cluster-build ## Against a real API server
+	@$(python) python -m pytest tests/api $(ARGS)
+test-trainer: ## Real torch, DeepSpeed and TRL on two processes
+	@$(python) python -m pytest tests/trainer $(ARGS)
+test-e2e: cluster-build images ## On the two-node cluster
+	@$(python) python -m pytest tests/e2e $(ARGS)
+
+.PHONY: bench
+bench: cluster-build ## Figures of the operator on a real API server
+	@$(python) python -m tests.bench
+
+-include tests/cluster/cluster.mk

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Make the development environment and print its folder. Nothing is done when it is there already.
+# Needs root on a Debian machine for missing packages; a machine that has them needs no root.
+set -euo pipefail
+top=$(cd "$(dirname "$0")/.." && pwd)
+cache=${LLM_OPERATOR_CACHE:-$HOME/.cache/llm-operator}
+uv_version=0.13.9
+
+# python3-dev and g++: DeepSpeed compiles its shared-memory all-reduce on first use.
+missing=()
+for package in g++ python3-dev python3-venv ca-certificates git; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if ((${#missing[@]})); then
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}"; } >&2
+fi
+
+key=$(cat "$top/requirements/dev.txt" "$0" | sha256sum | cut -c1-12)
+venv=$cache/venv-$key
+if [ ! -e "$venv/complete" ]; then
+  echo "making the Python environment $key" >&2
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  "$venv/bin/python" -m pip install -q "uv==$uv_version" >&2
+  # Hash-checked; the project itself is found by PYTHONPATH, so that an edit needs no install.
+  env -u UV_PYTHON "$venv/bin/uv" pip install -q --python "$venv/bin/python" --require-hashes -r "$top/requirements/dev.txt" >&2
+  touch "$venv/complete"
+  find "$cache" -maxdepth 1 -name 'venv-*' ! -name "venv-$key" -mtime +7 -exec rm -rf {} +
+fi
+echo "$venv"

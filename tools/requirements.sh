@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Resolve each extra of pyproject.toml into requirements/, with hashes and without a registry's address.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+compile() {
+  local out=requirements/$1.txt; shift
+  uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --python-version 3.11 \
+    "${@/#/--extra=}" pyproject.toml -o "$out"
+}
+compile operator operator
+compile trainer trainer
+compile serve trainer serve
+compile dev operator trainer dev

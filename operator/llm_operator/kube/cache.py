@@ -1,0 +1,164 @@
+"""What the operator knows of the cluster: filled by the watches and by the answers to its own writes.
+
+Two rules keep it right whatever the order in which those arrive: an object is replaced only by a newer one
+(resourceVersions of one cluster can be compared as numbers), and a uid that was deleted never comes back.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from llm_operator.api.common import GROUP
+from llm_operator.kube import labels
+from llm_operator.kube.kinds import KINDS, SERVING, TRAINING, Kind
+from llm_operator.kube.plan import Key, Manifest
+
+METADATA = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "labels",
+    "annotations",
+    "ownerReferences",
+)
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+OWNER_LABELS = {TRAINING.name: labels.TRAINING, SERVING.name: labels.SERVING}
+REMEMBERED_DELETIONS = 10_000  # a watch event is late by seconds at most
+
+
+class Cache:
+    """Objects by kind, namespace and name, and the children of each training and serving. Read only for the rooms."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, dict[tuple[str, str], Manifest]] = defaultdict(dict)
+        self._children: dict[tuple[str, Key], set[str]] = defaultdict(set)
+        self._deleted: OrderedDict[str, None] = OrderedDict()
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        """One object, trimmed to what ``kinds`` says is kept; None if it isn't there."""
+        return self._objects[kind].get((namespace, name))
+
+    def objects(self, kind: str, namespace: str | None = None) -> Iterator[Manifest]:
+        """All objects of a kind, or those of one namespace."""
+        for (at, _), found in list(self._objects[kind].items()):
+            if namespace is None or at == namespace:
+                yield found
+
+    def children(self, kind: str, owner: Key) -> list[Manifest]:
+        """Objects with the owner's label, by name; those of an earlier owner of the same name are left out."""
+        names = sorted(self._children.get((kind, owner), ()))
+        found = [self._objects[kind][(owner.namespace, name)] for name in names]
+        current = self.get(owner.kind, owner.namespace, owner.name)
+        uid = current["metadata"]["uid"] if current else None
+        return [child for child in found if _owner_uid(child, owner.kind) in (None, uid)]
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def put(self, kind: str, manifest: Manifest) -> bool:
+        """Keeps the object if it is newer than what is known. True if it was."""
+        metadata = manifest["metadata"]
+        at = (metadata["namespace"], metadata["name"])
+        known = self._objects[kind].get(at)
+        if metadata["uid"] in self._deleted or (known and _version(manifest) <= _version(known)):
+            return False
+        self._forget(kind, at)
+        trimmed = trim(KINDS[kind], manifest)
+        self._objects[kind][at] = trimmed
+        for owner in owners(trimmed):
+            self._children[(kind, owner)].add(at[1])
+        return True
+
+    def remove(self, kind: str, manifest: Manifest) -> bool:
+        """Forgets a deleted object, for good. True if it was known."""
+        metadata = manifest["metadata"]
+        self._remember_deletion(metadata["uid"])
+        at = (metadata["namespace"], metadata["name"])
+        known = self._objects[kind].get(at)
+        if known is None or known["metadata"]["uid"] != metadata["uid"]:
+            return False
+        self._forget(kind, at)
+        return True
+
+    def keep_only(self, kind: str, uids: Iterable[str], as_of: int) -> list[Manifest]:
+        """Removes what a complete list, taken at resourceVersion ``as_of``, no longer has, and returns it.
+
+        A watch that had to start anew says nothing of what was deleted in between.
+        """
+        alive = set(uids)
+        gone = [
+            known
+            for known in self._objects[kind].values()
+            if known["metadata"]["uid"] not in alive and _version(known) <= as_of
+        ]
+        for known in gone:
+            self.remove(kind, known)
+        return gone
+
+    def _forget(self, kind: str, at: tuple[str, str]) -> None:
+        known = self._objects[kind].pop(at, None)
+        for owner in owners(known) if known else ():
+            names = self._children[(kind, owner)]
+            names.discard(at[1])
+            if not names:
+                del self._children[(kind, owner)]
+
+    def _remember_deletion(self, uid: str) -> None:
+        self._deleted[uid] = None
+        if len(self._deleted) > REMEMBERED_DELETIONS:
+            self._deleted.popitem(last=False)
+
+
+def owners(manifest: Manifest) -> Iterator[Key]:
+    """The training or serving whose label an object carries."""
+    metadata = manifest["metadata"]
+    found = metadata.get("labels") or {}
+    for kind, label in OWNER_LABELS.items():
+        if label in found:
+            yield Key(kind, metadata["namespace"], found[label])  # type: ignore[arg-type]
+
+
+def trim(kind: Kind, manifest: Manifest) -> Manifest:
+    """A copy with only what is kept of the kind, its keys shared between all objects: it is what memory goes to."""
+    metadata = {name: manifest["metadata"][name] for name in METADATA if name in manifest["metadata"]}
+    if LAST_APPLIED in metadata.get("annotations", ()):
+        metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != LAST_APPLIED}
+    kept: Manifest = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
+    for field in kind.kept:
+        top, _, below = field.partition(".")
+        if not below and top in manifest:
+            kept[top] = manifest[top]
+        elif below in (manifest.get(top) or {}):
+            kept.setdefault(top, {})[below] = manifest[top][below]
+    shared: Manifest = _share(kept)
+    return shared
+
+
+def _share(value: Any) -> Any:
+    match value:
+        case dict():
+            return {sys.intern(key): _share(item) for key, item in value.items()}
+        case list():
+            return [_share(item) for item in value]
+        case str() if len(value) < 64:
+            return sys.intern(value)
+    return value
+
+
+def _version(manifest: Manifest) -> int:
+    return int(manifest["metadata"]["resourceVersion"])
+
+
+def _owner_uid(manifest: Manifest, kind: str) -> str | None:
+    for reference in manifest["metadata"].get("ownerReferences", ()):
+        if reference["kind"] == kind and reference["apiVersion"].startswith(f"{GROUP}/"):
+            return str(reference["uid"])
+    return None

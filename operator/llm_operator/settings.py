@@ -1,0 +1,67 @@
+"""Every setting of the operator. Each is read from the environment variable of its upper-case name."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+CommaSeparated = Annotated[
+    tuple[str, ...],
+    BeforeValidator(
+        lambda value: [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    ),
+]
+
+
+class SettingsError(ValueError):
+    """An environment variable has a value that the operator can't work with."""
+
+
+class Settings(BaseModel):
+    """Defaults suit a cluster; the chart sets images, namespaces and the pod's own name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trainer_image: str = Field(default="llm-operator-trainer", description="Image of training pods without their own.")
+    serving_image: str = Field(default="llm-operator-trainer", description="Image of serving pods without their own.")
+    namespaces: CommaSeparated = Field(
+        default=(), description="Namespaces to serve, separated by commas. Empty: all, which needs a ClusterRole."
+    )
+    progress_interval_seconds: float = Field(
+        default=10, gt=0, description="Between two looks at a running stage's progress; also the pace of its status."
+    )
+    metrics_port: int = Field(default=8080, ge=0, le=65535, description="Port of /metrics. 0: any free port.")
+    probe_port: int = Field(default=8081, ge=0, le=65535, description="Port of /healthz and /readyz. 0: any free port.")
+    workers: int = Field(default=16, ge=1, le=256, description="Objects that are reconciled at the same time.")
+    resync_seconds: float = Field(
+        default=600, gt=0, description="Between two looks at an object that nothing else woke up; spread by ± 20 %."
+    )
+    watch_seconds: int = Field(default=300, ge=30, description="How long one watch request lives before it is renewed.")
+    request_seconds: float = Field(default=30, gt=0, description="Total time of one API request.")
+    lease_name: str = Field(default="llm-operator", description="Name of the Lease that elects the leader.")
+    pod_namespace: str = Field(default="default", description="Namespace of the operator's pod and its Lease.")
+    pod_name: str = Field(default_factory=socket.gethostname, description="Name of the operator's pod.")
+    lease_seconds: float = Field(
+        default=15, ge=3, description="After this time without renewal another replica takes over."
+    )
+    log_level: str = Field(
+        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR."
+    )
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Reads the settings; raises SettingsError with the variable's name, its value and what is wrong with it."""
+        given: dict[str, Any] = {name: environ[name.upper()] for name in cls.model_fields if environ.get(name.upper())}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise SettingsError(
+                "; ".join(
+                    f"{str(problem['loc'][0]).upper()}={problem['input']!r}: {problem['msg']}"
+                    for problem in error.errors()
+                )
+            ) from None

@@ -2,7 +2,7 @@
 
     python -m demo.corpus OUT_FOLDER
 
-writes one `<language>-<domain>.jsonl` each ({"id", "title", "text"} a line), `sources.json` and the packages' copyright
+writes one `<domain>-<language>.jsonl` each ({"id", "title", "text"} a line), `sources.json` and the packages' copyright
 files. The text is plain, with headings as in Markdown and program text indented by four spaces: docs/demo_corpus.md.
 """
 
@@ -22,7 +22,8 @@ from demo import html_text, packages
 from demo.html_text import CJK, Block, Kind, page_blocks
 from demo.packages import SOURCES, Package, PackageError, Source, download, find_packages, read_files, read_licence
 
-DOCUMENT_BYTES = 1_000  # a document ends at the first heading after so much text
+DOCUMENT_BYTES = 1_000  # a document ends at the first heading after so much text ...
+DOCUMENT_LEVEL = 3  # ... unless that is a small one, such as "Example"
 LEAST_BYTES = 200  # less text than this is no document
 REPEATED_BYTES = 60  # a paragraph of at least this size is kept only where it comes first
 JAPANESE_SHARE = 0.2  # of the letters of a Japanese document must be kana or kanji
@@ -122,15 +123,19 @@ def _render_block(block: Block) -> str:
 
 
 def cut_documents(page_id: str, blocks: Sequence[Block]) -> Iterator[Document]:
-    """A page's documents: each begins at a heading and has at least `DOCUMENT_BYTES` unless it is the page's last."""
-    start, bytes_so_far = 0, 0
-    for index, block in enumerate([*blocks, Block(Kind.HEADING, "", 1)]):
-        end = index == len(blocks) or (block.kind is Kind.HEADING and bytes_so_far >= DOCUMENT_BYTES)
-        if end and index > start:
-            heading = next((b for b in blocks[start:index] if b.kind is Kind.HEADING), Block(Kind.HEADING, ""))
-            yield Document(f"{page_id}#{heading.anchor or start}", heading.text, render(blocks[start:index]))
-            start, bytes_so_far = index, 0
-        bytes_so_far += size(block.text)
+    """A page's documents, whole: a new one begins at a heading once the one before has `DOCUMENT_BYTES`."""
+    parts: list[list[Block]] = [[]]
+    for block in blocks:
+        starts = block.kind is Kind.HEADING and block.level <= DOCUMENT_LEVEL
+        if starts and sum(size(b.text) for b in parts[-1]) >= DOCUMENT_BYTES:
+            parts.append([])
+        parts[-1].append(block)
+    anchors: set[str] = set()
+    for number, part in enumerate(part for part in parts if part):
+        heading = next((block for block in part if block.kind is Kind.HEADING), Block(Kind.HEADING, page_id))
+        anchor = heading.anchor if heading.anchor not in {"", *anchors} else str(number)
+        anchors.add(anchor)
+        yield Document(f"{page_id}#{anchor}", heading.text, render(part))
 
 
 def extract(source: Source, pages: dict[str, list[Block]], seen: set[str]) -> Extract:
@@ -173,7 +178,7 @@ def read_pages(source: Source, deb: Path) -> dict[str, list[Block]]:
     return pages
 
 
-def build(found: dict[str, Package], debs: Path, out: Path) -> None:
+def write_corpus(found: dict[str, Package], debs: Path, out: Path) -> None:
     """Writes the corpus into the new folder `out`."""
     (out / "copyright").mkdir(parents=True)
     seen: dict[str, set[str]] = {source.language: set() for source in SOURCES}
@@ -217,7 +222,7 @@ def _write_file(out: Path, language: str, domain: str, extracts: Iterable[Extrac
     chosen = [e.documents for e in extracts if (e.source.language, e.source.domain) == (language, domain)]
     documents = [document for documents in chosen for document in documents]
     lines = [json.dumps({"id": d.id, "title": d.title, "text": d.text}, ensure_ascii=False) + "\n" for d in documents]
-    path = out / f"{language}-{domain}.jsonl"
+    path = out / f"{domain}-{language}.jsonl"
     path.write_text("".join(lines))
     return {
         "file": path.name,
@@ -243,17 +248,33 @@ def cache_key(found: dict[str, Package]) -> str:
     return digest.hexdigest()[:16]
 
 
-def cached_corpus() -> Path:
-    """The folder of the built corpus; built on the first call for this code and these packages."""
+def build_corpus() -> Path:
+    """The cached folder with the corpus; it is made on the first call for this code and these packages.
+
+    Raises:
+        PackageError: a package can't be had, has no text, or has a licence that is not known to be free.
+
+    """
     found = find_packages({source.package for source in SOURCES})
     corpus = cache_folder() / f"corpus-{cache_key(found)}"
     if not corpus.exists():
         debs = cache_folder() / "corpus-packages"
         debs.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="corpus-unfinished-") as unfinished:
-            build(found, debs, Path(unfinished) / "corpus")
+            write_corpus(found, debs, Path(unfinished) / "corpus")
             (Path(unfinished) / "corpus").rename(corpus)
     return corpus
+
+
+def summary(corpus: Path) -> str:
+    """What a corpus holds, for people: one line a file, and where the text is from."""
+    record = json.loads((corpus / "sources.json").read_text())
+    lines = [f"{'file':<18}{'documents':>10}{'MB':>7}  from"]
+    for entry in record["files"]:
+        chosen = [s for s in record["sources"] if (s["language"], s["domain"]) == (entry["language"], entry["domain"])]
+        works = ", ".join(f"{source['package']} ({source['licence']})" for source in chosen)
+        lines.append(f"{entry['file']:<18}{entry['documents']:>10}{entry['bytes'] / 1e6:>7.2f}  {works}")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -261,11 +282,10 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT_FOLDER")
     out: Path = parser.parse_args().out
     try:
-        shutil.copytree(cached_corpus(), out, dirs_exist_ok=True)
+        shutil.copytree(build_corpus(), out, dirs_exist_ok=True)
     except PackageError as error:
         sys.exit(f"demo.corpus: {error}")
-    for entry in json.loads((out / "sources.json").read_text())["files"]:
-        print(f"{entry['file']:>18}  {entry['documents']:5} documents  {entry['bytes'] / 1e6:5.2f} MB")
+    print(summary(out))
 
 
 if __name__ == "__main__":

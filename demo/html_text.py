@@ -75,9 +75,10 @@ def normalize(text: str) -> str:
 
 
 def normalize_code(text: str) -> str:
-    """NFC, no invisible characters, no trailing white space; lines and indentation stay."""
+    """NFC, no invisible characters, no white space at line ends, one empty line at most; lines and indentation stay."""
     text = _INVISIBLE.sub("", unicodedata.normalize("NFC", text)).replace("\u00a0", " ").expandtabs(4)
-    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines()).rstrip()
+    lines = "\n".join(line.rstrip() for line in text.strip("\n").splitlines()).rstrip()
+    return re.sub(r"\n{3,}", "\n\n", lines)
 
 
 def without_number(title: str) -> str:

@@ -15,7 +15,7 @@ help: ## List the targets
 
 .PHONY: demo
 demo: cluster-build ## The main job: text to chat answer on the built-in cluster, or on yours with KUBECONFIG=… REGISTRY=…
-	@$(python) python -m demo
+	@$(python) python -m demo $(if $(REGISTRY),--kubeconfig $(KUBECONFIG) --registry $(REGISTRY))
 
 .PHONY: test
 test: lint cluster-build images ## Every check and every test

@@ -141,16 +141,16 @@ class Progress:
 def tokenizer_texts(data: Data, sources: Sources, progress: Progress) -> Iterator[str]:
     """The texts a tokenizer is trained on: never the held-out ones, and of a large corpus a share chosen by hash."""
     share = min(1.0, TOKENIZER_BYTES / max(1, sum(files.bytes for _, files in sources)))
-    found = False
+    documents = texts = 0
     for reader in read_corpus(data, sources):
         for batch in _batches(reader.documents()):
             progress.add(sum(document.size for document in batch))
             for document in batch:
+                documents += 1
                 if document.split == "train" and is_chosen(document.digest, "tokenizer", share):
-                    found = True
+                    texts += 1
                     yield document.text
-    if not found:
-        refuse_empty()
+    refuse_nothing(documents, texts)
 
 
 def write_source(
@@ -169,14 +169,8 @@ def write_source(
 
 def refuse_small(manifest: DataManifest, sequence_length: int | None) -> None:
     """Raises DataError for a corpus from which nothing can be learned."""
-    documents, tokens = sum(source.documents for source in manifest.sources), manifest.tokens("train")
-    if tokens == 0 and documents:
-        raise DataError(
-            f"all {documents} documents of the corpus fell into the held-out split: "
-            "add documents or lower spec.data.validationFraction"
-        )
-    if tokens == 0:
-        refuse_empty()
+    tokens = manifest.tokens("train")
+    refuse_nothing(sum(source.documents for source in manifest.sources), tokens)
     if sequence_length and tokens <= sequence_length:
         raise DataError(
             f"the corpus has {tokens} tokens to train on, fewer than one sequence of {sequence_length} and the token "
@@ -184,8 +178,15 @@ def refuse_small(manifest: DataManifest, sequence_length: int | None) -> None:
         )
 
 
-def refuse_empty() -> None:
-    raise DataError("the corpus is empty: no source has a document that is not blank, not UTF-8 or a duplicate")
+def refuse_nothing(documents: int, to_train_on: int) -> None:
+    """Raises DataError for an empty corpus, and for one that is held out as a whole."""
+    if not documents:
+        raise DataError("the corpus is empty: no source has a document that is UTF-8 and not blank")
+    if not to_train_on:
+        raise DataError(
+            f"all {documents} documents of the corpus fell into the held-out split: "
+            "add documents or lower spec.data.validationFraction"
+        )
 
 
 def _counts(reader: SourceReader) -> SourceCounts:

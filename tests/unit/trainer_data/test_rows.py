@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_trainer.config import DatasetCheck
+from llm_trainer.data.rows import Row, find_dataset, read_rows, split_rows
+from llm_trainer.runtime.errors import DataError
+
+from .conftest import WriteLines
+
+FIELD = "spec.stages[1].sft.dataset.uri"
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+def read(volumes: Path, uri: str = "pvc://corpus/chat.jsonl") -> list[Row]:
+    check = DatasetCheck(field=FIELD, uri=uri, any_of_columns=[["messages"], ["prompt", "completion"]])
+    return list(read_rows(find_dataset(check, str(volumes))))
+
+
+def test_rows_keep_the_columns_the_stage_needs(volumes: Path, write_lines: WriteLines) -> None:
+    write_lines("chat.jsonl", [{"messages": TURNS, "id": 1}, {"prompt": "p", "completion": "c", "messages": None}])
+    assert read(volumes) == [{"messages": TURNS}, {"prompt": "p", "completion": "c"}]
+
+
+def test_parquet_rows_are_read(volumes: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["p", "q"], "completion": ["c", "d"]}), volumes / "corpus/chat.parquet")
+    assert read(volumes, "pvc://corpus/*.parquet") == [
+        {"prompt": "p", "completion": "c"},
+        {"prompt": "q", "completion": "d"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2 is not JSON: "),
+        (b'{"messages": "\xff"}', "line 2 is not UTF-8: invalid start byte at byte 14"),
+        (
+            {"text": "x", "prompt": "p"},
+            "line 2 needs the columns messages, or prompt and completion; it has text, prompt",
+        ),
+        ({"messages": []}, "line 2: messages must be a list of {role, content}, not []"),
+        ({"messages": "hello"}, 'line 2: messages must be a list of {role, content}, not "hello"'),
+        (
+            {"messages": TURNS[:1]},
+            "line 2: messages has no turn of the assistant, so there is nothing to learn from it",
+        ),
+        ({"messages": [{"content": "x"}]}, "line 2: messages[0] must be an object with role and content"),
+        (
+            {"messages": [{"role": "bot", "content": "x"}]},
+            "line 2: messages[0].role is 'bot'; it must be one of system, ",
+        ),
+        ({"messages": [*TURNS, {"role": "user"}]}, "line 2: messages[2].content must be a string"),
+        ({"prompt": 3, "completion": "x"}, "line 2: prompt must be a string or a list of {role, content}, not 3"),
+    ],
+)
+def test_a_bad_row_is_named(volumes: Path, write_lines: WriteLines, line: Any, message: str) -> None:
+    write_lines("chat.jsonl", [{"messages": TURNS}, line])
+    with pytest.raises(DataError) as error:
+        read(volumes)
+    assert str(error.value).startswith(f"{FIELD}: pvc://corpus/chat.jsonl, ")
+    assert message in str(error.value)
+
+
+def test_a_dataset_without_rows_or_files_is_refused(volumes: Path, write_lines: WriteLines) -> None:
+    with pytest.raises(DataError, match=r"no file matches pvc://corpus/chat\.jsonl"):
+        read(volumes)
+    write_lines("chat.jsonl", [""])
+    with pytest.raises(DataError, match=r"sft.dataset.uri: pvc://corpus/chat.jsonl has no rows"):
+        read(volumes)
+    (volumes / "corpus/chat.txt").write_text("x")
+    with pytest.raises(DataError, match=r"chat.txt ends with none of .jsonl, .parquet"):
+        read(volumes, "pvc://corpus/chat.txt")
+
+
+ROWS = st.lists(st.fixed_dictionaries({"prompt": st.text(), "completion": st.text()}), min_size=2, unique_by=repr)
+
+
+@given(rows=ROWS, seed=st.integers(0, 2**31))
+def test_rows_are_split_without_loss_and_one_is_held_out(rows: list[Row], seed: int) -> None:
+    splits = split_rows(iter(rows), 0.01, seed)
+    assert len(splits["validation"]) >= 1
+    assert sorted(map(repr, [*splits["train"], *splits["validation"]])) == sorted(map(repr, rows))
+    assert split_rows(iter(rows), 0, seed)["validation"] == []
+
+
+def test_a_dataset_of_one_row_can_not_be_split() -> None:
+    with pytest.raises(DataError, match="all 1 rows of the dataset are held out"):
+        split_rows(iter([{"prompt": "p", "completion": "c"}]), 0.05, 0)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from llm_trainer.data.sources import find_files, read_documents
+from llm_trainer.runtime.errors import DataError
+
+from .conftest import WriteLines
+
+
+def read(volumes: Path, uri: str, text_field: str = "text") -> list[tuple[str | None, str]]:
+    files = find_files(uri, "spec.data.sources[0].uri", str(volumes))
+    return [(document.text, str(document.place)) for document in read_documents(files, text_field)]
+
+
+def test_text_files_are_a_document_each_in_the_order_of_their_paths(volumes: Path) -> None:
+    for name in ("b", "a", "sub/c"):
+        path = volumes / "corpus" / f"{name}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"text {name}\n")
+    assert read(volumes, "pvc://corpus/**/*.txt") == [
+        ("text a\n", "pvc://corpus/a.txt"),
+        ("text b\n", "pvc://corpus/b.txt"),
+        ("text sub/c\n", "pvc://corpus/sub/c.txt"),
+    ]
+
+
+def test_jsonl_lines_are_documents_and_blank_lines_are_not(volumes: Path, write_lines: WriteLines) -> None:
+    write_lines("a.jsonl", ["\ufeff" + '{"text": "いろは"}', "", {"body": "x", "text": "b"}])
+    assert read(volumes, "pvc://corpus/a.jsonl") == [
+        ("いろは", "pvc://corpus/a.jsonl, line 1"),
+        ("b", "pvc://corpus/a.jsonl, line 3"),
+    ]
+
+
+def test_compressed_files_are_read(volumes: Path) -> None:
+    (volumes / "corpus/a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n'))
+    assert [text for text, _ in read(volumes, "pvc://corpus/*.jsonl.gz")] == ["a"]
+
+
+def test_parquet_rows_are_documents(volumes: Path) -> None:
+    pq.write_table(pa.table({"body": ["a", "ろ"], "id": [1, 2]}), volumes / "corpus/a.parquet")
+    assert read(volumes, "pvc://corpus/a.parquet", "body") == [
+        ("a", "pvc://corpus/a.parquet, row 1"),
+        ("ろ", "pvc://corpus/a.parquet, row 2"),
+    ]
+
+
+def test_parquet_strings_may_be_dictionary_encoded_or_not_utf8(volumes: Path) -> None:
+    table = pa.table({"text": pa.array(["a", "b", "a"]).dictionary_encode()})
+    pq.write_table(table, volumes / "corpus/a.parquet")
+    broken = pa.array([b"ok", b"\xff\xfe"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": broken}), volumes / "corpus/b.parquet")
+    assert [text for text, _ in read(volumes, "pvc://corpus/*.parquet")] == ["a", "b", "a", "ok", None]
+
+
+def test_what_is_not_utf8_has_no_text(volumes: Path, write_lines: WriteLines) -> None:
+    write_lines("a.jsonl", ['{"text": "語"}'.encode("shift_jis"), r'{"text": "half a pair \ud800"}', {"text": "ok"}])
+    (volumes / "corpus/b.txt").write_bytes("語".encode("euc_jp"))
+    assert [text for text, _ in read(volumes, "pvc://corpus/a.jsonl")] == [None, None, "ok"]
+    assert read(volumes, "pvc://corpus/b.txt") == [(None, "pvc://corpus/b.txt")]
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("pvc://corpus/*.jsonl", "spec.data.sources[0].uri: no file matches pvc://corpus/*.jsonl"),
+        (
+            "pvc://corpus/sub",
+            "pvc://corpus/sub is a folder. Name the files in it, for example pvc://corpus/sub/*.jsonl",
+        ),
+        ("pvc://corpus/*.pdf", "pvc://corpus/a.pdf ends with none of .txt, .jsonl, .parquet"),
+        ("s3://corpus/a.txt", "'s3://corpus/a.txt' is not a pvc://CLAIM/PATH URI"),
+    ],
+)
+def test_a_uri_that_can_not_be_read_is_named(volumes: Path, uri: str, message: str) -> None:
+    (volumes / "corpus/sub").mkdir()
+    (volumes / "corpus/a.pdf").touch()
+    with pytest.raises(DataError) as error:
+        read(volumes, uri)
+    assert message in str(error.value)
+    assert str(error.value).startswith("spec.data.sources[0].uri: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "a"', "pvc://corpus/a.jsonl, line 2 is not JSON: "),
+        ('["a"]', "pvc://corpus/a.jsonl, line 2 must hold a JSON object, not list"),
+        (
+            '{"body": "a", "id": 1}',
+            "pvc://corpus/a.jsonl, line 2 needs a string 'text' (textField) and has only 'body', 'id'",
+        ),
+        ('{"text": 7}', "pvc://corpus/a.jsonl, line 2 needs a string 'text' (textField) and has a int"),
+    ],
+)
+def test_a_bad_line_is_named(volumes: Path, write_lines: WriteLines, line: str, message: str) -> None:
+    write_lines("a.jsonl", [{"text": "fine"}, line])
+    with pytest.raises(DataError) as error:
+        read(volumes, "pvc://corpus/a.jsonl")
+    assert message in str(error.value)
+
+
+def test_bad_parquet_is_named(volumes: Path) -> None:
+    (volumes / "corpus/a.parquet").write_bytes(b"PAR1 is not enough")
+    pq.write_table(pa.table({"body": ["a"]}), volumes / "corpus/b.parquet")
+    pq.write_table(pa.table({"text": [1]}), volumes / "corpus/c.parquet")
+    pq.write_table(pa.table({"text": ["a", None]}), volumes / "corpus/d.parquet")
+    for name, message in {
+        "a": "pvc://corpus/a.parquet is not a readable Parquet file",
+        "b": "pvc://corpus/b.parquet has no column 'text' (textField), only body",
+        "c": "column 'text' (textField) of pvc://corpus/c.parquet must hold strings, not int64",
+        "d": "pvc://corpus/d.parquet, row 2 needs a string 'text' (textField) and has null",
+    }.items():
+        with pytest.raises(DataError) as error:
+            read(volumes, f"pvc://corpus/{name}.parquet")
+        assert message in str(error.value)

@@ -26,6 +26,7 @@ class ExitCode(IntEnum):
     HANG = 79  # no step within the limit; stacks are in the log
     OUT_OF_MEMORY = 80
     STALE = 81  # a newer attempt owns the stage: this one may not write
+    PEER_LOST = 82  # another process of the group is gone: its own end is the cause, not this one
 
 
 class Message(BaseModel):

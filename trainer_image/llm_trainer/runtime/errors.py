@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
+
+from pydantic import ValidationError
 
 from llm_trainer.protocol import ExitCode
 
@@ -26,3 +29,64 @@ class ConfigurationError(StageError):
 
     exit_code = ExitCode.CONFIGURATION
     reason = "ConfigurationError"
+
+
+class NoSpaceError(StageError):
+    """The disk is full. What was committed before is untouched."""
+
+    exit_code = ExitCode.NO_SPACE
+    reason = "NoSpace"
+
+
+class PreemptedError(StageError):
+    """Asked to leave; a checkpoint is committed."""
+
+    exit_code = ExitCode.PREEMPTED
+    reason = "Preempted"
+
+
+class StaleAttemptError(StageError):
+    """A newer attempt owns the stage: nothing may be written any more."""
+
+    exit_code = ExitCode.STALE
+    reason = "StaleAttempt"
+
+
+# What gloo and NCCL say when a process of the group has gone.
+_PEER_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Timed out waiting",
+    "NCCL communicator was aborted",
+    "remote process exited",
+)
+
+
+def classify(error: BaseException) -> tuple[ExitCode, str, str]:
+    """Exit code, reason and message of any exception."""
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, StageError):
+        return error.exit_code, error.reason, text
+    if isinstance(error, ValidationError):
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        return ExitCode.CONFIGURATION, ConfigurationError.reason, problems
+    if is_no_space(error):
+        return ExitCode.NO_SPACE, NoSpaceError.reason, text
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return ExitCode.OUT_OF_MEMORY, "OutOfMemory", text
+    if any(words in text for words in _PEER_LOST):
+        return ExitCode.PEER_LOST, "PeerLost", text.splitlines()[-1]
+    return ExitCode.INTERNAL, StageError.reason, f"{type(error).__name__}: {text.splitlines()[-1]}"
+
+
+def is_no_space(error: BaseException | None) -> bool:
+    """Whether a full disk or quota is behind an exception."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # torch's zip writer drops errno
+        if isinstance(error, RuntimeError) and ("PytorchStreamWriter failed" in str(error) or "No space" in str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

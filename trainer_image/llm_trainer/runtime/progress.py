@@ -1,0 +1,71 @@
+"""What a pod shows while it runs: /progress for the operator, /metrics for Prometheus, /healthz."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from prometheus_client import generate_latest
+
+from llm_trainer.protocol import PROGRESS_PORT, Notice, Progress
+from llm_trainer.runtime.metrics import Metrics
+
+MAX_NOTICES = 20
+
+
+class Board:
+    """The newest Progress, changed by the stage and read by the server's threads."""
+
+    def __init__(self, stage: str, attempt: int) -> None:
+        self._lock = threading.Lock()
+        self._progress = Progress(stage=stage, attempt=attempt, heartbeat=time.time())
+        self.metrics = Metrics(stage)
+
+    @property
+    def progress(self) -> Progress:
+        with self._lock:
+            return self._progress
+
+    def update(self, **fields: Any) -> None:
+        """Set fields of Progress; every update is a sign of life."""
+        with self._lock:
+            self._progress = self._progress.model_copy(update={**fields, "heartbeat": time.time()})
+
+    def notice(self, reason: str, message: str) -> None:
+        with self._lock:
+            notices = [*self._progress.notices, Notice(reason=reason, message=message)][-MAX_NOTICES:]
+            self._progress = self._progress.model_copy(update={"notices": notices})
+        print(f"{reason}: {message}", flush=True)
+
+    def serve(self) -> None:
+        """Answer on PROGRESS_PORT (or $LLM_PROGRESS_PORT; 0 takes a free one) until the process ends."""
+        board = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path == "/progress":
+                    body, kind = board.progress.model_dump_json(by_alias=True).encode(), "application/json"
+                elif self.path == "/metrics":
+                    body, kind = generate_latest(board.metrics.registry), "text/plain; version=0.0.4"
+                elif self.path == "/healthz":
+                    body, kind = b"ok\n", "text/plain"
+                else:
+                    self.send_error(HTTPStatus.NOT_FOUND)
+                    return
+                self.send_response(HTTPStatus.OK)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                """A line for every scrape would bury the training's own."""
+
+        port = int(os.environ.get("LLM_PROGRESS_PORT", PROGRESS_PORT))
+        server = ThreadingHTTPServer(("", port), Handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, name="progress", daemon=True).start()

@@ -1,0 +1,17 @@
+"""SIGTERM means: commit a checkpoint and leave. One pod may get it alone, so all ranks must agree on the step."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+
+class StopSignal:
+    """`asked` is this process's own flag; agree on it by `ProcessGroup.any` before acting."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True

@@ -1,0 +1,89 @@
+"""Data preparation: checks every dataset of the training, then makes the tokenizer and the shards. One process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llm_trainer.config import DatasetCheck, PrepareData, StageConfig
+from llm_trainer.data.manifest import DataManifest
+from llm_trainer.data.prepare import Step, prepare
+from llm_trainer.data.rows import find_dataset, read_rows
+from llm_trainer.protocol import Notice, Result
+from llm_trainer.runtime.errors import PreemptedError
+from llm_trainer.runtime.progress import Board
+from llm_trainer.runtime.signals import StopSignal
+
+
+def run(config: StageConfig, board: Board) -> str:
+    """The message of the end. Raises DataError and ConfigurationError for what a user has to change."""
+    settings = config.prepare_data
+    assert settings  # noqa: S101 -- the caller chose this stage by it
+    stop = StopSignal()
+
+    def report(step: Step) -> None:
+        if stop.asked:
+            raise PreemptedError("asked to leave while preparing data; the next attempt starts it again")
+        board.update(phase="Preparing", step=percent(step), total_steps=100, tokens=step.tokens)
+
+    rows = [f"{check_dataset(check, config.volumes_root):,} rows in {check.uri}" for check in settings.datasets]
+    manifest = prepare(settings, Path(config.data_folder), config.volumes_root, config.attempt, report)
+    for notice in notices(settings, manifest):
+        board.notice(notice.reason, notice.message)
+    result = Result(uri=f"{config.run_uri}/data", digest=manifest.digest, kind="data")
+    board.update(phase="Done", step=100, total_steps=100, tokens=manifest.tokens("train"), result=result)
+    return "; ".join([summary(manifest), *rows])
+
+
+def check_dataset(check: DatasetCheck, volumes_root: str) -> int:
+    """How many rows a dataset of a later stage has. Raises DataError for the first that its stage could not use."""
+    return sum(1 for _ in read_rows(find_dataset(check, volumes_root)))
+
+
+def percent(step: Step) -> int:
+    """The first half is for the tokenizer, the second for the tokens; a loaded tokenizer starts at the second."""
+    share = step.done / max(1, step.total)
+    return int(50 * share) + (50 if step.phase == "Tokens" else 0)
+
+
+def summary(manifest: DataManifest) -> str:
+    """One line of counts, such as `14.6 MB, 4,378 documents, 3,001,284 tokens, 8,192 tokens of vocabulary`."""
+    parts = [f"vocabulary of {manifest.vocabulary_size:,} tokens"]
+    if manifest.sources:
+        held_out = sum(shard.documents for shard in manifest.shards if shard.split == "validation")
+        parts = [
+            f"{sum(source.bytes for source in manifest.sources) / 1e6:.1f} MB",
+            f"{sum(source.documents for source in manifest.sources):,} documents ({held_out:,} held out)",
+            f"{manifest.tokens('train'):,} tokens to train on",
+            *parts,
+        ]
+    dropped = {
+        "duplicates": sum(source.duplicates for source in manifest.sources),
+        "not UTF-8": sum(source.invalid for source in manifest.sources),
+        "empty": sum(source.empty for source in manifest.sources),
+    }
+    parts += [f"{count:,} {name} dropped" for name, count in dropped.items() if count]
+    return ", ".join(parts)
+
+
+def notices(settings: PrepareData, manifest: DataManifest) -> list[Notice]:
+    """What is no failure and yet may surprise."""
+    held_out = {shard.source for shard in manifest.shards if shard.split == "validation"}
+    found = [
+        Notice(
+            reason="NothingHeldOut",
+            message=f"source {source.name!r}: none of its {source.documents} documents is held out, so it has no "
+            "held-out figures; a larger spec.data.validationFraction helps",
+        )
+        for source in manifest.sources
+        if source.name not in held_out
+    ]
+    wanted = settings.tokenizer.train
+    if wanted and manifest.vocabulary_size < wanted.vocabulary_size:
+        found.append(
+            Notice(
+                reason="SmallVocabulary",
+                message=f"the corpus yields a vocabulary of {manifest.vocabulary_size} tokens, fewer than the "
+                f"{wanted.vocabulary_size} of spec.tokenizer.train.vocabularySize",
+            )
+        )
+    return found

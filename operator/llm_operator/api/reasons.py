@@ -53,6 +53,7 @@ class Reason(StrEnum):
     STAGE_STARTED = "StageStarted"
     STAGE_SUCCEEDED = "StageSucceeded"
     ATTEMPT_FAILED = "AttemptFailed"
+    APPLY_REFUSED = "ApplyRefused"
     CHECKPOINT_SET_ASIDE = "CheckpointSetAside"
     RESULT_PUBLISHED = "ResultPublished"
     # serving

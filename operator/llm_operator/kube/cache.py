@@ -88,7 +88,7 @@ class Cache:
         self._forget(kind, at)
         return True
 
-    def keep_only(self, kind: str, uids: Iterable[str], as_of: int) -> list[Manifest]:
+    def keep_only(self, kind: str, namespace: str | None, uids: Iterable[str], as_of: int) -> list[Manifest]:
         """Removes what a complete list, taken at resourceVersion ``as_of``, no longer has, and returns it.
 
         A watch that had to start anew says nothing of what was deleted in between.
@@ -96,7 +96,7 @@ class Cache:
         alive = set(uids)
         gone = [
             known
-            for known in self._objects[kind].values()
+            for known in self.objects(kind, namespace)
             if known["metadata"]["uid"] not in alive and _version(known) <= as_of
         ]
         for known in gone:

@@ -17,6 +17,10 @@ class Key:
     name: str
 
 
+class GoneError(Exception):
+    """The object that a pass is about no longer exists."""
+
+
 @dataclass(frozen=True)
 class Delete:
     """A child to delete, if it still has this uid; its pods go in the background."""

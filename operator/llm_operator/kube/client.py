@@ -1,0 +1,161 @@
+"""The API server's verbs that the operator uses, on plain dicts. Every write can be repeated without harm."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from llm_operator.kube.kinds import KINDS, Kind
+from llm_operator.kube.login import Connection
+from llm_operator.kube.plan import Delete, Manifest
+
+FIELD_MANAGER = "llm-operator"
+APPLY = "application/apply-patch+yaml"
+JSON = "application/json"
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+ATTEMPTS = 5
+BACKOFF_SECONDS = 0.2  # doubled at every attempt, unless the server says how long to wait
+LONGEST_WAIT_SECONDS = 30.0
+PASSING = {429, 500, 502, 503, 504}
+
+
+class ApiError(Exception):
+    """The API server's answer was no. ``status`` 0: there was no answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.message = message
+
+    @property
+    def refused(self) -> bool:
+        """Trying the same again won't help."""
+        return self.status in (400, 403, 405, 413, 422)
+
+
+class NotFoundError(ApiError):
+    """404."""
+
+
+class ConflictError(ApiError):
+    """409: another version, another uid, or it exists already."""
+
+
+class Client:
+    """One session to the API server."""
+
+    def __init__(self, connection: Connection, request_seconds: float = 30) -> None:
+        self._connection = connection
+        self._session = connection.session()
+        self._timeout = request_seconds
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None, accept: str = JSON) -> Manifest:
+        """An object or a collection by its path."""
+        return await self.request("GET", path, query=query, headers={"Accept": accept})
+
+    async def apply(self, manifest: Manifest) -> Manifest:
+        """Server-side apply: creates the object or sets the fields that the manifest has. Returns the whole object."""
+        metadata = manifest["metadata"]
+        return await self.request(
+            "PATCH",
+            KINDS[manifest["kind"]].path(metadata["namespace"], metadata["name"]),
+            query={"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"},
+            headers={"Content-Type": APPLY},
+            body=manifest,
+        )
+
+    async def delete(self, namespace: str, child: Delete) -> Manifest | None:
+        """Deletes the child with this uid, its dependents in the background.
+
+        Returns the object if it still has finalizers to wait for, None if it is gone or was another one.
+        """
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": child.uid},
+            "propagationPolicy": "Background",
+        }
+        try:
+            answer = await self.request("DELETE", KINDS[child.kind].path(namespace, child.name), body=body)
+        except (NotFoundError, ConflictError):
+            return None
+        return None if answer.get("kind") == "Status" else answer
+
+    async def replace_status(self, owner: Manifest, status: Manifest) -> Manifest:
+        """Writes the whole status of the object as it was when ``owner`` was read.
+
+        Raises ConflictError if it has changed since: a decision on what is stale must not overwrite a newer one.
+        """
+        metadata = {field: owner["metadata"][field] for field in ("name", "namespace", "uid", "resourceVersion")}
+        body = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "metadata": metadata, "status": status}
+        path = KINDS[owner["kind"]].path(metadata["namespace"], metadata["name"], "status")
+        return await self.request("PUT", path, query={"fieldManager": FIELD_MANAGER}, body=body)
+
+    async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
+        """Raises ConflictError if the name is taken."""
+        path = kind.path(manifest["metadata"]["namespace"])
+        return await self.request("POST", path, query={"fieldManager": FIELD_MANAGER}, body=manifest)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Manifest | None = None,
+        attempts: int = ATTEMPTS,
+        timeout_seconds: float | None = None,
+    ) -> Manifest:
+        """One request, repeated while the server is busy or away. Raises ApiError."""
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds or self._timeout)
+        for attempt in range(attempts):
+            wait = min(BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1.5), LONGEST_WAIT_SECONDS)  # noqa: S311
+            try:
+                async with self._session.request(
+                    method,
+                    self._connection.server + path,
+                    params=query,
+                    headers={"Content-Type": JSON, **(headers or {})},
+                    data=None if body is None else json.dumps(body, separators=(",", ":")),
+                    timeout=timeout,
+                ) as response:
+                    text = await response.read()
+                    if response.ok:
+                        answer: Manifest = json.loads(text)
+                        return answer
+                    error = _error(response.status, text)
+                    wait = max(wait, _retry_after(response))
+            except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as lost:
+                error = ApiError(0, f"{method} {path}: {lost or type(lost).__name__}")
+            if error.status == 401 and attempt == 0:
+                await self._connection.renew()
+            elif error.status not in PASSING and error.status != 0:
+                raise error
+            if attempt + 1 < attempts:
+                await asyncio.sleep(wait)
+        raise error
+
+
+def _error(status: int, text: bytes) -> ApiError:
+    try:
+        message = str(json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        message = text[:1000].decode(errors="replace")
+    classes: dict[int, type[ApiError]] = {404: NotFoundError, 409: ConflictError}
+    return classes.get(status, ApiError)(status, message)
+
+
+def _retry_after(response: Any) -> float:
+    try:
+        return min(float(response.headers.get("Retry-After", 0)), LONGEST_WAIT_SECONDS)
+    except ValueError:  # a date: nobody in front of an API server sends one
+        return 0.0

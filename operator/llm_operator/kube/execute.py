@@ -1,0 +1,107 @@
+"""Carries out a plan: apply, delete, one status write, then events. No decisions are made here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from llm_operator import metrics
+from llm_operator.api.common import GROUP
+from llm_operator.api.reasons import Reason
+from llm_operator.kube.cache import Cache
+from llm_operator.kube.client import ApiError, Client, ConflictError, NotFoundError
+from llm_operator.kube.kinds import EVENT
+from llm_operator.kube.plan import Event, GoneError, Manifest, Plan
+
+EVENT_NOTE_CHARACTERS = 1024  # the API server refuses longer ones
+
+Changed = Callable[[str, Manifest], None]
+
+
+class Executor:
+    """Every answer goes into the cache at once, so that the next pass doesn't act on what was before its own write."""
+
+    def __init__(self, client: Client, cache: Cache, changed: Changed, instance: str) -> None:
+        self._client = client
+        self._cache = cache
+        self._changed = changed
+        self._instance = instance
+
+    async def execute(self, owner: Manifest, plan: Plan) -> None:
+        """``owner`` is the reconciled object as the decision saw it.
+
+        Raises ApiError, or GoneError if the owner was deleted; what was written before stays, and the next pass goes
+        on from there.
+        """
+        for manifest in plan.apply:
+            await self._apply(owner, manifest)
+        for child in plan.delete:
+            left = await self._client.delete(owner["metadata"]["namespace"], child)
+            metrics.WRITES.labels("delete", child.kind).inc()
+            gone = {"metadata": {"namespace": owner["metadata"]["namespace"], "name": child.name, "uid": child.uid}}
+            if left is None and self._cache.remove(child.kind, gone):
+                self._changed(owner["kind"], owner)
+            elif left is not None:
+                self._keep(child.kind, left)
+        if plan.status is not None and plan.status != owner.get("status"):
+            await self._write_status(owner, plan.status)
+        for event in plan.events:
+            await self._send(owner, event)
+
+    async def _apply(self, owner: Manifest, manifest: Manifest) -> None:
+        try:
+            answer = await self._client.apply(manifest)
+        except ApiError as error:
+            if error.refused:
+                what = f"{manifest['kind']} {manifest['metadata']['name']}: {error.message}"
+                await self._send(owner, Event("Warning", Reason.APPLY_REFUSED, what))
+            raise
+        metrics.WRITES.labels("apply", manifest["kind"]).inc()
+        self._keep(manifest["kind"], answer)
+
+    async def _write_status(self, owner: Manifest, status: Manifest) -> None:
+        try:
+            answer = await self._client.replace_status(owner, status)
+        except NotFoundError:  # deleted, and the watch hasn't said so yet
+            self._cache.remove(owner["kind"], owner)
+            raise GoneError from None
+        metrics.WRITES.labels("status", owner["kind"]).inc()
+        self._keep(owner["kind"], answer)
+
+    def _keep(self, kind: str, answer: Manifest) -> None:
+        if self._cache.put(kind, answer):
+            self._changed(kind, answer)
+
+    async def _send(self, owner: Manifest, event: Event) -> None:
+        try:
+            await self._client.create(EVENT, event_manifest(owner, event, self._instance, datetime.now(UTC)))
+        except ConflictError:  # said before
+            return
+        metrics.WRITES.labels("event", EVENT.name).inc()
+
+
+def event_manifest(owner: Manifest, event: Event, instance: str, now: datetime) -> Manifest:
+    """An events.k8s.io Event whose name follows from what it says, so that saying it again makes no second one."""
+    metadata = owner["metadata"]
+    said = "\n".join((metadata["uid"], event.type, event.reason, event.message))
+    name = f"{metadata['name'][:200]}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    return {
+        "apiVersion": EVENT.api_version,
+        "kind": EVENT.name,
+        "metadata": {"name": name, "namespace": metadata["namespace"]},
+        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "reportingController": f"{GROUP}/operator",
+        "reportingInstance": instance[:128],
+        "action": "Reconcile",
+        "type": event.type,
+        "reason": event.reason,
+        "note": event.message[:EVENT_NOTE_CHARACTERS],
+        "regarding": {
+            "apiVersion": owner["apiVersion"],
+            "kind": owner["kind"],
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+        },
+    }

@@ -1,0 +1,85 @@
+"""The work queue: a key waits at most once, and never runs twice at the same time."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+FIRST_BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 300.0
+
+
+class WorkQueue(Generic[K]):
+    """Which key is next, as a pure structure: every method is told the time (seconds on any monotonic clock)."""
+
+    def __init__(self, jitter: Callable[[], float] = lambda: random.uniform(0.5, 1)) -> None:  # noqa: S311
+        self._jitter = jitter
+        self._due: dict[K, float] = {}  # when each waiting key is due; the only truth
+        self._heap: list[tuple[float, int, K]] = []  # may hold entries that _due no longer confirms
+        self._order = itertools.count()
+        self._running: set[K] = set()
+        self._failures: dict[K, int] = {}
+
+    def add(self, key: K, at: float) -> None:
+        """Asks for a pass at this time; of two requests the earlier holds. A key that runs now runs again after."""
+        if self._due.get(key, float("inf")) > at:
+            self._due[key] = at
+            if key not in self._running:
+                self._push(key)
+
+    def take(self, now: float) -> K | None:
+        """The key that has been due longest and doesn't run, or None. Call ``done`` when its pass is over."""
+        while self._heap and self._heap[0][0] <= now:
+            at, _, key = heapq.heappop(self._heap)
+            if key not in self._running and self._due.get(key) == at:
+                del self._due[key]
+                self._running.add(key)
+                return key
+        return None
+
+    def done(self, key: K) -> None:
+        """The pass of a taken key is over."""
+        self._running.remove(key)
+        if key in self._due:
+            self._push(key)
+
+    def retry(self, key: K, now: float) -> float:
+        """Asks for another pass after a failed one: 0.5 s to 5 min, doubling, with jitter. Returns the delay."""
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_BACKOFF_SECONDS) * self._jitter()
+        self.add(key, now + delay)
+        return delay
+
+    def succeeded(self, key: K) -> None:
+        """The next failure of this key starts from the shortest delay again."""
+        self._failures.pop(key, None)
+
+    def next_due(self) -> float | None:
+        """When ``take`` has something to give, if nothing is added before. None: not before that."""
+        while self._heap and (self._heap[0][2] in self._running or self._due.get(self._heap[0][2]) != self._heap[0][0]):
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def depth(self, now: float) -> int:
+        """Keys that are due, those that also run among them."""
+        return sum(at <= now for at in self._due.values())
+
+    def oldest(self, now: float) -> float:
+        """Seconds for which the longest waiting key has been due."""
+        due = self.next_due()
+        return max(0.0, now - due) if due is not None else 0.0
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def _push(self, key: K) -> None:
+        heapq.heappush(self._heap, (self._due[key], next(self._order), key))
+        if len(self._heap) > 2 * len(self._due) + 64:  # mostly entries that an earlier request made void
+            self._heap = [(at, next(self._order), key) for key, at in self._due.items() if key not in self._running]
+            heapq.heapify(self._heap)

@@ -1,0 +1,90 @@
+"""Runs passes over the keys of the work queue, so many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+from llm_operator import metrics
+from llm_operator.kube.client import ConflictError
+from llm_operator.kube.plan import GoneError, Key
+from llm_operator.kube.queue import WorkQueue
+
+logger = logging.getLogger(__name__)
+
+PASS_SECONDS = 120.0  # a pass that takes longer is broken off and tried again
+RESYNC_SPREAD = 0.2
+
+Pass = Callable[[Key], Awaitable[float | None]]
+"""One pass over a key; returns the seconds after which it wants the next one, None if only a change is of interest.
+
+Raises GoneError if the object is gone: then the key is forgotten until something adds it again.
+"""
+
+
+class Workers:
+    """The queue and whoever empties it."""
+
+    def __init__(self, work: Pass, *, count: int, resync_seconds: float) -> None:
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self._work = work
+        self._count = count
+        self._resync = resync_seconds
+        self._changed = asyncio.Event()
+        metrics.QUEUE_DEPTH.set_function(lambda: self.queue.depth(time.monotonic()))
+        metrics.QUEUE_OLDEST.set_function(lambda: self.queue.oldest(time.monotonic()))
+        metrics.ACTIVE_WORKERS.set_function(lambda: self.queue.running)
+
+    def add(self, key: Key) -> None:
+        """Asks for a pass as soon as a worker is free."""
+        self.queue.add(key, time.monotonic())
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Until cancelled; passes that are under way are cancelled too, which any pass must survive."""
+        async with asyncio.TaskGroup() as passes:
+            while True:
+                self._changed.clear()
+                while self.queue.running < self._count and (key := self.queue.take(time.monotonic())):
+                    passes.create_task(self._pass(key))
+                await self._wait()
+
+    async def _wait(self) -> None:
+        due = self.queue.next_due() if self.queue.running < self._count else None
+        try:
+            async with asyncio.timeout(None if due is None else max(0.0, due - time.monotonic())):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    async def _pass(self, key: Key) -> None:
+        started = time.monotonic()
+        result = "error"
+        try:
+            async with asyncio.timeout(PASS_SECONDS):
+                after = await self._work(key)
+            result = "success" if after is None else "requeue_after"
+            self.queue.succeeded(key)
+            self.queue.add(key, time.monotonic() + self._next(after))
+        except GoneError:
+            result = "gone"
+            self.queue.succeeded(key)
+        except ConflictError:
+            result = "conflict"  # the watch brings the newer version in a moment
+            self.queue.retry(key, time.monotonic())
+        except Exception:
+            metrics.RECONCILE_ERRORS.labels(key.kind).inc()
+            delay = self.queue.retry(key, time.monotonic())
+            logger.exception("%s %s/%s failed, next try in %.1f s", key.kind, key.namespace, key.name, delay)
+        finally:
+            metrics.RECONCILES.labels(key.kind, result).inc()
+            metrics.RECONCILE_TIME.labels(key.kind).observe(time.monotonic() - started)
+            self.queue.done(key)
+            self._changed.set()
+
+    def _next(self, after: float | None) -> float:
+        resync = self._resync * random.uniform(1 - RESYNC_SPREAD, 1 + RESYNC_SPREAD)  # noqa: S311
+        return resync if after is None else min(after, resync)

@@ -1,0 +1,50 @@
+"""The operator's own HTTP: /healthz and /readyz for the kubelet, /metrics for Prometheus."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+import prometheus_client
+from aiohttp import web
+
+logger = logging.getLogger(__name__)
+
+Problems = Callable[[], Iterable[str]]
+
+
+@asynccontextmanager
+async def serve(port: int, *routes: web.RouteDef) -> AsyncIterator[int]:
+    """Serves the routes on all interfaces; yields the port, which is a free one if 0 was asked for."""
+    application = web.Application()
+    application.add_routes(routes)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, port=port)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+def probe(path: str, problems: Problems) -> web.RouteDef:
+    """Answers 200, or 503 with one problem a line."""
+
+    async def answer(_: web.Request) -> web.Response:
+        found = list(problems())
+        if found:
+            logger.warning("%s: %s", path, "; ".join(found))
+        return web.Response(text="\n".join(found) or "ok", status=503 if found else 200)
+
+    return web.get(path, answer)
+
+
+async def _metrics(_: web.Request) -> web.Response:
+    return web.Response(
+        body=prometheus_client.generate_latest(), headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST}
+    )
+
+
+METRICS = web.get("/metrics", _metrics)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trainer.config import DatasetCheck
-from llm_trainer.data.rows import Row, find_dataset, read_rows, split_rows
+from llm_trainer.data.rows import SFT_COLUMNS, Row, read_rows, split_rows
 from llm_trainer.runtime.errors import DataError
 
 from .conftest import WriteLines
@@ -20,13 +20,20 @@ TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 
 
 def read(volumes: Path, uri: str = "pvc://corpus/chat.jsonl") -> list[Row]:
-    check = DatasetCheck(field=FIELD, uri=uri, any_of_columns=[["messages"], ["prompt", "completion"]])
-    return list(read_rows(find_dataset(check, str(volumes))))
+    return list(read_rows(DatasetCheck(field=FIELD, uri=uri, any_of_columns=SFT_COLUMNS), str(volumes)))
 
 
 def test_rows_keep_the_columns_the_stage_needs(volumes: Path, write_lines: WriteLines) -> None:
-    write_lines("chat.jsonl", [{"messages": TURNS, "id": 1}, {"prompt": "p", "completion": "c", "messages": None}])
-    assert read(volumes) == [{"messages": TURNS}, {"prompt": "p", "completion": "c"}]
+    write_lines("chat.jsonl", [{"messages": TURNS, "id": 1}, {"messages": TURNS, "prompt": None}])
+    assert read(volumes) == [{"messages": TURNS}, {"messages": TURNS}]
+    write_lines("chat.jsonl", [{"prompt": "p", "completion": "c", "messages": None}])
+    assert read(volumes) == [{"prompt": "p", "completion": "c"}]
+
+
+def test_rows_of_two_formats_are_refused(volumes: Path, write_lines: WriteLines) -> None:
+    write_lines("chat.jsonl", [{"messages": TURNS}, {"prompt": "p", "completion": "c"}])
+    with pytest.raises(DataError, match="line 2 needs the columns messages; it has prompt, completion"):
+        read(volumes)
 
 
 def test_parquet_rows_are_read(volumes: Path) -> None:
@@ -62,7 +69,7 @@ def test_parquet_rows_are_read(volumes: Path) -> None:
     ],
 )
 def test_a_bad_row_is_named(volumes: Path, write_lines: WriteLines, line: Any, message: str) -> None:
-    write_lines("chat.jsonl", [{"messages": TURNS}, line])
+    write_lines("chat.jsonl", ["", line])
     with pytest.raises(DataError) as error:
         read(volumes)
     assert str(error.value).startswith(f"{FIELD}: pvc://corpus/chat.jsonl, ")

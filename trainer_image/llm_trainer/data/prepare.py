@@ -171,10 +171,10 @@ def refuse_small(manifest: DataManifest, sequence_length: int | None) -> None:
     """Raises DataError for a corpus from which nothing can be learned."""
     tokens = manifest.tokens("train")
     refuse_nothing(sum(source.documents for source in manifest.sources), tokens)
-    if sequence_length and tokens <= sequence_length:
+    if sequence_length and tokens < sequence_length:
         raise DataError(
-            f"the corpus has {tokens} tokens to train on, fewer than one sequence of {sequence_length} and the token "
-            "after it: add documents or shorten the stage's sequenceLength"
+            f"the corpus has {tokens} tokens to train on, fewer than one sequence of {sequence_length}: "
+            "add documents or shorten the stage's sequenceLength"
         )
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +19,38 @@ SUFFIXES = (".jsonl", ".parquet")
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetFiles:
-    """A dataset that a stage names: where the user wrote it, its files, and the columns that would do."""
-
-    field: str
-    files: Files
-    any_of_columns: Sequence[Sequence[str]]
+SFT_COLUMNS = [["messages"], ["prompt", "completion"]]
 
 
-def find_dataset(check: DatasetCheck, volumes_root: str) -> DatasetFiles:
-    """Raises DataError when no file matches or a file is neither JSONL nor Parquet."""
-    return DatasetFiles(check.field, find_files(check.uri, check.field, volumes_root, SUFFIXES), check.any_of_columns)
+def read_rows(check: DatasetCheck, volumes_root: str) -> Iterator[Row]:
+    """Every row's columns that the stage needs: of the sets of columns that would do, the first that row 1 has.
 
-
-def read_rows(dataset: DatasetFiles) -> Iterator[Row]:
-    """The columns a stage needs of every row, checked. Raises DataError with file and line; a dataset has a row."""
+    Raises DataError with the field, the file and the line when a file, a row or a cell is not as it must be, or when
+    there is no row.
+    """
+    files = find_files(check.uri, check.field, volumes_root, SUFFIXES)
+    any_of_columns = check.any_of_columns
     empty = True
-    for path in dataset.files.paths:
-        for place, row in _read_file(dataset, path):
-            columns = _needed(dataset, row, place)
+    for path in files.paths:
+        for place, row in _read_file(files, path):
+            where = f"{check.field}: {place}"
+            columns = needed_columns(row, any_of_columns, where)
+            any_of_columns = [columns]  # rows of two formats would not make one dataset
             for column in columns:
-                check_value(row[column], column, f"{dataset.field}: {place}")
+                check_value(row[column], column, where)
             empty = False
             yield {column: row[column] for column in columns}
     if empty:
-        raise DataError(f"{dataset.field}: {dataset.files.uri} has no rows")
+        raise DataError(f"{check.field}: {check.uri} has no rows")
+
+
+def needed_columns(row: Row, any_of_columns: list[list[str]], where: str) -> list[str]:
+    """The first set of columns that the row has. Raises DataError if it has none of them."""
+    for columns in any_of_columns:
+        if all(row.get(column) is not None for column in columns):
+            return columns
+    needed = ", or ".join(" and ".join(columns) for columns in any_of_columns)
+    raise DataError(f"{where} needs the columns {needed}; it has {', '.join(row) or 'none'}")
 
 
 def split_rows(rows: Iterator[Row], validation_fraction: float, seed: int) -> dict[Split, list[Row]]:
@@ -96,25 +101,16 @@ def _check_message(message: object, where: str) -> None:
         raise DataError(f"{where}.content must be a string")
 
 
-def _needed(dataset: DatasetFiles, row: Row, place: Place) -> Sequence[str]:
-    """The first set of columns that the row has."""
-    for columns in dataset.any_of_columns:
-        if all(row.get(column) is not None for column in columns):
-            return columns
-    needed = ", or ".join(" and ".join(columns) for columns in dataset.any_of_columns)
-    raise DataError(f"{dataset.field}: {place} needs the columns {needed}; it has {', '.join(row) or 'none'}")
-
-
-def _read_file(dataset: DatasetFiles, path: Path) -> Iterator[tuple[Place, Row]]:
+def _read_file(files: Files, path: Path) -> Iterator[tuple[Place, Row]]:
     if path.suffix == ".parquet":
-        yield from _rows_of_parquet(dataset.files, path)
+        yield from _rows_of_parquet(files, path)
         return
-    for place, line in read_lines(dataset.files, path):
+    for place, line in read_lines(files, path):
         try:
             text = line.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise DataError(f"{dataset.field}: {place} is not UTF-8: {error.reason} at byte {error.start}") from error
-        yield place, parse_object(text, place, dataset.field)
+            raise DataError(f"{files.field}: {place} is not UTF-8: {error.reason} at byte {error.start}") from error
+        yield place, parse_object(text, place, files.field)
 
 
 def _rows_of_parquet(files: Files, path: Path) -> Iterator[tuple[Place, Row]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from llm_trainer.config import DatasetCheck, PrepareData, StageConfig
 from llm_trainer.data.manifest import DataManifest
 from llm_trainer.data.prepare import Step, prepare
-from llm_trainer.data.rows import find_dataset, read_rows
+from llm_trainer.data.rows import read_rows
 from llm_trainer.protocol import Notice, Result
 from llm_trainer.runtime.errors import PreemptedError
 from llm_trainer.runtime.progress import Board
@@ -36,7 +36,7 @@ def run(config: StageConfig, board: Board) -> str:
 
 def check_dataset(check: DatasetCheck, volumes_root: str) -> int:
     """How many rows a dataset of a later stage has. Raises DataError for the first that its stage could not use."""
-    return sum(1 for _ in read_rows(find_dataset(check, volumes_root)))
+    return sum(1 for _ in read_rows(check, volumes_root))
 
 
 def percent(step: Step) -> int:

@@ -10,6 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 PREFIX = "llm_operator"
+prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, which nobody reads
 
 RECONCILES = prometheus.Counter(
     f"{PREFIX}_reconcile",

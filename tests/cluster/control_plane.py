@@ -23,6 +23,7 @@ class ControlPlane:
     port: int = 16443
     etcd_port: int = 12379
     service_range: str = "10.215.0.0/16"
+    controller_options: tuple[str, ...] = ()
 
     @property
     def processes(self) -> Processes:
@@ -156,6 +157,7 @@ class ControlPlane:
                 "--node-monitor-period=1s",
                 "--node-monitor-grace-period=8s",
                 "--leader-elect=false",
+                *self.controller_options,
             ],
         )
 

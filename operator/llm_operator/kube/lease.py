@@ -128,7 +128,7 @@ class Lease:
                 "leaseDurationSeconds": max(1, round(seconds)),
                 "acquireTime": now if taken else old.get("acquireTime", now),
                 "renewTime": now,
-                "leaseTransitions": old.get("leaseTransitions", 0) + (taken and bool(holder)),
+                "leaseTransitions": old.get("leaseTransitions", -1) + (taken and bool(holder)),
             },
         }
         self._seen = await self._request("PUT" if self._seen else "POST", lease)

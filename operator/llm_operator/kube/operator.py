@@ -126,6 +126,7 @@ class Operator:
 
     async def close(self) -> None:
         """Stops to write, then lets another replica lead."""
+        self.stop.set()
         if self._leading:
             self._leading.cancel()
             await asyncio.wait({self._leading})

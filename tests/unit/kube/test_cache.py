@@ -1,0 +1,139 @@
+"""The cache: whatever the order of watch events and answers to writes, the newest state stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from llm_operator.kube import labels
+from llm_operator.kube.cache import Cache, trim
+from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, KINDS, POD, SERVICE, TRAINING
+from llm_operator.kube.plan import Key
+
+OWNER = Key("LLMTraining", "team", "chat")
+
+
+def manifest(name: str = "chat", uid: str = "u1", version: int = 1, **fields: Any) -> dict[str, Any]:
+    metadata = {"namespace": "team", "name": name, "uid": uid, "resourceVersion": str(version)}
+    return {"metadata": metadata | fields.pop("metadata", {}), **fields}
+
+
+def child(name: str, version: int = 1, owner_uid: str = "u1") -> dict[str, Any]:
+    reference = {"apiVersion": TRAINING.api_version, "kind": "LLMTraining", "name": "chat", "uid": owner_uid}
+    metadata = {"labels": {labels.TRAINING: "chat"}, "ownerReferences": [reference]}
+    return manifest(name, f"uid-{name}", version, metadata=metadata)
+
+
+@given(st.permutations(range(1, 9)))
+def test_the_newest_version_stays_whatever_the_order(order: list[int]) -> None:
+    cache = Cache()
+    for version in order:
+        cache.put("LLMTraining", manifest(version=version))
+    found = cache.get("LLMTraining", "team", "chat")
+    assert found is not None
+    assert found["metadata"]["resourceVersion"] == "8"
+
+
+@given(st.permutations(["put 1", "put 2", "delete 3", "put 2"]))
+def test_a_deleted_uid_never_comes_back(order: list[str]) -> None:
+    cache = Cache()
+    for step in order:
+        verb, version = step.split()
+        (cache.put if verb == "put" else cache.remove)("LLMTraining", manifest(version=int(version)))
+    assert cache.get("LLMTraining", "team", "chat") is None
+
+
+def test_an_old_deletion_leaves_the_successor_of_the_same_name() -> None:
+    cache = Cache()
+    cache.put("LLMTraining", manifest(uid="u1", version=1))
+    assert cache.put("LLMTraining", manifest(uid="u2", version=5))
+    assert not cache.remove("LLMTraining", manifest(uid="u1", version=4))
+    found = cache.get("LLMTraining", "team", "chat")
+    assert found is not None
+    assert found["metadata"]["uid"] == "u2"
+
+
+def test_the_same_version_again_is_no_news() -> None:
+    cache = Cache()
+    assert cache.put("LLMTraining", manifest(version=3))
+    assert not cache.put("LLMTraining", manifest(version=3))
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    cache = Cache()
+    cache.put("LLMTraining", manifest(version=9))
+    assert cache.put("LLMTraining", manifest(version=10))
+
+
+def test_children_come_by_name_and_without_those_of_an_earlier_owner() -> None:
+    cache = Cache()
+    cache.put("LLMTraining", manifest(uid="u1"))
+    for job in (child("b"), child("a"), child("stale", owner_uid="u0")):
+        cache.put("Job", job)
+    cache.put("Pod", manifest("a-0", "uid-pod", metadata={"labels": {labels.TRAINING: "chat"}}))
+    assert [job["metadata"]["name"] for job in cache.children("Job", OWNER)] == ["a", "b"]
+    assert len(cache.children("Pod", OWNER)) == 1
+    assert cache.children("Job", Key("LLMTraining", "other-team", "chat")) == []
+
+
+def test_a_child_that_lost_its_label_is_no_child() -> None:
+    cache = Cache()
+    cache.put("LLMTraining", manifest())
+    cache.put("Job", child("a", version=1))
+    cache.put("Job", manifest("a", "uid-a", 2))
+    assert cache.children("Job", OWNER) == []
+    cache.remove("Job", manifest("a", "uid-a", 3))
+    assert not cache._children
+
+
+def test_a_complete_list_removes_what_it_lacks_but_not_what_is_newer() -> None:
+    cache = Cache()
+    for name, version in (("kept", 1), ("gone", 2), ("new", 20)):
+        cache.put("Job", manifest(name, f"uid-{name}", version))
+    gone = cache.keep_only("Job", None, ["uid-kept"], as_of=10)
+    assert [job["metadata"]["name"] for job in gone] == ["gone"]
+    assert {job["metadata"]["name"] for job in cache.objects("Job")} == {"kept", "new"}
+
+
+def test_a_list_of_one_namespace_says_nothing_of_another() -> None:
+    cache = Cache()
+    cache.put("Job", manifest("a", "uid-a"))
+    assert cache.keep_only("Job", "other-team", [], as_of=10) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "kept"),
+    [
+        (CLAIM, {"spec": {"volumeName": "x"}, "status": {"phase": "Bound", "capacity": {}}}, {"status": {"phase": "Bound"}}),
+        (CONFIG_MAP, {"data": {"stage.json": "{}"}, "immutable": True}, {"immutable": True}),
+        (JOB, {"spec": {"parallelism": 2, "template": {"spec": {}}}, "status": {"active": 2}},
+         {"spec": {"parallelism": 2}, "status": {"active": 2}}),
+        (POD, {"spec": {"nodeName": "n1", "containers": [{}]}, "status": {"phase": "Running", "qosClass": "Burstable"}},
+         {"spec": {"nodeName": "n1"}, "status": {"phase": "Running"}}),
+        (SERVICE, {"spec": {"clusterIP": "None"}, "status": {}}, {"spec": {"clusterIP": "None"}}),
+    ],
+)  # fmt: skip
+def test_only_what_is_used_is_kept(kind: Any, given: dict[str, Any], kept: dict[str, Any]) -> None:
+    trimmed = trim(kind, manifest(metadata={"managedFields": [{}], "selfLink": "x"}, **given))
+    assert {key: value for key, value in trimmed.items() if key not in ("metadata", "kind", "apiVersion")} == kept
+    assert set(trimmed["metadata"]) == {"name", "namespace", "uid", "resourceVersion"}
+    assert (trimmed["kind"], trimmed["apiVersion"]) == (kind.name, kind.api_version)
+
+
+def test_the_cache_keeps_a_copy() -> None:
+    cache = Cache()
+    given = manifest(spec={"nodes": 1})
+    cache.put("LLMTraining", given)
+    given["spec"]["nodes"] = 2
+    found = cache.get("LLMTraining", "team", "chat")
+    assert found is not None
+    assert found["spec"]["nodes"] == 1
+
+
+def test_every_kind_knows_its_path() -> None:
+    assert KINDS["Pod"].path("team", "a") == "/api/v1/namespaces/team/pods/a"
+    assert KINDS["LLMTraining"].path() == "/apis/llm-operator.io/v1alpha1/llmtrainings"
+    assert KINDS["LLMTraining"].path("team", "a", "status").endswith("/namespaces/team/llmtrainings/a/status")

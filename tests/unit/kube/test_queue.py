@@ -1,0 +1,110 @@
+"""The work queue: no key is lost, none waits twice, none runs twice at the same time."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from llm_operator.kube.queue import FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, WorkQueue
+
+KEYS = st.sampled_from("abcde")
+DELAYS = st.sampled_from([0.0, 0.5, 1.0, 7.0])
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Compares the queue with a plain account of what was asked for and what runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: WorkQueue[str] = WorkQueue(jitter=lambda: 1.0)
+        self.now = 100.0
+        self.wanted: dict[str, float] = {}
+        self.running: set[str] = set()
+
+    @rule(key=KEYS, delay=DELAYS)
+    def add(self, key: str, delay: float) -> None:
+        self.queue.add(key, self.now + delay)
+        self.wanted[key] = min(self.wanted.get(key, float("inf")), self.now + delay)
+
+    @rule(seconds=DELAYS)
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def take(self) -> None:
+        due = {key: at for key, at in self.wanted.items() if at <= self.now and key not in self.running}
+        key = self.queue.take(self.now)
+        if not due:
+            assert key is None
+            return
+        assert key is not None
+        assert self.wanted[key] == min(due.values()), "the longest waiting key comes first"
+        assert key not in self.running, "two workers on one key"
+        del self.wanted[key]
+        self.running.add(key)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), failed=st.booleans())
+    def finish(self, data: st.DataObject, failed: bool) -> None:
+        key = data.draw(st.sampled_from(sorted(self.running)))
+        if failed:
+            at = self.now + self.queue.retry(key, self.now)
+            self.wanted[key] = min(self.wanted.get(key, float("inf")), at)
+        else:
+            self.queue.succeeded(key)
+        self.queue.done(key)
+        self.running.remove(key)
+
+    @invariant()
+    def next_due_is_right(self) -> None:
+        waiting = [at for key, at in self.wanted.items() if key not in self.running]
+        assert self.queue.next_due() == min(waiting, default=None)
+        assert self.queue.running == len(self.running)
+        assert self.queue.depth(self.now) == sum(at <= self.now for at in self.wanted.values())
+
+    def teardown(self) -> None:
+        """Whatever was asked for is given in the end, once."""
+        for key in sorted(self.running):
+            self.queue.done(key)
+        given = []
+        while (next_key := self.queue.take(float("inf"))) is not None:
+            given.append(next_key)
+        assert sorted(given) == sorted(self.wanted)
+
+
+QueueMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestQueue = QueueMachine.TestCase
+
+
+def test_backoff_doubles_up_to_its_limit_and_starts_anew_after_a_success() -> None:
+    queue: WorkQueue[str] = WorkQueue(jitter=lambda: 1.0)
+    delays = [queue.retry("a", 0.0) for _ in range(40)]
+    assert delays[:4] == [FIRST_BACKOFF_SECONDS * 2**n for n in range(4)]
+    assert delays[-1] == LONGEST_BACKOFF_SECONDS
+    queue.succeeded("a")
+    assert queue.retry("a", 0.0) == FIRST_BACKOFF_SECONDS
+
+
+def test_jitter_spreads_the_retries_of_many_keys() -> None:
+    queue: WorkQueue[int] = WorkQueue()
+    assert len({queue.retry(key, 0.0) for key in range(100)}) > 90
+
+
+def test_many_replaced_requests_leave_little_behind() -> None:
+    """A key that is woken again and again before its resync must not fill the memory."""
+    queue: WorkQueue[str] = WorkQueue()
+    for second in range(10_000):
+        queue.add("a", second)
+        assert queue.take(second) == "a"
+        queue.done("a")
+        queue.add("a", second + 600)
+    assert len(queue._heap) < 200
+
+
+def test_oldest_counts_from_when_a_key_was_due() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", 10.0)
+    assert queue.oldest(5.0) == 0.0
+    assert queue.oldest(12.5) == pytest.approx(2.5)

@@ -1,0 +1,33 @@
+"""Settings come from the environment; a bad one is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_operator.settings import Settings, SettingsError
+
+
+def test_defaults_need_no_environment() -> None:
+    settings = Settings.from_environment({})
+    assert settings.namespaces == ()
+    assert settings.workers == 16
+
+
+def test_values_are_read_by_upper_case_name() -> None:
+    settings = Settings.from_environment({"NAMESPACES": "a, b,", "WORKERS": "4", "TRAINER_IMAGE": "registry/x:1"})
+    assert settings.namespaces == ("a", "b")
+    assert settings.workers == 4
+    assert settings.trainer_image == "registry/x:1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("WORKERS", "many"), ("PROBE_PORT", "99999"), ("LEASE_SECONDS", "1"), ("LOG_LEVEL", "LOUD")],
+)
+def test_a_bad_value_is_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}='{value}'"):
+        Settings.from_environment({name: value})
+
+
+def test_every_setting_has_a_description() -> None:
+    assert all(field.description for field in Settings.model_fields.values())

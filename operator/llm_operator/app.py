@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -35,16 +35,20 @@ def rooms(cache: Cache, settings: Settings) -> Mapping[str, Room]:
     return {}
 
 
-async def run(settings: Settings, build_rooms: Callable[[Cache, Settings], Mapping[str, Room]] = rooms) -> None:
-    """Until SIGTERM, SIGINT, a lost Lease or a dead watch."""
+async def run(settings: Settings) -> None:
+    """The operator of this process, as the settings want it. See ``serve``."""
     cache = Cache()
-    operator = Operator(settings, await Connection.open(), cache, build_rooms(cache, settings))
+    await serve(Operator(settings, await Connection.open(), cache, rooms(cache, settings)))
+
+
+async def serve(operator: Operator) -> None:
+    """Until SIGTERM, SIGINT, a lost Lease or a dead watch."""
     await kopf.operator(
         registry=handlers(operator),
-        settings=kopf_settings(settings),
+        settings=kopf_settings(operator.settings),
         standalone=True,
-        clusterwide=not settings.namespaces,
-        namespaces=settings.namespaces,
+        clusterwide=not operator.settings.namespaces,
+        namespaces=operator.settings.namespaces,
         stop_flag=operator.stop,
     )
 
@@ -74,7 +78,7 @@ def handlers(operator: Operator) -> kopf.OperatorRegistry:
 
     @kopf.on.startup(registry=registry)
     async def startup(**_: Any) -> None:
-        await resources.enter_async_context(serve(operator))
+        await resources.enter_async_context(listening(operator))
         await wait_for_crds(operator)
         operator.start()
 
@@ -110,7 +114,7 @@ def watch(registry: kopf.OperatorRegistry, operator: Operator, kind: Kind) -> No
 
 
 @asynccontextmanager
-async def serve(operator: Operator) -> AsyncIterator[None]:
+async def listening(operator: Operator) -> AsyncIterator[None]:
     """Probes and metrics."""
     collector = metrics.ObjectsByPhase({kind.plural: Phases(operator.cache, kind.name) for kind in (TRAINING, SERVING)})
     REGISTRY.register(collector)

@@ -45,6 +45,9 @@ class ObjectsByPhase(Collector):
     def __init__(self, phases: dict[str, Iterable[str]]) -> None:
         self._phases = phases  # metric name: one phase per object, derived anew at every iteration
 
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return ()
+
     def collect(self) -> Iterable[GaugeMetricFamily]:
         for name, phases in self._phases.items():
             family = GaugeMetricFamily(f"{PREFIX}_{name}", f"Number of {name} by phase.", labels=["phase"])

@@ -22,6 +22,7 @@ ATTEMPTS = 5
 BACKOFF_SECONDS = 0.2  # doubled at every attempt, unless the server says how long to wait
 LONGEST_WAIT_SECONDS = 30.0
 PASSING = {429, 500, 502, 503, 504}
+MALFORMED = "failed to create typed patch object"  # an unknown field in an apply: the server calls it its own fault
 
 
 class ApiError(Exception):
@@ -35,7 +36,7 @@ class ApiError(Exception):
     @property
     def refused(self) -> bool:
         """Trying the same again won't help."""
-        return self.status in (400, 403, 405, 413, 422)
+        return self.status in (400, 403, 405, 413, 422) or MALFORMED in self.message
 
 
 class NotFoundError(ApiError):
@@ -138,7 +139,7 @@ class Client:
                 error = ApiError(0, f"{method} {path}: {lost or type(lost).__name__}")
             if error.status == 401 and attempt == 0:
                 await self._connection.renew()
-            elif error.status not in PASSING and error.status != 0:
+            elif error.refused or (error.status not in PASSING and error.status != 0):
                 raise error
             if attempt + 1 < attempts:
                 await asyncio.sleep(wait)

@@ -42,7 +42,7 @@ class Operator:
         self.stop = asyncio.Event()  # set: this process must end
         self._rooms = rooms
         self._synced = asyncio.Event()
-        self._reconciles = False  # leads, and knows all that there is
+        self.reconciles = False  # leads, and knows all that there is
         self._executor = Executor(self.client, cache, self.wake, settings.pod_name)
         self._lease = Lease(
             self.client, settings.pod_namespace, settings.lease_name, settings.pod_name, settings.lease_seconds
@@ -70,7 +70,7 @@ class Operator:
 
     def wake(self, kind: str, manifest: Manifest) -> None:
         """Queues whatever may have to change because this object did."""
-        if not self._reconciles:
+        if not self.reconciles:
             return  # whoever starts to lead looks at everything
         metadata = manifest["metadata"]
         if kind in self._rooms:
@@ -120,6 +120,10 @@ class Operator:
 
     # --- leadership ----------------------------------------------------------------------------------------------
 
+    @property
+    def leads(self) -> bool:
+        return self._lease.leads
+
     def start(self) -> None:
         """Stands for election; reconciles from when it leads and the caches are filled until ``close``."""
         self._leading = asyncio.create_task(self._lead(), name="lead")
@@ -148,7 +152,7 @@ class Operator:
             raise
 
     def _look_at_everything(self) -> None:
-        self._reconciles = True
+        self.reconciles = True
         for kind in self._rooms:
             for manifest in self.cache.objects(kind):
                 self.wake(kind, manifest)

@@ -1,0 +1,113 @@
+"""The main job, step by step, on any cluster whose kubeconfig is given: text in, chat answer out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demo import manifests, progress
+from demo.kubectl import Kubectl
+
+TRAINING = SERVING = "bilingual-chat"
+EXAMPLE = Path("examples/bilingual-chat.yaml")
+
+
+@dataclass(frozen=True)
+class Images:
+    operator: str
+    trainer: str
+
+
+def say(text: str) -> None:
+    print(f"\n\033[1m▸ {text}\033[0m" if sys.stdout.isatty() else f"\n> {text}", flush=True)
+
+
+def wait_for(what: str, ready: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:.0f} s")
+        time.sleep(0.5)
+
+
+def install(helm: Path, kubectl: Kubectl, images: Images) -> None:
+    """The operator, as any user installs it."""
+    repository, _, tag = images.operator.rpartition(":")
+    trainer_repository, _, trainer_tag = images.trainer.rpartition(":")
+    subprocess.run(
+        [
+            str(helm), "--kubeconfig", str(kubectl.kubeconfig), "upgrade", "--install", "llm-operator",
+            "charts/llm-operator", "--namespace", "llm-operator", "--create-namespace", "--wait", "--timeout", "3m",
+            "--set", f"image.repository={repository},image.tag={tag}",
+            "--set", f"trainerImage.repository={trainer_repository},trainerImage.tag={trainer_tag}",
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def upload(kubectl: Kubectl, image: str, storage_class: str, corpus: Path) -> None:
+    """Two claims, a pod that mounts them, and the corpus through it: works on every cluster."""
+    kubectl.apply(
+        *(manifests.claim(name, storage_class) for name in (manifests.CORPUS_CLAIM, manifests.MODELS_CLAIM)),
+        manifests.loader(image),
+    )
+
+    def running() -> bool:
+        pod = kubectl.get("pod", manifests.LOADER)
+        return pod is not None and pod["status"].get("phase") == "Running"
+
+    wait_for("the loader pod (it pulls the trainer image)", running, 600)
+    archive = subprocess.Popen(["tar", "-C", str(corpus), "-c", "."], stdout=subprocess.PIPE)
+    kubectl.run(
+        "exec", "-i", manifests.LOADER, "--", "tar", "-x", "--no-same-owner", "-m", "-C", f"/volumes/{manifests.CORPUS_CLAIM}",
+        stdin=archive.stdout,
+    )  # fmt: skip
+    if archive.wait():
+        raise RuntimeError("tar could not read the corpus")
+
+
+def follow(kubectl: Kubectl) -> dict[str, Any]:
+    """Draw the training's progress until it ends; its final status."""
+    live, shown, drawn = sys.stdout.isatty(), "", 0.0
+    while True:
+        training = kubectl.get("llmtraining", TRAINING)
+        status = (training or {}).get("status", {})
+        text = progress.line(status) if status else "waiting for the operator"
+        if live:
+            print(f"\r\033[K{text}", end="", flush=True)
+        elif text != shown and time.monotonic() - drawn > 10:
+            print(text, flush=True)
+            shown, drawn = text, time.monotonic()
+        if status.get("phase") in ("Succeeded", "Failed"):
+            print()
+            return dict(status)
+        time.sleep(1)
+
+
+def read(kubectl: Kubectl, path: str) -> str:
+    """A text file of the models claim, by its path inside a pod."""
+    return kubectl.run("exec", manifests.LOADER, "--", "cat", path)
+
+
+def read_history(kubectl: Kubectl, status: dict[str, Any], stage: str) -> list[dict[str, Any]]:
+    """The rows of a stage's history.jsonl."""
+    uri: str = next(s for s in status["stages"] if s["name"] == stage)["result"]["uri"]
+    folder = "/volumes/" + uri.removeprefix("pvc://").split("/results/")[0]
+    return [json.loads(row) for row in read(kubectl, f"{folder}/history.jsonl").splitlines()]
+
+
+def wait_for_serving(kubectl: Kubectl) -> dict[str, Any]:
+    def ready() -> bool:
+        serving = kubectl.get("llmserving", SERVING) or {}
+        conditions = serving.get("status", {}).get("conditions", [])
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    wait_for("the served model", ready, 600)
+    return dict((kubectl.get("llmserving", SERVING) or {})["status"])

@@ -1,0 +1,151 @@
+"""Plans against a real API server: a crash between any two writes, and what a pass then finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llm_operator.kube.cache import Cache
+from llm_operator.kube.client import ApiError, Client
+from llm_operator.kube.execute import Executor
+from llm_operator.kube.kinds import CONFIG_MAP, EVENT, JOB, TRAINING
+from llm_operator.kube.login import Connection
+from llm_operator.kube.plan import Event, GoneError, Key, Manifest, Plan
+from tests.api.kube.manifests import SmallRoom, config_map, job, training
+
+WRITES = 5  # of SmallRoom: two applied, one deleted, the status, an event
+
+
+class CrashError(Exception):
+    """The operator's process ended here."""
+
+
+class CrashingClient(Client):
+    """Ends before or after its n-th write."""
+
+    def __init__(self, connection: Connection, writes: int, *, after: bool) -> None:
+        super().__init__(connection)
+        self._left, self._after = writes, after
+
+    async def request(self, method: str, path: str, **options: Any) -> Manifest:
+        if method == "GET":
+            return await super().request(method, path, **options)
+        self._left -= 1
+        if self._left == 0 and not self._after:
+            raise CrashError
+        answer = await super().request(method, path, **options)
+        if self._left == 0:
+            raise CrashError
+        return answer
+
+
+async def fill(cache: Cache, client: Client, namespace: str) -> None:
+    """What the watches tell an operator that has just started."""
+    for kind in (TRAINING, CONFIG_MAP, JOB):
+        for item in (await client.get(kind.path(namespace)))["items"]:
+            cache.put(kind.name, item)
+
+
+async def one_pass(client: Client, cache: Cache, namespace: str) -> Plan:
+    room = SmallRoom(cache)
+    observed = await room.observe(Key("LLMTraining", namespace, "chat"))
+    assert observed is not None
+    plan = room.reconcile(observed, 0.0)
+    await Executor(client, cache, lambda *_: None, "test").execute(observed[0], plan)
+    return plan
+
+
+async def state(client: Client, namespace: str) -> dict[str, Any]:
+    """What there is in the end, without what differs from run to run."""
+    found = {
+        kind.name: (await client.get(kind.path(namespace)))["items"] for kind in (TRAINING, CONFIG_MAP, JOB, EVENT)
+    }
+    return {
+        "names": {
+            kind: sorted(item["metadata"]["name"] for item in items) for kind, items in found.items() if kind != "Event"
+        },
+        "status": found["LLMTraining"][0]["status"],
+        "events": [(e["reason"], e["note"]) for e in found["Event"] if e["regarding"]["kind"] == "LLMTraining"],
+    }
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("writes", range(1, WRITES + 1))
+async def test_a_crash_at_any_write_converges(
+    connection: Connection, client: Client, namespace: str, writes: int, after: bool
+) -> None:
+    owner = await client.create(TRAINING, training(namespace))
+    await client.apply(config_map(owner, "old"))
+    crashing = CrashingClient(connection, writes, after=after)
+    cache = Cache()
+    await fill(cache, client, namespace)
+    with pytest.raises(CrashError):
+        await one_pass(crashing, cache, namespace)
+    await crashing.close()
+    restarted = Cache()
+    await fill(restarted, client, namespace)
+    await one_pass(client, restarted, namespace)
+    assert (await one_pass(client, restarted, namespace)).empty
+    found = await state(client, namespace)
+    assert found["names"] == {"LLMTraining": ["chat"], "ConfigMap": ["config", "kube-root-ca.crt"], "Job": ["job"]}
+    assert found["status"]["phase"] == "Running"
+
+
+async def test_a_pass_right_after_a_pass_writes_nothing(client: Client, namespace: str) -> None:
+    """The answers to the writes are in the cache, though no watch has told of them."""
+    await client.create(TRAINING, training(namespace))
+    cache = Cache()
+    await fill(cache, client, namespace)
+    assert not (await one_pass(client, cache, namespace)).empty
+    assert (await one_pass(client, cache, namespace)).empty
+
+
+async def test_the_same_event_is_one_object(client: Client, namespace: str) -> None:
+    owner = await client.create(TRAINING, training(namespace))
+    executor = Executor(client, Cache(), lambda *_: None, "test")
+    said = Event("Warning", "AttemptFailed", "attempt 1 failed: " + "x" * 2000)
+    for _ in range(3):
+        await executor.execute(owner, Plan(events=(said,)))
+    await executor.execute(owner, Plan(events=(Event("Warning", "AttemptFailed", "attempt 2 failed"),)))
+    events = (await client.get(EVENT.path(namespace)))["items"]
+    assert len(events) == 2
+
+
+async def test_a_refused_child_is_told_as_an_event(client: Client, namespace: str) -> None:
+    owner = await client.create(TRAINING, training(namespace))
+    wrong = job(owner)
+    wrong["spec"]["template"]["spec"]["containers"][0]["image"] = ""
+    executor = Executor(client, Cache(), lambda *_: None, "test")
+    for _ in range(2):
+        with pytest.raises(ApiError):
+            await executor.execute(owner, Plan(apply=(wrong,)))
+    events = (await client.get(EVENT.path(namespace)))["items"]
+    assert [event["reason"] for event in events] == ["ApplyRefused"]
+    assert "Job job" in events[0]["note"]
+    assert "image" in events[0]["note"]
+
+
+async def test_no_event_without_its_status(client: Client, namespace: str) -> None:
+    owner = await client.create(TRAINING, training(namespace))
+    await client.replace_status(owner, {"phase": "Running", "conditions": [], "stages": []})
+    plan = Plan(
+        status={"phase": "Failed", "conditions": [], "stages": []}, events=(Event("Warning", "Failed", "it failed"),)
+    )
+    with pytest.raises(ApiError):
+        await Executor(client, Cache(), lambda *_: None, "test").execute(owner, plan)
+    assert (await client.get(EVENT.path(namespace)))["items"] == []
+
+
+async def test_a_deleted_owner_ends_the_pass(client: Client, namespace: str) -> None:
+    owner = await client.create(TRAINING, training(namespace))
+    cache = Cache()
+    cache.put("LLMTraining", owner)
+    await client.request("DELETE", TRAINING.path(namespace, "chat"))
+    plan = Plan(
+        status={"phase": "Failed", "conditions": [], "stages": []}, events=(Event("Warning", "Failed", "it failed"),)
+    )
+    with pytest.raises(GoneError):
+        await Executor(client, cache, lambda *_: None, "test").execute(owner, plan)
+    assert cache.get("LLMTraining", namespace, "chat") is None
+    assert (await client.get(EVENT.path(namespace)))["items"] == []

@@ -1,0 +1,186 @@
+"""The whole operator with a small room, against a real API server: what the watches do, and what a restart does."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from llm_operator import app
+from llm_operator.kube.cache import Cache
+from llm_operator.kube.client import ApiError, Client, NotFoundError
+from llm_operator.kube.kinds import CONFIG_MAP, JOB, TRAINING
+from llm_operator.kube.login import Connection
+from llm_operator.kube.operator import Operator
+from llm_operator.settings import Settings
+from tests.api.kube.manifests import SmallRoom, config_map, training
+from tests.api.kube.proxy import Proxy
+from tests.bench import audit
+from tests.cluster.control_plane import ControlPlane
+
+_replicas = itertools.count(1)
+
+
+@asynccontextmanager
+async def running(namespace: str, connection: Connection | None = None) -> AsyncIterator[Operator]:
+    """A replica that serves one namespace, until the block ends.
+
+    It has a thread of its own: when kopf ends it cancels every task of its event loop.
+    """
+    settings = Settings(
+        namespaces=(namespace,), pod_namespace=namespace, pod_name=f"replica-{next(_replicas)}",
+        metrics_port=0, probe_port=0, lease_seconds=6,
+    )  # fmt: skip
+    started: Future[tuple[Operator, asyncio.AbstractEventLoop]] = Future()
+
+    async def operate() -> None:
+        cache = Cache()
+        operator = Operator(settings, connection or await Connection.open(), cache, {"LLMTraining": SmallRoom(cache)})
+        started.set_result((operator, asyncio.get_running_loop()))
+        await app.serve(operator)
+
+    ended = asyncio.get_running_loop().run_in_executor(None, lambda: asyncio.run(operate()))
+    operator, loop = await asyncio.wrap_future(started)
+    try:
+        yield operator
+    finally:
+        with suppress(RuntimeError):  # it has ended before
+            loop.call_soon_threadsafe(operator.stop.set)
+        await ended
+
+
+async def until(true: Callable[[], Awaitable[bool] | bool]) -> None:
+    while True:
+        answer = true()
+        if answer if isinstance(answer, bool) else await answer:
+            return
+        await asyncio.sleep(0.1)
+
+
+async def exists(client: Client, path: str) -> bool:
+    try:
+        await client.get(path)
+    except NotFoundError:
+        return False
+    return True
+
+
+async def phase(client: Client, namespace: str) -> str:
+    found = await client.get(TRAINING.path(namespace, "chat"))
+    return str((found.get("status") or {}).get("phase"))
+
+
+def is_running(client: Client, namespace: str) -> Callable[[], Awaitable[bool]]:
+    async def check() -> bool:
+        return await phase(client, namespace) == "Running"
+
+    return check
+
+
+async def test_a_training_gets_its_children_and_its_status(client: Client, namespace: str) -> None:
+    async with running(namespace):
+        await client.create(TRAINING, training(namespace))
+        await until(is_running(client, namespace))
+        assert await exists(client, CONFIG_MAP.path(namespace, "config"))
+        assert await exists(client, JOB.path(namespace, "job"))
+
+
+async def test_a_deleted_child_is_made_again(client: Client, namespace: str) -> None:
+    async with running(namespace):
+        await client.create(TRAINING, training(namespace))
+        await until(is_running(client, namespace))
+        first = await client.get(CONFIG_MAP.path(namespace, "config"))
+        await client.request("DELETE", CONFIG_MAP.path(namespace, "config"))
+        await until(lambda: exists(client, CONFIG_MAP.path(namespace, "config")))
+        second = await client.get(CONFIG_MAP.path(namespace, "config"))
+        assert second["metadata"]["uid"] != first["metadata"]["uid"]
+
+
+async def test_a_restart_and_a_standby_write_nothing_but_the_lease(
+    client: Client, namespace: str, api_server: ControlPlane, log_in: Callable[[str], None]
+) -> None:
+    async with running(namespace):
+        await client.create(TRAINING, training(namespace))
+        await until(is_running(client, namespace))
+    log_in("restarted-operator")
+    async with running(namespace) as leader, running(namespace) as standby:
+        await until_reconciled(leader)
+        assert standby.cache.get("LLMTraining", namespace, "chat") is not None, "a standby keeps its cache warm"
+    writes = [r.resource for r in audit.requests(api_server.audit_log, "restarted-operator") if r.write]
+    assert set(writes) == {"leases"}
+
+
+async def until_reconciled(operator: Operator) -> None:
+    """The operator leads and has looked at everything it knows."""
+    queue = operator.workers.queue
+    await until(lambda: operator.reconciles and not queue.running and not queue.depth(time.monotonic()))
+
+
+async def test_a_standby_takes_over(client: Client, namespace: str) -> None:
+    async with running(namespace) as first:
+        await until(lambda: first.leads)
+        async with running(namespace) as second:
+            await asyncio.sleep(1)
+            assert not second.leads
+            first_loop.call_soon_threadsafe(first.stop.set)
+            await client.create(TRAINING, training(namespace))
+            await until(is_running(client, namespace))
+
+
+async def test_an_object_that_vanished_while_no_watch_ran_leaves_the_cache(
+    connection: Connection, client: Client, namespace: str
+) -> None:
+    """kopf lists anew after an expired watch, and says nothing of what the list lacks."""
+    owner = await client.create(TRAINING, training(namespace))
+    async with Proxy.before(connection) as (proxy, through_proxy), running(namespace, through_proxy) as operator:
+        await until(is_running(client, namespace))
+        await client.apply(config_map(owner, "extra"))
+        await until(lambda: operator.cache.get("ConfigMap", namespace, "extra") is not None)
+        proxy.expire_watches()
+        await client.request("DELETE", CONFIG_MAP.path(namespace, "extra"))
+        proxy.resume()
+        await until(lambda: operator.cache.get("ConfigMap", namespace, "extra") is None)
+
+
+async def test_the_operator_waits_for_its_crds(connection: Connection, client: Client, namespace: str) -> None:
+    """A chart may start the operator before its definitions are served."""
+    async with Proxy.before(connection) as (proxy, through_proxy):
+        proxy.hidden = TRAINING.path().rpartition("/")[0]
+        async with running(namespace, through_proxy) as operator:
+            await until(lambda: any("llm-operator.io" in path for _, path in proxy.requests))
+            assert list(operator.unready())
+            proxy.hidden = ""
+            await client.create(TRAINING, training(namespace))
+            await until(is_running(client, namespace))
+            assert not list(operator.unready())
+
+
+async def test_a_spec_change_during_a_pass_is_not_overwritten(client: Client, namespace: str) -> None:
+    """The status write of a pass that saw the old spec fails, and the next pass sees the new one."""
+    async with running(namespace):
+        await client.create(TRAINING, training(namespace))
+        await until(is_running(client, namespace))
+        for nodes in range(2, 6):
+            await client.apply(training(namespace, nodes=nodes))
+
+        async def observed() -> bool:
+            found = await client.get(TRAINING.path(namespace, "chat"))
+            return bool(found["status"]["observedGeneration"] == found["metadata"]["generation"])
+
+        await until(observed)
+
+
+async def test_probes_tell_a_stale_watch(connection: Connection, namespace: str) -> None:
+    settings = Settings(namespaces=(namespace,), watch_seconds=30)
+    operator = Operator(settings, connection, Cache(), {})
+    assert list(operator.dead()) == []
+    operator.watches._requested["Job"] = time.monotonic() - 1000
+    assert any("watch of Job" in problem for problem in operator.dead())
+    await operator.client.close()
+    with pytest.raises((ApiError, RuntimeError)):
+        await operator.client.get(JOB.path(namespace))

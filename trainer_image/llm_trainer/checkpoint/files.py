@@ -1,0 +1,88 @@
+"""Folders that are whole or not there: hashed, flushed to the disk, renamed into place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+MANIFEST, COMPLETE = "manifest.json", "COMPLETE"
+
+
+class FileRecord(BaseModel):
+    path: str
+    size: int
+    sha256: str
+
+
+class FolderManifest(BaseModel):
+    """Every file of a folder but the manifest itself."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    kind: str
+    step: int
+    attempt: int
+    world_size: int = 1
+    base: str | None = None
+    files: list[FileRecord]
+
+    def digest(self) -> str:
+        """sha256:… over the content; the attempt that wrote it does not matter."""
+        content = self.model_dump(mode="json", by_alias=True, exclude={"attempt", "world_size"})
+        return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def content_files(folder: Path) -> list[Path]:
+    """The files that a manifest lists, in a fixed order."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in (MANIFEST, COMPLETE))
+
+
+def record(file: Path, folder: Path) -> FileRecord:
+    """Hash a file and flush it to the disk."""
+    digest, size = hashlib.sha256(), 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            digest.update(block)
+            size += len(block)
+        os.fsync(stream.fileno())
+    return FileRecord(path=str(file.relative_to(folder)), size=size, sha256=digest.hexdigest())
+
+
+def write_durably(file: Path, text: str) -> None:
+    """Replace a small file atomically."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    with temporary.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.rename(file)
+    flush_folder(file.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def problem(folder: Path, listed: FileRecord) -> str | None:
+    """What is wrong with a file, None if it is as its manifest says."""
+    file = folder / listed.path
+    if not file.is_file():
+        return f"{listed.path} is missing"
+    if (size := file.stat().st_size) != listed.size:
+        return f"{listed.path} has {size} bytes instead of {listed.size}"
+    if record(file, folder).sha256 != listed.sha256:
+        return f"{listed.path} was altered: its sha256 differs"
+    return None
+
+
+def read_manifest(folder: Path) -> FolderManifest:
+    return FolderManifest.model_validate_json((folder / MANIFEST).read_text())

@@ -1,0 +1,151 @@
+"""The checkpoints of one stage: committed by all ranks or not there, verified before they are used.
+
+Commit: temporary folder → every rank writes → hashes, fsync → manifest → all agree → rename → COMPLETE → `latest`.
+An attempt owns the stage by its number: once a newer one has claimed it, an older one can't commit.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llm_trainer.checkpoint.files import (
+    COMPLETE,
+    MANIFEST,
+    FileRecord,
+    FolderManifest,
+    content_files,
+    flush_folder,
+    problem,
+    read_manifest,
+    record,
+    write_durably,
+)
+from llm_trainer.protocol import Notice
+from llm_trainer.runtime.errors import NoSpaceError, StaleAttemptError, is_no_space
+from llm_trainer.runtime.process_group import ProcessGroup
+
+
+@dataclass(frozen=True)
+class CheckpointStore:
+    stage_folder: Path
+    attempt: int
+    keep: int
+    group: ProcessGroup
+
+    @property
+    def folder(self) -> Path:
+        return self.stage_folder / "checkpoints"
+
+    @property
+    def _fence(self) -> Path:
+        return self.stage_folder / "attempt"
+
+    def claim(self) -> None:
+        """Take the stage for this attempt and clear what a crash left half-written; raises StaleAttemptError."""
+        if self.group.is_first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._refuse_stale()
+        if self.group.is_first:
+            write_durably(self._fence, str(self.attempt))
+            for left in self.stage_folder.glob("*/.tmp-*"):
+                shutil.rmtree(left)
+        self.group.barrier()
+
+    def newest(self) -> tuple[Path | None, list[Notice]]:
+        """The newest checkpoint whose files are all as written; those that aren't are set aside, each with a notice."""
+        notices: list[Notice] = []
+        while True:
+            candidates = sorted(self.folder.glob("step-*")) if self.group.is_first else []
+            newest = self.group.first(str(candidates[-1]) if candidates else None)
+            if newest is None:
+                return None, notices
+            problems = self._problems(Path(newest))
+            if not problems:
+                return Path(newest), notices
+            notices.append(self._set_aside(Path(newest), problems[0]))
+
+    def commit(self, step: int, write: Callable[[Path], None]) -> Path:
+        """Let every rank write its files into a folder and make that folder the newest checkpoint.
+
+        Raises NoSpaceError when the disk is full (what was committed before stays) and StaleAttemptError.
+        """
+        name = f"step-{step:08d}"
+        temporary, final = self.folder / f".tmp-{name}", self.folder / name
+        if self.group.is_first:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        self.group.barrier()
+        try:
+            write(temporary)
+            self.group.barrier()
+            files = self._hash(temporary)
+            self._refuse_stale()
+            if self.group.is_first:
+                self._publish(temporary, final, step, files)
+        except (OSError, RuntimeError) as error:
+            if not is_no_space(error):
+                raise
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise NoSpaceError(
+                f"no space left to save checkpoint {name} in {self.folder}; the one before it is kept. "
+                "Enlarge the volume or lower checkpoint.keep."
+            ) from error
+        self.group.barrier()
+        return final
+
+    def _publish(self, temporary: Path, final: Path, step: int, files: list[FileRecord]) -> None:
+        manifest = FolderManifest(
+            kind="checkpoint", step=step, attempt=self.attempt, world_size=self.group.world_size, files=files
+        )
+        write_durably(temporary / MANIFEST, manifest.model_dump_json(by_alias=True, indent=1))
+        if final.exists():  # the same step, saved by an attempt that then went on and was lost
+            shutil.rmtree(final)
+        temporary.rename(final)
+        flush_folder(self.folder)
+        write_durably(final / COMPLETE, f"{self.attempt} {time.time():.0f}\n")
+        write_durably(self.folder / "latest", final.name)
+        for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
+            shutil.rmtree(old)
+
+    def _hash(self, folder: Path) -> list[FileRecord]:
+        """Records of all files; the ranks share the work."""
+        mine = content_files(folder)[self.group.rank :: self.group.world_size]
+        shares = self.group.gather([record(file, folder) for file in mine])
+        return sorted((entry for share in shares for entry in share), key=lambda entry: entry.path)
+
+    def _problems(self, folder: Path) -> list[str]:
+        """What is wrong with a checkpoint, on all ranks alike."""
+        found: list[str] = []
+        try:
+            manifest = read_manifest(folder)
+            if not (folder / COMPLETE).exists():
+                found.append("it was not completed")
+            mine = manifest.files[self.group.rank :: self.group.world_size]
+            found += [text for entry in mine if (text := problem(folder, entry))]
+        except (OSError, ValueError) as error:
+            found.append(f"its manifest can't be read: {error}".splitlines()[0])
+        return [text for share in self.group.gather(found) for text in share]
+
+    def _set_aside(self, folder: Path, cause: str) -> Notice:
+        aside = folder.with_name(f"set-aside-{folder.name}-{self.attempt}")
+        if self.group.is_first:
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+        self.group.barrier()
+        return Notice(
+            reason="CheckpointSetAside",
+            message=f"checkpoint {folder.name} is not used: {cause}. It is kept as {aside.name}; "
+            "training goes on from the one before.",
+        )
+
+    def _refuse_stale(self) -> None:
+        owner = self.attempt
+        if self.group.is_first and self._fence.exists():
+            owner = int(self._fence.read_text() or 0)
+        owner = self.group.first(owner)
+        if owner > self.attempt:
+            raise StaleAttemptError(f"attempt {owner} owns this stage; attempt {self.attempt} may not write any more")

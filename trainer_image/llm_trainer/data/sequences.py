@@ -1,0 +1,126 @@
+"""Rows of tokens from the prepared shards. Which row is which is a pure function of (seed, global index).
+
+The corpus is read as one stream in which an end token stands before and after each document. It is cut into rows of
+`length` + 1 tokens that overlap by one; every epoch visits each row once in a new order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_trainer.data.manifest import DataManifest, Shard, read_manifest
+from llm_trainer.runtime.errors import DataError
+
+Tokens = NDArray[np.int64]
+MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """`tokens` (length + 1,): inputs are all but the last, targets all but the first."""
+
+    tokens: Tokens
+    positions: Tokens  # (length,): restarts at 0 at each end token, which so begins the next document's own block
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    row: Row
+    counted: NDArray[np.bool_]  # (length,): targets that belong to the row and are no padding
+
+
+class Sequences:
+    """The training rows of one training."""
+
+    def __init__(self, data_folder: Path, length: int, seed: int) -> None:
+        manifest = read_manifest(data_folder)
+        if manifest is None:
+            raise DataError(f"{data_folder} holds no prepared data: there is no manifest.json")
+        self.manifest, self.folder, self.length, self.seed = manifest, data_folder, length, seed
+        self._shards = [_map(data_folder, manifest, shard) for shard in manifest.shards if shard.split == "train"]
+        self._ends = np.cumsum([len(tokens) for tokens in self._shards])
+        total = int(self._ends[-1]) if self._shards else 0
+        self.rows = total // length  # with the end token before the first document there are total + 1 tokens
+        if self.rows < 1:
+            raise DataError(
+                f"the corpus has {total} training tokens, fewer than one sequence of {length}; "
+                "add text or lower sequenceLength"
+            )
+
+    def row(self, index: int) -> Row:
+        """The row at a global index; indices go on through as many epochs as asked for."""
+        epoch, place = divmod(index, self.rows)
+        start = permute(place, self.rows, self.seed, epoch) * self.length
+        return make_row(self._read(start - 1, self.length + 1), self.manifest.eos_token_id)
+
+    def _read(self, start: int, count: int) -> Tokens:
+        """Tokens of the stream; at -1 stands the end token before the first document."""
+        parts: list[Tokens] = []
+        if start < 0:
+            parts.append(np.array([self.manifest.eos_token_id], dtype=np.int64))
+            start, count = 0, count - 1
+        shard = int(np.searchsorted(self._ends, start, side="right"))
+        while count > 0:
+            begin = start - (int(self._ends[shard - 1]) if shard else 0)
+            part = self._shards[shard][begin : begin + count].astype(np.int64)
+            parts.append(part)
+            start, count, shard = start + len(part), count - len(part), shard + 1
+        return np.concatenate(parts)
+
+
+def make_row(tokens: Tokens, eos: int) -> Row:
+    inputs = tokens[:-1]
+    places = np.arange(len(inputs))
+    starts = np.where(inputs == eos, places, 0)
+    return Row(tokens, places - np.maximum.accumulate(starts))
+
+
+def evaluation_rows(folder: Path, manifest: DataManifest, shard: Shard, length: int) -> Iterator[EvaluationRow]:
+    """A held-out shard's documents, each as [end, document…, end], cut into rows; every target is counted once."""
+    eos = manifest.eos_token_id
+    tokens = _map(folder, manifest, shard)
+    ends = np.fromfile((folder / shard.file).with_suffix(".idx"), dtype="<i8")
+    begin = 0
+    for end in ends:
+        document = np.concatenate([[eos], tokens[begin:end].astype(np.int64)])
+        begin = int(end)
+        for start in range(0, len(document) - 1, length):
+            piece = document[start : start + length + 1]
+            counted = np.arange(length) < len(piece) - 1
+            padded = np.pad(piece, (0, length + 1 - len(piece)), constant_values=eos)
+            yield EvaluationRow(Row(padded, np.arange(length)), counted)
+
+
+def permute(place: int, size: int, seed: int, epoch: int) -> int:
+    """A permutation of range(size) without a table: a Feistel network, walked until it falls into the range."""
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    value = place
+    while True:
+        left, right = value >> half, value & mask
+        for turn in range(4):
+            left, right = right, left ^ (_mix(right, seed, epoch, turn) & mask)
+        value = left << half | right
+        if value < size:
+            return value
+
+
+def _mix(value: int, *keys: int) -> int:
+    """splitmix64's finaliser over a value and its keys."""
+    for key in keys:
+        value = (value + (key + 1) * 0x9E3779B97F4A7C15) & MASK
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK
+        value ^= value >> 31
+    return value
+
+
+def _map(folder: Path, manifest: DataManifest, shard: Shard) -> NDArray[np.generic]:
+    if not shard.tokens:
+        return np.zeros(0, dtype=np.uint16)
+    return np.memmap(folder / shard.file, dtype=np.dtype(manifest.dtype).newbyteorder("<"), mode="r")

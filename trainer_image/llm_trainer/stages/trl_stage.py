@@ -1,0 +1,267 @@
+"""What makes one of TRL's trainers a stage of ours: the same progress, checkpoints and agreed leaving as pretraining.
+
+A stage derives its trainer from `StageTrainer` and one of TRL's, in this order, and runs it by `train`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from llm_trainer.checkpoint.store import CheckpointStore
+from llm_trainer.config import Optimizer, TrainingSettings
+from llm_trainer.models.export import export
+from llm_trainer.models.schedule import learning_rate_share
+from llm_trainer.protocol import CheckpointInfo, Result
+from llm_trainer.runtime.errors import ConfigurationError, PreemptedError
+from llm_trainer.runtime.run import Run
+
+
+def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
+    """The arguments that the configs of all TRL trainers share.
+
+    TRL's own logs, checkpoints and evaluation are off: the callback below asks for each of them.
+    """
+    cuda = run.config.device == "cuda"
+    return {
+        "output_dir": tempfile.mkdtemp(prefix="trl-"),  # nothing is written there
+        "use_cpu": not cuda,
+        "bf16": settings.precision == "bfloat16" or (cuda and settings.precision == "auto"),
+        "seed": settings.seed,
+        "per_device_train_batch_size": settings.micro_batch_size,
+        "per_device_eval_batch_size": settings.micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps(settings, run.group.world_size),
+        "gradient_checkpointing": cuda,
+        "max_grad_norm": settings.optimizer.gradient_clipping,
+        **adamw(settings.optimizer),
+        "deepspeed": deepspeed_config(settings),
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # a loss that is not finite must be seen
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "dataloader_pin_memory": cuda,
+        "include_num_input_tokens_seen": "non_padding",
+    }
+
+
+def accumulation_steps(settings: TrainingSettings, world_size: int) -> int:
+    """Raises ConfigurationError when the global batch is no multiple of what all processes take at once."""
+    at_once = settings.micro_batch_size * world_size
+    if settings.global_batch_size % at_once:
+        raise ConfigurationError(
+            f"globalBatchSize {settings.global_batch_size} is no multiple of microBatchSize "
+            f"{settings.micro_batch_size} × {world_size} processes = {at_once}"
+        )
+    return settings.global_batch_size // at_once
+
+
+def adamw(optimizer: Optimizer) -> dict[str, Any]:
+    """Raises ConfigurationError for another optimizer: transformers would flatten the matrices that Muon needs."""
+    if optimizer.type != "adamw":
+        raise ConfigurationError(f"optimizer.type {optimizer.type} is for pretrain stages; use adamw to fine-tune")
+    return {
+        "optim": "adamw_torch",
+        "learning_rate": optimizer.learning_rate,
+        "adam_beta1": optimizer.beta1,
+        "adam_beta2": optimizer.beta2,
+        "adam_epsilon": optimizer.epsilon,
+        "weight_decay": optimizer.weight_decay,
+    }
+
+
+def deepspeed_config(settings: TrainingSettings) -> dict[str, Any]:
+    """`auto` is filled in by transformers from the training arguments."""
+    return {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        "zero_optimization": {"stage": settings.zero_stage, "stage3_gather_16bit_weights_on_model_save": True},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 1_000_000_000,
+    }
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The step in a checkpoint folder's name; -1 without one."""
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
+
+
+class StageCallback(TrainerCallback):  # type: ignore[misc]
+    """Shows every step, says when to evaluate and to save, and lets all ranks leave together."""
+
+    def __init__(self, run: Run, settings: TrainingSettings) -> None:
+        self.run, self.settings = run, settings
+        self.leaving = False
+        self._begin = time.monotonic()
+        self._tokens = 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._tokens = state.num_input_tokens_seen
+        self.run.board.update(phase="Training", step=state.global_step, total_steps=state.max_steps)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._begin = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.run.watchdog.beat()
+        self.leaving = self.run.stop_agreed()
+        step, last = state.global_step, state.global_step >= state.max_steps
+        control.should_training_stop |= self.leaving or last
+        # The last evaluation follows after the training, so that a stage which leaves here makes it when it is back.
+        control.should_evaluate = step % self.settings.evaluate_every_steps == 0 and not (self.leaving or last)
+        control.should_save = step % self.settings.checkpoint.every_steps == 0 or self.leaving or last
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        """Called by transformers with a step's figures, which are global."""
+        state.log_history.pop()  # these figures; they would grow with every step and go into every checkpoint
+        if "loss" not in logs:
+            return
+        seconds = time.monotonic() - self._begin
+        tokens, self._tokens = state.num_input_tokens_seen - self._tokens, state.num_input_tokens_seen
+        figures = {
+            "loss": logs["loss"],
+            "learning_rate": logs["learning_rate"],
+            "tokens_per_second": round(tokens / seconds, 1),
+        }
+        self.run.board.update(
+            step=state.global_step,
+            tokens=state.num_input_tokens_seen,
+            eta_seconds=round(seconds * (state.max_steps - state.global_step), 1),
+            **figures,
+        )
+        if self.run.group.is_first:
+            self.run.history.append(
+                state.global_step,
+                loss=logs["loss"],
+                learningRate=logs["learning_rate"],
+                gradNorm=logs.get("grad_norm"),
+                tokensPerSecond=figures["tokens_per_second"],
+            )
+
+
+class StageTrainer:
+    """Comes before a TRL trainer among the bases and replaces how it saves, evaluates, resumes and ends."""
+
+    # transformers' own
+    state: Any
+    args: Any
+    model: Any
+    model_wrapped: Any
+    accelerator: Any
+    processing_class: Any
+    optimizer: Any
+    lr_scheduler: Any
+
+    def __init__(self, run: Run, settings: TrainingSettings, **arguments: Any) -> None:
+        self.run, self.settings = run, settings
+        config = run.config
+        self.store = CheckpointStore(Path(config.stage_folder), config.attempt, settings.checkpoint.keep, run.group)
+        self.callback = StageCallback(run, settings)
+        super().__init__(callbacks=[self.callback], **arguments)  # type: ignore[call-arg]
+        self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
+
+    def fit(self) -> Result | None:
+        """Train from the newest good checkpoint to the end, evaluate and export; the result is on rank 0.
+
+        Raises PreemptedError when any rank was asked to leave: a checkpoint is committed. Raises NoSpaceError and
+        StaleAttemptError as CheckpointStore does.
+        """
+        self.store.claim()
+        checkpoint, notices = self.store.newest()
+        for notice in notices:
+            self.run.board.notice(notice.reason, notice.message)
+        if self.run.group.is_first:
+            self.run.history.cut_after(step_of(checkpoint))
+        self.args.eval_on_start = checkpoint is None
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)  # type: ignore[attr-defined]
+        if self.callback.leaving:
+            raise PreemptedError(f"asked to leave; the checkpoint of step {self.state.global_step} is committed")
+        self.evaluate_stage()
+        result = self.export_result()
+        self.run.board.update(phase="Done")
+        return result
+
+    def held_out_figures(self) -> dict[str, float]:
+        """Newest held-out figures, on every rank; a collective. Empty if the stage holds nothing out."""
+        raise NotImplementedError
+
+    def evaluate_stage(self) -> None:
+        """Evaluate now and tell everyone."""
+        self.run.board.update(phase="Evaluating")
+        figures = self.held_out_figures()
+        step = self.state.global_step
+        if figures:
+            self.run.board.update(evaluation=figures)
+            if self.run.group.is_first:
+                self.run.history.append(step, evaluation=figures)
+            for name, value in figures.items():
+                self.run.board.metrics.evaluation.labels(self.run.config.stage, name).set(value)
+        self.run.board.update(phase="Training")
+
+    def export_result(self) -> Result | None:
+        """Gather the weights and write the result on rank 0; a collective."""
+        self.run.board.update(phase="Exporting")
+        config = self.run.config
+        state = self.accelerator.get_state_dict(self.model_wrapped)
+        result: Result | None = None
+        if self.run.group.is_first:
+            result = export(
+                self.model,
+                state,
+                self.processing_class,
+                config.run_uri,
+                Path(config.run_folder),
+                config.stage,
+                self.state.global_step,
+                config.attempt,
+            )
+            self.run.board.update(result=result)
+        self.run.group.barrier()
+        return result
+
+    # --- called by transformers' training loop ---
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.lr_scheduler is None:
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer,
+                lambda step: learning_rate_share(self.settings.schedule, step, num_training_steps),
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, *, skip_scheduler: bool = False) -> dict[str, float]:
+        self.evaluate_stage()
+        return {}
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.run.board.update(phase="Saving")
+        begin = time.monotonic()
+        folder = self.store.commit(self.state.global_step, self._write_checkpoint)
+        self.run.board.metrics.checkpoint_seconds.observe(time.monotonic() - begin)
+        uri = f"{self.run.config.run_uri}/stages/{self.run.config.stage}/checkpoints/{folder.name}"
+        self.run.board.update(
+            phase="Training", checkpoint=CheckpointInfo(step=self.state.global_step, uri=uri, time=time.time())
+        )
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        """What transformers reads back in `train(resume_from_checkpoint=…)`."""
+        self._save_optimizer_and_scheduler(str(folder))  # type: ignore[attr-defined]
+        self._save_rng_state(str(folder))  # type: ignore[attr-defined]
+        if self.run.group.is_first:
+            self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def _run_epoch(self, **arguments: Any) -> None:
+        """After a resume at the last step there is nothing to do; transformers would begin an epoch all the same."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(**arguments)  # type: ignore[misc]

@@ -34,7 +34,8 @@ class Trainer(StageTrainer, SFTTrainer):  # type: ignore[misc]
         loss = self.held_out_loss()
         if self.state.global_step == 0:
             self.state.log_history.append({"step": 0, "baseLoss": loss})
-        return {"loss": loss} | {"baseLoss": row["baseLoss"] for row in self.state.log_history if "baseLoss" in row}
+        base = next((row["baseLoss"] for row in self.state.log_history if "baseLoss" in row), None)
+        return {"loss": loss} if base is None else {"loss": loss, "baseLoss": base}
 
     @torch.no_grad()
     def held_out_loss(self) -> float:

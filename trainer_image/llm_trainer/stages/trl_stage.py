@@ -18,6 +18,7 @@ from llm_trainer.config import Optimizer, TrainingSettings
 from llm_trainer.models.export import export
 from llm_trainer.models.schedule import learning_rate_share
 from llm_trainer.protocol import CheckpointInfo, Result
+from llm_trainer.runtime.batch import accumulation_steps
 from llm_trainer.runtime.errors import ConfigurationError, PreemptedError
 from llm_trainer.runtime.run import Run
 
@@ -49,17 +50,6 @@ def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
         "dataloader_pin_memory": cuda,
         "include_num_input_tokens_seen": "non_padding",
     }
-
-
-def accumulation_steps(settings: TrainingSettings, world_size: int) -> int:
-    """Raises ConfigurationError when the global batch is no multiple of what all processes take at once."""
-    at_once = settings.micro_batch_size * world_size
-    if settings.global_batch_size % at_once:
-        raise ConfigurationError(
-            f"globalBatchSize {settings.global_batch_size} is no multiple of microBatchSize "
-            f"{settings.micro_batch_size} × {world_size} processes = {at_once}"
-        )
-    return settings.global_batch_size // at_once
 
 
 def adamw(optimizer: Optimizer) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""A small corpus, prepared once by the real data stage, and stages on it."""
+
+from __future__ import annotations
+
+import json
+import pydoc_data.topics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_trainer.config import StageConfig
+from tests.trainer.pods import Pods
+
+MODEL = {
+    "architecture": {
+        "family": "llama",
+        "config": {
+            "hidden_size": 64,
+            "intermediate_size": 160,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 128,
+            "tie_word_embeddings": True,
+        },
+    }
+}
+PRETRAIN = {
+    "sequenceLength": 64,
+    "steps": 20,
+    "globalBatchSize": 8,
+    "microBatchSize": 2,
+    "precision": "float32",
+    "optimizer": {"learningRate": 0.003},
+    "checkpoint": {"everySteps": 5},
+    "evaluateEverySteps": 10,
+}
+
+Stage = Callable[..., StageConfig]
+RunPods = Callable[..., Pods]
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volumes root with claim `models`, whose run `run` has prepared data of Python's own documentation."""
+    volumes = tmp_path_factory.mktemp("volumes")
+    corpus = volumes / "corpus"
+    corpus.mkdir()
+    texts = list(pydoc_data.topics.topics.values())
+    for name, part in (("even", texts[::2]), ("odd", texts[1::2])):
+        (corpus / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in part))
+    rows = [
+        {"messages": [{"role": "user", "content": f"What is {key}?"}, {"role": "assistant", "content": text[:80]}]}
+        for key, text in pydoc_data.topics.topics.items()
+    ]
+    (corpus / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = [
+        {"name": name, "uri": f"pvc://corpus/{name}.jsonl", "language": language}
+        for name, language in (("even", "en"), ("odd", "en-GB"))
+    ]
+    settings = {
+        "data": {"sources": sources, "validationFraction": 0.1},
+        "tokenizer": {"train": {"vocabularySize": 1024}},
+        "datasets": [{"field": "spec.stages[1].sft.dataset.uri", "uri": "pvc://corpus/chat.jsonl",
+                      "anyOfColumns": [["messages"], ["prompt", "completion"]]}],
+    }  # fmt: skip
+    config = stage_config(volumes, "data", nodes=1, prepareData=settings)
+    Pods(config, tmp_path_factory.mktemp("pods")).run()
+    return volumes
+
+
+def stage_config(volumes: Path, stage: str, *, nodes: int = 2, attempt: int = 1, **settings: Any) -> StageConfig:
+    return StageConfig.model_validate(
+        {
+            "training": "test",
+            "namespace": "default",
+            "uid": "0",
+            "stage": stage,
+            "attempt": attempt,
+            "nodes": nodes,
+            "processesPerNode": 1,
+            "device": "cpu",
+            "volumesRoot": str(volumes),
+            "runUri": "pvc://models/run",
+            **settings,
+        }
+    )
+
+
+@pytest.fixture
+def pretrain(prepared: Path) -> Stage:
+    """`pretrain(stage, steps=…, attempt=…, nodes=…)`: a pretrain stage's configuration."""
+
+    def make(stage: str, *, nodes: int = 2, attempt: int = 1, model: Any = None, **settings: Any) -> StageConfig:
+        return stage_config(
+            prepared, stage, nodes=nodes, attempt=attempt, model=model or MODEL, pretrain={**PRETRAIN, **settings}
+        )
+
+    return make
+
+
+@pytest.fixture
+def pods(tmp_path: Path) -> Iterator[RunPods]:
+    """`pods(config)`: its pods, not yet started; ended with the test."""
+    made: list[Pods] = []
+
+    def make(config: StageConfig, **environment: str) -> Pods:
+        made.append(Pods(config, tmp_path, environment))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.kill()

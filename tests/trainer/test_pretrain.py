@@ -1,0 +1,79 @@
+"""Pretraining on two processes: the same losses whatever the ZeRO stage, and a model that others load."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from llm_trainer.config import local_path
+from tests.trainer.conftest import RunPods, Stage
+from tests.trainer.pods import evaluations, losses
+
+
+def test_zero_stages_agree(pretrain: Stage, pods: RunPods) -> None:
+    by_stage = {}
+    for zero in (0, 1, 2, 3):
+        config = pretrain(f"zero-{zero}", zeroStage=zero)
+        pods(config).run()
+        by_stage[zero] = losses(config)
+    assert sorted(by_stage[0]) == list(range(1, 21))
+    for zero in (1, 2, 3):
+        apart = {step: abs(loss - by_stage[0][step]) for step, loss in by_stage[zero].items()}
+        assert max(apart.values()) < 1e-4, f"ZeRO {zero} and 0 differ: {apart}"
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_muon_learns(zero: int, pretrain: Stage, pods: RunPods) -> None:
+    config = pretrain(f"muon-{zero}", zeroStage=zero, optimizer={"type": "muon", "muonLearningRate": 0.02})
+    pods(config).run()
+    made = losses(config)
+    assert made[20] < made[1] - 1, made
+
+
+def test_what_a_stage_tells(pretrain: Stage, pods: RunPods) -> None:
+    config = pretrain("tells", steps=30, schedule={"type": "wsd", "warmupSteps": 5})
+    attempt = pods(config)
+    progress = attempt.run()
+    assert (progress.step, progress.total_steps, progress.world_size) == (30, 30, 2)
+    assert [(worker.rank, worker.node) for worker in progress.workers] == [(0, "node-0"), (1, "node-1")]
+    assert progress.tokens == 30 * 8 * 64
+    assert progress.checkpoint
+    assert progress.checkpoint.step == 30
+    figures = evaluations(config)
+    assert sorted(figures) == [0, 10, 20, 30]
+    assert figures[30]["bitsPerByte"] < figures[10]["bitsPerByte"] < figures[0]["bitsPerByte"]
+    assert {"bitsPerByte/even", "bitsPerByte/odd", "bitsPerByte/language/en"} <= set(figures[30])
+    # a first guess is uniform over the vocabulary
+    assert math.isclose(figures[0]["loss"], math.log(1024), rel_tol=0.05)
+
+
+def test_export_loads_and_says_the_same(pretrain: Stage, pods: RunPods, prepared: Path) -> None:
+    config = pretrain("export", zeroStage=3)
+    progress = pods(config).run()
+    assert progress.result
+    assert progress.result.kind == "model"
+    folder = local_path(progress.result.uri, str(prepared))
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = "The import statement finds a module."
+    tokens = torch.tensor([[tokenizer.eos_token_id, *tokenizer(text)["input_ids"]]])
+    with torch.no_grad():
+        loss = float(model(tokens, labels=tokens).loss)
+    assert loss < math.log(1024) - 0.5, "the exported model knows no more than a fresh one"
+
+
+def test_two_processes_learn_as_one_does(pretrain: Stage, pods: RunPods) -> None:
+    one, two = pretrain("alone", nodes=1), pretrain("together", nodes=2)
+    pods(one).run()
+    pods(two).run()
+    apart = {step: abs(loss - losses(two)[step]) for step, loss in losses(one).items()}
+    assert max(apart.values()) < 1e-4, apart
+
+
+def test_tokens_instead_of_steps(pretrain: Stage, pods: RunPods) -> None:
+    config = pretrain("tokens", nodes=1, steps=None, tokens=8 * 64 * 3)
+    assert pods(config).run().step == 3

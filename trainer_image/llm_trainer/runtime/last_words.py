@@ -1,0 +1,59 @@
+"""The last word of every process of a pod, and from them that of the pod."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from llm_trainer.protocol import TERMINATION_MESSAGE_BYTES, TERMINATION_MESSAGE_PATH, ExitCode, Termination
+
+MESSAGE_CHARACTERS = 1500
+
+
+def folder() -> Path:
+    """Where the processes of one pod leave their last words for the launcher."""
+    return Path(os.environ.get("LLM_LAST_WORDS", "/tmp/llm-trainer"))  # noqa: S108 -- the pod's own emptyDir
+
+
+def write_last_words(termination: Termination) -> None:
+    folder().mkdir(parents=True, exist_ok=True)
+    (folder() / f"{termination.rank}.json").write_text(termination.model_dump_json(by_alias=True))
+
+
+def read_last_words() -> dict[int, Termination]:
+    """By rank; a process that was killed left none."""
+    return {
+        int(file.stem): Termination.model_validate_json(file.read_bytes()) for file in sorted(folder().glob("*.json"))
+    }
+
+
+def killed(rank: int, number: int) -> Termination:
+    """For a process that a signal ended before it could say anything."""
+    name = signal.Signals(number).name
+    message = f"process of rank {rank} was killed by signal {number} ({name})"
+    if number == signal.SIGKILL:
+        message += "; if nobody did, the node was out of memory"
+    return Termination(reason="Killed", message=message, exit_code=128 + number, rank=rank)
+
+
+def cause(words: list[Termination]) -> Termination:
+    """Why a pod failed: the end of a process that was no mere consequence of another's."""
+    failed = [word for word in words if word.exit_code != ExitCode.SUCCEEDED]
+    own = [word for word in failed if word.exit_code not in (ExitCode.PEER_LOST, 128 + signal.SIGTERM)]
+    return (own or failed)[0]
+
+
+def report(termination: Termination) -> None:
+    """Write the pod's termination message; cut to what the kubelet keeps."""
+    file = Path(os.environ.get("LLM_TERMINATION_MESSAGE", TERMINATION_MESSAGE_PATH))
+    short = termination.model_copy(update={"message": termination.message[-MESSAGE_CHARACTERS:]})
+    text = short.model_dump_json(by_alias=True, exclude_none=True)
+    if len(text.encode()) > TERMINATION_MESSAGE_BYTES and short.progress:
+        progress = short.progress.model_copy(update={"workers": [], "notices": []})
+        text = short.model_copy(update={"progress": progress}).model_dump_json(by_alias=True, exclude_none=True)
+    if len(text.encode()) > TERMINATION_MESSAGE_BYTES:  # many held-out figures, long names
+        text = short.model_copy(update={"progress": None, "message": short.message[:500]}).model_dump_json(
+            by_alias=True, exclude_none=True
+        )
+    file.write_text(text)

@@ -1,0 +1,232 @@
+"""What must hold of a spec beyond its types. The CRD's CEL rules say as much of it as they can, here is all of it.
+
+A problem reads "spec.path[0].field: what is wrong; what to do".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from llm_operator.api.common import Spec
+from llm_operator.api.resolve import (
+    GPU,
+    STAGE_KINDS,
+    gpus_of,
+    nodes_of,
+    processes_per_node,
+    resources_of,
+    stage_dataset,
+    stage_length,
+    stage_model,
+    stage_settings,
+    world_size,
+)
+from llm_operator.api.serving import LLMServingSpec
+from llm_operator.api.training import DATA_STAGE, LLMTrainingSpec, Stage
+from llm_trainer.config import Architecture, claim_of, local_path
+
+SpecType = TypeVar("SpecType", bound=Spec)
+
+
+class InvalidSpecError(ValueError):
+    """A spec that can't work, with everything that is wrong with it."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def load_training(spec: Mapping[str, Any]) -> LLMTrainingSpec:
+    """Raises InvalidSpecError."""
+    return _load(LLMTrainingSpec, spec, training_problems)
+
+
+def load_serving(spec: Mapping[str, Any]) -> LLMServingSpec:
+    """Raises InvalidSpecError."""
+    return _load(LLMServingSpec, spec, serving_problems)
+
+
+def _load(model: type[SpecType], spec: Mapping[str, Any], problems: Any) -> SpecType:
+    try:
+        loaded = model.model_validate(spec)
+    except ValidationError as error:
+        raise InvalidSpecError(tuple(_say(detail) for detail in error.errors())) from error
+    if found := tuple(problems(loaded)):
+        raise InvalidSpecError(found)
+    return loaded
+
+
+def _say(error: Any) -> str:
+    path = "spec" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{path}: there is no such field; remove it or correct its name"
+    if error["type"] == "missing":
+        return f"{path}: is required; set it"
+    return f"{path}: {error['msg']}, not {error['input']!r}"
+
+
+def exactly_one(path: str, choice: BaseModel, *fields: str) -> Iterator[str]:
+    """Kubernetes' way of a union: one of the fields and no other."""
+    given = [field for field in fields if getattr(choice, field) is not None]
+    if len(given) != 1:
+        names = " and ".join(given) if given else "none"
+        yield f"{path}: exactly one of {', '.join(fields)} must be set, not {names}"
+
+
+def uri_problems(path: str, uri: str | None) -> Iterator[str]:
+    if uri is None:
+        return
+    try:
+        local_path(uri)
+    except ValueError as error:
+        yield f"{path}: {error}"
+    else:
+        if not claim_of(uri) or "/" not in uri.removeprefix("pvc://").rstrip("/"):
+            yield f"{path}: {uri!r} names no path in a claim; write pvc://CLAIM/PATH"
+
+
+# --- LLMTraining -------------------------------------------------------------------------------------------------
+
+
+def training_problems(spec: LLMTrainingSpec) -> Iterator[str]:
+    yield from exactly_one("spec.model", spec.model, "architecture", "uri")
+    yield from uri_problems("spec.model.uri", spec.model.uri)
+    if spec.model.architecture:
+        yield from architecture_problems(spec.model.architecture)
+        if spec.tokenizer is None:
+            yield "spec.tokenizer: is required with spec.model.architecture; set train or uri"
+    if spec.tokenizer:
+        yield from exactly_one("spec.tokenizer", spec.tokenizer, "train", "uri")
+        yield from uri_problems("spec.tokenizer.uri", spec.tokenizer.uri)
+        if spec.tokenizer.train and spec.data is None:
+            yield "spec.data: is required to train a tokenizer; set spec.data.sources or spec.tokenizer.uri"
+    yield from source_problems(spec)
+    yield from stage_name_problems(spec)
+    for index, stage in enumerate(spec.stages):
+        yield from stage_problems(spec, index, stage)
+
+
+def architecture_problems(architecture: Architecture) -> Iterator[str]:
+    path, config = "spec.model.architecture.config", architecture.config
+    if "vocab_size" in config:
+        yield f"{path}.vocab_size: follows from the tokenizer; remove it"
+    for whole, part in (
+        ("hidden_size", "num_attention_heads"),
+        ("n_embd", "n_head"),
+        ("num_attention_heads", "num_key_value_heads"),
+    ):
+        size, count = config.get(whole), config.get(part)
+        if isinstance(size, int) and isinstance(count, int) and (count < 1 or size % count):
+            yield f"{path}.{part}: {whole} {size} is not divisible by {count}; use a divisor"
+
+
+def source_problems(spec: LLMTrainingSpec) -> Iterator[str]:
+    sources = spec.data.sources if spec.data else []
+    for name, count in Counter(source.name for source in sources).items():
+        if count > 1:
+            yield f"spec.data.sources: {count} sources are named {name!r}; give each its own name"
+    for index, source in enumerate(sources):
+        yield from uri_problems(f"spec.data.sources[{index}].uri", source.uri)
+
+
+def stage_name_problems(spec: LLMTrainingSpec) -> Iterator[str]:
+    for name, count in Counter(stage.name for stage in spec.stages).items():
+        if count > 1:
+            yield f"spec.stages: {count} stages are named {name!r}; give each its own name"
+        if name == DATA_STAGE:
+            yield f"spec.stages: {DATA_STAGE!r} is the name of data preparation; use another"
+
+
+def stage_problems(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[str]:
+    path = f"spec.stages[{index}]"
+    yield from exactly_one(path, stage, *STAGE_KINDS)
+    for kind in STAGE_KINDS:
+        if getattr(stage, kind) is not None:
+            yield from settings_problems(spec, index, stage, f"{path}.{kind}")
+            yield from model_problems(spec, index, f"{path}.{kind}.model")
+            break
+    yield from process_problems(spec, stage, path)
+
+
+def settings_problems(spec: LLMTrainingSpec, index: int, stage: Stage, path: str) -> Iterator[str]:
+    settings = stage_settings(stage)
+    assert settings  # noqa: S101 -- the caller found its kind
+    at_once = settings.micro_batch_size * world_size(spec, stage)
+    if settings.global_batch_size % at_once:
+        nearest = max(1, round(settings.global_batch_size / at_once)) * at_once
+        yield (
+            f"{path}.globalBatchSize: {settings.global_batch_size} is not divisible by {at_once} (microBatchSize "
+            f"{settings.micro_batch_size} × {nodes_of(spec, stage)} nodes × {processes_per_node(spec, stage)} "
+            f"processes); use {nearest}, for example"
+        )
+    yield from length_problems(spec, stage, path)
+    if stage.pretrain:
+        yield from exactly_one(path, stage.pretrain, "steps", "tokens")
+        if spec.data is None:
+            yield f"spec.data: is required by the pretrain stage {stage.name!r}; set spec.data.sources"
+        steps = stage.pretrain.steps
+        if steps is not None and settings.schedule.warmup_steps >= steps:
+            yield f"{path}.schedule.warmupSteps: {settings.schedule.warmup_steps} leaves none of the {steps} steps"
+    if dataset := stage_dataset(stage):
+        yield from uri_problems(f"{path}.dataset.uri", dataset.uri)
+    if stage.sft and settings.optimizer.type != "adamw":
+        yield f"{path}.optimizer.type: {settings.optimizer.type} is for pretrain stages; use adamw"
+
+
+def length_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[str]:
+    """Rows longer than the model's positions, as far as the spec says how many it has."""
+    if not spec.model.architecture:
+        return
+    config = spec.model.architecture.config
+    length, positions = stage_length(stage), config.get("max_position_embeddings", config.get("n_positions"))
+    if isinstance(positions, int) and length and length > positions:
+        field = "sequenceLength" if stage.pretrain else "maxLength"
+        yield f"{path}.{field}: {length} is beyond the model's {positions} positions; use at most {positions}"
+
+
+def model_problems(spec: LLMTrainingSpec, index: int, path: str) -> Iterator[str]:
+    """A stage starts from a model that exists when its turn comes."""
+    stage = spec.stages[index]
+    settings = stage_settings(stage)
+    written = settings.model if settings else None
+    if written:
+        yield from exactly_one(path, written, "stage", "uri")
+        yield from uri_problems(f"{path}.uri", written.uri)
+    source = stage_model(spec, index)
+    if source is None and not stage.pretrain:
+        yield f"{path}: there is no model to start from; set stage or uri, or put a pretrain stage before it"
+    earlier = [before.name for before in spec.stages[:index]]
+    if source and source.stage and source.stage not in earlier:
+        where = "comes later" if source.stage in {s.name for s in spec.stages} else "does not exist"
+        yield (
+            f"{path}.stage: stage {source.stage!r} {where}; "
+            f"the stages before this one are {', '.join(earlier) or 'none'}"
+        )
+
+
+def process_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[str]:
+    resources = resources_of(spec, stage)
+    where = f"{path}.resources" if stage.resources else "spec.resources"
+    for kind, quantities in (("limits", resources.limits), ("requests", resources.requests)):
+        if GPU in quantities and not str(quantities[GPU]).isdecimal():
+            yield f"{where}.{kind}[{GPU}]: {quantities[GPU]!r} is no whole number"
+    if GPU in resources.requests and str(resources.requests[GPU]) != str(resources.limits.get(GPU)):
+        yield f"{where}.requests[{GPU}]: must equal the limit {resources.limits.get(GPU)}; leave it out"
+    gpus = gpus_of(resources)
+    if spec.processes_per_node and gpus and spec.processes_per_node != gpus:
+        yield (
+            f"spec.processesPerNode: {spec.processes_per_node} contradicts the {gpus} GPUs of a pod of stage "
+            f"{stage.name!r}; leave it out, one process per GPU follows"
+        )
+
+
+# --- LLMServing --------------------------------------------------------------------------------------------------
+
+
+def serving_problems(spec: LLMServingSpec) -> Iterator[str]:
+    yield from exactly_one("spec.model", spec.model, "training", "uri")
+    yield from uri_problems("spec.model.uri", spec.model.uri)

@@ -23,6 +23,7 @@ from llm_operator.kube.login import Connection
 from llm_operator.kube.operator import SELECTOR, Operator
 from llm_operator.kube.room import Room
 from llm_operator.settings import Settings
+from llm_operator.training.room import TrainingRoom
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +32,7 @@ CRD_LOOK_SECONDS = 5.0
 
 def rooms(cache: Cache, settings: Settings) -> Mapping[str, Room]:
     """The controller of each kind."""
-    del cache, settings
-    return {}
+    return {TRAINING.name: TrainingRoom(cache, settings)}
 
 
 async def run(settings: Settings) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -26,12 +25,16 @@ def test_zero_stages_agree(pretrain: Stage, pods: RunPods) -> None:
         assert max(apart.values()) < 1e-4, f"ZeRO {zero} and 0 differ: {apart}"
 
 
-@pytest.mark.parametrize("zero", [0, 1, 2, 3])
-def test_muon_learns(zero: int, pretrain: Stage, pods: RunPods) -> None:
-    config = pretrain(f"muon-{zero}", zeroStage=zero, optimizer={"type": "muon", "muonLearningRate": 0.02})
-    pods(config).run()
-    made = losses(config)
-    assert made[20] < made[1] - 1, made
+def test_muon_learns_alike_with_every_zero_stage(pretrain: Stage, pods: RunPods) -> None:
+    optimizer = {"type": "muon", "muonLearningRate": 0.02, "learningRate": 0.003}
+    by_stage = {}
+    for zero in (0, 1, 2, 3):
+        config = pretrain(f"muon-{zero}", zeroStage=zero, optimizer=optimizer)
+        pods(config).run()
+        by_stage[zero] = losses(config)
+        assert by_stage[zero][20] < by_stage[zero][1] - 0.5, by_stage
+        apart = {step: abs(loss - by_stage[0][step]) for step, loss in by_stage[zero].items()}
+        assert max(apart.values()) < 1e-3, f"ZeRO {zero} and 0 differ: {apart}"
 
 
 def test_what_a_stage_tells(pretrain: Stage, pods: RunPods) -> None:

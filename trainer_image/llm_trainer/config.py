@@ -53,7 +53,9 @@ class Optimizer(Settings):
     beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW's second moment decay.")
     epsilon: float = Field(default=1e-8, gt=0, description="AdamW's epsilon.")
     weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay.")
-    gradient_clipping: float = Field(default=1.0, gt=0, description="Global gradient norm above which it is scaled.")
+    gradient_clipping: float = Field(
+        default=1.0, gt=0, description="Global gradient norm above which it is scaled; unused by Muon."
+    )
 
 
 class Schedule(Settings):

@@ -114,6 +114,11 @@ class AttemptStatus(Status):
     message: str | None = None
 
 
+class NoticeStatus(Status):
+    reason: str
+    message: str
+
+
 class StageStatus(Status):
     name: str
     kind: str
@@ -128,6 +133,7 @@ class StageStatus(Status):
     progress: ProgressStatus | None = None
     checkpoint: Checkpoint | None = None
     result: Result | None = None
+    notices: list[NoticeStatus] = Field(default_factory=list)
 
 
 class LLMTrainingStatus(Status):
@@ -136,6 +142,7 @@ class LLMTrainingStatus(Status):
     stage: str | None = None
     progress: str = ""  # for the printer column: "pretrain 120/400 30%"
     loss: str | None = None
+    nodes: int = 0
     restarts: int = 0
     conditions: list[Condition] = Field(default_factory=list)
     stages: list[StageStatus] = Field(default_factory=list)

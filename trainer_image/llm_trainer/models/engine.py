@@ -130,7 +130,8 @@ def deepspeed_config(
     return {
         "train_micro_batch_size_per_gpu": settings.micro_batch_size,
         "gradient_accumulation_steps": accumulation_steps,
-        "gradient_clipping": settings.optimizer.gradient_clipping,
+        # With ZeRO 1 to 3 DeepSpeed would clip what Muon has made of the gradient, whose size does not depend on it.
+        "gradient_clipping": 0.0 if settings.optimizer.type == "muon" else settings.optimizer.gradient_clipping,
         "optimizer": optimizer_config(settings.optimizer),
         "bf16": {"enabled": bfloat16 and cuda, **({"check_grad_overflow": True} if bfloat16 and cuda else {})},
         "zero_optimization": {

@@ -63,6 +63,9 @@ _PEER_LOST = (
 )
 
 
+_NO_SPACE = ("PytorchStreamWriter failed", "unexpected pos", "No space left")
+
+
 def classify(error: BaseException) -> tuple[ExitCode, str, str]:
     """Exit code, reason and message of any exception."""
     text = str(error).strip() or type(error).__name__
@@ -85,8 +88,8 @@ def is_no_space(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        # torch's zip writer drops errno
-        if isinstance(error, RuntimeError) and ("PytorchStreamWriter failed" in str(error) or "No space" in str(error)):
+        # torch's zip writer drops errno; "unexpected pos" is what closing a file cut short by a full disk gives
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_SPACE):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -1,0 +1,52 @@
+"""Events follow from what a pass changes in the status. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llm_operator.api.conditions import find, is_true
+from llm_operator.api.reasons import Reason, TrainingCondition
+from llm_operator.api.training import LLMTrainingStatus, StageStatus
+from llm_operator.kube.plan import Event
+
+HELD_UP = (Reason.CLAIM_NOT_FOUND, Reason.UNSCHEDULABLE, Reason.IMAGE_PULL_FAILED)
+
+
+def events_between(old: LLMTrainingStatus, new: LLMTrainingStatus) -> Iterator[Event]:
+    before = {stage.name: stage for stage in old.stages}
+    for stage in new.stages:
+        yield from stage_events(before.get(stage.name), stage)
+    yield from condition_events(old, new)
+
+
+def stage_events(old: StageStatus | None, new: StageStatus) -> Iterator[Event]:
+    known = {attempt.number: attempt for attempt in old.attempts} if old else {}
+    for attempt in new.attempts:
+        before = known.get(attempt.number)
+        if attempt.fault and not (before and before.end_time):
+            said = f"stage {new.name}, attempt {attempt.number}: {attempt.message}"
+            yield Event("Warning", Reason.ATTEMPT_FAILED, said)
+        if before is None and attempt.number == 1 and new.attempts[-1] is attempt:
+            yield Event("Normal", Reason.STAGE_STARTED, f"stage {new.name} starts on {new.nodes} nodes")
+    for notice in new.notices:
+        if old is None or notice not in old.notices:
+            yield Event("Warning", notice.reason, f"stage {new.name}: {notice.message}")
+    if new.result and not (old and old.result and old.result.digest == new.result.digest):
+        said = f"stage {new.name}: {new.result.uri} ({new.result.digest[:19]})"
+        yield Event("Normal", Reason.RESULT_PUBLISHED, said)
+    if new.state == "Succeeded" and not (old and old.state == "Succeeded"):
+        yield Event("Normal", Reason.STAGE_SUCCEEDED, f"stage {new.name} succeeded")
+
+
+def condition_events(old: LLMTrainingStatus, new: LLMTrainingStatus) -> Iterator[Event]:
+    for kind, holds in ((TrainingCondition.ACCEPTED, "False"), (TrainingCondition.FAILED, "True")):
+        now, before = find(new.conditions, kind), find(old.conditions, kind)
+        if now and now.status == holds and not (before and before.status == holds and before.message == now.message):
+            yield Event("Warning", now.reason, now.message)
+    if is_true(new.conditions, TrainingCondition.SUCCEEDED) and not is_true(
+        old.conditions, TrainingCondition.SUCCEEDED
+    ):
+        yield Event("Normal", Reason.SUCCEEDED, "all stages succeeded")
+    running, before = (find(status.conditions, TrainingCondition.RUNNING) for status in (new, old))
+    if running and running.reason in HELD_UP and not (before and before.reason == running.reason):
+        yield Event("Warning", running.reason, running.message)

@@ -1,0 +1,147 @@
+"""Why an attempt ended, from what the kubelet and the container's last word say. Pure.
+
+Sources: Kubernetes' pod failure conditions (DisruptionTarget) and ``llm_trainer.protocol.ExitCode``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from llm_operator.api.conditions import seconds_of
+from llm_operator.api.reasons import Reason
+from llm_operator.kube.plan import Manifest
+from llm_operator.training.manifests import CONTAINER
+from llm_trainer.protocol import ExitCode, Termination
+
+Fault = Literal["Own", "Infrastructure", "Configuration"]
+CAUSE_SECONDS = 10.0  # for the pod that caused it to be seen, when only its victims are
+
+BY_EXIT_CODE: dict[int, tuple[Fault, Reason]] = {
+    ExitCode.DATA: ("Configuration", Reason.DATA_ERROR),
+    ExitCode.CONFIGURATION: ("Configuration", Reason.CONFIGURATION_ERROR),
+    ExitCode.NO_SPACE: ("Own", Reason.NO_SPACE),
+    ExitCode.PREEMPTED: ("Infrastructure", Reason.PREEMPTED),
+    ExitCode.HANG: ("Own", Reason.HANG),
+    ExitCode.OUT_OF_MEMORY: ("Own", Reason.OUT_OF_MEMORY),
+}
+BY_DISRUPTION = {
+    "PreemptionByScheduler": Reason.PREEMPTED,
+    "DeletionByTaintManager": Reason.NODE_LOST,
+    "DeletionByPodGC": Reason.NODE_LOST,
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """``secondary``: only because another pod of the gang is gone."""
+
+    fault: Fault
+    reason: Reason
+    message: str
+    secondary: bool = False
+    at: float = 0.0  # seconds since the epoch
+
+
+def failure_of(pods: Sequence[Manifest], job: Manifest, now: float) -> Failure | None:
+    """Why the gang failed; None if it didn't, or if the cause may still show."""
+    failures = [failure for pod in pods if (failure := pod_failure(pod, now))]
+    causes = [failure for failure in failures if not failure.secondary]
+    if causes:
+        # An eviction or a lost node explains what the others died of, not the other way round.
+        return min(causes, key=lambda failure: (failure.fault != "Infrastructure", failure.at))
+    condition = job_condition(job, "Failed")
+    if failures and now - min(failure.at for failure in failures) >= CAUSE_SECONDS:
+        return failures[0]
+    late = condition and now - at(condition.get("lastTransitionTime"), now) >= CAUSE_SECONDS
+    if condition and not failures and (late or not pods):
+        text = f"the Job failed: {condition.get('message') or condition.get('reason')}; its pods are gone"
+        return Failure("Infrastructure", Reason.EVICTED, text, at=now)
+    return None
+
+
+def pod_failure(pod: Manifest, now: float) -> Failure | None:
+    """Why this pod failed; None if it runs, waits or ended well."""
+    disruption = pod_condition(pod, "DisruptionTarget")
+    if disruption and disruption["status"] == "True":
+        reason = BY_DISRUPTION.get(disruption.get("reason", ""), Reason.EVICTED)
+        text = f"{where(pod)}: {disruption.get('message') or disruption.get('reason')}"
+        return Failure("Infrastructure", reason, text, at=at(disruption.get("lastTransitionTime"), now))
+    terminated = terminated_state(pod)
+    if terminated is None:
+        return phase_failure(pod, now)
+    if terminated["exitCode"] == 0:
+        return None
+    return container_failure(pod, terminated, now)
+
+
+def phase_failure(pod: Manifest, now: float) -> Failure | None:
+    """The kubelet refused or threw out the pod before its container could end."""
+    status = pod.get("status") or {}
+    if status.get("phase") != "Failed":
+        return None
+    text = f"{where(pod)}: {status.get('reason', 'failed')}: {status.get('message', '')}".rstrip(": ")
+    return Failure("Infrastructure", Reason.EVICTED, text, at=now)
+
+
+def container_failure(pod: Manifest, terminated: dict[str, Any], now: float) -> Failure:
+    code = int(terminated["exitCode"])
+    word = last_word(terminated)
+    said = word.message if word else last_line(terminated.get("message", ""))
+    text = f"{where(pod)}, container {CONTAINER}, exit code {code}: {said or terminated.get('reason', 'no message')}"
+    ended = at(terminated.get("finishedAt"), now)
+    if terminated.get("reason") == "OOMKilled":
+        return Failure("Own", Reason.OUT_OF_MEMORY, f"{text}; raise the memory limit", at=ended)
+    if code == ExitCode.PEER_LOST:
+        return Failure("Own", Reason.ERROR, text, secondary=True, at=ended)
+    if code in BY_EXIT_CODE:
+        fault, reason = BY_EXIT_CODE[ExitCode(code)]
+        return Failure(fault, reason, text, at=ended)
+    return Failure("Own", Reason.KILLED if code > 128 else Reason.ERROR, text, at=ended)
+
+
+def last_word(terminated: dict[str, Any]) -> Termination | None:
+    try:
+        return Termination.model_validate_json(terminated.get("message") or "")
+    except ValidationError:
+        return None  # a log's tail: the container could not write it
+
+
+def last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")[:500]
+
+
+def where(pod: Manifest) -> str:
+    node = (pod.get("spec") or {}).get("nodeName")
+    return f"pod {pod['metadata']['name']}" + (f" on node {node}" if node else "")
+
+
+def terminated_state(pod: Manifest) -> dict[str, Any] | None:
+    return container_state(pod).get("terminated")
+
+
+def waiting_state(pod: Manifest) -> dict[str, Any] | None:
+    return container_state(pod).get("waiting")
+
+
+def container_state(pod: Manifest) -> dict[str, Any]:
+    statuses: Sequence[dict[str, Any]] = (pod.get("status") or {}).get("containerStatuses") or ()
+    return next((status.get("state") or {} for status in statuses if status["name"] == CONTAINER), {})
+
+
+def pod_condition(pod: Manifest, kind: str) -> dict[str, Any] | None:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return next((condition for condition in conditions if condition["type"] == kind), None)
+
+
+def job_condition(job: Manifest, kind: str) -> dict[str, Any] | None:
+    """A condition of the Job, if it is true."""
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return next((c for c in conditions if c["type"] == kind and c["status"] == "True"), None)
+
+
+def at(time: str | None, now: float) -> float:
+    return seconds_of(time) if time else now

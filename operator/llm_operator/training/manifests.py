@@ -1,0 +1,236 @@
+"""The children of one attempt: ConfigMap, headless Service and Indexed Job. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from llm_operator.api.common import PodSettings, Resources
+from llm_operator.api.training import LLMTrainingSpec
+from llm_operator.kube import labels
+from llm_operator.kube.plan import Manifest
+from llm_operator.training.names import child_name
+from llm_operator.training.stages import PlannedStage, claims_of
+from llm_trainer.config import StageConfig
+from llm_trainer.protocol import PROGRESS_PORT, RENDEZVOUS_PORT
+
+CONTAINER = "trainer"
+CONFIG_FOLDER, CONFIG_FILE = "/etc/llm-operator", "stage.json"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"  # Kueue's unit is the Job
+USER = 10001
+GRACE_SECONDS = 120  # to commit a checkpoint after SIGTERM
+NODE_LOST_SECONDS = 30  # a node that doesn't answer for so long loses the pod
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+
+
+def children(
+    training: Manifest, spec: LLMTrainingSpec, stage: PlannedStage, config: StageConfig, image: str
+) -> tuple[Manifest, ...]:
+    """In the order in which they must exist."""
+    metadata = training["metadata"]
+    name = child_name(metadata["name"], metadata["uid"], stage.name, config.attempt)
+    common = {
+        "name": name,
+        "namespace": metadata["namespace"],
+        "labels": {
+            labels.MANAGED_BY: labels.OPERATOR,
+            labels.TRAINING: metadata["name"],
+            labels.STAGE: stage.name,
+            labels.ATTEMPT: str(config.attempt),
+        },
+        "ownerReferences": [owner_reference(training)],
+    }
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": common,
+        "immutable": True,
+        "data": {CONFIG_FILE: config.model_dump_json(by_alias=True, exclude_none=True, indent=1)},
+    }
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": common,
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,  # they look for each other before any is ready
+            "selector": {JOB_NAME_LABEL: name},
+            "ports": [
+                {"name": "progress", "port": PROGRESS_PORT, "targetPort": "progress"},
+                {"name": "rendezvous", "port": RENDEZVOUS_PORT},
+            ],
+        },
+    }
+    return config_map, service, job(training, spec, stage, common, image)
+
+
+def owner_reference(owner: Manifest) -> dict[str, Any]:
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": False,  # would need the right to update the owner's finalizers
+    }
+
+
+def job(training: Manifest, spec: LLMTrainingSpec, stage: PlannedStage, common: dict[str, Any], image: str) -> Manifest:
+    """A gang: all pods or none; whoever fails ends it, and the next attempt is another Job."""
+    queue = (training["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {**common, "labels": {**common["labels"], **({QUEUE_LABEL: queue} if queue else {})}},
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": stage.nodes,
+            "parallelism": stage.nodes,
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
+            "template": {
+                "metadata": {"labels": common["labels"]},
+                "spec": pod_spec(spec, stage, common["name"], image),
+            },
+        },
+    }
+
+
+def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str) -> dict[str, Any]:
+    pods = spec.pods
+    storage = spec.storage.persistent_volume_claim.claim_name
+    mounts = [
+        {"name": f"claim-{i}", "mountPath": f"/volumes/{claim}", **({} if claim == storage else {"readOnly": True})}
+        for i, claim in enumerate(claims_of(spec))
+    ]
+    volumes = [
+        {"name": f"claim-{i}", "persistentVolumeClaim": {"claimName": claim}} for i, claim in enumerate(claims_of(spec))
+    ]
+    return {
+        "restartPolicy": "Never",
+        "subdomain": name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": image,
+                "command": ["python", "-m", "llm_trainer.launch"],
+                "env": environment(stage, name, pods),
+                "ports": [
+                    {"name": "progress", "containerPort": PROGRESS_PORT},
+                    {"name": "rendezvous", "containerPort": RENDEZVOUS_PORT},
+                ],
+                "resources": resource_requirements(stage.resources),
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "volumeMounts": [
+                    {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
+                    {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 -- the pod's own emptyDir
+                    {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+                    *mounts,
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": "config", "configMap": {"name": name}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},
+            *volumes,
+        ],
+        **placement(stage, name, pods),
+    }
+
+
+def placement(stage: PlannedStage, name: str, pods: PodSettings) -> dict[str, Any]:
+    """Where the pods may run: one per node unless there are more pods than nodes."""
+    fields: dict[str, Any] = {
+        "tolerations": [
+            *pods.tolerations,
+            *(
+                {
+                    "key": f"node.kubernetes.io/{state}",
+                    "operator": "Exists",
+                    "effect": "NoExecute",
+                    "tolerationSeconds": NODE_LOST_SECONDS,
+                }
+                for state in ("not-ready", "unreachable")
+            ),
+        ]
+    }
+    if stage.nodes > 1:
+        fields["topologySpreadConstraints"] = [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "DoNotSchedule",
+                "labelSelector": {"matchLabels": {JOB_NAME_LABEL: name}},
+            }
+        ]
+    if pods.node_selector:
+        fields["nodeSelector"] = pods.node_selector
+    if pods.affinity:
+        fields["affinity"] = pods.affinity
+    if pods.priority_class_name:
+        fields["priorityClassName"] = pods.priority_class_name
+    if pods.image_pull_secrets:
+        fields["imagePullSecrets"] = [{"name": secret} for secret in pods.image_pull_secrets]
+    return fields
+
+
+def environment(stage: PlannedStage, name: str, pods: PodSettings) -> list[dict[str, Any]]:
+    caches = {
+        "HF_HOME": "/tmp/huggingface",  # noqa: S108
+        "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",  # noqa: S108
+        "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
+    }
+    variables = {
+        "MASTER_ADDR": f"{name}-0.{name}",
+        "HOME": "/tmp",  # noqa: S108
+        "OMP_NUM_THREADS": str(threads(stage)),
+        "HF_HUB_OFFLINE": "1",
+        **caches,
+    }
+    if stage.device == "cpu":
+        # AMX traps on CPUs that advertise it in a virtual machine
+        variables |= {"DS_ACCELERATOR": "cpu", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+    variables |= {variable.name: variable.value for variable in pods.env}
+    return [
+        *({"name": key, "value": value} for key, value in variables.items()),
+        *(
+            {"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+            for key, path in (("NODE_NAME", "spec.nodeName"), ("POD_NAME", "metadata.name"))
+        ),
+    ]
+
+
+def threads(stage: PlannedStage) -> int:
+    """Of each process: its share of the pod's CPUs."""
+    quantity = str(stage.resources.limits.get("cpu", stage.resources.requests.get("cpu", "1")))
+    try:
+        cpus = float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+    except ValueError:
+        cpus = 1.0
+    return max(1, math.floor(cpus / stage.processes_per_node))
+
+
+def resource_requirements(resources: Resources) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if resources.limits:
+        fields["limits"] = {name: str(quantity) for name, quantity in resources.limits.items()}
+    if resources.requests:
+        fields["requests"] = {name: str(quantity) for name, quantity in resources.requests.items()}
+    return fields

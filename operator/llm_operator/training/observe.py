@@ -1,0 +1,119 @@
+"""What a decision needs to know, read from the cache and from rank 0. No decisions are made here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import aiohttp
+from pydantic import ValidationError
+
+from llm_operator.api.training import LLMTrainingStatus
+from llm_operator.api.validation import InvalidSpecError, load_training
+from llm_operator.kube import labels
+from llm_operator.kube.cache import Cache
+from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, POD, SERVICE
+from llm_operator.kube.plan import Key, Manifest
+from llm_operator.training.failures import container_state
+from llm_operator.training.progress import pod_index
+from llm_operator.training.stages import claims_of
+from llm_operator.training.status import is_terminal
+from llm_trainer.protocol import PROGRESS_PORT, Progress
+
+PROGRESS_SECONDS = 2.0  # an answer that takes longer is no news
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Of one training. ``claims`` has those that exist among the ones that the spec names."""
+
+    training: Manifest
+    jobs: tuple[Manifest, ...] = ()
+    pods: tuple[Manifest, ...] = ()
+    config_maps: tuple[Manifest, ...] = ()
+    services: tuple[Manifest, ...] = ()
+    claims: frozenset[str] = frozenset()
+    progress: Progress | None = None
+    trainer_image: str = ""
+    progress_interval: float = 10.0
+
+
+@dataclass
+class Observer:
+    """Reads the cache; keeps one HTTP session and the last word of every running rank 0."""
+
+    cache: Cache
+    trainer_image: str
+    progress_interval: float
+    _session: aiohttp.ClientSession | None = None
+    _told: dict[Key, tuple[float, Progress | None]] = field(default_factory=dict)
+
+    async def observe(self, key: Key) -> Observed | None:
+        training = self.cache.get(key.kind, key.namespace, key.name)
+        if training is None:
+            self._told.pop(key, None)
+            return None
+        status = LLMTrainingStatus.model_validate(training.get("status") or {})
+        if is_terminal(status):
+            self._told.pop(key, None)
+            return Observed(training)
+        pods = tuple(self.cache.children(POD.name, key))
+        return Observed(
+            training=training,
+            jobs=tuple(self.cache.children(JOB.name, key)),
+            pods=pods,
+            config_maps=tuple(self.cache.children(CONFIG_MAP.name, key)),
+            services=tuple(self.cache.children(SERVICE.name, key)),
+            claims=self._existing_claims(key.namespace, training),
+            progress=await self._progress(key, first_pod(status, pods)),
+            trainer_image=self.trainer_image,
+            progress_interval=self.progress_interval,
+        )
+
+    def _existing_claims(self, namespace: str, training: Manifest) -> frozenset[str]:
+        try:
+            named = claims_of(load_training(training.get("spec") or {}))
+        except InvalidSpecError:
+            return frozenset()
+        return frozenset(name for name in named if self.cache.get(CLAIM.name, namespace, name))
+
+    async def _progress(self, key: Key, pod: Manifest | None) -> Progress | None:
+        """What rank 0 tells, asked for at most once in half an interval; None if it tells nothing."""
+        if pod is None or not (address := (pod.get("status") or {}).get("podIP")):
+            self._told.pop(key, None)
+            return None
+        asked, told = self._told.get(key, (0.0, None))
+        now = time.monotonic()
+        if now - asked < self.progress_interval / 2:
+            return told
+        told = await self._ask(address)
+        self._told[key] = (now, told)
+        return told
+
+    async def _ask(self, address: str) -> Progress | None:
+        host = f"[{address}]" if ":" in address else address
+        self._session = self._session or aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PROGRESS_SECONDS))
+        try:
+            async with self._session.get(f"http://{host}:{PROGRESS_PORT}/progress") as answer:
+                return Progress.model_validate_json(await answer.read())
+        except (aiohttp.ClientError, TimeoutError, ValidationError):
+            return None
+
+
+def first_pod(status: LLMTrainingStatus, pods: tuple[Manifest, ...]) -> Manifest | None:
+    """The running pod of rank 0 of the attempt that is under way."""
+    jobs = {attempt.job for stage in status.stages for attempt in stage.attempts if attempt.end_time is None}
+    return next(
+        (pod for pod in pods if pod_index(pod) == 0 and job_of(pod) in jobs and "running" in container_state(pod)), None
+    )
+
+
+def job_of(pod: Manifest) -> str:
+    return str((pod["metadata"].get("labels") or {}).get("batch.kubernetes.io/job-name", ""))
+
+
+def attempt_of(manifest: Manifest) -> tuple[str, int]:
+    """Stage and number of the attempt that a child belongs to."""
+    found: Mapping[str, str] = manifest["metadata"].get("labels") or {}
+    return found.get(labels.STAGE, ""), int(found.get(labels.ATTEMPT, "0"))

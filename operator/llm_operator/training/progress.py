@@ -1,0 +1,79 @@
+"""From what rank 0 tells to what the status shows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from llm_operator.api.conditions import seconds_of, timestamp
+from llm_operator.api.training import (
+    Checkpoint,
+    NoticeStatus,
+    ProgressStatus,
+    Result,
+    StageStatus,
+    WorkerStatus,
+)
+from llm_operator.kube.plan import Manifest
+from llm_trainer.protocol import Notice, Progress
+
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+NOTICES = 20
+
+
+def with_progress(stage: StageStatus, told: Progress, interval: float, *, final: bool = False) -> StageStatus:
+    """The stage with what is new. Figures alone are news only every ``interval`` seconds: a write costs more."""
+    update: dict[str, object] = {}
+    if told.result and (stage.result is None or told.result.digest != stage.result.digest):
+        update["result"] = Result.model_validate(told.result.model_dump())
+    if notices := new_notices(stage.notices, told.notices):
+        update["notices"] = [*stage.notices, *notices][-NOTICES:]
+    known = stage.progress
+    shown = seconds_of(known.last_heartbeat_time) if known and known.last_heartbeat_time else 0.0
+    if final or update or told.heartbeat - shown >= interval:
+        update["progress"] = progress_status(told)
+        if told.checkpoint:
+            update["checkpoint"] = Checkpoint(
+                step=told.checkpoint.step, uri=told.checkpoint.uri, time=timestamp(told.checkpoint.time)
+            )
+    return stage.model_copy(update=update)
+
+
+def progress_status(told: Progress) -> ProgressStatus:
+    return ProgressStatus(
+        phase=told.phase,
+        step=told.step,
+        steps=told.total_steps,
+        percent=100 * told.step // told.total_steps if told.total_steps else 0,
+        tokens=told.tokens,
+        loss=None if told.loss is None else f"{told.loss:.4f}",
+        tokens_per_second=None if told.tokens_per_second is None else round(told.tokens_per_second),
+        eta_seconds=None if told.eta_seconds is None else round(told.eta_seconds),
+        evaluation={name: f"{value:.4f}" for name, value in told.evaluation.items()},
+        world_size=told.world_size,
+        last_heartbeat_time=timestamp(told.heartbeat),
+    )
+
+
+def new_notices(known: Iterable[NoticeStatus], told: Iterable[Notice]) -> list[NoticeStatus]:
+    said = {(notice.reason, notice.message) for notice in known}
+    return [
+        NoticeStatus(reason=notice.reason, message=notice.message)
+        for notice in told
+        if (notice.reason, notice.message) not in said
+    ]
+
+
+def workers(pods: Iterable[Manifest], processes_per_node: int) -> list[WorkerStatus]:
+    """Who runs where; a pod's ranks follow from its completion index."""
+    found = [
+        WorkerStatus(rank=index * processes_per_node + local, pod=pod["metadata"]["name"], node=node)
+        for pod in pods
+        if (index := pod_index(pod)) is not None and (node := (pod.get("spec") or {}).get("nodeName"))
+        for local in range(processes_per_node)
+    ]
+    return sorted(found, key=lambda worker: worker.rank)
+
+
+def pod_index(pod: Manifest) -> int | None:
+    index = (pod["metadata"].get("labels") or {}).get(INDEX_LABEL)
+    return int(index) if index is not None else None

@@ -1,0 +1,284 @@
+"""Decides what follows from what is seen of a training. Pure: no clock, no I/O, no kopf.
+
+The status is the truth about attempts and budgets; children are disposable. So the status is written after the
+children of a new attempt, and the children of an ended one are deleted only once the status has its cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llm_operator.api.conditions import seconds_of, timestamp
+from llm_operator.api.reasons import Reason
+from llm_operator.api.training import AttemptStatus, LLMTrainingSpec, LLMTrainingStatus, StageStatus
+from llm_operator.api.validation import InvalidSpecError, load_training
+from llm_operator.kube.plan import Delete, Manifest, Plan
+from llm_operator.training import manifests
+from llm_operator.training.events import events_between
+from llm_operator.training.failures import Failure, failure_of, job_condition, last_word, terminated_state
+from llm_operator.training.names import child_name
+from llm_operator.training.observe import Observed, attempt_of, job_of
+from llm_operator.training.progress import pod_index, with_progress, workers
+from llm_operator.training.stages import PlannedStage, claims_of, planned_stages, stage_config
+from llm_operator.training.status import Verdict, is_terminal, refused, summary
+from llm_operator.training.waiting import waiting_for
+from llm_trainer.protocol import Progress
+
+ATTEMPTS_SHOWN = 10
+LONGEST_BACKOFF_SECONDS = 60.0
+CAUSE_LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pass makes of one stage."""
+
+    stage: StageStatus
+    verdict: Verdict
+    apply: tuple[Manifest, ...] = ()
+    requeue_after: float | None = None
+
+
+def reconcile(observed: Observed, now: float) -> Plan:
+    old = LLMTrainingStatus.model_validate(observed.training.get("status") or {})
+    if is_terminal(old):
+        return Plan()
+    try:
+        spec = load_training(observed.training.get("spec") or {})
+    except InvalidSpecError as error:
+        return plan(observed, old, refused(observed.training, old, str(error), now))
+    planned = planned_stages(spec)
+    stages = merged(planned, old.stages)
+    apply: tuple[Manifest, ...] = ()
+    outcome: Outcome | None = None
+    for index, stage in enumerate(planned):
+        if stages[index].state == "Succeeded":
+            continue
+        outcome = Pass(observed, spec, stage, tuple(stages), now).decide(stages[index])
+        stages[index] = outcome.stage
+        apply += outcome.apply
+        if outcome.stage.state != "Succeeded":
+            break
+    if outcome is None or outcome.stage.state == "Succeeded":
+        last = next((stage.result for stage in reversed(stages) if stage.result), None)
+        said = f"all stages succeeded; the last result is {last.uri if last else 'missing'}"
+        verdict = Verdict(running=False, reason=Reason.SUCCEEDED, message=said, succeeded=True)
+        outcome = Outcome(stages[-1], verdict)
+    status = summary(observed.training, old, stages, outcome.stage, outcome.verdict, now)
+    return plan(observed, old, status, apply, outcome.requeue_after)
+
+
+def plan(
+    observed: Observed,
+    old: LLMTrainingStatus,
+    new: LLMTrainingStatus,
+    apply: tuple[Manifest, ...] = (),
+    requeue_after: float | None = None,
+) -> Plan:
+    written = new.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if written == (observed.training.get("status") or {}):
+        return Plan(apply, tuple(superseded(observed, old)), requeue_after=requeue_after)
+    return Plan(
+        apply, tuple(superseded(observed, old)), written, tuple(events_between(old, new)), requeue_after=requeue_after
+    )
+
+
+def merged(planned: Sequence[PlannedStage], known: Sequence[StageStatus]) -> list[StageStatus]:
+    """One status per planned stage; what is known of a stage stays. A stage that was removed is forgotten."""
+    by_name = {stage.name: stage for stage in known}
+    return [
+        by_name.get(stage.name, StageStatus(name=stage.name, kind=stage.kind)).model_copy(
+            update={"kind": stage.kind, "nodes": stage.nodes}
+        )
+        for stage in planned
+    ]
+
+
+def superseded(observed: Observed, status: LLMTrainingStatus) -> list[Delete]:
+    """Children of attempts that the status already knows to have ended badly. Those that ended well keep their logs."""
+    stages = {stage.name: stage for stage in status.stages}
+    found = []
+    for child in (*observed.jobs, *observed.services, *observed.config_maps):
+        name, number = attempt_of(child)
+        stage = stages.get(name)
+        if stage is None or not stage.attempts or "deletionTimestamp" in child["metadata"]:
+            continue
+        attempt = next((attempt for attempt in stage.attempts if attempt.number == number), None)
+        lost = number < stage.attempts[0].number
+        if lost or (attempt and attempt.end_time and attempt.reason != Reason.SUCCEEDED):
+            metadata = child["metadata"]
+            found.append(Delete(child["apiVersion"], child["kind"], metadata["name"], metadata["uid"]))
+    return found
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One look at the stage whose turn it is."""
+
+    observed: Observed
+    spec: LLMTrainingSpec
+    planned: PlannedStage
+    stages: tuple[StageStatus, ...]
+    now: float
+
+    def decide(self, stage: StageStatus) -> Outcome:
+        attempt = open_attempt(stage)
+        if self.spec.suspend:
+            stage = ended(stage, Reason.SUSPENDED, None, "suspended by spec.suspend", self.now) if attempt else stage
+            said = "spec.suspend is true; progress up to the last checkpoint is kept"
+            return Outcome(stage, Verdict(running=False, reason=Reason.SUSPENDED, message=said))
+        if attempt is None:
+            return self._start(stage)
+        job = next((job for job in self.observed.jobs if job["metadata"]["name"] == attempt.job), None)
+        if job is None or "deletionTimestamp" in job["metadata"]:
+            gone = Failure("Infrastructure", Reason.KILLED, f"Job {attempt.job} was deleted")
+            return self._after_failure(stage, gone)
+        pods = [pod for pod in self.observed.pods if job_of(pod) == attempt.job]
+        if job_condition(job, "Complete") or job_condition(job, "SuccessCriteriaMet"):
+            return self._succeeded(stage, job, pods)
+        if failure := failure_of(pods, job, self.now):
+            return self._after_failure(with_last_words(stage, pods, self.observed.progress_interval), failure)
+        return self._goes_on(stage, job, pods)
+
+    # --- an attempt is under way ---
+
+    def _goes_on(self, stage: StageStatus, job: Manifest, pods: list[Manifest]) -> Outcome:
+        number = stage.attempts[-1].number
+        if waiting := waiting_for(pods, job, stage.nodes):
+            said = f"stage {stage.name}, attempt {number}: {waiting.message}"
+            restarted = number > 1 and waiting.reason == Reason.STARTING
+            reason = Reason.RESTARTING if restarted else waiting.reason
+            return Outcome(stage, Verdict(running=False, reason=reason, message=said))
+        update: dict[str, object] = {"state": "Running", "workers": workers(pods, self.planned.processes_per_node)}
+        stage = stage.model_copy(update=update)
+        if self.observed.progress and self.observed.progress.attempt == number:
+            stage = with_progress(stage, self.observed.progress, self.observed.progress_interval)
+        said = f"stage {stage.name}, attempt {number}: {stage.nodes} {'pod runs' if stage.nodes == 1 else 'pods run'}"
+        failing = any(terminated_state(pod) for pod in pods) or (job.get("status") or {}).get("conditions")
+        return Outcome(
+            stage,
+            Verdict(running=True, reason=Reason.RUNNING, message=said),
+            # what ended may soon show why
+            requeue_after=CAUSE_LOOK_SECONDS if failing else self.observed.progress_interval,
+        )
+
+    def _succeeded(self, stage: StageStatus, job: Manifest, pods: list[Manifest]) -> Outcome:
+        if any(pod_index(pod) == 0 and not terminated_state(pod) for pod in pods):
+            return self._goes_on(stage, job, pods)  # the Job's news was faster than the pod's
+        stage = with_last_words(stage, pods, self.observed.progress_interval)
+        if stage.result is None:
+            lost = Failure("Own", Reason.ERROR, "the pods succeeded, but rank 0 left no result in its last word")
+            return self._after_failure(stage, lost)
+        stage = ended(stage, Reason.SUCCEEDED, None, "", self.now)
+        stage = stage.model_copy(update={"state": "Succeeded", "end_time": timestamp(self.now)})
+        return Outcome(stage, Verdict(running=False, reason=Reason.STARTING, message=f"stage {stage.name} succeeded"))
+
+    def _after_failure(self, stage: StageStatus, failure: Failure) -> Outcome:
+        stage = ended(stage, failure.reason, failure.fault, failure.message, self.now)
+        budget = self.spec.restarts
+        used = {"Own": (stage.own_restarts, budget.own, "own_restarts", "restarts.own")}
+        used["Infrastructure"] = (
+            stage.infrastructure_restarts,
+            budget.infrastructure,
+            "infrastructure_restarts",
+            "restarts.infrastructure",
+        )
+        if failure.fault == "Configuration":
+            return self._failed(stage, failure.reason, f"stage {stage.name}: {failure.message}")
+        restarts, limit, field, path = used[failure.fault]
+        if restarts >= limit:
+            # A full disk is the cause whatever the budget; a budget explains nothing by itself.
+            reason = failure.reason if failure.reason == Reason.NO_SPACE else Reason.RESTARTS_EXHAUSTED
+            said = f"stage {stage.name}: no restart is left of spec.{path} {limit}; the last attempt: {failure.message}"
+            return self._failed(stage, reason, said)
+        stage = stage.model_copy(update={field: restarts + 1})
+        return self._start(stage)
+
+    def _failed(self, stage: StageStatus, reason: Reason, message: str) -> Outcome:
+        stage = stage.model_copy(update={"state": "Failed", "end_time": timestamp(self.now)})
+        return Outcome(stage, Verdict(running=False, reason=reason, message=message, failed=True))
+
+    # --- none is ---
+
+    def _start(self, stage: StageStatus) -> Outcome:
+        if missing := [claim for claim in claims_of(self.spec) if claim not in self.observed.claims]:
+            said = (
+                f"PersistentVolumeClaim {', '.join(missing)} does not exist in namespace "
+                f"{self.observed.training['metadata']['namespace']}; create it, the training then goes on"
+            )
+            return Outcome(stage, Verdict(running=False, reason=Reason.CLAIM_NOT_FOUND, message=said))
+        wait = backoff(stage, self.now)
+        if wait > 0:
+            said = (
+                f"stage {stage.name}: the next attempt starts in {wait:.0f} s; the last: {stage.attempts[-1].message}"
+            )
+            return Outcome(
+                stage, Verdict(running=False, reason=Reason.RESTARTING, message=said), requeue_after=wait + 0.1
+            )
+        return self._new_attempt(stage)
+
+    def _new_attempt(self, stage: StageStatus) -> Outcome:
+        metadata = self.observed.training["metadata"]
+        number = stage.attempts[-1].number + 1 if stage.attempts else 1
+        results = {known.name: known.result.uri for known in self.stages if known.result}
+        config = stage_config(self.observed.training, self.spec, self.planned, number, results)
+        image = self.spec.image or self.observed.trainer_image
+        children = manifests.children(self.observed.training, self.spec, self.planned, config, image)
+        job = child_name(metadata["name"], metadata["uid"], stage.name, number)
+        attempt = AttemptStatus(number=number, job=job, start_time=timestamp(self.now))
+        cause = next((a.message for a in reversed(stage.attempts) if a.fault), None)
+        stage = stage.model_copy(
+            update={
+                "attempts": [*stage.attempts, attempt][-ATTEMPTS_SHOWN:],
+                "start_time": stage.start_time or timestamp(self.now),
+                "workers": [],
+            }
+        )
+        pods = f"waiting for {stage.nodes} {'pod' if stage.nodes == 1 else 'pods'} to start"
+        said = f"stage {stage.name}, attempt {number}: {pods}"
+        reason = Reason.RESTARTING if cause and number > 1 else Reason.STARTING
+        return Outcome(stage, Verdict(running=False, reason=reason, message=said), apply=self._missing(children))
+
+    def _missing(self, children: Sequence[Manifest]) -> tuple[Manifest, ...]:
+        """Those that aren't there yet. What is there is not touched again: Kueue and users may have changed it."""
+        known = (*self.observed.jobs, *self.observed.services, *self.observed.config_maps)
+        there = {(child["kind"], child["metadata"]["name"]) for child in known}
+        return tuple(child for child in children if (child["kind"], child["metadata"]["name"]) not in there)
+
+
+def open_attempt(stage: StageStatus) -> AttemptStatus | None:
+    last = stage.attempts[-1] if stage.attempts else None
+    return last if last and last.end_time is None else None
+
+
+def ended(stage: StageStatus, reason: Reason, fault: str | None, message: str, now: float) -> StageStatus:
+    attempt = stage.attempts[-1].model_copy(
+        update={"end_time": timestamp(now), "reason": str(reason), "fault": fault, "message": message}
+    )
+    state = "Pending" if stage.state == "Running" else stage.state
+    return stage.model_copy(update={"attempts": [*stage.attempts[:-1], attempt], "state": state})
+
+
+def backoff(stage: StageStatus, now: float) -> float:
+    """Seconds to wait before the next attempt: none before the first restart, then more each time."""
+    last = stage.attempts[-1] if stage.attempts else None
+    restarts = stage.own_restarts + stage.infrastructure_restarts
+    if last is None or last.fault is None or last.end_time is None or restarts < 2:
+        return 0.0
+    longest = min(2.0 ** (restarts - 1), LONGEST_BACKOFF_SECONDS)
+    return seconds_of(last.end_time) + longest - now
+
+
+def with_last_words(stage: StageStatus, pods: Sequence[Manifest], interval: float) -> StageStatus:
+    """The stage with the final progress of rank 0, which its termination message carries."""
+    told = final_progress(pods)
+    return with_progress(stage, told, interval, final=True) if told else stage
+
+
+def final_progress(pods: Sequence[Manifest]) -> Progress | None:
+    for pod in pods:
+        terminated = terminated_state(pod)
+        if pod_index(pod) == 0 and terminated and (word := last_word(terminated)):
+            return word.progress
+    return None

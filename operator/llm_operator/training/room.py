@@ -1,0 +1,35 @@
+"""The controller of LLMTraining."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llm_operator.api.reasons import Reason
+from llm_operator.kube.cache import Cache
+from llm_operator.kube.kinds import CLAIM, TRAINING
+from llm_operator.kube.plan import Key, Manifest, Plan
+from llm_operator.settings import Settings
+from llm_operator.training.observe import Observed, Observer
+from llm_operator.training.reconcile import reconcile
+
+
+class TrainingRoom:
+    def __init__(self, cache: Cache, settings: Settings) -> None:
+        self._cache = cache
+        self._observer = Observer(cache, settings.trainer_image, settings.progress_interval_seconds)
+
+    async def observe(self, key: Key) -> Observed | None:
+        return await self._observer.observe(key)
+
+    def reconcile(self, observed: Observed, now: float) -> Plan:
+        return reconcile(observed, now)
+
+    def wakes(self, kind: str, manifest: Manifest) -> Iterator[Key]:
+        """A claim that appears wakes the trainings of its namespace that wait for one."""
+        if kind != CLAIM.name:
+            return
+        for training in self._cache.objects(TRAINING.name, manifest["metadata"]["namespace"]):
+            conditions = (training.get("status") or {}).get("conditions") or ()
+            if any(condition["reason"] == Reason.CLAIM_NOT_FOUND for condition in conditions):
+                metadata = training["metadata"]
+                yield Key("LLMTraining", metadata["namespace"], metadata["name"])

@@ -1,0 +1,132 @@
+"""The stages of a training in order, data preparation first, and what each one's pods are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from llm_operator.api.common import Resources
+from llm_operator.api.resolve import (
+    GPU,
+    gpus_of,
+    nodes_of,
+    processes_per_node,
+    resources_of,
+    stage_dataset,
+    stage_kind,
+    stage_length,
+    stage_model,
+    stage_settings,
+)
+from llm_operator.api.training import DATA_STAGE, LLMTrainingSpec
+from llm_operator.kube.plan import Manifest
+from llm_operator.training.names import run_name
+from llm_trainer.config import DatasetCheck, Model, PrepareData, StageConfig, Tokenizer, claim_of, local_path
+
+DATA_KIND = "prepareData"
+SFT_COLUMNS = [["messages"], ["prompt", "completion"]]
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One entry of status.stages. ``index`` is its place in spec.stages, -1 for data preparation."""
+
+    name: str
+    kind: str
+    index: int
+    nodes: int
+    processes_per_node: int
+    resources: Resources
+
+    @property
+    def device(self) -> str:
+        return "cuda" if gpus_of(self.resources) else "cpu"
+
+
+def planned_stages(spec: LLMTrainingSpec) -> list[PlannedStage]:
+    data = PlannedStage(DATA_STAGE, DATA_KIND, -1, 1, 1, without_gpus(spec.resources))
+    return [
+        data,
+        *(
+            PlannedStage(
+                stage.name,
+                stage_kind(stage),
+                index,
+                nodes_of(spec, stage),
+                processes_per_node(spec, stage),
+                resources_of(spec, stage),
+            )
+            for index, stage in enumerate(spec.stages)
+        ),
+    ]
+
+
+def without_gpus(resources: Resources) -> Resources:
+    return Resources(
+        limits={name: quantity for name, quantity in resources.limits.items() if name != GPU},
+        requests={name: quantity for name, quantity in resources.requests.items() if name != GPU},
+    )
+
+
+def stage_config(
+    training: Manifest, spec: LLMTrainingSpec, stage: PlannedStage, attempt: int, results: Mapping[str, str]
+) -> StageConfig:
+    """What the pods of an attempt read. ``results`` has the URIs of finished stages' results by stage name."""
+    metadata = training["metadata"]
+    settings = stage_settings(spec.stages[stage.index]) if stage.index >= 0 else None
+    claim = spec.storage.persistent_volume_claim.claim_name
+    return StageConfig.model_validate(
+        {
+            "training": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+            "stage": stage.name,
+            "attempt": attempt,
+            "nodes": stage.nodes,
+            "processes_per_node": stage.processes_per_node,
+            "device": stage.device,
+            "run_uri": f"pvc://{claim}/{run_name(metadata['name'], metadata['uid'])}",
+            "model": starting_model(spec, stage, results),
+            "prepare_data": prepare_data(spec) if settings is None else None,
+            "pretrain": settings.model_dump(exclude={"model"}) if settings and stage.kind == "pretrain" else None,
+            "sft": settings.model_dump(exclude={"model"}) if settings and stage.kind == "sft" else None,
+        }
+    )
+
+
+def starting_model(spec: LLMTrainingSpec, stage: PlannedStage, results: Mapping[str, str]) -> Model | None:
+    if stage.index < 0:
+        return None
+    source = stage_model(spec, stage.index)
+    if source is None:
+        return Model(architecture=spec.model.architecture)
+    uri = source.uri or results[source.stage or ""]
+    return Model(path=local_path(uri))
+
+
+def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
+    """The corpus and the tokenizer; and every dataset's columns, checked before a later stage takes its GPUs."""
+    return PrepareData(
+        data=spec.data,
+        tokenizer=spec.tokenizer or Tokenizer(uri=spec.model.uri),
+        sequence_length=max((length for stage in spec.stages if (length := stage_length(stage))), default=None),
+        datasets=[
+            DatasetCheck(field=f"spec.stages[{i}].sft.dataset.uri", uri=dataset.uri, any_of_columns=SFT_COLUMNS)
+            for i, stage in enumerate(spec.stages)
+            if (dataset := stage_dataset(stage))
+        ],
+    )
+
+
+def claims_of(spec: LLMTrainingSpec) -> list[str]:
+    """Every PersistentVolumeClaim that the training's pods mount; the storage first."""
+    uris = [spec.model.uri, spec.tokenizer.uri if spec.tokenizer else None]
+    uris += [source.uri for source in (spec.data.sources if spec.data else [])]
+    for index, stage in enumerate(spec.stages):
+        dataset, model = stage_dataset(stage), stage_model(spec, index)
+        uris += [dataset.uri if dataset else None, model.uri if model else None]
+    return list(dict.fromkeys([spec.storage.persistent_volume_claim.claim_name, *claims(uris)]))
+
+
+def claims(uris: Iterable[str | None]) -> list[str]:
+    return [claim for uri in uris if uri and (claim := claim_of(uri))]

@@ -1,0 +1,109 @@
+"""The status that people read: conditions, phase and the printer columns. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llm_operator.api.common import Condition
+from llm_operator.api.conditions import find, is_true, timestamp, with_condition
+from llm_operator.api.reasons import Reason, TrainingCondition
+from llm_operator.api.training import LLMTrainingStatus, StageStatus
+from llm_operator.kube.plan import Manifest
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be said of the whole training after a pass."""
+
+    running: bool
+    reason: Reason
+    message: str
+    failed: bool = False
+    succeeded: bool = False
+
+
+def is_terminal(status: LLMTrainingStatus) -> bool:
+    return any(is_true(status.conditions, kind) for kind in (TrainingCondition.SUCCEEDED, TrainingCondition.FAILED))
+
+
+def refused(training: Manifest, old: LLMTrainingStatus, problems: str, now: float) -> LLMTrainingStatus:
+    """The status of a spec that can't work: nothing is created for it, and correcting it is enough."""
+    generation = training["metadata"].get("generation")
+    accepted = condition(TrainingCondition.ACCEPTED, "False", Reason.INVALID_SPEC, problems, generation, now)
+    conditions = with_condition(old.conditions, accepted)
+    return old.model_copy(
+        update={"observed_generation": generation, "conditions": conditions, "phase": phase(conditions)}
+    )
+
+
+def summary(
+    training: Manifest,
+    old: LLMTrainingStatus,
+    stages: Sequence[StageStatus],
+    current: StageStatus,
+    verdict: Verdict,
+    now: float,
+) -> LLMTrainingStatus:
+    generation = training["metadata"].get("generation")
+    conditions = with_condition(
+        old.conditions, condition(TrainingCondition.ACCEPTED, "True", Reason.VALID, "", generation, now)
+    )
+    running = "True" if verdict.running else "False"
+    conditions = with_condition(
+        conditions, condition(TrainingCondition.RUNNING, running, verdict.reason, verdict.message, generation, now)
+    )
+    for kind, holds in ((TrainingCondition.SUCCEEDED, verdict.succeeded), (TrainingCondition.FAILED, verdict.failed)):
+        if holds:
+            conditions = with_condition(
+                conditions, condition(kind, "True", verdict.reason, verdict.message, generation, now)
+            )
+    return LLMTrainingStatus(
+        observed_generation=generation,
+        phase=phase(conditions),
+        stage=current.name,
+        progress=progress_column(current),
+        loss=next((s.progress.loss for s in (current, *reversed(stages)) if s.progress and s.progress.loss), None),
+        nodes=current.nodes,
+        restarts=sum(stage.own_restarts + stage.infrastructure_restarts for stage in stages),
+        conditions=conditions,
+        stages=list(stages),
+    )
+
+
+def condition(kind: str, status: str, reason: str, message: str, generation: int | None, now: float) -> Condition:
+    return Condition.model_validate(
+        {
+            "type": str(kind),
+            "status": status,
+            "observed_generation": generation,
+            "last_transition_time": timestamp(now),
+            "reason": str(reason),
+            "message": message,
+        }
+    )
+
+
+def phase(conditions: Sequence[Condition]) -> str:
+    """One word for `kubectl get`; derived from the conditions and never read back."""
+    for kind in (TrainingCondition.SUCCEEDED, TrainingCondition.FAILED):
+        if is_true(conditions, kind):
+            return str(kind)
+    accepted = find(conditions, TrainingCondition.ACCEPTED)
+    if accepted and accepted.status == "False":
+        return "Invalid"
+    running = find(conditions, TrainingCondition.RUNNING)
+    if running is None:
+        return "Pending"
+    if running.status == "True":
+        return "Running"
+    words = {Reason.SUSPENDED: "Suspended", Reason.STARTING: "Starting", Reason.RESTARTING: "Restarting"}
+    return next((word for reason, word in words.items() if running.reason == reason), "Pending")
+
+
+def progress_column(stage: StageStatus) -> str:
+    """`120/400 30%`."""
+    progress = stage.progress
+    if progress is None or not progress.steps:
+        return ""
+    return f"{progress.step}/{progress.steps} {progress.percent}%"

@@ -1,0 +1,96 @@
+"""Fine-tuning on two processes by TRL, with the same guarantees as pretraining."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from llm_trainer.config import StageConfig, local_path
+from llm_trainer.protocol import ExitCode
+from tests.trainer.conftest import MODEL, PRETRAIN, RunPods, stage_config
+from tests.trainer.pods import Pods, evaluations, losses
+
+SFT = {
+    "dataset": {"uri": "pvc://corpus/chat.jsonl", "validationFraction": 0.1},
+    "epochs": 2,
+    "maxLength": 64,
+    "globalBatchSize": 8,
+    "microBatchSize": 2,
+    "precision": "float32",
+    "optimizer": {"learningRate": 0.001, "weightDecay": 0.0},
+    "checkpoint": {"everySteps": 5},
+    "evaluateEverySteps": 10,
+}
+
+Sft = Callable[..., StageConfig]
+
+
+@pytest.fixture(scope="module")
+def base(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a pretrained model."""
+    config = stage_config(prepared, "base", model=MODEL, pretrain=PRETRAIN)
+    progress = Pods(config, tmp_path_factory.mktemp("pods")).run()
+    assert progress.result
+    return local_path(progress.result.uri, str(prepared))
+
+
+@pytest.fixture
+def sft(prepared: Path, base: str) -> Sft:
+    def make(stage: str, *, nodes: int = 2, attempt: int = 1, **settings: Any) -> StageConfig:
+        return stage_config(
+            prepared, stage, nodes=nodes, attempt=attempt, model={"path": base}, sft={**SFT, **settings}
+        )
+
+    return make
+
+
+def test_learns_the_answers_and_exports(sft: Sft, pods: RunPods, prepared: Path) -> None:
+    config = sft("chat")
+    progress = pods(config).run()
+    figures = evaluations(config)
+    last = figures[max(figures)]
+    assert last["loss"] < last["baseLoss"]
+    assert figures[0]["loss"] == pytest.approx(last["baseLoss"])
+    assert progress.result
+    folder = local_path(progress.result.uri, str(prepared))
+    AutoModelForCausalLM.from_pretrained(folder)
+    assert AutoTokenizer.from_pretrained(folder).chat_template
+
+
+def test_kill_in_mid_stage(sft: Sft, pods: RunPods) -> None:
+    whole = sft("whole")
+    pods(whole).run()
+    first = pods(sft("killed-sft")).start()
+    first.until_step(7)
+    os.kill(first.pods[1].worker(), signal.SIGKILL)
+    words = first.wait()
+    assert words[0].exit_code == ExitCode.PEER_LOST, f"{words[0].reason}: {words[0].message}"
+    second = sft("killed-sft", attempt=2)
+    pods(second).run()
+    expected, made = losses(whole), losses(second)
+    assert sorted(made) == sorted(expected)
+    assert max(abs(made[step] - expected[step]) for step in made) < 1e-5
+
+
+def test_sigterm_to_one_rank(sft: Sft, pods: RunPods) -> None:
+    first = pods(sft("preempted-sft")).start()
+    first.until_step(3)
+    first.pods[1].process.terminate()
+    words = first.wait()
+    assert [word.exit_code for word in words] == [ExitCode.PREEMPTED] * 2, words
+    assert words[0].progress
+    assert words[0].progress.checkpoint
+
+
+def test_rows_without_the_columns(sft: Sft, pods: RunPods, prepared: Path) -> None:
+    (prepared / "corpus" / "wrong.jsonl").write_text('{"question": "?", "answer": "!"}\n')
+    words = pods(sft("wrong", nodes=1, dataset={"uri": "pvc://corpus/wrong.jsonl"})).start().wait()
+    assert words[0].exit_code == ExitCode.DATA
+    assert "messages" in words[0].message
+    assert "wrong.jsonl" in words[0].message

@@ -25,12 +25,12 @@ class Status(BaseModel):
 class Condition(Status):
     """metav1.Condition."""
 
-    type: str
-    status: Literal["True", "False", "Unknown"]
-    observed_generation: int | None = None
-    last_transition_time: str
-    reason: str
-    message: str = ""
+    type: str = Field(description="What the condition is about.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    observed_generation: int | None = Field(default=None, description="metadata.generation that this is about.")
+    last_transition_time: str = Field(description="When status last changed.")
+    reason: str = Field(description="Why, in one word.")
+    message: str = Field(default="", description="Why, for people.")
 
 
 class Resources(Spec):

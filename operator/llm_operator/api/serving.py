@@ -41,18 +41,20 @@ class LLMServingSpec(Spec):
 
 
 class ServedResult(Status):
-    uri: str
-    digest: str | None = None
-    step: int | None = None
+    """A model that pods serve."""
+
+    uri: str = Field(description="Its folder, pvc://CLAIM/PATH.")
+    digest: str | None = Field(default=None, description="sha256:… over the manifest of its files, if it has one.")
+    step: int | None = Field(default=None, description="Optimizer step at which it was exported.")
 
 
 class LLMServingStatus(Status):
-    observed_generation: int | None = None
-    phase: str = "Pending"
-    url: str | None = None
-    model: ServedResult | None = None  # what the newest pods serve
-    replicas: int = 0
-    ready_replicas: int = 0
-    updated_replicas: int = 0
-    selector: str = ""  # of the scale subresource
-    conditions: list[Condition] = Field(default_factory=list)
+    observed_generation: int | None = Field(default=None, description="metadata.generation that this is about.")
+    phase: str = Field(default="Pending", description="The conditions in one word; for people, not for programs.")
+    url: str | None = Field(default=None, description="Base URL of the OpenAI API inside the cluster.")
+    model: ServedResult | None = Field(default=None, description="What the newest ready pods serve.")
+    replicas: int = Field(default=0, description="Pods that exist.")
+    ready_replicas: int = Field(default=0, description="Pods that answer.")
+    updated_replicas: int = Field(default=0, description="Pods of the newest model and spec.")
+    selector: str = Field(default="", description="Label selector of the pods, for the scale subresource.")
+    conditions: list[Condition] = Field(default_factory=list, description="ModelAvailable and Ready.")

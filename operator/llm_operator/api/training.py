@@ -71,78 +71,100 @@ class LLMTrainingSpec(Spec):
 
 
 class Checkpoint(Status):
-    step: int
-    uri: str
-    time: str
+    """The newest committed checkpoint."""
+
+    step: int = Field(description="Optimizer step after which it was taken.")
+    uri: str = Field(description="Its folder, pvc://CLAIM/PATH.")
+    time: str = Field(description="When it was committed.")
 
 
 class Result(Status):
-    uri: str
-    digest: str
-    kind: str
-    step: int = 0
-    base: str | None = None
+    """What a stage made: prepared data or a model."""
+
+    uri: str = Field(description="Its folder, pvc://CLAIM/PATH.")
+    digest: str = Field(description="sha256:… over the manifest of its files.")
+    kind: str = Field(description="data or model.")
+    step: int = Field(default=0, description="Optimizer step at which it was exported.")
+    base: str | None = Field(default=None, description="Of an adapter: the model that it belongs to.")
 
 
 class WorkerStatus(Status):
-    rank: int
-    pod: str
-    node: str
+    """One process of the attempt that is under way."""
+
+    rank: int = Field(description="Rank in the process group.")
+    pod: str = Field(description="Its pod.")
+    node: str = Field(description="The node that the pod runs on.")
 
 
 class ProgressStatus(Status):
-    phase: str = ""
-    step: int = 0
-    steps: int = 0
-    percent: int = 0
-    tokens: int = 0
-    loss: str | None = None  # a decimal as text: CRDs discourage floats
-    tokens_per_second: int | None = None
-    eta_seconds: int | None = None
-    evaluation: dict[str, str] = Field(default_factory=dict)
-    world_size: int = 1
-    last_heartbeat_time: str | None = None
+    """What rank 0 told last."""
+
+    phase: str = Field(default="", description="Starting, Training, Evaluating, Saving, Exporting or Done.")
+    step: int = Field(default=0, description="Optimizer steps made, in all attempts.")
+    steps: int = Field(default=0, description="Optimizer steps of the stage.")
+    percent: int = Field(default=0, description="step over steps.")
+    tokens: int = Field(default=0, description="Tokens trained on.")
+    loss: str | None = Field(default=None, description="Training loss of the last step, nats per token, a decimal.")
+    tokens_per_second: int | None = Field(default=None, description="Of all processes together.")
+    eta_seconds: int | None = Field(default=None, description="Seconds until the last step at this speed.")
+    evaluation: dict[str, str] = Field(
+        default_factory=dict, description="Newest held-out figures, such as loss and bitsPerByte/SOURCE, as decimals."
+    )
+    world_size: int = Field(default=1, description="Processes.")
+    last_heartbeat_time: str | None = Field(default=None, description="Last sign of life of rank 0.")
 
 
 class AttemptStatus(Status):
-    number: int
-    job: str
-    start_time: str
-    end_time: str | None = None
-    fault: Literal["Own", "Infrastructure", "Configuration"] | None = None
-    reason: str | None = None
-    message: str | None = None
+    """One Job of a stage."""
+
+    number: int = Field(description="Counts from 1 in each stage.")
+    job: str = Field(description="Name of its Job.")
+    start_time: str = Field(description="When it was created.")
+    end_time: str | None = Field(default=None, description="When its end was seen.")
+    fault: Literal["Own", "Infrastructure", "Configuration"] | None = Field(
+        default=None, description="Whose fault the end was; decides which budget of restarts pays."
+    )
+    reason: str | None = Field(default=None, description="Why it ended, in one word.")
+    message: str | None = Field(default=None, description="The cause: pod, node, container, exit code, last word.")
 
 
 class NoticeStatus(Status):
-    reason: str
-    message: str
+    """Something to know that is no failure."""
+
+    reason: str = Field(description="In one word, such as CheckpointSetAside.")
+    message: str = Field(description="What happened and what was done.")
 
 
 class StageStatus(Status):
-    name: str
-    kind: str
-    state: Literal["Pending", "Running", "Succeeded", "Failed"] = "Pending"
-    nodes: int = 1
-    start_time: str | None = None
-    end_time: str | None = None
-    own_restarts: int = 0
-    infrastructure_restarts: int = 0
-    attempts: list[AttemptStatus] = Field(default_factory=list)
-    workers: list[WorkerStatus] = Field(default_factory=list)
-    progress: ProgressStatus | None = None
-    checkpoint: Checkpoint | None = None
-    result: Result | None = None
-    notices: list[NoticeStatus] = Field(default_factory=list)
+    """One stage; data preparation is the first and is named data."""
+
+    name: str = Field(description="As in spec.stages.")
+    kind: str = Field(description="prepareData or the stage kind that is set in spec.stages.")
+    state: Literal["Pending", "Running", "Succeeded", "Failed"] = Field(
+        default="Pending", description="Where the stage stands."
+    )
+    nodes: int = Field(default=1, description="Pods of an attempt.")
+    start_time: str | None = Field(default=None, description="When its first attempt was created.")
+    end_time: str | None = Field(default=None, description="When it succeeded or failed.")
+    own_restarts: int = Field(default=0, description="Restarts paid from spec.restarts.own.")
+    infrastructure_restarts: int = Field(default=0, description="Restarts paid from spec.restarts.infrastructure.")
+    attempts: list[AttemptStatus] = Field(default_factory=list, description="The newest ten, oldest first.")
+    workers: list[WorkerStatus] = Field(default_factory=list, description="Who runs where, by rank.")
+    progress: ProgressStatus | None = Field(default=None, description="What rank 0 told last.")
+    checkpoint: Checkpoint | None = Field(default=None, description="Where the next attempt would go on.")
+    result: Result | None = Field(default=None, description="The newest result.")
+    notices: list[NoticeStatus] = Field(default_factory=list, description="The newest twenty, oldest first.")
 
 
 class LLMTrainingStatus(Status):
-    observed_generation: int | None = None
-    phase: str = "Pending"
-    stage: str | None = None
-    progress: str = ""  # for the printer column: "pretrain 120/400 30%"
-    loss: str | None = None
-    nodes: int = 0
-    restarts: int = 0
-    conditions: list[Condition] = Field(default_factory=list)
-    stages: list[StageStatus] = Field(default_factory=list)
+    observed_generation: int | None = Field(default=None, description="metadata.generation that this is about.")
+    phase: str = Field(default="Pending", description="The conditions in one word; for people, not for programs.")
+    stage: str | None = Field(default=None, description="The stage whose turn it is.")
+    progress: str = Field(default="", description="Steps made, steps in all and per cent of the stage.")
+    loss: str | None = Field(default=None, description="Newest training loss, nats per token, a decimal.")
+    nodes: int = Field(default=0, description="Pods of the stage.")
+    restarts: int = Field(default=0, description="Restarts of all stages.")
+    conditions: list[Condition] = Field(
+        default_factory=list, description="Accepted, Running, and in the end Succeeded or Failed."
+    )
+    stages: list[StageStatus] = Field(default_factory=list, description="In order, data preparation first.")

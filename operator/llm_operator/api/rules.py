@@ -1,0 +1,113 @@
+"""CEL rules of the CRDs: what the API server can refuse by itself. ``validation`` has the same rules and more.
+
+A path is a tuple of fields below the root; "*" stands for the items of a list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One entry of x-kubernetes-validations."""
+
+    rule: str
+    message: str
+    field_path: str = ""
+
+    def as_schema(self) -> dict[str, str]:
+        path = {"fieldPath": self.field_path} if self.field_path else {}
+        return {"rule": self.rule, "message": self.message, **path}
+
+
+def exactly_one(*fields: str) -> Rule:
+    given = ", ".join(f"has(self.{field})" for field in fields)
+    return Rule(f"[{given}].exists_one(x, x)", f"exactly one of {', '.join(fields)} must be set")
+
+
+DIVISIBLE = Rule(
+    "self.globalBatchSize % self.microBatchSize == 0",
+    "must be divisible by microBatchSize × nodes × processes per node",
+    ".globalBatchSize",
+)
+STARTED = "has(oldSelf.status) && has(oldSelf.status.stages) && oldSelf.status.stages.exists(s, has(s.startTime))"
+
+
+def fixed(field: str) -> Rule:
+    """A field of the spec that can't change once the first pod was made."""
+    same = f"has(self.spec.{field}) == has(oldSelf.spec.{field})"
+    return Rule(
+        f"!({STARTED}) || ({same} && (!has(self.spec.{field}) || self.spec.{field} == oldSelf.spec.{field}))",
+        f"{field} can't change once the training has started; make a new LLMTraining",
+        f".spec.{field}",
+    )
+
+
+TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
+    (): (
+        Rule("self.metadata.name.size() <= 63", "metadata.name must have at most 63 characters: labels bear it"),
+        fixed("model"),
+        fixed("tokenizer"),
+        fixed("data"),
+        fixed("storage"),
+        Rule(
+            "!has(oldSelf.status) || !has(oldSelf.status.stages) || oldSelf.status.stages.all(t, "
+            "!has(t.startTime) || t.name == 'data' || oldSelf.spec.stages.filter(s, s.name == t.name) "
+            "== self.spec.stages.filter(s, s.name == t.name))",
+            "a stage that has started can't change; make a new LLMTraining, or change the stages after it",
+            ".spec.stages",
+        ),
+    ),
+    ("spec",): (
+        Rule(
+            "!self.stages.exists(s, has(s.pretrain)) || has(self.data)",
+            "is required by a pretrain stage; set data.sources",
+            ".data",
+        ),
+        Rule(
+            "!has(self.model.architecture) || has(self.tokenizer)",
+            "is required with model.architecture; set train or uri",
+            ".tokenizer",
+        ),
+        Rule(
+            "!has(self.tokenizer) || !has(self.tokenizer.train) || has(self.data)",
+            "is required to train a tokenizer; set data.sources or tokenizer.uri",
+            ".data",
+        ),
+    ),
+    ("spec", "model"): (exactly_one("architecture", "uri"),),
+    ("spec", "tokenizer"): (exactly_one("train", "uri"),),
+    ("spec", "stages", "*"): (
+        exactly_one("pretrain", "sft"),
+        Rule("self.name != 'data'", "'data' is the name of data preparation; use another", ".name"),
+    ),
+    ("spec", "stages", "*", "pretrain"): (exactly_one("steps", "tokens"), DIVISIBLE),
+    ("spec", "stages", "*", "pretrain", "model"): (exactly_one("stage", "uri"),),
+    ("spec", "stages", "*", "sft"): (
+        DIVISIBLE,
+        Rule(
+            "!has(self.optimizer) || self.optimizer.type == 'adamw'",
+            "is for pretrain stages; use adamw",
+            ".optimizer.type",
+        ),
+    ),
+    ("spec", "stages", "*", "sft", "model"): (exactly_one("stage", "uri"),),
+}
+SERVING_RULES: dict[Path, tuple[Rule, ...]] = {
+    (): (Rule("self.metadata.name.size() <= 52", "metadata.name must have at most 52 characters: labels bear it"),),
+    ("spec", "model"): (exactly_one("training", "uri"),),
+}
+LIST_KEYS: dict[Path, list[str]] = {
+    ("spec", "stages"): ["name"],
+    ("spec", "data", "sources"): ["name"],
+    ("spec", "pods", "env"): ["name"],
+    ("status", "conditions"): ["type"],
+    ("status", "stages"): ["name"],
+    ("status", "stages", "*", "attempts"): ["number"],
+    ("status", "stages", "*", "workers"): ["rank"],
+}
+# Of lists that a rule walks through, where the model says nothing: CEL's cost is estimated from them.
+MOST_ITEMS: dict[Path, int] = {("status", "stages"): 17}  # one more than spec.stages may have

@@ -1,0 +1,280 @@
+"""Generates what follows from the models: the CRDs, the chart's copies of them and the reference pages.
+
+python -m llm_operator.api.schema [--check]
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from llm_operator.api.common import GROUP, VERSION
+from llm_operator.api.rules import LIST_KEYS, MOST_ITEMS, SERVING_RULES, TRAINING_RULES, Rule
+from llm_operator.api.serving import LLMServingSpec, LLMServingStatus
+from llm_operator.api.training import LLMTrainingSpec, LLMTrainingStatus
+
+ROOT = Path(__file__).parents[3]
+HEADER = "# Generated from the models by `make generate`; not to be edited.\n"
+STRING_CHARACTERS, MAP_ENTRIES, LIST_ITEMS = 1024, 64, 64  # where a model says nothing: CEL's cost needs a bound
+KEPT = ("type", "description", "default", "enum", "minimum", "maximum", "minLength", "maxLength", "minItems",
+        "maxItems", "pattern")  # fmt: skip
+
+Schema = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One CRD."""
+
+    kind: str
+    plural: str
+    short: str
+    summary: str
+    spec: type[BaseModel]
+    status: type[BaseModel]
+    rules: Mapping[tuple[str, ...], tuple[Rule, ...]]
+    columns: tuple[tuple[str, str, str], ...]  # name, type, JSON path
+    scale: bool = False
+
+
+AGE = ("Age", "date", ".metadata.creationTimestamp")
+RESOURCES = (
+    Resource(
+        "LLMTraining", "llmtrainings", "llmt", "A model's way from text to a fine-tuned model.",
+        LLMTrainingSpec, LLMTrainingStatus, TRAINING_RULES,
+        (
+            ("Phase", "string", ".status.phase"), ("Stage", "string", ".status.stage"),
+            ("Progress", "string", ".status.progress"), ("Loss", "string", ".status.loss"),
+            ("Nodes", "integer", ".status.nodes"), ("Restarts", "integer", ".status.restarts"), AGE,
+        ),
+    ),
+    Resource(
+        "LLMServing", "llmservings", "llms", "A model behind an OpenAI API, served by vLLM.",
+        LLMServingSpec, LLMServingStatus, SERVING_RULES,
+        (
+            ("Phase", "string", ".status.phase"), ("Ready", "integer", ".status.readyReplicas"),
+            ("Model", "string", ".status.model.uri"), ("URL", "string", ".status.url"), AGE,
+        ),
+        scale=True,
+    ),
+)  # fmt: skip
+
+
+def custom_resource_definition(resource: Resource) -> Schema:
+    names = {"kind": resource.kind, "listKind": f"{resource.kind}List", "plural": resource.plural,
+             "singular": resource.kind.lower(), "shortNames": [resource.short], "categories": ["llm"]}  # fmt: skip
+    subresources: Schema = {"status": {}}
+    if resource.scale:
+        subresources["scale"] = {
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        }
+    version = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": root_schema(resource)},
+        "subresources": subresources,
+        "additionalPrinterColumns": [
+            {"name": name, "type": kind, "jsonPath": path} for name, kind, path in resource.columns
+        ],
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{resource.plural}.{GROUP}"},
+        "spec": {"group": GROUP, "names": names, "scope": "Namespaced", "versions": [version]},
+    }
+
+
+def root_schema(resource: Resource) -> Schema:
+    parts = {
+        "spec": (resource.spec, "What is wanted."),
+        "status": (resource.status, "What is. Written by the operator."),
+    }
+    properties: Schema = {
+        "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
+        "kind": {"type": "string", "description": f"{resource.kind}."},
+        "metadata": {"type": "object"},
+    }
+    for name, (model, description) in parts.items():
+        source = model.model_json_schema(by_alias=True)
+        converted = convert(source, source.get("$defs", {}), (name,), resource.rules)
+        properties[name] = {**converted, "description": description}
+    schema: Schema = {"type": "object", "description": resource.summary, "required": ["spec"], "properties": properties}
+    if rules := resource.rules.get(()):
+        schema["x-kubernetes-validations"] = [rule.as_schema() for rule in rules]
+    return schema
+
+
+def convert(
+    source: Schema, definitions: Mapping[str, Schema], path: tuple[str, ...], rules: Mapping[tuple[str, ...], Any]
+) -> Schema:
+    """JSON Schema as pydantic writes it → a structural schema: no references, no null, bounded."""
+    source = resolved(source, definitions)
+    if {option.get("type") for option in source.get("anyOf", ())} == {"string", "integer"}:
+        quantity: Schema = {"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}
+        return described(quantity, source)
+    target = {key: source[key] for key in KEPT if key in source and not (key == "default" and not plain(source[key]))}
+    if "exclusiveMinimum" in source:
+        target |= {"minimum": source["exclusiveMinimum"], "exclusiveMinimum": True}
+    if "exclusiveMaximum" in source:
+        target |= {"maximum": source["exclusiveMaximum"], "exclusiveMaximum": True}
+    match source.get("type"):
+        case "object":
+            target |= convert_object(source, definitions, path, rules)
+        case "array":
+            target["items"] = convert(source["items"], definitions, (*path, "*"), rules)
+            if path in MOST_ITEMS or path[0] == "spec":
+                target.setdefault("maxItems", MOST_ITEMS.get(path, LIST_ITEMS))
+            keys = LIST_KEYS.get(path)
+            target["x-kubernetes-list-type"] = "map" if keys else "atomic"
+            if keys:
+                target["x-kubernetes-list-map-keys"] = keys
+        case "string" if path[0] == "spec" and "enum" not in target:
+            target.setdefault("maxLength", STRING_CHARACTERS)
+    if found := rules.get(path):
+        target["x-kubernetes-validations"] = [rule.as_schema() for rule in found]
+    return target
+
+
+def convert_object(
+    source: Schema, definitions: Mapping[str, Schema], path: tuple[str, ...], rules: Mapping[tuple[str, ...], Any]
+) -> Schema:
+    if "properties" in source:
+        properties = {
+            name: convert(value, definitions, (*path, name), rules) for name, value in source["properties"].items()
+        }
+        return {"properties": properties, **({"required": source["required"]} if source.get("required") else {})}
+    values = source.get("additionalProperties", True)
+    if isinstance(values, dict):
+        return {
+            "additionalProperties": convert(values, definitions, (*path, "*"), rules),
+            **({"maxProperties": MAP_ENTRIES} if path[0] == "spec" else {}),
+        }
+    return {"x-kubernetes-preserve-unknown-fields": True}
+
+
+def resolved(source: Schema, definitions: Mapping[str, Schema]) -> Schema:
+    """Without $ref and without the null of an optional field; what stands beside them goes before."""
+    while True:
+        beside = {key: value for key, value in source.items() if key not in ("$ref", "anyOf", "allOf")}
+        if "$ref" in source:
+            source = {**definitions[source["$ref"].rpartition("/")[2]], **beside}
+        elif "anyOf" in source and {"type": "null"} in source["anyOf"]:
+            options = [option for option in source["anyOf"] if option != {"type": "null"}]
+            source = {**(options[0] if len(options) == 1 else {"anyOf": options}), **beside}
+        else:
+            return source
+
+
+def described(target: Schema, source: Schema) -> Schema:
+    return {**target, "description": source["description"]} if "description" in source else target
+
+
+def plain(value: Any) -> bool:
+    """Whether a default is written into the CRD: scalars are; objects and lists speak for themselves."""
+    return isinstance(value, str | int | float | bool) and value != ""
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def generated() -> Iterator[tuple[Path, str]]:
+    """Every generated file, by its path in the repository."""
+    for resource in RESOURCES:
+        definition = custom_resource_definition(resource)
+        yield Path("crds") / f"{resource.plural}.yaml", HEADER + dump(definition)
+        yield Path("charts/llm-operator/templates/crds") / f"{resource.plural}.yaml", chart_copy(definition)
+        yield Path("docs/reference") / f"{resource.kind.lower()}.md", reference_page(resource, definition)
+
+
+def dump(manifest: Schema) -> str:
+    return yaml.dump(manifest, sort_keys=False, allow_unicode=True, width=120, Dumper=Dumper)
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes every value out: anchors would be hard to read."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def chart_copy(definition: Schema) -> str:
+    """A template, so that `helm upgrade` upgrades it too: Helm never touches what lies in a chart's crds folder."""
+    head, rest = dump(definition).split("spec:\n", 1)
+    body = rest.replace("{{", '{{ "{{" }}')
+    annotations = "  annotations:\n    helm.sh/resource-policy: keep\n"
+    return f"{HEADER}{{{{- if .Values.crds.install }}}}\n{head}{annotations}spec:\n{body}{{{{- end }}}}\n"
+
+
+def reference_page(resource: Resource, definition: Schema) -> str:
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    lines = [f"# {resource.kind}", "", f"`{GROUP}/{VERSION}`, short name `{resource.short}`. {resource.summary}", ""]
+    for part in ("spec", "status"):
+        lines += [f"## {part}", "", "| field | type | default | |", "|---|---|---|---|"]
+        lines += list(field_rows(schema["properties"][part], part))
+        lines.append("")
+    rules = [(path, rule) for path, found in resource.rules.items() for rule in found]
+    lines += ["## Rules", ""]
+    lines += [f"* `{'.'.join(path).replace('.*', '[]')}{rule.field_path}` {rule.message}." for path, rule in rules]
+    return "<!-- Generated from the models by `make generate`; not to be edited. -->\n" + "\n".join(lines) + "\n"
+
+
+def field_rows(schema: Schema, path: str) -> Iterator[str]:
+    required = schema.get("required", ())
+    for name, field in schema.get("properties", {}).items():
+        here = f"{path}.{name}"
+        items = field.get("items", {}) if field.get("type") == "array" else field
+        kind = field_type(field)
+        default = "required" if name in required else f"`{field['default']}`" if "default" in field else ""
+        yield f"| `{here}` | {kind} | {default} | {field.get('description', '').replace('|', chr(92) + '|')} |"
+        yield from field_rows(items, here + ("[]" if items is not field else ""))
+
+
+def field_type(field: Schema) -> str:
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if field.get("x-kubernetes-int-or-string"):
+        return "quantity"
+    if field.get("type") == "array":
+        return f"list of {field_type(field['items'])}"
+    return str(field.get("type", "object"))
+
+
+def differences() -> list[str]:
+    """A unified diff of every file that is not as it would be generated."""
+    found: list[str] = []
+    for path, text in generated():
+        file = ROOT / path
+        present = file.read_text() if file.exists() else ""
+        found += difflib.unified_diff(
+            present.splitlines(keepends=True), text.splitlines(keepends=True), f"{path}", f"{path} (generated)"
+        )
+    return found
+
+
+def main() -> int:
+    if "--check" in sys.argv:
+        found = differences()
+        sys.stdout.writelines(found)
+        if found:
+            print("generated files are not up to date: run `make generate`")
+        return bool(found)
+    for path, text in generated():
+        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / path).write_text(text)
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

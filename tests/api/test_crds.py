@@ -1,0 +1,101 @@
+"""The real API server accepts what is right and refuses what is wrong, by its field."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.cluster.control_plane import ControlPlane
+from tests.specs import SERVING, TRAINING, WRONG_SERVINGS, WRONG_TRAININGS, Spec, Wrong, changed, right_trainings
+
+Manifest = dict[str, Any]
+
+
+def manifest(kind: str, name: str, spec: Spec) -> Manifest:
+    return {"apiVersion": "llm-operator.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def apply(api_server: ControlPlane, made: Manifest, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """kubectl's own answer."""
+    return subprocess.run(
+        [api_server.binaries / "kubectl", "--kubeconfig", api_server.kubeconfig, "apply", "-f", "-", *arguments],
+        input=json.dumps(made), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", [pytest.param(spec, id=name) for name, spec in right_trainings()])
+def test_right_trainings_are_accepted(api_server: ControlPlane, spec: Spec) -> None:
+    answer = apply(api_server, manifest("LLMTraining", "right", spec), "--dry-run=server")
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("case", [case for case in WRONG_TRAININGS if case.at_server], ids=lambda case: case.name)
+def test_wrong_trainings_are_refused(api_server: ControlPlane, case: Wrong) -> None:
+    refused_by_field(apply(api_server, manifest("LLMTraining", "wrong", case.spec), "--dry-run=server"), case)
+
+
+@pytest.mark.parametrize("case", WRONG_SERVINGS, ids=lambda case: case.name)
+def test_wrong_servings_are_refused(api_server: ControlPlane, case: Wrong) -> None:
+    refused_by_field(apply(api_server, manifest("LLMServing", "wrong", case.spec), "--dry-run=server"), case)
+
+
+def refused_by_field(answer: subprocess.CompletedProcess[str], case: Wrong) -> None:
+    assert answer.returncode != 0, "the API server accepted it"
+    assert case.path in answer.stderr, answer.stderr
+
+
+def test_an_unknown_field_is_refused_by_strict_validation(api_server: ControlPlane) -> None:
+    answer = apply(api_server, manifest("LLMTraining", "typo", changed(TRAINING, stagse=[])), "--dry-run=server")
+    assert answer.returncode != 0
+    assert "stagse" in answer.stderr
+
+
+def test_a_long_name_is_refused(api_server: ControlPlane) -> None:
+    for kind, spec in (("LLMTraining", TRAINING), ("LLMServing", SERVING)):
+        answer = apply(api_server, manifest(kind, "a" * 64, spec), "--dry-run=server")
+        assert "metadata.name" in answer.stderr
+
+
+def test_what_has_started_is_fixed(api_server: ControlPlane) -> None:
+    made = manifest("LLMTraining", "started", TRAINING)
+    assert apply(api_server, made).returncode == 0
+    later = copy.deepcopy(made)
+    later["spec"] = changed(TRAINING, stages__0__pretrain__steps=200, tokenizer__train__vocabularySize=2048)
+    assert apply(api_server, later).returncode == 0, "nothing has started yet"
+    started = [
+        {"name": "data", "kind": "prepareData", "state": "Succeeded", "startTime": "2026-01-01T00:00:00Z"},
+        {"name": "base", "kind": "pretrain", "state": "Running", "startTime": "2026-01-01T00:00:00Z"},
+        {"name": "chat", "kind": "sft"},
+    ]
+    api_server.kubectl(
+        "patch", "llmt", "started", "--subresource=status", "--type=merge", "-p",
+        json.dumps({"status": {"stages": started}}),
+    )  # fmt: skip
+    for path, change in {
+        "spec.model": {"model__architecture__config__hidden_size": 128},
+        "spec.tokenizer": {"tokenizer__train__vocabularySize": 4096},
+        "spec.data": {"data__sources__0__uri": "pvc://corpus/other.txt"},
+        "spec.storage": {"storage__persistentVolumeClaim__claimName": "other"},
+        "spec.stages": {"stages__0__pretrain__steps": 300},
+    }.items():
+        answer = apply(api_server, {**made, "spec": changed(later["spec"], **change)})
+        assert path in answer.stderr, f"{change} was accepted: {answer.stdout} {answer.stderr}"
+    for change in ({"stages__1__sft__epochs": 3}, {"suspend": True}, {"nodes": 4}):
+        answer = apply(api_server, {**made, "spec": changed(later["spec"], **change)})
+        assert answer.returncode == 0, answer.stderr
+
+
+def test_printer_columns(api_server: ControlPlane) -> None:
+    assert apply(api_server, manifest("LLMTraining", "columns", TRAINING)).returncode == 0
+    shown = api_server.kubectl("get", "llmt", "columns")
+    assert shown.split()[:8] == ["NAME", "PHASE", "STAGE", "PROGRESS", "LOSS", "NODES", "RESTARTS", "AGE"]
+
+
+def test_scale_subresource(api_server: ControlPlane) -> None:
+    assert apply(api_server, manifest("LLMServing", "scaled", SERVING)).returncode == 0
+    api_server.kubectl("scale", "llms", "scaled", "--replicas=3")
+    assert api_server.kubectl("get", "llms", "scaled", "-o", "jsonpath={.spec.replicas}") == "3"

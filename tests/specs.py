@@ -1,0 +1,149 @@
+"""Specs that are right, and every way to get one wrong: one table for pydantic and for the API server."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Spec = dict[str, Any]
+
+CONFIG = {
+    "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 256,
+}  # fmt: skip
+TRAINING: Spec = {
+    "nodes": 2,
+    "storage": {"persistentVolumeClaim": {"claimName": "models"}},
+    "model": {"architecture": {"family": "llama", "config": CONFIG}},
+    "tokenizer": {"train": {"vocabularySize": 1024}},
+    "data": {"sources": [{"name": "books", "uri": "pvc://corpus/books/*.txt"}]},
+    "stages": [
+        {"name": "base", "pretrain": {"sequenceLength": 128, "steps": 100}},
+        {"name": "chat", "sft": {"dataset": {"uri": "pvc://corpus/chat.jsonl"}, "maxLength": 128}},
+    ],
+}
+SERVING: Spec = {"model": {"training": {"name": "bilingual"}}}
+REMOVE = object()
+
+
+def changed(spec: Spec, **paths: Any) -> Spec:
+    """A copy with values at paths such as stages__0__pretrain__steps; REMOVE removes."""
+    made = copy.deepcopy(spec)
+    for path, value in paths.items():
+        *parents, last = [int(part) if part.isdecimal() else part for part in path.split("__")]
+        at: Any = made
+        for parent in parents:
+            at = at[parent] if isinstance(parent, int) else at.setdefault(parent, {})
+        if value is REMOVE:
+            del at[last]
+        elif isinstance(last, int) and last == len(at):
+            at.append(value)
+        else:
+            at[last] = value
+    return made
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """``path`` and ``says`` must be in the problem. ``at_server``: the API server refuses it as well."""
+
+    name: str
+    spec: Spec
+    path: str
+    says: str
+    at_server: bool = True
+
+
+def wrong(name: str, path: str, says: str, *, at_server: bool = True, **paths: Any) -> Wrong:
+    return Wrong(name, changed(TRAINING, **paths), path, says, at_server)
+
+
+GPUS = {"limits": {"nvidia.com/gpu": 8}}
+SOURCE = {"name": "books", "uri": "pvc://corpus/more.txt"}
+BASE = TRAINING["stages"][0]
+
+WRONG_TRAININGS = (
+    wrong("architecture and uri", "spec.model", "exactly one of architecture, uri", model__uri="pvc://models/x"),
+    wrong("neither architecture nor uri", "spec.model", "exactly one of architecture, uri", model__architecture=REMOVE),
+    wrong("no stages", "spec.stages", "at least 1", stages=[]),
+    wrong("two stages of one name", "spec.stages", "base", stages__1__name="base"),
+    wrong("a stage named data", "spec.stages", "data preparation", stages__0__name="data"),
+    wrong("two kinds in a stage", "spec.stages[0]", "exactly one of", stages__0__sft=TRAINING["stages"][1]["sft"]),
+    wrong("no kind in a stage", "spec.stages[0]", "exactly one of", stages__0__pretrain=REMOVE),
+    wrong("a name that is none", "spec.stages[0].name", "pattern", stages__0__name="Base_1"),
+    wrong("steps and tokens", "spec.stages[0].pretrain", "exactly one of steps, tokens",
+          stages__0__pretrain__tokens=1000),
+    wrong("neither steps nor tokens", "spec.stages[0].pretrain", "exactly one of steps, tokens",
+          stages__0__pretrain__steps=REMOVE),
+    wrong("a batch that the micro-batch doesn't divide", "spec.stages[0].pretrain.globalBatchSize", "divisible",
+          stages__0__pretrain__globalBatchSize=10, stages__0__pretrain__microBatchSize=4),
+    wrong("a batch that the processes don't divide", "spec.stages[0].pretrain.globalBatchSize", "2 nodes",
+          stages__0__pretrain__globalBatchSize=9, at_server=False),
+    wrong("sequences beyond the model's", "spec.stages[0].pretrain.sequenceLength", "beyond the model's 256",
+          stages__0__pretrain__sequenceLength=512, at_server=False),
+    wrong("rows beyond the model's", "spec.stages[1].sft.maxLength", "beyond the model's 256",
+          stages__1__sft__maxLength=512, at_server=False),
+    wrong("a later stage's model", "spec.stages[0].pretrain.model.stage", "comes later",
+          stages__0__pretrain__model={"stage": "chat"}, at_server=False),
+    wrong("a missing stage's model", "spec.stages[1].sft.model.stage", "does not exist",
+          stages__1__sft__model={"stage": "nowhere"}, at_server=False),
+    wrong("a stage's model twice", "spec.stages[1].sft.model", "exactly one of stage, uri",
+          stages__1__sft__model={"stage": "base", "uri": "pvc://models/x"}),
+    wrong("a pretrain model twice", "spec.stages[0].pretrain.model", "exactly one of stage, uri",
+          stages__0__pretrain__model={"stage": "base", "uri": "pvc://models/x"}),
+    wrong("nothing to fine-tune", "spec.stages[0].sft.model", "no model to start from",
+          stages=[TRAINING["stages"][1]], at_server=False),
+    wrong("processes that contradict the GPUs", "spec.processesPerNode", "8 GPUs",
+          processesPerNode=4, resources=GPUS, stages__0__pretrain__globalBatchSize=16, at_server=False),
+    wrong("half a GPU", "spec.resources.limits", "no whole number",
+          resources={"limits": {"nvidia.com/gpu": "500m"}}, at_server=False),
+    wrong("GPUs requested but not limited", "spec.resources.requests", "must equal the limit",
+          resources={"requests": {"nvidia.com/gpu": 8}}, stages__0__pretrain__globalBatchSize=16,
+          stages__1__sft__globalBatchSize=16, at_server=False),
+    wrong("two sources of one name", "spec.data.sources", "books", data__sources__1=SOURCE),
+    wrong("a source that is no claim", "spec.data.sources[0].uri", "pvc://",
+          data__sources__0__uri="https://example.com/books"),
+    wrong("a source that climbs out", "spec.data.sources[0].uri", "'..'",
+          data__sources__0__uri="pvc://corpus/../secret", at_server=False),
+    wrong("pretrain without data", "spec.data", "required", data=REMOVE, tokenizer={"uri": "pvc://models/tokenizer"}),
+    wrong("a tokenizer to train without data", "spec.data", "required",
+          data=REMOVE, model={"uri": "pvc://models/x"}, stages=[TRAINING["stages"][1]]),
+    wrong("an architecture without tokenizer", "spec.tokenizer", "required", tokenizer=REMOVE),
+    wrong("a tokenizer twice", "spec.tokenizer", "exactly one of train, uri", tokenizer__uri="pvc://models/tokenizer"),
+    wrong("vocab_size in the architecture", "spec.model.architecture", "follows from the tokenizer",
+          model__architecture__config__vocab_size=5, at_server=False),
+    wrong("heads that don't divide the size", "num_attention_heads", "not divisible",
+          model__architecture__config__num_attention_heads=7, at_server=False),
+    wrong("a family that we don't have", "spec.model.architecture.family", "llama",
+          model__architecture__family="transformer"),
+    wrong("a warm-up as long as the run", "spec.stages[0].pretrain.schedule.warmupSteps", "leaves none",
+          stages__0__pretrain__schedule={"warmupSteps": 100}, at_server=False),
+    wrong("Muon to fine-tune", "spec.stages[1].sft.optimizer.type", "adamw",
+          stages__1__sft__optimizer={"type": "muon"}),
+    wrong("no nodes", "spec.nodes", "greater than or equal to 1", nodes=0),
+    wrong("a field that isn't there", "spec.stagse", "no such field", stagse=[], at_server=False),
+    wrong("no storage", "spec.storage", "equired", storage=REMOVE),
+)  # fmt: skip
+WRONG_SERVINGS = (
+    Wrong("training and uri", changed(SERVING, model__uri="pvc://models/x"), "spec.model", "exactly one of"),
+    Wrong("neither training nor uri", {"model": {}}, "spec.model", "exactly one of"),
+    Wrong("negative replicas", changed(SERVING, replicas=-1), "spec.replicas", "greater than or equal to 0"),
+)
+
+
+def right_trainings() -> Iterator[tuple[str, Spec]]:
+    """Specs that the rules must let through."""
+    yield "minimal", TRAINING
+    yield "tokens", changed(TRAINING, stages__0__pretrain__steps=REMOVE, stages__0__pretrain__tokens=10_000)
+    yield "GPUs", changed(TRAINING, resources=GPUS, **{
+        f"stages__{i}__{kind}__globalBatchSize": 32 for i, kind in enumerate(("pretrain", "sft"))
+    })  # fmt: skip
+    yield (
+        "an existing model",
+        changed(
+            TRAINING, model={"uri": "pvc://models/x"}, tokenizer=REMOVE, data=REMOVE, stages=[TRAINING["stages"][1]]
+        ),
+    )
+    yield "a stage's model by name", changed(TRAINING, stages__1__sft__model={"stage": "base"})

@@ -22,6 +22,7 @@ from llm_operator.kube.kinds import SERVING, TRAINING, WATCHED, Kind
 from llm_operator.kube.login import Connection
 from llm_operator.kube.operator import SELECTOR, Operator
 from llm_operator.kube.room import Room
+from llm_operator.serving.room import ServingRoom
 from llm_operator.settings import Settings
 from llm_operator.training.room import TrainingRoom
 
@@ -32,7 +33,7 @@ CRD_LOOK_SECONDS = 5.0
 
 def rooms(cache: Cache, settings: Settings) -> Mapping[str, Room]:
     """The controller of each kind."""
-    return {TRAINING.name: TrainingRoom(cache, settings)}
+    return {TRAINING.name: TrainingRoom(cache, settings), SERVING.name: ServingRoom(cache, settings)}
 
 
 async def run(settings: Settings) -> None:

@@ -97,7 +97,13 @@ TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
     ("spec", "stages", "*", "sft", "model"): (exactly_one("stage", "uri"),),
 }
 SERVING_RULES: dict[Path, tuple[Rule, ...]] = {
-    (): (Rule("self.metadata.name.size() <= 52", "metadata.name must have at most 52 characters: labels bear it"),),
+    (): (
+        Rule(
+            "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",
+            "metadata.name must be of at most 52 small letters, digits and '-', and begin with a letter: "
+            "a Service is named by it",
+        ),
+    ),
     ("spec", "model"): (exactly_one("training", "uri"),),
 }
 LIST_KEYS: dict[Path, list[str]] = {

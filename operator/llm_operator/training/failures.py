@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from llm_operator.api.conditions import seconds_of
 from llm_operator.api.reasons import Reason
 from llm_operator.kube.plan import Manifest
+from llm_operator.kube.pods import condition_of, container_state, last_line, where
 from llm_operator.training.manifests import CONTAINER
 from llm_trainer.protocol import ExitCode, Termination
 
@@ -65,7 +66,7 @@ def failure_of(pods: Sequence[Manifest], job: Manifest, now: float) -> Failure |
 
 def pod_failure(pod: Manifest, now: float) -> Failure | None:
     """Why this pod failed; None if it runs, waits or ended well."""
-    disruption = pod_condition(pod, "DisruptionTarget")
+    disruption = condition_of(pod, "DisruptionTarget")
     if disruption and disruption["status"] == "True":
         reason = BY_DISRUPTION.get(disruption.get("reason", ""), Reason.EVICTED)
         text = f"{where(pod)}: {disruption.get('message') or disruption.get('reason')}"
@@ -110,37 +111,14 @@ def last_word(terminated: dict[str, Any]) -> Termination | None:
         return None  # a log's tail: the container could not write it
 
 
-def last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")[:500]
-
-
-def where(pod: Manifest) -> str:
-    node = (pod.get("spec") or {}).get("nodeName")
-    return f"pod {pod['metadata']['name']}" + (f" on node {node}" if node else "")
-
-
 def terminated_state(pod: Manifest) -> dict[str, Any] | None:
-    return container_state(pod).get("terminated")
-
-
-def waiting_state(pod: Manifest) -> dict[str, Any] | None:
-    return container_state(pod).get("waiting")
-
-
-def container_state(pod: Manifest) -> dict[str, Any]:
-    statuses: Sequence[dict[str, Any]] = (pod.get("status") or {}).get("containerStatuses") or ()
-    return next((status.get("state") or {} for status in statuses if status["name"] == CONTAINER), {})
-
-
-def pod_condition(pod: Manifest, kind: str) -> dict[str, Any] | None:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return next((condition for condition in conditions if condition["type"] == kind), None)
+    return container_state(pod, CONTAINER, "terminated")
 
 
 def job_condition(job: Manifest, kind: str) -> dict[str, Any] | None:
     """A condition of the Job, if it is true."""
-    conditions = (job.get("status") or {}).get("conditions") or ()
-    return next((c for c in conditions if c["type"] == kind and c["status"] == "True"), None)
+    condition = condition_of(job, kind)
+    return condition if condition and condition["status"] == "True" else None
 
 
 def at(time: str | None, now: float) -> float:

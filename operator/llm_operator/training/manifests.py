@@ -5,10 +5,20 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from llm_operator.api.common import PodSettings, Resources
+from llm_operator.api.common import PodSettings
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.kube import labels
 from llm_operator.kube.plan import Manifest
+from llm_operator.kube.templates import (
+    CONTAINER_SECURITY,
+    POD_SECURITY,
+    SCRATCH_MOUNTS,
+    SCRATCH_VOLUMES,
+    owner_reference,
+    placement,
+    resource_requirements,
+    variables,
+)
 from llm_operator.training.names import child_name
 from llm_operator.training.stages import PlannedStage, claims_of
 from llm_trainer.config import StageConfig
@@ -17,7 +27,6 @@ from llm_trainer.protocol import PROGRESS_PORT, RENDEZVOUS_PORT
 CONTAINER = "trainer"
 CONFIG_FOLDER, CONFIG_FILE = "/etc/llm-operator", "stage.json"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"  # Kueue's unit is the Job
-USER = 10001
 GRACE_SECONDS = 120  # to commit a checkpoint after SIGTERM
 NODE_LOST_SECONDS = 30  # a node that doesn't answer for so long loses the pod
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
@@ -64,17 +73,6 @@ def children(
     return config_map, service, job(training, spec, stage, common, image)
 
 
-def owner_reference(owner: Manifest) -> dict[str, Any]:
-    return {
-        "apiVersion": owner["apiVersion"],
-        "kind": owner["kind"],
-        "name": owner["metadata"]["name"],
-        "uid": owner["metadata"]["uid"],
-        "controller": True,
-        "blockOwnerDeletion": False,  # would need the right to update the owner's finalizers
-    }
-
-
 def job(training: Manifest, spec: LLMTrainingSpec, stage: PlannedStage, common: dict[str, Any], image: str) -> Manifest:
     """A gang: all pods or none; whoever fails ends it, and the next attempt is another Job."""
     queue = (training["metadata"].get("labels") or {}).get(QUEUE_LABEL)
@@ -112,14 +110,7 @@ def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str) 
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": POD_SECURITY,
         "containers": [
             {
                 "name": CONTAINER,
@@ -132,45 +123,36 @@ def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str) 
                 ],
                 "resources": resource_requirements(stage.resources),
                 "terminationMessagePolicy": "FallbackToLogsOnError",
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
+                "securityContext": CONTAINER_SECURITY,
                 "volumeMounts": [
                     {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
-                    {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 -- the pod's own emptyDir
-                    {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+                    *SCRATCH_MOUNTS,
                     *mounts,
                 ],
             }
         ],
         "volumes": [
             {"name": "config", "configMap": {"name": name}},
-            {"name": "tmp", "emptyDir": {}},
-            {"name": "shm", "emptyDir": {"medium": "Memory"}},
+            *SCRATCH_VOLUMES,
             *volumes,
         ],
-        **placement(stage, name, pods),
+        **spread(stage, name, pods),
     }
 
 
-def placement(stage: PlannedStage, name: str, pods: PodSettings) -> dict[str, Any]:
-    """Where the pods may run: one per node unless there are more pods than nodes."""
-    fields: dict[str, Any] = {
-        "tolerations": [
-            *pods.tolerations,
-            *(
-                {
-                    "key": f"node.kubernetes.io/{state}",
-                    "operator": "Exists",
-                    "effect": "NoExecute",
-                    "tolerationSeconds": NODE_LOST_SECONDS,
-                }
-                for state in ("not-ready", "unreachable")
-            ),
-        ]
-    }
+def spread(stage: PlannedStage, name: str, pods: PodSettings) -> dict[str, Any]:
+    """Where the pods may run: over as many nodes as there are, and off a node that is lost."""
+    tolerations = [
+        {
+            "key": f"node.kubernetes.io/{state}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": NODE_LOST_SECONDS,
+        }
+        for state in ("not-ready", "unreachable")
+    ]
+    fields = placement(pods)
+    fields["tolerations"] = [*fields.get("tolerations", ()), *tolerations]
     if stage.nodes > 1:
         fields["topologySpreadConstraints"] = [
             {
@@ -180,40 +162,26 @@ def placement(stage: PlannedStage, name: str, pods: PodSettings) -> dict[str, An
                 "labelSelector": {"matchLabels": {JOB_NAME_LABEL: name}},
             }
         ]
-    if pods.node_selector:
-        fields["nodeSelector"] = pods.node_selector
-    if pods.affinity:
-        fields["affinity"] = pods.affinity
-    if pods.priority_class_name:
-        fields["priorityClassName"] = pods.priority_class_name
-    if pods.image_pull_secrets:
-        fields["imagePullSecrets"] = [{"name": secret} for secret in pods.image_pull_secrets]
     return fields
 
 
 def environment(stage: PlannedStage, name: str, pods: PodSettings) -> list[dict[str, Any]]:
-    caches = {
-        "HF_HOME": "/tmp/huggingface",  # noqa: S108
-        "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",  # noqa: S108
-        "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
-    }
-    variables = {
+    fixed = {
         "MASTER_ADDR": f"{name}-0.{name}",
         "HOME": "/tmp",  # noqa: S108
         "OMP_NUM_THREADS": str(threads(stage)),
         "HF_HUB_OFFLINE": "1",
-        **caches,
+        "HF_HOME": "/tmp/huggingface",  # noqa: S108
+        "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",  # noqa: S108
+        "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
     }
     if stage.device == "cpu":
         # AMX traps on CPUs that advertise it in a virtual machine
-        variables |= {"DS_ACCELERATOR": "cpu", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
-    variables |= {variable.name: variable.value for variable in pods.env}
+        fixed |= {"DS_ACCELERATOR": "cpu", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+    from_pod = (("NODE_NAME", "spec.nodeName"), ("POD_NAME", "metadata.name"))
     return [
-        *({"name": key, "value": value} for key, value in variables.items()),
-        *(
-            {"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}}
-            for key, path in (("NODE_NAME", "spec.nodeName"), ("POD_NAME", "metadata.name"))
-        ),
+        *variables(fixed, pods),
+        *({"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in from_pod),
     ]
 
 
@@ -225,12 +193,3 @@ def threads(stage: PlannedStage) -> int:
     except ValueError:
         cpus = 1.0
     return max(1, math.floor(cpus / stage.processes_per_node))
-
-
-def resource_requirements(resources: Resources) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    if resources.limits:
-        fields["limits"] = {name: str(quantity) for name, quantity in resources.limits.items()}
-    if resources.requests:
-        fields["requests"] = {name: str(quantity) for name, quantity in resources.requests.items()}
-    return fields

@@ -15,7 +15,8 @@ from llm_operator.kube import labels
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, POD, SERVICE
 from llm_operator.kube.plan import Key, Manifest
-from llm_operator.training.failures import container_state
+from llm_operator.kube.pods import container_state
+from llm_operator.training.manifests import CONTAINER
 from llm_operator.training.progress import pod_index
 from llm_operator.training.stages import claims_of
 from llm_operator.training.status import is_terminal
@@ -105,7 +106,12 @@ def first_pod(status: LLMTrainingStatus, pods: tuple[Manifest, ...]) -> Manifest
     """The running pod of rank 0 of the attempt that is under way."""
     jobs = {attempt.job for stage in status.stages for attempt in stage.attempts if attempt.end_time is None}
     return next(
-        (pod for pod in pods if pod_index(pod) == 0 and job_of(pod) in jobs and "running" in container_state(pod)), None
+        (
+            pod
+            for pod in pods
+            if pod_index(pod) == 0 and job_of(pod) in jobs and container_state(pod, CONTAINER, "running")
+        ),
+        None,
     )
 
 

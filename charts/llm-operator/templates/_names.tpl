@@ -1,0 +1,42 @@
+{{- define "llm-operator.selector" -}}
+app.kubernetes.io/name: llm-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "llm-operator.labels" -}}
+{{ include "llm-operator.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- define "llm-operator.image" -}}
+{{ .image.repository }}:{{ .image.tag | default .appVersion }}
+{{- end }}
+
+{{/* What the operator may do, and no more: a test compares it with what it does. Apply is patch, and create where nothing is yet. */}}
+{{- define "llm-operator.rules" -}}
+- apiGroups: [llm-operator.io]
+  resources: [llmtrainings, llmservings]
+  verbs: [list, watch]
+- apiGroups: [llm-operator.io]
+  resources: [llmtrainings/status, llmservings/status]
+  verbs: [update]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims, pods]
+  verbs: [list, watch]
+- apiGroups: [""]
+  resources: [configmaps, services]
+  verbs: [list, watch, create, patch, delete]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [list, watch, create, patch, delete]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [list, watch, create, patch]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [list, watch, create, patch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end }}

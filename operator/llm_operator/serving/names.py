@@ -1,0 +1,40 @@
+"""Names and addresses of a serving's children. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_operator.kube import labels
+from llm_operator.kube.plan import Manifest
+
+CONTAINER = "vllm"
+PORT = 8000  # of the container; the Service listens on 80
+
+
+def child_name(serving: str) -> str:
+    """Of the Deployment, the Service and the PodDisruptionBudget; not the bare name, which may be a user's Service."""
+    return f"{serving}-serving"
+
+
+def url(serving: Manifest) -> str:
+    """Base URL of the OpenAI API inside the cluster."""
+    metadata = serving["metadata"]
+    return f"http://{child_name(metadata['name'])}.{metadata['namespace']}.svc/v1"
+
+
+def selector(serving: Manifest) -> dict[str, str]:
+    return {labels.MANAGED_BY: labels.OPERATOR, labels.SERVING: serving["metadata"]["name"]}
+
+
+def selector_text(serving: Manifest) -> str:
+    """As the scale subresource wants it."""
+    return ",".join(f"{key}={value}" for key, value in selector(serving).items())
+
+
+def common_metadata(serving: Manifest, owner_reference: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": child_name(serving["metadata"]["name"]),
+        "namespace": serving["metadata"]["namespace"],
+        "labels": selector(serving),
+        "ownerReferences": [owner_reference],
+    }

@@ -1,0 +1,60 @@
+"""Decides what follows from what is seen of a serving. Pure: no clock, no I/O, no kopf."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llm_operator.api.conditions import find
+from llm_operator.api.reasons import Reason, ServingCondition
+from llm_operator.api.serving import LLMServingStatus
+from llm_operator.api.validation import InvalidSpecError, load_serving
+from llm_operator.kube.plan import Event, Manifest, Plan
+from llm_operator.serving.manifests import APPLIED, children
+from llm_operator.serving.model import choose_model
+from llm_operator.serving.observe import Observed
+from llm_operator.serving.status import refused, summary
+
+QUIET = (Reason.STARTING, Reason.NOT_READY)  # comes and goes with every rollout; the status says it
+
+
+def reconcile(observed: Observed, now: float) -> Plan:
+    """Without a model nothing is made; what serves already goes on whatever happens to the training."""
+    old = LLMServingStatus.model_validate(observed.serving.get("status") or {})
+    try:
+        spec = load_serving(observed.serving.get("spec") or {})
+    except InvalidSpecError as error:
+        return plan(observed, old, refused(observed, old, str(error), now))
+    choice = choose_model(observed, spec)
+    apply: tuple[Manifest, ...] = ()
+    if choice.model:
+        wanted = children(observed.serving, spec, choice.model, spec.image or observed.serving_image)
+        apply = tuple(child for child in wanted if differs(child, observed))
+    return plan(observed, old, summary(observed, spec, old, choice, now), apply)
+
+
+def differs(child: Manifest, observed: Observed) -> bool:
+    """Whether a child isn't there as we last applied it. Its replicas have one writer, and that is the LLMServing."""
+    there = (*observed.services, *observed.disruption_budgets, *observed.deployments)
+    found = next((known for known in there if known["kind"] == child["kind"]), None)
+    if found is None:
+        return True
+    applied = (found["metadata"].get("annotations") or {}).get(APPLIED)
+    if applied != child["metadata"]["annotations"][APPLIED]:
+        return True
+    replicas = child["spec"].get("replicas")
+    return replicas is not None and (found.get("spec") or {}).get("replicas") != replicas
+
+
+def plan(observed: Observed, old: LLMServingStatus, new: LLMServingStatus, apply: tuple[Manifest, ...] = ()) -> Plan:
+    written = new.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if written == (observed.serving.get("status") or {}):
+        return Plan(apply)
+    return Plan(apply, status=written, events=tuple(events_between(old, new)))
+
+
+def events_between(old: LLMServingStatus, new: LLMServingStatus) -> Iterator[Event]:
+    """One for every change of reason."""
+    for kind in ServingCondition:
+        now, before = find(new.conditions, kind), find(old.conditions, kind)
+        if now and now.reason not in QUIET and not (before and before.reason == now.reason):
+            yield Event("Normal" if now.status == "True" else "Warning", now.reason, now.message)

@@ -1,0 +1,33 @@
+"""The controller of LLMServing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llm_operator.kube.cache import Cache
+from llm_operator.kube.kinds import CLAIM, SERVING, TRAINING
+from llm_operator.kube.plan import Key, Manifest, Plan
+from llm_operator.serving.observe import Observed, observe, referenced_training
+from llm_operator.serving.reconcile import reconcile
+from llm_operator.settings import Settings
+
+
+class ServingRoom:
+    def __init__(self, cache: Cache, settings: Settings) -> None:
+        self._cache = cache
+        self._image = settings.serving_image
+
+    async def observe(self, key: Key) -> Observed | None:
+        return observe(self._cache, key, self._image)
+
+    def reconcile(self, observed: Observed, now: float) -> Plan:
+        return reconcile(observed, now)
+
+    def wakes(self, kind: str, manifest: Manifest) -> Iterator[Key]:
+        """The servings that follow a training that changed, and those that may wait for a claim."""
+        if kind not in (TRAINING.name, CLAIM.name):
+            return
+        metadata = manifest["metadata"]
+        for serving in self._cache.objects(SERVING.name, metadata["namespace"]):
+            if kind == CLAIM.name or referenced_training(serving) == metadata["name"]:
+                yield Key("LLMServing", metadata["namespace"], serving["metadata"]["name"])

@@ -1,0 +1,133 @@
+"""The status that people read. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llm_operator.api.common import Condition
+from llm_operator.api.conditions import find, timestamp, with_condition
+from llm_operator.api.reasons import Reason, ServingCondition
+from llm_operator.api.serving import LLMServingSpec, LLMServingStatus, ServedResult
+from llm_operator.kube.plan import Manifest
+from llm_operator.kube.pods import container_status, held_up, holds, last_line, where
+from llm_operator.serving.manifests import MODEL_DIGEST, MODEL_STEP, MODEL_URI
+from llm_operator.serving.model import Choice
+from llm_operator.serving.names import CONTAINER, selector_text, url
+from llm_operator.serving.observe import Observed
+
+
+@dataclass(frozen=True)
+class Readiness:
+    ready: bool
+    reason: Reason
+    message: str
+
+
+def refused(observed: Observed, old: LLMServingStatus, problems: str, now: float) -> LLMServingStatus:
+    """The status of a spec that can't work; what serves already goes on."""
+    choice = Choice(None, Reason.INVALID_SPEC, problems)
+    readiness = Readiness(old.ready_replicas > 0, Reason.INVALID_SPEC, problems)
+    return old.model_copy(update=said(observed, old, choice, readiness, now))
+
+
+def summary(
+    observed: Observed, spec: LLMServingSpec, old: LLMServingStatus, choice: Choice, now: float
+) -> LLMServingStatus:
+    deployment = observed.deployments[0] if observed.deployments else {}
+    counts = deployment.get("status") or {}
+    readiness = judge(observed, spec, choice, deployment)
+    return LLMServingStatus(
+        url=url(observed.serving),
+        model=served_model(observed.pods) or old.model,
+        replicas=counts.get("replicas", 0),
+        ready_replicas=counts.get("readyReplicas", 0),
+        updated_replicas=counts.get("updatedReplicas", 0),
+        selector=selector_text(observed.serving),
+    ).model_copy(update=said(observed, old, choice, readiness, now))
+
+
+def said(
+    observed: Observed, old: LLMServingStatus, choice: Choice, readiness: Readiness, now: float
+) -> dict[str, object]:
+    """The fields that sum up."""
+    generation = observed.serving["metadata"].get("generation")
+    conditions: list[Condition] = list(old.conditions)
+    for kind, holds_now, reason, message in (
+        (ServingCondition.MODEL_AVAILABLE, choice.model is not None, choice.reason, choice.message),
+        (ServingCondition.READY, readiness.ready, readiness.reason, readiness.message),
+    ):
+        new = Condition.model_validate(
+            {
+                "type": str(kind),
+                "status": "True" if holds_now else "False",
+                "observed_generation": generation,
+                "last_transition_time": timestamp(now),
+                "reason": str(reason),
+                "message": message,
+            }
+        )
+        conditions = with_condition(conditions, new)
+    return {"observed_generation": generation, "conditions": conditions, "phase": phase(conditions)}
+
+
+def judge(observed: Observed, spec: LLMServingSpec, choice: Choice, deployment: Manifest) -> Readiness:
+    """Whether as many pods answer as are wanted, and what holds up those that don't."""
+    counts = deployment.get("status") or {}
+    ready, updated = counts.get("readyReplicas", 0), counts.get("updatedReplicas", 0)
+    if not deployment:
+        reason = Reason.NOT_READY if choice.model is None else Reason.STARTING
+        return Readiness(ready=False, reason=reason, message=choice.message)
+    if spec.replicas == 0:
+        return Readiness(ready=False, reason=Reason.SCALED_TO_ZERO, message="spec.replicas is 0")
+    rolled_out = counts.get("observedGeneration", 0) >= deployment["metadata"].get(
+        "generation", 0
+    ) and updated == spec.replicas == counts.get("replicas", 0)
+    problem = next((text for pod in observed.pods if (text := pod_problem(pod))), None)
+    if ready >= spec.replicas and rolled_out:
+        return Readiness(ready=True, reason=Reason.READY, message=f"{ready} of {spec.replicas} pods answer")
+    said = f"{ready} of {spec.replicas} pods answer, {updated} of the newest model and spec"
+    if ready >= spec.replicas:
+        return Readiness(ready=True, reason=Reason.ROLLING_OUT, message=problem[1] if problem else said)
+    if problem:
+        return Readiness(ready=False, reason=problem[0], message=problem[1])
+    return Readiness(ready=False, reason=Reason.STARTING if not ready else Reason.NOT_READY, message=said)
+
+
+def pod_problem(pod: Manifest) -> tuple[Reason, str] | None:
+    if found := held_up(pod, CONTAINER):
+        return found.reason, found.message
+    status = container_status(pod, CONTAINER)
+    ended = (status.get("lastState") or {}).get("terminated") or (status.get("state") or {}).get("terminated")
+    if ended and not status.get("ready") and "deletionTimestamp" not in pod["metadata"]:
+        said = last_line(ended.get("message", "")) or ended.get("reason", "")
+        text = f"{where(pod)}, container {CONTAINER}, exit code {ended['exitCode']}: {said}"
+        return Reason.OUT_OF_MEMORY if ended.get("reason") == "OOMKilled" else Reason.NOT_READY, text
+    return None
+
+
+def served_model(pods: Sequence[Manifest]) -> ServedResult | None:
+    """What the newest ready pod serves, by the annotations it was made with."""
+    answering = [pod for pod in pods if holds(pod, "Ready") and "deletionTimestamp" not in pod["metadata"]]
+    if not answering:
+        return None
+    newest = max(answering, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+    told = newest["metadata"].get("annotations") or {}
+    if MODEL_URI not in told:
+        return None
+    step = told.get(MODEL_STEP)
+    return ServedResult(uri=told[MODEL_URI], digest=told.get(MODEL_DIGEST), step=int(step) if step else None)
+
+
+def phase(conditions: Sequence[Condition]) -> str:
+    """One word for `kubectl get`; derived from the conditions and never read back."""
+    ready, available = find(conditions, ServingCondition.READY), find(conditions, ServingCondition.MODEL_AVAILABLE)
+    if ready is None or available is None:
+        return "Pending"
+    if available.reason == Reason.INVALID_SPEC:
+        return "Invalid"
+    if ready.status == "True":
+        return "RollingOut" if ready.reason == Reason.ROLLING_OUT else "Ready"
+    if ready.reason == Reason.SCALED_TO_ZERO:
+        return "ScaledToZero"
+    return "Starting" if available.status == "True" else "Waiting"

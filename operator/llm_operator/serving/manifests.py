@@ -28,8 +28,6 @@ from llm_operator.serving.names import CONTAINER, PORT, common_metadata, selecto
 from llm_trainer.config import claim_of, local_path
 
 APPLIED = f"{GROUP}/applied"  # annotation: hash of what we last applied; the same again is not written
-    f"{GROUP}/applied"  # annotation: hash of what we last applied, so that a pass that changes nothing writes nothing
-)
 MODEL_URI, MODEL_DIGEST, MODEL_STEP = (f"{GROUP}/model-{part}" for part in ("uri", "digest", "step"))
 LEAVE_SECONDS = 10  # until every node's kube-proxy and every client's connection pool has learned that a pod leaves
 SPARE_SECONDS = 10  # from the end of the drain to SIGKILL

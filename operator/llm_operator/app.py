@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import kopf
+from kopf._core.engines.peering import Identity
 from prometheus_client import REGISTRY
 
 from llm_operator import metrics, probes
@@ -51,6 +52,8 @@ async def serve(operator: Operator) -> None:
         clusterwide=not operator.settings.namespaces,
         namespaces=operator.settings.namespaces,
         stop_flag=operator.stop,
+        # kopf would ask for the name of the user, and a pod's user has none
+        identity=Identity(operator.settings.pod_name),
     )
 
 

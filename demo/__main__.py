@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
+import shutil
 import time
 from pathlib import Path
 
-from demo import report, run
-from demo.chat import ask
-from demo.corpus import build_corpus
-from demo.kubectl import Kubectl
-from demo.questions import build_questions, compressed_bits_per_byte
-from demo.setting import Setting, built_in, own
+from demo import run
+from demo.corpus import build_corpus, summary
+from demo.progress import cause
+from demo.questions import build_questions
+from demo.results import closing_words, converse, show_figures
+from demo.setting import built_in, own
 
 OUTPUT = Path("demo-output")
 
@@ -21,9 +21,20 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--kubeconfig", type=Path, help="a cluster of your own")
     parser.add_argument("--registry", help="a registry that its nodes pull from and this machine pushes to")
-    parser.add_argument("--storage-class", default="", help="ReadWriteMany; default: the cluster's default class")
+    parser.add_argument("--storage-class", help="ReadWriteMany; default: the cluster's default class")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where curves and figures go")
     return parser.parse_args()
+
+
+def gather_text(output: Path) -> Path:
+    """The corpus and the questions in one folder."""
+    corpus = build_corpus()
+    folder = output / "corpus"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(corpus, folder)
+    print(summary(corpus))
+    build_questions(corpus, folder)
+    return folder
 
 
 def main() -> None:
@@ -37,20 +48,25 @@ def main() -> None:
     run.install(setting.helm, kubectl, setting.images)
 
     run.say("Text: Japanese and English documents of Debian packages")
-    corpus = build_corpus()
-    build_questions(corpus)
-    print((corpus / "SUMMARY.txt").read_text())
+    corpus = gather_text(options.output)
     run.upload(kubectl, setting.images.trainer, setting.storage_class, corpus)
 
     run.say(f"kubectl apply -f {run.EXAMPLE}")
     kubectl.run("apply", "-f", str(run.EXAMPLE))
     status = run.follow(kubectl)
     if status["phase"] == "Failed":
-        raise SystemExit(f"the training failed: {run.progress.cause(status)}")
-    show_results(options.output, kubectl, corpus)
-    converse(kubectl, corpus, options.output)
+        raise SystemExit(f"the training failed: {cause(status)}")
+    show_figures(setting, status, options.output)
+
+    run.say("A conversation with the served model, on questions it has not seen")
+    run.wait_for_serving(kubectl)
+    converse(setting, corpus / "questions-heldout.jsonl", run.SERVING)
+
+    run.say("What kubectl shows")
+    print(kubectl.run("get", "llmt,llms"))
+    print(kubectl.run("get", "pods", "-o", "wide"))
+    print(closing_words(setting, options.output))
     run.say(f"Done in {(time.monotonic() - began) / 60:.0f} minutes")
-    print(closing_words(setting))
 
 
 if __name__ == "__main__":

@@ -7,14 +7,20 @@ from typing import Any
 CORPUS_CLAIM, MODELS_CLAIM, LOADER = "corpus", "models", "loader"
 
 
-def claim(name: str, storage_class: str) -> dict[str, Any]:
+def namespace(name: str) -> dict[str, Any]:
+    """Under the strictest of Kubernetes' pod security standards, which all our pods meet."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def claim(name: str, storage_class: str | None) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": name},
         "spec": {
             "accessModes": ["ReadWriteMany"],
-            "storageClassName": storage_class,
+            **({"storageClassName": storage_class} if storage_class else {}),
             "resources": {"requests": {"storage": "10Gi"}},
         },
     }

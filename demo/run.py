@@ -52,8 +52,9 @@ def install(helm: Path, kubectl: Kubectl, images: Images) -> None:
     )  # fmt: skip
 
 
-def upload(kubectl: Kubectl, image: str, storage_class: str, corpus: Path) -> None:
+def upload(kubectl: Kubectl, image: str, storage_class: str | None, corpus: Path) -> None:
     """Two claims, a pod that mounts them, and the corpus through it: works on every cluster."""
+    kubectl.apply(manifests.namespace(kubectl.namespace))
     kubectl.apply(
         *(manifests.claim(name, storage_class) for name in (manifests.CORPUS_CLAIM, manifests.MODELS_CLAIM)),
         manifests.loader(image),
@@ -64,11 +65,12 @@ def upload(kubectl: Kubectl, image: str, storage_class: str, corpus: Path) -> No
         return pod is not None and pod["status"].get("phase") == "Running"
 
     wait_for("the loader pod (it pulls the trainer image)", running, 600)
-    archive = subprocess.Popen(["tar", "-C", str(corpus), "-c", "."], stdout=subprocess.PIPE)
-    kubectl.run(
-        "exec", "-i", manifests.LOADER, "--", "tar", "-x", "--no-same-owner", "-m", "-C", f"/volumes/{manifests.CORPUS_CLAIM}",
-        stdin=archive.stdout,
-    )  # fmt: skip
+    archive = subprocess.Popen(
+        ["tar", "-C", str(corpus), "-c", *sorted(file.name for file in corpus.glob("*.jsonl"))], stdout=subprocess.PIPE
+    )
+    target = f"/volumes/{manifests.CORPUS_CLAIM}"
+    unpack = ("tar", "-x", "--no-same-owner", "-m", "-C", target)
+    kubectl.run("exec", "-i", manifests.LOADER, "--", *unpack, stdin=archive.stdout)
     if archive.wait():
         raise RuntimeError("tar could not read the corpus")
 

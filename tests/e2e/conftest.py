@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 
 import pytest
-
 from tests.cluster import cluster
 from tests.cluster.control_plane import ControlPlane
 

@@ -52,9 +52,7 @@ def test_kill_in_mid_stage(pretrain: Stage, pods: RunPods, uninterrupted: dict[i
     same_losses(second, uninterrupted)
 
 
-def test_sigterm_to_one_rank_saves_at_one_step(
-    pretrain: Stage, pods: RunPods, uninterrupted: dict[int, float]
-) -> None:
+def test_sigterm_to_one_rank_saves_at_one_step(pretrain: Stage, pods: RunPods, uninterrupted: dict[int, float]) -> None:
     first = pods(pretrain("preempted", **SETTINGS)).start()
     first.until_step(13)
     first.pods[1].process.terminate()

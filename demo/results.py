@@ -1,0 +1,83 @@
+"""What came out: compression against xz, curves, the conversation, and where to look further."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from demo import held_out, run
+from demo.baseline import compressed_bits_per_byte
+from demo.chat import Answer, ask
+from demo.report import compression_table, draw_curves
+from demo.setting import Setting
+
+ASKED = 40  # held-out questions, half of them in each language
+SHOWN = 4  # of them in each language
+LANGUAGE = "bitsPerByte/language/"
+
+
+def show_figures(setting: Setting, status: dict[str, Any], output: Path) -> None:
+    """Held-out figures of both stages, and the curves as a picture."""
+    stages = [stage["name"] for stage in status["stages"] if stage["kind"] != "prepareData"]
+    histories = {stage: run.read_history(setting.kubectl, status, stage) for stage in stages}
+    draw_curves(histories, output / "curves.png")
+    base = evaluations(histories[stages[0]])
+    data_uri = next(stage for stage in status["stages"] if stage["kind"] == "prepareData")["result"]["uri"]
+    held_out.fetch(setting.kubectl, f"/volumes/{data_uri.removeprefix('pvc://')}", output / "data")
+    texts = held_out.texts_by_language(output / "data")
+    last = {name.removeprefix(LANGUAGE): value for name, value in base[-1].items() if name.startswith(LANGUAGE)}
+    print("\nHeld-out bits per byte; less is better:")
+    print(compression_table(last, {language: compressed_bits_per_byte(found) for language, found in texts.items()}))
+    print("through the run: " + " → ".join(f"{figures['bitsPerByte']:.2f}" for figures in base))
+    chat = evaluations(histories[stages[-1]])[-1]
+    print(f"Loss on held-out answers: {chat['baseLoss']:.3f} before {stages[-1]}, {chat['loss']:.3f} after it")
+    (output / "figures.json").write_text(json.dumps({"base": base, "chat": chat}, indent=1))
+
+
+def evaluations(history: list[dict[str, Any]]) -> list[dict[str, float]]:
+    return [row["evaluation"] for row in history if "evaluation" in row]
+
+
+def converse(setting: Setting, questions: Path, model: str) -> None:
+    """Ask the served model what it was not trained on."""
+    pairs = [json.loads(line)["messages"] for line in questions.read_text().splitlines()]
+    asked = [messages[0]["content"] for messages in pairs]
+    by_language = {
+        "en": [question for question in asked if question.isascii()][: ASKED // 2],
+        "ja": [question for question in asked if not question.isascii()][: ASKED // 2],
+    }
+    with setting.kubectl.forward(f"service/{run.SERVING}-serving", 80) as url:
+
+        def answer(question: str) -> Answer:
+            return ask(url, model, question)
+
+        with ThreadPoolExecutor(4) as pool:
+            answers = {language: list(pool.map(answer, found)) for language, found in by_language.items()}
+    for language, found in by_language.items():
+        for question, reply in list(zip(found, answers[language], strict=True))[:SHOWN]:
+            print(f"\n  you:   {question}\n  model: {reply.text}")
+    every = [reply for found in answers.values() for reply in found]
+    ended = sum(reply.ended for reply in every)
+    print(f"\nThe model ended {ended} of {len(every)} answers to held-out questions by itself")
+
+
+def closing_words(setting: Setting, output: Path) -> str:
+    """What was made, and how to look at it."""
+    lines = [
+        "What was created:",
+        f"  namespace {setting.kubectl.namespace}: LLMTraining and LLMServing {run.TRAINING}, their pods and claims",
+        "  namespace llm-operator: the operator",
+        f"  {output}: curves.png, figures.json",
+        "Look at it:",
+        f"  {setting.environment}",
+        f"  kubectl -n {setting.kubectl.namespace} get llmt,llms,pods -o wide",
+        f"  kubectl -n {setting.kubectl.namespace} describe llmt {run.TRAINING}",
+        f"  kubectl -n {setting.kubectl.namespace} port-forward service/{run.SERVING}-serving 8000:80",
+        "  curl localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\",
+        f'    -d \'{{"model": "{run.SERVING}", "messages": [{{"role": "user", "content": "What is a kernel?"}}]}}\'',
+    ]
+    if setting.built_in:
+        lines += ["Take it down:", "  make cluster-down"]
+    return "\n".join(lines)

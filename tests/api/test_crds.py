@@ -75,16 +75,18 @@ def test_what_has_started_is_fixed(api_server: ControlPlane) -> None:
         "patch", "llmt", "started", "--subresource=status", "--type=merge", "-p",
         json.dumps({"status": {"stages": started}}),
     )  # fmt: skip
-    for path, change in {
+    changes: dict[str, dict[str, Any]] = {
         "spec.model": {"model__architecture__config__hidden_size": 128},
         "spec.tokenizer": {"tokenizer__train__vocabularySize": 4096},
         "spec.data": {"data__sources__0__uri": "pvc://corpus/other.txt"},
         "spec.storage": {"storage__persistentVolumeClaim__claimName": "other"},
         "spec.stages": {"stages__0__pretrain__steps": 300},
-    }.items():
+    }
+    for path, change in changes.items():
         answer = apply(api_server, {**made, "spec": changed(later["spec"], **change)})
         assert path in answer.stderr, f"{change} was accepted: {answer.stdout} {answer.stderr}"
-    for change in ({"stages__1__sft__epochs": 3}, {"suspend": True}, {"nodes": 4}):
+    allowed: list[dict[str, Any]] = [{"stages__1__sft__epochs": 3}, {"suspend": True}, {"nodes": 4}]
+    for change in allowed:
         answer = apply(api_server, {**made, "spec": changed(later["spec"], **change)})
         assert answer.returncode == 0, answer.stderr
 

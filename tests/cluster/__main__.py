@@ -1,4 +1,4 @@
-"""python -m tests.cluster VERB: build | up | down | status | stop-node NAME | start-node NAME | images | push-images."""
+"""python -m tests.cluster VERB; see VERBS."""
 
 from __future__ import annotations
 

@@ -67,7 +67,8 @@ class ControlPlane:
         service_ip = self.service_range.replace(".0.0/16", ".0.1")
         authority = self.authority
         authority.create()
-        names = f"IP:{self.address},IP:127.0.0.1,IP:{service_ip},DNS:kubernetes.default.svc,DNS:kubernetes.default,DNS:localhost"
+        addresses = f"IP:{self.address},IP:127.0.0.1,IP:{service_ip}"
+        names = f"{addresses},DNS:kubernetes.default.svc,DNS:kubernetes.default,DNS:localhost"
         authority.issue("apiserver", "/CN=kube-apiserver", names)
         authority.issue("apiserver-kubelet", "/O=system:masters/CN=kube-apiserver-kubelet-client")
         authority.issue("admin", "/O=system:masters/CN=admin")
@@ -95,7 +96,8 @@ class ControlPlane:
             [
                 self.binaries / "etcd", "--data-dir", self.state / "etcd", "--unsafe-no-fsync", "--log-level", "warn",
                 "--listen-client-urls", client, "--advertise-client-urls", client,
-                "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}",
+                "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+                "--initial-cluster", f"default={peer}",
             ],
         )  # fmt: skip
 

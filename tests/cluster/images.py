@@ -54,7 +54,10 @@ def make_base() -> None:
     root = STORE / "tmp" / "debian"
     shutil.rmtree(root, ignore_errors=True)
     subprocess.run(
-        ["debootstrap", "--variant=minbase", f"--cache-dir={STORE / 'debs'}", "--include=ca-certificates", "bookworm", str(root)],
+        [
+            "debootstrap", "--variant=minbase", f"--cache-dir={STORE / 'debs'}", "--include=ca-certificates",
+            "bookworm", str(root),
+        ],
         check=True,
         stdout=subprocess.DEVNULL,
     )  # fmt: skip

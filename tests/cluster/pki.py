@@ -19,7 +19,8 @@ class Authority:
         if not (self.folder / "ca.crt").exists():
             run(
                 "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                "-days", "3650", "-subj", "/CN=test-ca", "-keyout", self.folder / "ca.key", "-out", self.folder / "ca.crt",
+                "-days", "3650", "-subj", "/CN=test-ca",
+                "-keyout", self.folder / "ca.key", "-out", self.folder / "ca.crt",
             )  # fmt: skip
         if not (self.folder / "sa.key").exists():  # signs service-account tokens
             run("openssl", "genrsa", "-out", self.folder / "sa.key", "2048")

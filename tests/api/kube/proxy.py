@@ -85,7 +85,7 @@ class Proxy:
         async with self._session.request(
             request.method,
             self._upstream.server + request.path_qs,
-            data=await request.read(),
+            data=await request.read() or None,  # an empty body would get a media type, which the server refuses
             headers={name: request.headers[name] for name in ("Content-Type", "Accept") if name in request.headers},
         ) as answer:
             return answer.status, {"Content-Type": answer.headers["Content-Type"]}, await answer.read()

@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
@@ -122,14 +122,15 @@ async def until_reconciled(operator: Operator) -> None:
 
 
 async def test_a_standby_takes_over(client: Client, namespace: str) -> None:
-    async with running(namespace) as first:
-        await until(lambda: first.leads)
-        async with running(namespace) as second:
+    async with AsyncExitStack() as standby:
+        async with running(namespace) as first:
+            await until(lambda: first.leads)
+            second = await standby.enter_async_context(running(namespace))
             await asyncio.sleep(1)
             assert not second.leads
-            first_loop.call_soon_threadsafe(first.stop.set)
-            await client.create(TRAINING, training(namespace))
-            await until(is_running(client, namespace))
+        await client.create(TRAINING, training(namespace))
+        await until(is_running(client, namespace))
+        assert second.leads
 
 
 async def test_an_object_that_vanished_while_no_watch_ran_leaves_the_cache(

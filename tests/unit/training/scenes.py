@@ -1,0 +1,152 @@
+"""A training whose pods do as they are told."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from llm_operator.kube import labels
+from llm_operator.kube.plan import Manifest, Plan
+from llm_operator.training.observe import Observed
+from llm_operator.training.reconcile import reconcile
+from llm_trainer.protocol import CheckpointInfo, ExitCode, Notice, Progress, Result
+from tests.specs import TRAINING, Spec
+from tests.unit.world import START, World, custom_resource
+
+Progresses = Progress | None
+
+
+def scene(spec: Spec | None = None) -> World:
+    return World(custom_resource("LLMTraining", "bilingual", copy.deepcopy(spec or TRAINING)))
+
+
+def observed(world: World, progress: Progresses = None, claims: tuple[str, ...] = ("models", "corpus")) -> Observed:
+    return Observed(
+        training=copy.deepcopy(world.owner),
+        jobs=world.of("Job"),
+        pods=world.of("Pod"),
+        config_maps=world.of("ConfigMap"),
+        services=world.of("Service"),
+        claims=frozenset(claims),
+        progress=progress,
+        trainer_image="trainer:1",
+        progress_interval=10.0,
+    )
+
+
+def step(world: World, now: float = START, progress: Progresses = None) -> Plan:
+    """One whole pass."""
+    plan = reconcile(observed(world, progress), now)
+    world.execute(plan)
+    return plan
+
+
+def settle(world: World, now: float = START, progress: Progresses = None) -> None:
+    for _ in range(10):
+        if step(world, now, progress).empty:
+            return
+    raise AssertionError("the plans don't come to an end")
+
+
+def status(world: World) -> dict[str, Any]:
+    found: dict[str, Any] = world.owner["status"]
+    return found
+
+
+def stage(world: World, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(stage for stage in status(world)["stages"] if stage["name"] == name)
+    return found
+
+
+def condition(world: World, kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(c for c in status(world)["conditions"] if c["type"] == kind)
+    return found
+
+
+def newest_job(world: World) -> Manifest:
+    open_jobs = {a["job"] for s in status(world)["stages"] for a in s["attempts"] if "endTime" not in a}
+    return next(job for (kind, name), job in world.objects.items() if kind == "Job" and name in open_jobs)
+
+
+def run_pods(world: World) -> list[Manifest]:
+    """All pods of the newest Job start."""
+    job = newest_job(world)
+    name = job["metadata"]["name"]
+    for index in range(job["spec"]["completions"]):
+        pod: Manifest = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": f"{name}-{index}-x",
+                "namespace": "team",
+                "uid": f"uid-{name}-{index}",
+                "labels": {
+                    **job["metadata"]["labels"],
+                    "batch.kubernetes.io/job-name": name,
+                    "batch.kubernetes.io/job-completion-index": str(index),
+                },
+            },
+            "spec": {"nodeName": f"node-{index}"},
+            "status": {"phase": "Running", "containerStatuses": [{"name": "trainer", "state": {"running": {}}}]},
+        }
+        world.objects["Pod", pod["metadata"]["name"]] = pod
+    return pods(world)
+
+
+def pods(world: World) -> list[Manifest]:
+    name = newest_job(world)["metadata"]["name"]
+    return [
+        pod
+        for (kind, at), pod in sorted(world.objects.items())
+        if kind == "Pod" and at.startswith(f"{name}-") and pod["metadata"]["labels"][labels.TRAINING]
+    ]
+
+
+def told(world: World, step: int = 0, heartbeat: float = START, **more: Any) -> Progress:
+    """What rank 0 of the newest attempt tells."""
+    job = newest_job(world)["metadata"]["labels"]
+    return Progress(
+        stage=job[labels.STAGE], attempt=int(job[labels.ATTEMPT]), phase="Training", step=step, total_steps=100,
+        loss=5.0, tokens=step * 1000, heartbeat=heartbeat, **more,
+    )  # fmt: skip
+
+
+def result(world: World, kind: str = "model") -> Result:
+    stage = newest_job(world)["metadata"]["labels"][labels.STAGE]
+    return Result(uri=f"pvc://models/run/{stage}", digest=f"sha256:{stage}", kind=kind, step=100)
+
+
+def end_pod(pod: Manifest, code: int, message: str = "", progress: Progresses = None, reason: str = "Error") -> None:
+    """Its container ends and leaves a last word."""
+    word = {"reason": reason, "message": message, "exitCode": code, "rank": 0}
+    if progress:
+        word["progress"] = progress.model_dump(mode="json", by_alias=True)
+    terminated = {"exitCode": code, "reason": reason, "message": json.dumps(word), "finishedAt": "2026-01-01T00:00:00Z"}
+    pod["status"] = {
+        "phase": "Succeeded" if code == 0 else "Failed",
+        "containerStatuses": [{"name": "trainer", "state": {"terminated": terminated}}],
+    }
+
+
+def succeed(world: World) -> None:
+    """All pods of the newest attempt end well, and the Job says so."""
+    job = newest_job(world)
+    last = told(world, 100, result=result(world), checkpoint=CheckpointInfo(step=100, uri="pvc://models/c", time=START))
+    for pod in pods(world):
+        end_pod(pod, 0, "done", last, "Completed")
+    job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+
+
+def run_stage(world: World, now: float = START) -> None:
+    """From a new Job to its good end."""
+    settle(world, now)
+    run_pods(world)
+    settle(world, now)
+    succeed(world)
+    settle(world, now)
+
+
+NOTICE = Notice(reason="CheckpointSetAside", message="checkpoint step-00000030 is not used")
+KILLED = 128 + 9
+PEER_LOST = int(ExitCode.PEER_LOST)

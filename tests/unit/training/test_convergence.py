@@ -1,0 +1,89 @@
+"""Whatever happens to the pods and wherever the operator dies, it ends at the same objects."""
+
+from __future__ import annotations
+
+import copy
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_operator.training.reconcile import reconcile
+from llm_trainer.protocol import ExitCode
+from tests.unit.training import scenes
+from tests.unit.world import START, World
+
+HAPPENINGS = st.lists(
+    st.sampled_from(["run", "succeed", "kill", "evict", "configuration", "delete job", "suspend", "resume"]),
+    max_size=14,
+)
+
+
+def happen(world: World, what: str) -> None:
+    """Something that the cluster does, if it can."""
+    try:
+        job = scenes.newest_job(world)
+    except (StopIteration, KeyError):
+        job = None
+    running = scenes.pods(world) if job else []
+    match what:
+        case "run" if job and not running:
+            scenes.run_pods(world)
+        case "succeed" if running:
+            scenes.succeed(world)
+        case "kill" if running:
+            scenes.end_pod(running[-1], scenes.KILLED, "killed")
+        case "evict" if running:
+            running[0]["status"]["conditions"] = [
+                {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drain"}
+            ]
+        case "configuration" if running:
+            scenes.end_pod(running[0], ExitCode.CONFIGURATION, "it can't work")
+        case "delete job" if job:
+            del world.objects["Job", job["metadata"]["name"]]
+        case "suspend" | "resume":
+            world.owner["spec"]["suspend"] = what == "suspend"
+
+
+@settings(max_examples=300, deadline=None)
+@given(HAPPENINGS)
+def test_applying_a_plan_makes_the_next_one_empty_in_the_end(happenings: list[str]) -> None:
+    world, now = scenes.scene(), START
+    for what in happenings:
+        happen(world, what)
+        now += 100
+        scenes.settle(world, now)
+        assert reconcile(scenes.observed(world), now).empty
+
+
+@settings(max_examples=300, deadline=None)
+@given(HAPPENINGS, st.lists(st.integers(0, 5), max_size=40))
+def test_a_crash_between_any_two_writes_converges(happenings: list[str], crashes: list[int]) -> None:
+    whole, torn, now = scenes.scene(), scenes.scene(), START
+    left = list(crashes)
+    for what in ["", *happenings]:
+        for world in (whole, torn):
+            happen(world, what)
+        now += 100
+        while left:  # the operator dies after so many writes of each of these passes
+            first = left.pop()
+            plan = reconcile(scenes.observed(torn), now)
+            if torn.execute(plan, first) == len(list(torn.writes(plan))):
+                break
+        for world in (whole, torn):
+            scenes.settle(world, now)
+        assert torn.objects == whole.objects
+        assert torn.owner == whole.owner
+
+
+@settings(max_examples=200, deadline=None)
+@given(HAPPENINGS)
+def test_a_decision_changes_nothing_that_it_sees(happenings: list[str]) -> None:
+    world, now = scenes.scene(), START
+    for what in happenings:
+        happen(world, what)
+        now += 100
+        seen = scenes.observed(world)
+        before = copy.deepcopy(seen)
+        reconcile(seen, now)
+        assert seen == before
+        scenes.settle(world, now)

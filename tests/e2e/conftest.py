@@ -1,13 +1,24 @@
-"""The two-node cluster with both images pushed; left as it was found."""
+"""The two-node cluster with the operator installed by its chart; left as it was found."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
+import pydoc_data.topics
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from demo.kubectl import Kubectl
+from demo.run import Images, install
+
 from tests.cluster import cluster
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.processes import run
+from tests.e2e.user import User
+
+_numbers = itertools.count(os.getpid())
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +37,34 @@ def plane() -> Iterator[ControlPlane]:
 def images(plane: ControlPlane) -> dict[str, str]:
     """Names by which pods pull llm-operator and llm-trainer."""
     return cluster.push_images()
+
+
+@pytest.fixture(scope="session")
+def chart(plane: ControlPlane, images: dict[str, str]) -> str:
+    """The operator is installed; the manifests that helm made of the chart."""
+    helm = plane.binaries / "helm"
+    install(helm, Kubectl(plane.binaries / "kubectl", plane.kubeconfig, "llm-operator"),
+            Images(images["llm-operator"], images["llm-trainer"]))  # fmt: skip
+    asked = (helm, "--kubeconfig", plane.kubeconfig, "--namespace", "llm-operator")
+    return run(*asked, "get", "manifest", "llm-operator").stdout
+
+
+@pytest.fixture(scope="module")
+def user(plane: ControlPlane, chart: str) -> Iterator[User]:
+    """In a namespace of this module's own, with a little text on the claim `corpus`."""
+    user = User(plane, f"e2e-{next(_numbers)}")
+    user.move_in()
+    write_text(user.folder("corpus"))
+    yield user
+    user.move_out()
+
+
+def write_text(folder: Path) -> None:
+    """Python's own documentation, and questions about it."""
+    topics = pydoc_data.topics.topics
+    (folder / "topics.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in topics.values()))
+    rows = [
+        {"messages": [{"role": "user", "content": f"What is {key}?"}, {"role": "assistant", "content": text[:80]}]}
+        for key, text in topics.items()
+    ]
+    (folder / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,0 +1,41 @@
+"""Specs small enough for two CPU cores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+REQUESTS = {"requests": {"cpu": "100m", "memory": "512Mi"}}
+BASE_STEPS = 400
+TRAINING: dict[str, Any] = {
+    "nodes": 2,
+    "resources": REQUESTS,
+    "storage": {"persistentVolumeClaim": {"claimName": "models"}},
+    "model": {
+        "architecture": {
+            "family": "llama",
+            "config": {
+                "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4,
+                "num_key_value_heads": 2, "max_position_embeddings": 256, "tie_word_embeddings": True,
+            },
+        }
+    },
+    "tokenizer": {"train": {"vocabularySize": 1024}},
+    "data": {"sources": [{"name": "topics", "uri": "pvc://corpus/topics.jsonl", "language": "en"}]},
+    "stages": [
+        {
+            "name": "base",
+            "pretrain": {
+                "sequenceLength": 128, "steps": BASE_STEPS, "globalBatchSize": 16, "microBatchSize": 8,
+                "precision": "float32", "optimizer": {"learningRate": 0.003}, "checkpoint": {"everySteps": 50},
+                "evaluateEverySteps": 200,
+            },
+        },
+        {
+            "name": "chat",
+            "sft": {
+                "dataset": {"uri": "pvc://corpus/chat.jsonl"}, "epochs": 2, "maxLength": 128, "globalBatchSize": 16,
+                "microBatchSize": 8, "optimizer": {"learningRate": 0.001, "weightDecay": 0.0},
+            },
+        },
+    ],
+}  # fmt: skip

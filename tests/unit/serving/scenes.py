@@ -1,0 +1,79 @@
+"""A serving whose training and pods do as they are told."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from llm_operator.kube.plan import Manifest, Plan
+from llm_operator.serving.observe import Observed
+from llm_operator.serving.reconcile import reconcile
+from tests.specs import SERVING, TRAINING, Spec
+from tests.unit.world import START, World, custom_resource
+
+
+def scene(spec: Spec | None = None) -> World:
+    return World(custom_resource("LLMServing", "chat", copy.deepcopy(spec or SERVING)))
+
+
+def training(digest: str | None = None, phase: str = "Running") -> Manifest:
+    """The training that the serving follows; with a digest its last stage has a result."""
+    made = custom_resource("LLMTraining", "bilingual", copy.deepcopy(TRAINING))
+    result = {"uri": f"pvc://models/run/{digest}", "digest": f"sha256:{digest}", "kind": "model", "step": 100}
+    last = {"name": "chat", "kind": "sft", "state": "Succeeded", **({"result": result} if digest else {})}
+    conditions = [{"type": phase, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z", "reason": phase}]
+    made["status"] = {"phase": phase, "stages": [{"name": "base", "kind": "pretrain"}, last], "conditions": conditions}
+    return made
+
+
+def observed(world: World, source: Manifest | None, claims: tuple[str, ...] = ("models",)) -> Observed:
+    return Observed(
+        serving=copy.deepcopy(world.owner),
+        training=source,
+        deployments=world.of("Deployment"),
+        services=world.of("Service"),
+        disruption_budgets=world.of("PodDisruptionBudget"),
+        pods=world.of("Pod"),
+        claims=frozenset(claims),
+        serving_image="vllm:1",
+    )
+
+
+def step(world: World, source: Manifest | None, now: float = START) -> Plan:
+    plan = reconcile(observed(world, source), now)
+    world.execute(plan)
+    return plan
+
+
+def settle(world: World, source: Manifest | None, now: float = START) -> None:
+    for _ in range(10):
+        if step(world, source, now).empty:
+            return
+    raise AssertionError("the plans don't come to an end")
+
+
+def run_pods(world: World, *, ready: bool = True, container: dict[str, Any] | None = None) -> None:
+    """The Deployment's pods, all of the newest template."""
+    deployment = world.objects["Deployment", "chat-serving"]
+    template, replicas = deployment["spec"]["template"], deployment["spec"]["replicas"]
+    for at in [at for at in world.objects if at[0] == "Pod"]:
+        del world.objects[at]
+    for index in range(replicas):
+        name = f"chat-serving-{index}"
+        world.objects["Pod", name] = {
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "team", "uid": name, **copy.deepcopy(template["metadata"])},
+            "spec": {"nodeName": "node-a"},
+            "status": {
+                "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+                "containerStatuses": [{"name": "vllm", "ready": ready, "state": {"running": {}}, **(container or {})}],
+            },
+        }
+    deployment["status"] = {
+        "replicas": replicas, "updatedReplicas": replicas, "readyReplicas": replicas if ready else 0,
+    }  # fmt: skip
+
+
+def condition(world: World, kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(c for c in world.owner["status"]["conditions"] if c["type"] == kind)
+    return found

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_operator.kube.plan import Manifest
+from llm_operator.serving.reconcile import reconcile
+from tests.specs import SERVING, changed
+from tests.unit.serving import scenes
+from tests.unit.serving.scenes import condition, run_pods, settle, training
+from tests.unit.world import START, World, check_golden
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def world() -> World:
+    return scenes.scene()
+
+
+def test_first_result(world: World) -> None:
+    check_golden(GOLDEN / "first_result.yaml", scenes.step(world, training("one")))
+
+
+@pytest.mark.parametrize(
+    ("source", "reason", "says"),
+    [
+        (None, "TrainingNotFound", "LLMTraining bilingual does not exist"),
+        (training(), "TrainingNotFinished", "the training is Running"),
+        (training(phase="Failed"), "TrainingFailed", "the training failed"),
+    ],
+)
+def test_without_a_model_nothing_is_made(world: World, source: Manifest | None, reason: str, says: str) -> None:
+    plan = scenes.step(world, source)
+    assert not plan.apply
+    assert condition(world, "ModelAvailable")["reason"] == reason
+    assert says in condition(world, "ModelAvailable")["message"]
+    assert world.owner["status"]["phase"] == "Waiting"
+
+
+def test_a_stage_that_is_not_there(world: World) -> None:
+    world.owner["spec"] = changed(SERVING, model__training__stage="rlhf")
+    scenes.step(world, training("one"))
+    assert condition(world, "ModelAvailable")["reason"] == "StageNotFound"
+    assert "base, chat" in condition(world, "ModelAvailable")["message"]
+
+
+def test_a_claim_that_is_not_there(world: World) -> None:
+    world.owner["spec"] = {"model": {"uri": "pvc://elsewhere/model"}}
+    scenes.step(world, None)
+    assert condition(world, "ModelAvailable")["reason"] == "PersistentVolumeClaimNotFound"
+
+
+def test_ready_and_what_it_serves(world: World) -> None:
+    settle(world, training("one"))
+    assert world.owner["status"]["phase"] == "Starting"
+    run_pods(world)
+    settle(world, training("one"))
+    status = world.owner["status"]
+    assert (status["phase"], status["readyReplicas"]) == ("Ready", 1)
+    assert status["model"] == {"uri": "pvc://models/run/one", "digest": "sha256:one", "step": 100}
+    assert status["url"] == "http://chat-serving.team.svc/v1"
+
+
+def test_a_new_result_changes_the_deployment_alone(world: World) -> None:
+    settle(world, training("one"))
+    run_pods(world)
+    settle(world, training("one"))
+    plan = scenes.step(world, training("two"))
+    assert [child["kind"] for child in plan.apply] == ["Deployment"]
+    template = plan.apply[0]["spec"]["template"]
+    assert template["spec"]["containers"][0]["command"][-1] == "/volumes/models/run/two"
+    assert world.owner["status"]["model"]["digest"] == "sha256:one", "the old pods still serve the old model"
+
+
+def test_what_serves_goes_on_without_its_training(world: World) -> None:
+    settle(world, training("one"))
+    run_pods(world)
+    settle(world, training("one"))
+    plan = scenes.step(world, None)
+    assert not plan.apply
+    assert not plan.delete
+    assert condition(world, "Ready")["status"] == "True"
+
+
+def test_scaled_to_zero(world: World) -> None:
+    settle(world, training("one"))
+    world.owner["spec"] = changed(SERVING, replicas=0)
+    settle(world, training("one"))
+    assert world.owner["status"]["phase"] == "ScaledToZero"
+
+
+def test_another_writer_of_replicas_is_overruled(world: World) -> None:
+    settle(world, training("one"))
+    world.objects["Deployment", "chat-serving"]["spec"]["replicas"] = 5
+    assert [child["spec"]["replicas"] for child in scenes.step(world, training("one")).apply] == [1]
+
+
+def test_a_crash_shows_its_last_line(world: World) -> None:
+    settle(world, training("one"))
+    ended = {"exitCode": 1, "reason": "Error", "message": "Traceback\nValueError: no such flag --x\n"}
+    waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
+    run_pods(world, ready=False, container={"state": waiting, "lastState": {"terminated": ended}})
+    settle(world, training("one"))
+    said = condition(world, "Ready")["message"]
+    assert "exit code 1" in said
+    assert "ValueError: no such flag --x" in said
+    assert "node-a" in said
+
+
+def test_an_invalid_spec_makes_nothing(world: World) -> None:
+    world.owner["spec"] = {"model": {}}
+    assert not scenes.step(world, None).apply
+    assert world.owner["status"]["phase"] == "Invalid"
+
+
+SOURCES = st.sampled_from([None, training(), training("one"), training("two"), training(phase="Failed")])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(SOURCES, st.integers(0, 3), st.booleans(), st.integers(0, 5)), max_size=8))
+def test_it_converges_from_any_crash(happenings: list[tuple[Manifest | None, int, bool, int]]) -> None:
+    whole, torn, now = scenes.scene(), scenes.scene(), START
+    for source, replicas, run, crash in happenings:
+        now += 10
+        for world in (whole, torn):
+            world.owner["spec"] = changed(SERVING, replicas=replicas)
+            if run and ("Deployment", "chat-serving") in world.objects:
+                run_pods(world)
+        torn.execute(reconcile(scenes.observed(torn, source), now), crash)
+        for world in (whole, torn):
+            settle(world, source, now)
+            assert reconcile(scenes.observed(world, source), now).empty
+        assert (torn.objects, torn.owner) == (whole.objects, whole.owner)

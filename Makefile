@@ -14,8 +14,8 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: cluster-build ## The main job: text to chat answer on the built-in cluster, or on yours with KUBECONFIG=… REGISTRY=…
-	@$(python) python -m demo $(if $(REGISTRY),--kubeconfig $(KUBECONFIG) --registry $(REGISTRY))
+demo: $(if $(REGISTRY),,cluster-build) ## The main job: text to chat answer on the built-in cluster, or on yours with KUBECONFIG=… REGISTRY=…
+	@$(python) python -m demo $(if $(REGISTRY),--kubeconfig $(KUBECONFIG) --registry $(REGISTRY) $(if $(STORAGE_CLASS),--storage-class $(STORAGE_CLASS)))
 
 .PHONY: test
 test: lint cluster-build images ## Every check and every test
@@ -29,7 +29,7 @@ lint: cluster-build ## ruff, mypy, import-linter, generated files, helm lint
 	mypy
 	lint-imports
 	python -m llm_operator.api.schema --check
-	helm lint --strict charts/llm-operator
+	"$$(python -m tests.cluster build)/helm" lint --strict charts/llm-operator
 
 .PHONY: generate
 generate: ## Write crds/, the chart's copies and the reference pages from the models

@@ -11,3 +11,9 @@ compile operator operator
 compile trainer trainer
 compile serve trainer serve
 compile dev operator trainer dev
+# The trainer's image on CPU: torch first, then everything else; see cpu.override.txt for what vLLM's CPU build replaces.
+uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --python-version 3.11 \
+  --override requirements/cpu.override.txt --extra trainer pyproject.toml requirements/serve-cpu.in \
+  -o requirements/serve-cpu.txt
+echo "torch==2.13.0" | uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+  --python-version 3.11 -c requirements/serve-cpu.txt - -o requirements/torch-cpu.txt

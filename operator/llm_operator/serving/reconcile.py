@@ -14,7 +14,8 @@ from llm_operator.serving.model import choose_model
 from llm_operator.serving.observe import Observed
 from llm_operator.serving.status import refused, summary
 
-QUIET = (Reason.STARTING, Reason.NOT_READY)  # comes and goes with every rollout; the status says it
+# Comes and goes with every rollout or training; the status says it.
+QUIET = (Reason.STARTING, Reason.NOT_READY, Reason.TRAINING_NOT_FINISHED)
 
 
 def reconcile(observed: Observed, now: float) -> Plan:

@@ -27,7 +27,7 @@ def stage_events(old: StageStatus | None, new: StageStatus) -> Iterator[Event]:
             said = f"stage {new.name}, attempt {attempt.number}: {attempt.message}"
             yield Event("Warning", Reason.ATTEMPT_FAILED, said)
         if before is None and attempt.number == 1 and new.attempts[-1] is attempt:
-            yield Event("Normal", Reason.STAGE_STARTED, f"stage {new.name} starts on {new.nodes} nodes")
+            yield Event("Normal", Reason.STAGE_STARTED, f"stage {new.name} starts with {count(new.nodes)}")
     for notice in new.notices:
         if old is None or notice not in old.notices:
             yield Event("Warning", notice.reason, f"stage {new.name}: {notice.message}")
@@ -36,6 +36,10 @@ def stage_events(old: StageStatus | None, new: StageStatus) -> Iterator[Event]:
         yield Event("Normal", Reason.RESULT_PUBLISHED, said)
     if new.state == "Succeeded" and not (old and old.state == "Succeeded"):
         yield Event("Normal", Reason.STAGE_SUCCEEDED, f"stage {new.name} succeeded")
+
+
+def count(pods: int) -> str:
+    return "1 pod" if pods == 1 else f"{pods} pods"
 
 
 def condition_events(old: LLMTrainingStatus, new: LLMTrainingStatus) -> Iterator[Event]:

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llm_trainer.protocol import TERMINATION_MESSAGE_BYTES, ExitCode, Progress, Termination, Worker
+from llm_trainer.runtime.errors import NoSpaceError, classify
+from llm_trainer.runtime.last_words import cause, killed, report
+
+
+def test_the_cause_is_not_a_victim() -> None:
+    victim = Termination(reason="PeerLost", exit_code=ExitCode.PEER_LOST, rank=0)
+    assert cause([victim, killed(1, 9)]).rank == 1
+    assert cause([victim]).reason == "PeerLost"
+
+
+def test_a_killed_process_names_its_signal() -> None:
+    assert "signal 9 (SIGKILL)" in killed(3, 9).message
+    assert killed(3, 9).exit_code == 137
+
+
+def test_a_termination_message_fits_what_the_kubelet_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_TERMINATION_MESSAGE", str(tmp_path / "message"))
+    workers = [Worker(rank=rank, host=f"pod-{rank}", node=f"node-{rank}") for rank in range(1000)]
+    progress = Progress(stage="base", attempt=1, step=7, workers=workers)
+    report(Termination(reason="Succeeded", message="x" * 10_000, progress=progress))
+    text = (tmp_path / "message").read_bytes()
+    assert len(text) <= TERMINATION_MESSAGE_BYTES
+    assert json.loads(text)["progress"]["step"] == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NoSpaceError("full"), ExitCode.NO_SPACE),
+        (OSError(28, "No space left on device"), ExitCode.NO_SPACE),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0"), ExitCode.NO_SPACE),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), ExitCode.NO_SPACE),
+        (RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:1"), ExitCode.PEER_LOST),
+        (MemoryError(), ExitCode.OUT_OF_MEMORY),
+        (KeyError("x"), ExitCode.INTERNAL),
+    ],
+)
+def test_an_exception_has_its_exit_code(error: BaseException, code: ExitCode) -> None:
+    assert classify(error)[0] == code

@@ -33,6 +33,7 @@ from tests.cluster.cluster import binaries
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.settings import REPOSITORY
 
+CLAIM = Path(__file__).parent / "claim.yaml"
 OPERATOR_USER = "llm-operator-under-test"
 BARE, MEASURED = "bare", "measured"
 CONCURRENCY = 16
@@ -346,6 +347,7 @@ def main() -> None:
         plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         for namespace in (BARE, MEASURED):
             plane.kubectl("create", "namespace", namespace)
+            plane.kubectl("apply", "-n", namespace, "-f", CLAIM)
         asyncio.run(compare(plane, arguments, folder))
     finally:
         plane.stop()

@@ -27,7 +27,7 @@ def post(url: str, body: dict[str, Any], timeout: float = 120) -> dict[str, Any]
     return answer
 
 
-def ask(base_url: str, model: str, question: str, max_tokens: int = 128) -> Answer:
+def ask(base_url: str, model: str, question: str, max_tokens: int = 128, repetition_penalty: float = 1.0) -> Answer:
     """The greedy answer to one question."""
     choice = post(
         f"{base_url}/v1/chat/completions",
@@ -36,6 +36,7 @@ def ask(base_url: str, model: str, question: str, max_tokens: int = 128) -> Answ
             "messages": [{"role": "user", "content": question}],
             "temperature": 0,
             "max_tokens": max_tokens,
+            "repetition_penalty": repetition_penalty,
         },
     )["choices"][0]
     return Answer(choice["message"]["content"].strip(), choice["finish_reason"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ from typing import Any
 from demo import held_out, run
 from demo.baseline import compressed_bits_per_byte
 from demo.chat import Answer, ask
+from demo.html_text import CJK
 from demo.report import compression_table, draw_curves
 from demo.setting import Setting
 
-ASKED = 40  # held-out questions, half of them in each language
+ASKED = 60  # held-out questions, half of them in each language
 SHOWN = 4  # of them in each language
 LANGUAGE = "bitsPerByte/language/"
+JAPANESE = re.compile(f"[{CJK}]")
+REPETITION_PENALTY = 1.15  # a model this small repeats itself when each next word is simply the likeliest
 
 
 def show_figures(setting: Setting, status: dict[str, Any], output: Path) -> None:
@@ -45,13 +49,13 @@ def converse(setting: Setting, questions: Path, model: str) -> None:
     pairs = [json.loads(line)["messages"] for line in questions.read_text().splitlines()]
     asked = [messages[0]["content"] for messages in pairs]
     by_language = {
-        "en": [question for question in asked if question.isascii()][: ASKED // 2],
-        "ja": [question for question in asked if not question.isascii()][: ASKED // 2],
+        "en": [question for question in asked if not JAPANESE.search(question)][: ASKED // 2],
+        "ja": [question for question in asked if JAPANESE.search(question)][: ASKED // 2],
     }
     with setting.kubectl.forward(f"service/{run.SERVING}-serving", 80) as url:
 
         def answer(question: str) -> Answer:
-            return ask(url, model, question)
+            return ask(url, model, question, repetition_penalty=REPETITION_PENALTY)
 
         with ThreadPoolExecutor(4) as pool:
             answers = {language: list(pool.map(answer, found)) for language, found in by_language.items()}

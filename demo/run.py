@@ -65,9 +65,8 @@ def upload(kubectl: Kubectl, image: str, storage_class: str | None, corpus: Path
         return pod is not None and pod["status"].get("phase") == "Running"
 
     wait_for("the loader pod (it pulls the trainer image)", running, 600)
-    archive = subprocess.Popen(
-        ["tar", "-C", str(corpus), "-c", *sorted(file.name for file in corpus.glob("*.jsonl"))], stdout=subprocess.PIPE
-    )
+    files = sorted(file.name for file in corpus.glob("*.jsonl"))
+    archive = subprocess.Popen(["tar", "-C", str(corpus), "-c", *files], stdout=subprocess.PIPE)
     target = f"/volumes/{manifests.CORPUS_CLAIM}"
     unpack = ("tar", "-x", "--no-same-owner", "-m", "-C", target)
     kubectl.run("exec", "-i", manifests.LOADER, "--", *unpack, stdin=archive.stdout)

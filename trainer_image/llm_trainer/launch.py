@@ -68,7 +68,7 @@ def torchrun(config: StageConfig, node_rank: int, first: str) -> Termination:
             f"--master-addr={first}",
             f"--master-port={os.environ.get('LLM_RENDEZVOUS_PORT', RENDEZVOUS_PORT)}",
             "--max-restarts=0",
-            "--monitor-interval=0.2",
+            "--monitor-interval=0.05",
             # SIGTERM is passed on by us: torchrun would kill after 30 s what may still be saving.
             "--signals-to-handle=SIGINT",
             "-m",
@@ -112,4 +112,7 @@ def children() -> list[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # taking torch apart would only delay the next attempt

@@ -30,7 +30,10 @@ class ExitCode(IntEnum):
 
 
 class Message(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+    # A figure may be NaN when a training diverges, and must arrive as such: null would make the message unreadable.
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", ser_json_inf_nan="constants"
+    )
 
 
 class CheckpointInfo(Message):

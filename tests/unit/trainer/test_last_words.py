@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
-from llm_trainer.protocol import TERMINATION_MESSAGE_BYTES, ExitCode, Progress, Termination, Worker
+from llm_trainer.protocol import TERMINATION_MESSAGE_BYTES, ExitCode, Progress, Result, Termination, Worker
 from llm_trainer.runtime.errors import NoSpaceError, classify
 from llm_trainer.runtime.last_words import cause, killed, report
 
@@ -29,6 +30,20 @@ def test_a_termination_message_fits_what_the_kubelet_keeps(tmp_path: Path, monke
     text = (tmp_path / "message").read_bytes()
     assert len(text) <= TERMINATION_MESSAGE_BYTES
     assert json.loads(text)["progress"]["step"] == 7
+
+
+def test_a_result_outlives_many_held_out_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_TERMINATION_MESSAGE", str(tmp_path / "message"))
+    figures = {f"bitsPerByte/source-{source}": math.nan for source in range(256)}
+    result = Result(uri="pvc://models/run/stages/base/results/step-00000007", digest="sha256:1", kind="model")
+    report(
+        Termination(reason="Succeeded", progress=Progress(stage="base", attempt=1, evaluation=figures, result=result))
+    )
+    text = (tmp_path / "message").read_bytes()
+    assert len(text) <= TERMINATION_MESSAGE_BYTES
+    told = Termination.model_validate_json(text).progress
+    assert told
+    assert told.result == result
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,10 @@ def report(termination: Termination) -> None:
     short = termination.model_copy(update={"message": termination.message[-MESSAGE_CHARACTERS:]})
     text = short.model_dump_json(by_alias=True, exclude_none=True)
     if len(text.encode()) > TERMINATION_MESSAGE_BYTES and short.progress:
-        progress = short.progress.model_copy(update={"workers": [], "notices": []})
+        # The operator was told of these before; the result and the checkpoint are what it can't do without.
+        progress = short.progress.model_copy(update={"workers": [], "notices": [], "evaluation": {}})
         text = short.model_copy(update={"progress": progress}).model_dump_json(by_alias=True, exclude_none=True)
-    if len(text.encode()) > TERMINATION_MESSAGE_BYTES:  # many held-out figures, long names
+    if len(text.encode()) > TERMINATION_MESSAGE_BYTES:  # long names
         text = short.model_copy(update={"progress": None, "message": short.message[:500]}).model_dump_json(
             by_alias=True, exclude_none=True
         )

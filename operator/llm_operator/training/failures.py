@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from llm_operator.api.conditions import seconds_of
 from llm_operator.api.reasons import Reason
 from llm_operator.kube.plan import Manifest
-from llm_operator.kube.pods import condition_of, container_state, last_line, where
+from llm_operator.kube.pods import Waiting, condition_of, container_state, held_up, last_line, where
 from llm_operator.training.manifests import CONTAINER
 from llm_trainer.protocol import ExitCode, Termination
 
 Fault = Literal["Own", "Infrastructure", "Configuration"]
 CAUSE_SECONDS = 10.0  # for the pod that caused it to be seen, when only its victims are
+NEVER_WHOLE = (Reason.UNSCHEDULABLE, Reason.IMAGE_PULL_FAILED)  # a gang that lacked a pod never began: no restart
 
 BY_EXIT_CODE: dict[int, tuple[Fault, Reason]] = {
     ExitCode.DATA: ("Configuration", Reason.DATA_ERROR),
@@ -38,11 +39,12 @@ BY_DISRUPTION = {
 
 @dataclass(frozen=True)
 class Failure:
-    """``secondary``: only because another pod of the gang is gone."""
+    """``outside``: the cluster's doing. ``secondary``: only because another pod of the gang is gone."""
 
     fault: Fault
     reason: Reason
     message: str
+    outside: bool = False
     secondary: bool = False
     at: float = 0.0  # seconds since the epoch
 
@@ -52,8 +54,9 @@ def failure_of(pods: Sequence[Manifest], job: Manifest, now: float) -> Failure |
     failures = [failure for pod in pods if (failure := pod_failure(pod, now))]
     causes = [failure for failure in failures if not failure.secondary]
     if causes:
-        # An eviction or a lost node explains what the others died of, not the other way round.
-        return min(causes, key=lambda failure: (failure.fault != "Infrastructure", failure.at))
+        return min(causes, key=precedence)
+    if failures and (missing := missing_pod(pods)):
+        return Failure("Infrastructure", missing.reason, f"{missing.message}; the other pods gave up waiting for it")
     condition = job_condition(job, "Failed")
     if failures and now - min(failure.at for failure in failures) >= CAUSE_SECONDS:
         return failures[0]
@@ -64,19 +67,32 @@ def failure_of(pods: Sequence[Manifest], job: Manifest, now: float) -> Failure |
     return None
 
 
+def precedence(failure: Failure) -> tuple[bool, float, bool]:
+    """The cause sorts first.
+
+    An eviction or a lost node explains what the others died of, not the other way round. A pod that left when asked to
+    was asked because of another's end, which times in whole seconds may not tell.
+    """
+    return not failure.outside, failure.at, failure.reason == Reason.PREEMPTED
+
+
+def missing_pod(pods: Sequence[Manifest]) -> Waiting | None:
+    """What keeps a pod of the gang from ever having started."""
+    found = (held_up(pod, CONTAINER) for pod in pods)
+    return next((waiting for waiting in found if waiting and waiting.reason in NEVER_WHOLE), None)
+
+
 def pod_failure(pod: Manifest, now: float) -> Failure | None:
     """Why this pod failed; None if it runs, waits or ended well."""
+    terminated = terminated_state(pod)
+    if terminated and terminated["exitCode"] == 0:
+        return None  # whatever became of the pod afterwards
     disruption = condition_of(pod, "DisruptionTarget")
     if disruption and disruption["status"] == "True":
         reason = BY_DISRUPTION.get(disruption.get("reason", ""), Reason.EVICTED)
         text = f"{where(pod)}: {disruption.get('message') or disruption.get('reason')}"
-        return Failure("Infrastructure", reason, text, at=at(disruption.get("lastTransitionTime"), now))
-    terminated = terminated_state(pod)
-    if terminated is None:
-        return phase_failure(pod, now)
-    if terminated["exitCode"] == 0:
-        return None
-    return container_failure(pod, terminated, now)
+        return Failure("Infrastructure", reason, text, outside=True, at=at(disruption.get("lastTransitionTime"), now))
+    return container_failure(pod, terminated, now) if terminated else phase_failure(pod, now)
 
 
 def phase_failure(pod: Manifest, now: float) -> Failure | None:
@@ -85,7 +101,7 @@ def phase_failure(pod: Manifest, now: float) -> Failure | None:
     if status.get("phase") != "Failed":
         return None
     text = f"{where(pod)}: {status.get('reason', 'failed')}: {status.get('message', '')}".rstrip(": ")
-    return Failure("Infrastructure", Reason.EVICTED, text, at=now)
+    return Failure("Infrastructure", Reason.EVICTED, text, outside=True, at=now)
 
 
 def container_failure(pod: Manifest, terminated: dict[str, Any], now: float) -> Failure:

@@ -23,6 +23,7 @@ from llm_operator.training.status import is_terminal
 from llm_trainer.protocol import PROGRESS_PORT, Progress
 
 PROGRESS_SECONDS = 2.0  # an answer that takes longer is no news
+PROGRESS_BYTES = 65_536  # nor is one that is longer: the image is the user's, who knows what answers
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,13 @@ class Observer:
         host = f"[{address}]" if ":" in address else address
         self._session = self._session or aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PROGRESS_SECONDS))
         try:
-            async with self._session.get(f"http://{host}:{PROGRESS_PORT}/progress") as answer:
-                return Progress.model_validate_json(await answer.read())
+            async with self._session.get(f"http://{host}:{PROGRESS_PORT}/progress", allow_redirects=False) as answer:
+                body = bytearray()
+                async for chunk in answer.content.iter_chunked(PROGRESS_BYTES):
+                    body += chunk
+                    if len(body) > PROGRESS_BYTES:
+                        return None
+                return Progress.model_validate_json(bytes(body))
         except (aiohttp.ClientError, TimeoutError, ValidationError):
             return None
 

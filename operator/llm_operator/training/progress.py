@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from llm_operator.api.conditions import seconds_of, timestamp
@@ -30,7 +31,7 @@ def with_progress(stage: StageStatus, told: Progress, interval: float, *, final:
     known = stage.progress
     shown = seconds_of(known.last_heartbeat_time) if known and known.last_heartbeat_time else 0.0
     if final or update or told.heartbeat - shown >= interval:
-        update["progress"] = progress_status(told)
+        update["progress"] = progress_status(told, known)
         if told.checkpoint:
             update["checkpoint"] = Checkpoint(
                 step=told.checkpoint.step, uri=told.checkpoint.uri, time=timestamp(told.checkpoint.time)
@@ -38,7 +39,9 @@ def with_progress(stage: StageStatus, told: Progress, interval: float, *, final:
     return stage.model_copy(update=update)
 
 
-def progress_status(told: Progress) -> ProgressStatus:
+def progress_status(told: Progress, known: ProgressStatus | None) -> ProgressStatus:
+    """Held-out figures stay until there are newer ones: a last word may be too short for them."""
+    evaluation = {name: f"{value:.4f}" for name, value in told.evaluation.items()}
     return ProgressStatus(
         phase=told.phase,
         step=told.step,
@@ -46,12 +49,16 @@ def progress_status(told: Progress) -> ProgressStatus:
         percent=100 * told.step // told.total_steps if told.total_steps else 0,
         tokens=told.tokens,
         loss=None if told.loss is None else f"{told.loss:.4f}",
-        tokens_per_second=None if told.tokens_per_second is None else round(told.tokens_per_second),
-        eta_seconds=None if told.eta_seconds is None else round(told.eta_seconds),
-        evaluation={name: f"{value:.4f}" for name, value in told.evaluation.items()},
+        tokens_per_second=whole(told.tokens_per_second),
+        eta_seconds=whole(told.eta_seconds),
+        evaluation=evaluation or (known.evaluation if known else {}),
         world_size=told.world_size,
         last_heartbeat_time=timestamp(told.heartbeat),
     )
+
+
+def whole(figure: float | None) -> int | None:
+    return round(figure) if figure is not None and math.isfinite(figure) else None
 
 
 def new_notices(known: Iterable[NoticeStatus], told: Iterable[Notice]) -> list[NoticeStatus]:

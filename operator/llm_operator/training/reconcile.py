@@ -13,21 +13,31 @@ from llm_operator.api.conditions import seconds_of, timestamp
 from llm_operator.api.reasons import Reason
 from llm_operator.api.training import AttemptStatus, LLMTrainingSpec, LLMTrainingStatus, StageStatus
 from llm_operator.api.validation import InvalidSpecError, load_training
-from llm_operator.kube.plan import Delete, Manifest, Plan
+from llm_operator.kube.plan import Manifest, Plan
+from llm_operator.kube.pods import Waiting
 from llm_operator.training import manifests
 from llm_operator.training.events import events_between
-from llm_operator.training.failures import Failure, failure_of, job_condition, last_word, terminated_state
+from llm_operator.training.failures import (
+    NEVER_WHOLE,
+    Failure,
+    failure_of,
+    job_condition,
+    last_word,
+    terminated_state,
+)
+from llm_operator.training.leftovers import created, deletions, orphaned, superseded
 from llm_operator.training.names import child_name
-from llm_operator.training.observe import Observed, attempt_of, job_of
+from llm_operator.training.observe import Observed, job_of
 from llm_operator.training.progress import pod_index, with_progress, workers
 from llm_operator.training.stages import PlannedStage, claims_of, planned_stages, stage_config
 from llm_operator.training.status import Verdict, is_terminal, refused, summary
-from llm_operator.training.waiting import waiting_for
+from llm_operator.training.waiting import is_suspended, pods_to_start, waiting_for
 from llm_trainer.protocol import Progress
 
 ATTEMPTS_SHOWN = 10
 LONGEST_BACKOFF_SECONDS = 60.0
 CAUSE_LOOK_SECONDS = 1.0
+NEWS_SECONDS = 10.0  # by which one watch may be behind another
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ def reconcile(observed: Observed, now: float) -> Plan:
     try:
         spec = load_training(observed.training.get("spec") or {})
     except InvalidSpecError as error:
-        return plan(observed, old, refused(observed.training, old, str(error), now))
+        return plan(observed, old, refused(observed.training, old, str(error), now), now)
     planned = planned_stages(spec)
     stages = merged(planned, old.stages)
     apply: tuple[Manifest, ...] = ()
@@ -66,50 +76,41 @@ def reconcile(observed: Observed, now: float) -> Plan:
         verdict = Verdict(running=False, reason=Reason.SUCCEEDED, message=said, succeeded=True)
         outcome = Outcome(stages[-1], verdict)
     status = summary(observed.training, old, stages, outcome.stage, outcome.verdict, now)
-    return plan(observed, old, status, apply, outcome.requeue_after)
+    return plan(observed, old, status, now, apply, outcome.requeue_after)
 
 
 def plan(
     observed: Observed,
     old: LLMTrainingStatus,
     new: LLMTrainingStatus,
+    now: float,
     apply: tuple[Manifest, ...] = (),
     requeue_after: float | None = None,
 ) -> Plan:
+    orphans = orphaned(observed, new)
+    surely = [child for child in orphans if now - created(child) >= NEWS_SECONDS]
+    if surely != orphans:
+        requeue_after = min(requeue_after or NEWS_SECONDS, NEWS_SECONDS)
+    delete = deletions((*superseded(observed, old), *surely))
     written = new.model_dump(mode="json", by_alias=True, exclude_none=True)
     if written == (observed.training.get("status") or {}):
-        return Plan(apply, tuple(superseded(observed, old)), requeue_after=requeue_after)
-    return Plan(
-        apply, tuple(superseded(observed, old)), written, tuple(events_between(old, new)), requeue_after=requeue_after
-    )
+        return Plan(apply, delete, requeue_after=requeue_after)
+    return Plan(apply, delete, written, tuple(events_between(old, new)), requeue_after=requeue_after)
 
 
 def merged(planned: Sequence[PlannedStage], known: Sequence[StageStatus]) -> list[StageStatus]:
     """One status per planned stage; what is known of a stage stays. A stage that was removed is forgotten."""
     by_name = {stage.name: stage for stage in known}
     return [
-        by_name.get(stage.name, StageStatus(name=stage.name, kind=stage.kind)).model_copy(
-            update={"kind": stage.kind, "nodes": stage.nodes}
-        )
-        for stage in planned
+        with_shape(by_name.get(stage.name, StageStatus(name=stage.name, kind=stage.kind)), stage) for stage in planned
     ]
 
 
-def superseded(observed: Observed, status: LLMTrainingStatus) -> list[Delete]:
-    """Children of attempts that the status already knows to have ended badly. Those that ended well keep their logs."""
-    stages = {stage.name: stage for stage in status.stages}
-    found = []
-    for child in (*observed.jobs, *observed.services, *observed.config_maps):
-        name, number = attempt_of(child)
-        stage = stages.get(name)
-        if stage is None or not stage.attempts or "deletionTimestamp" in child["metadata"]:
-            continue
-        attempt = next((attempt for attempt in stage.attempts if attempt.number == number), None)
-        lost = number < stage.attempts[0].number
-        if lost or (attempt and attempt.end_time and attempt.reason != Reason.SUCCEEDED):
-            metadata = child["metadata"]
-            found.append(Delete(child["apiVersion"], child["kind"], metadata["name"], metadata["uid"]))
-    return found
+def with_shape(stage: StageStatus, planned: PlannedStage) -> StageStatus:
+    """What the spec says now is for the next attempt: one that is under way, or was the last, stays what it is."""
+    if stage.state == "Succeeded" or open_attempt(stage):
+        return stage
+    return stage.model_copy(update={"kind": planned.kind, "nodes": planned.nodes})
 
 
 @dataclass(frozen=True)
@@ -124,19 +125,18 @@ class Pass:
 
     def decide(self, stage: StageStatus) -> Outcome:
         attempt = open_attempt(stage)
-        if self.spec.suspend:
-            stage = ended(stage, Reason.SUSPENDED, None, "suspended by spec.suspend", self.now) if attempt else stage
-            said = "spec.suspend is true; progress up to the last checkpoint is kept"
-            return Outcome(stage, Verdict(running=False, reason=Reason.SUSPENDED, message=said))
         if attempt is None:
             return self._start(stage)
         job = next((job for job in self.observed.jobs if job["metadata"]["name"] == attempt.job), None)
-        if job is None or "deletionTimestamp" in job["metadata"]:
-            gone = Failure("Infrastructure", Reason.KILLED, f"Job {attempt.job} was deleted")
-            return self._after_failure(stage, gone)
         pods = [pod for pod in self.observed.pods if job_of(pod) == attempt.job]
-        if job_condition(job, "Complete") or job_condition(job, "SuccessCriteriaMet"):
+        if job and (job_condition(job, "Complete") or job_condition(job, "SuccessCriteriaMet")):
             return self._succeeded(stage, job, pods)
+        if self.spec.suspend:
+            return self._start(ended(stage, Reason.SUSPENDED, None, "suspended by spec.suspend", self.now))
+        if job is None or "deletionTimestamp" in job["metadata"]:
+            return self._vanished(stage, attempt, job)
+        if is_suspended(job) and not job_condition(job, "Failed"):
+            pods = []  # the queue took them
         if failure := failure_of(pods, job, self.now):
             return self._after_failure(with_last_words(stage, pods, self.observed.progress_interval), failure)
         return self._goes_on(stage, job, pods)
@@ -145,23 +145,18 @@ class Pass:
 
     def _goes_on(self, stage: StageStatus, job: Manifest, pods: list[Manifest]) -> Outcome:
         number = stage.attempts[-1].number
-        if waiting := waiting_for(pods, job, stage.nodes):
-            said = f"stage {stage.name}, attempt {number}: {waiting.message}"
-            restarted = number > 1 and waiting.reason == Reason.STARTING
-            reason = Reason.RESTARTING if restarted else waiting.reason
-            return Outcome(stage, Verdict(running=False, reason=reason, message=said))
+        ending = any(terminated_state(pod) for pod in pods) or (job.get("status") or {}).get("conditions")
+        look = CAUSE_LOOK_SECONDS if ending else None  # what ended may soon show why
+        if waiting := waiting_for(pods, job):
+            return waits(stage, waiting, look)
         update: dict[str, object] = {"state": "Running", "workers": workers(pods, self.planned.processes_per_node)}
         stage = stage.model_copy(update=update)
-        if self.observed.progress and self.observed.progress.attempt == number:
-            stage = with_progress(stage, self.observed.progress, self.observed.progress_interval)
+        told = self.observed.progress
+        if told and (told.stage, told.attempt) == (stage.name, number):
+            stage = with_progress(stage, told, self.observed.progress_interval)
         said = f"stage {stage.name}, attempt {number}: {stage.nodes} {'pod runs' if stage.nodes == 1 else 'pods run'}"
-        failing = any(terminated_state(pod) for pod in pods) or (job.get("status") or {}).get("conditions")
-        return Outcome(
-            stage,
-            Verdict(running=True, reason=Reason.RUNNING, message=said),
-            # what ended may soon show why
-            requeue_after=CAUSE_LOOK_SECONDS if failing else self.observed.progress_interval,
-        )
+        verdict = Verdict(running=True, reason=Reason.RUNNING, message=said)
+        return Outcome(stage, verdict, requeue_after=look or self.observed.progress_interval)
 
     def _succeeded(self, stage: StageStatus, job: Manifest, pods: list[Manifest]) -> Outcome:
         if any(pod_index(pod) == 0 and not terminated_state(pod) for pod in pods):
@@ -174,26 +169,30 @@ class Pass:
         stage = stage.model_copy(update={"state": "Succeeded", "end_time": timestamp(self.now)})
         return Outcome(stage, Verdict(running=False, reason=Reason.STARTING, message=f"stage {stage.name} succeeded"))
 
+    def _vanished(self, stage: StageStatus, attempt: AttemptStatus, job: Manifest | None) -> Outcome:
+        if job is None and self.now - seconds_of(attempt.start_time) < NEWS_SECONDS:
+            # Of two watches one may be late: another replica made the Job, and only its status has come so far.
+            return waits(stage, pods_to_start(stage.nodes), NEWS_SECONDS)
+        gone = Failure("Infrastructure", Reason.KILLED, f"Job {attempt.job} was deleted")
+        return self._after_failure(stage, gone)
+
     def _after_failure(self, stage: StageStatus, failure: Failure) -> Outcome:
         stage = ended(stage, failure.reason, failure.fault, failure.message, self.now)
         budget = self.spec.restarts
-        used = {"Own": (stage.own_restarts, budget.own, "own_restarts", "restarts.own")}
-        used["Infrastructure"] = (
-            stage.infrastructure_restarts,
-            budget.infrastructure,
-            "infrastructure_restarts",
-            "restarts.infrastructure",
-        )
         if failure.fault == "Configuration":
             return self._failed(stage, failure.reason, f"stage {stage.name}: {failure.message}")
-        restarts, limit, field, path = used[failure.fault]
+        if failure.reason in NEVER_WHOLE:
+            return self._start(stage)
+        restarts = restarts_of(stage, failure.fault)
+        limit = budget.own if failure.fault == "Own" else budget.infrastructure
         if restarts >= limit:
             # A full disk is the cause whatever the budget; a budget explains nothing by itself.
             reason = failure.reason if failure.reason == Reason.NO_SPACE else Reason.RESTARTS_EXHAUSTED
-            said = f"stage {stage.name}: no restart is left of spec.{path} {limit}; the last attempt: {failure.message}"
+            path = f"spec.restarts.{failure.fault.lower()}"
+            said = f"stage {stage.name}: no restart is left of {path} {limit}; the last attempt: {failure.message}"
             return self._failed(stage, reason, said)
-        stage = stage.model_copy(update={field: restarts + 1})
-        return self._start(stage)
+        field = f"{failure.fault.lower()}_restarts"
+        return self._start(stage.model_copy(update={field: restarts + 1}))
 
     def _failed(self, stage: StageStatus, reason: Reason, message: str) -> Outcome:
         stage = stage.model_copy(update={"state": "Failed", "end_time": timestamp(self.now)})
@@ -202,20 +201,21 @@ class Pass:
     # --- none is ---
 
     def _start(self, stage: StageStatus) -> Outcome:
+        if self.spec.suspend:
+            said = "spec.suspend is true; progress up to the last checkpoint is kept"
+            return Outcome(stage, Verdict(running=False, reason=Reason.SUSPENDED, message=said))
         if missing := [claim for claim in claims_of(self.spec) if claim not in self.observed.claims]:
             said = (
                 f"PersistentVolumeClaim {', '.join(missing)} does not exist in namespace "
                 f"{self.observed.training['metadata']['namespace']}; create it, the training then goes on"
             )
             return Outcome(stage, Verdict(running=False, reason=Reason.CLAIM_NOT_FOUND, message=said))
-        wait = backoff(stage, self.now)
-        if wait > 0:
-            said = (
-                f"stage {stage.name}: the next attempt starts in {wait:.0f} s; the last: {stage.attempts[-1].message}"
-            )
-            return Outcome(
-                stage, Verdict(running=False, reason=Reason.RESTARTING, message=said), requeue_after=wait + 0.1
-            )
+        due = next_attempt_at(stage)
+        if due > self.now:
+            last = stage.attempts[-1]
+            said = f"stage {stage.name}: attempt {last.number + 1} starts at {timestamp(due)}; the last: {last.message}"
+            verdict = Verdict(running=False, reason=Reason.RESTARTING, message=said)
+            return Outcome(stage, verdict, requeue_after=due - self.now)
         return self._new_attempt(stage)
 
     def _new_attempt(self, stage: StageStatus) -> Outcome:
@@ -227,18 +227,14 @@ class Pass:
         children = manifests.children(self.observed.training, self.spec, self.planned, config, image)
         job = child_name(metadata["name"], metadata["uid"], stage.name, number)
         attempt = AttemptStatus(number=number, job=job, start_time=timestamp(self.now))
-        cause = next((a.message for a in reversed(stage.attempts) if a.fault), None)
         stage = stage.model_copy(
             update={
                 "attempts": [*stage.attempts, attempt][-ATTEMPTS_SHOWN:],
                 "start_time": stage.start_time or timestamp(self.now),
-                "workers": [],
+                "nodes": self.planned.nodes,
             }
         )
-        pods = f"waiting for {stage.nodes} {'pod' if stage.nodes == 1 else 'pods'} to start"
-        said = f"stage {stage.name}, attempt {number}: {pods}"
-        reason = Reason.RESTARTING if cause and number > 1 else Reason.STARTING
-        return Outcome(stage, Verdict(running=False, reason=reason, message=said), apply=self._missing(children))
+        return waits(stage, pods_to_start(stage.nodes), apply=self._missing(children))
 
     def _missing(self, children: Sequence[Manifest]) -> tuple[Manifest, ...]:
         """Those that aren't there yet. What is there is not touched again: Kueue and users may have changed it."""
@@ -252,6 +248,17 @@ def open_attempt(stage: StageStatus) -> AttemptStatus | None:
     return last if last and last.end_time is None else None
 
 
+def waits(
+    stage: StageStatus, waiting: Waiting, requeue_after: float | None = None, apply: tuple[Manifest, ...] = ()
+) -> Outcome:
+    """The attempt is there, its pods don't run yet or any more."""
+    again = len(stage.attempts) > 1 and stage.attempts[-2].fault is not None
+    reason = Reason.RESTARTING if again and waiting.reason == Reason.STARTING else waiting.reason
+    said = f"stage {stage.name}, attempt {stage.attempts[-1].number}: {waiting.message}"
+    stage = stage.model_copy(update={"state": "Pending", "workers": []})
+    return Outcome(stage, Verdict(running=False, reason=reason, message=said), apply, requeue_after)
+
+
 def ended(stage: StageStatus, reason: Reason, fault: str | None, message: str, now: float) -> StageStatus:
     attempt = stage.attempts[-1].model_copy(
         update={"end_time": timestamp(now), "reason": str(reason), "fault": fault, "message": message}
@@ -260,14 +267,18 @@ def ended(stage: StageStatus, reason: Reason, fault: str | None, message: str, n
     return stage.model_copy(update={"attempts": [*stage.attempts[:-1], attempt], "state": state})
 
 
-def backoff(stage: StageStatus, now: float) -> float:
-    """Seconds to wait before the next attempt: none before the first restart, then more each time."""
+def restarts_of(stage: StageStatus, fault: str | None) -> int:
+    return {"Own": stage.own_restarts, "Infrastructure": stage.infrastructure_restarts}.get(fault or "", 0)
+
+
+def next_attempt_at(stage: StageStatus) -> float:
+    """Seconds since the epoch; at once after the first fault of a kind, then later each time."""
     last = stage.attempts[-1] if stage.attempts else None
-    restarts = stage.own_restarts + stage.infrastructure_restarts
-    if last is None or last.fault is None or last.end_time is None or restarts < 2:
+    if last is None or last.end_time is None:
         return 0.0
-    longest = min(2.0 ** (restarts - 1), LONGEST_BACKOFF_SECONDS)
-    return seconds_of(last.end_time) + longest - now
+    restarts = restarts_of(stage, last.fault)
+    wait = min(2.0 ** (restarts - 1), LONGEST_BACKOFF_SECONDS) if restarts > 1 else 0.0
+    return seconds_of(last.end_time) + wait
 
 
 def with_last_words(stage: StageStatus, pods: Sequence[Manifest], interval: float) -> StageStatus:

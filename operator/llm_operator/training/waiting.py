@@ -10,14 +10,22 @@ from llm_operator.kube.pods import Waiting, held_up
 from llm_operator.training.manifests import CONTAINER
 
 
-def waiting_for(pods: Sequence[Manifest], job: Manifest, nodes: int) -> Waiting | None:
+def waiting_for(pods: Sequence[Manifest], job: Manifest) -> Waiting | None:
     """The first thing that holds the pods up; None if all of them run or have ended."""
     for pod in pods:
         if found := held_up(pod, CONTAINER):
             return found
-    if (job.get("spec") or {}).get("suspend"):
+    if is_suspended(job):
         return Waiting(Reason.PENDING, "the Job is suspended: it waits in its queue")
+    nodes = job["spec"]["completions"]
     going = sum((pod.get("status") or {}).get("phase") in ("Running", "Succeeded", "Failed") for pod in pods)
-    if going < nodes:
-        return Waiting(Reason.STARTING, f"waiting for {nodes} {'pod' if nodes == 1 else 'pods'} to start")
-    return None
+    return pods_to_start(nodes) if going < nodes else None
+
+
+def pods_to_start(nodes: int) -> Waiting:
+    return Waiting(Reason.STARTING, f"waiting for {nodes} {'pod' if nodes == 1 else 'pods'} to start")
+
+
+def is_suspended(job: Manifest) -> bool:
+    """By a queue such as Kueue, which takes the pods away and gives them back: nobody's fault, and ours to wait."""
+    return bool((job.get("spec") or {}).get("suspend"))

@@ -12,10 +12,8 @@ from llm_trainer.protocol import ExitCode
 from tests.unit.training import scenes
 from tests.unit.world import START, World
 
-HAPPENINGS = st.lists(
-    st.sampled_from(["run", "succeed", "kill", "evict", "configuration", "delete job", "suspend", "resume"]),
-    max_size=14,
-)
+HAPPENING = st.sampled_from(["run", "succeed", "kill", "evict", "configuration", "delete job", "suspend", "resume"])
+HAPPENINGS = st.lists(HAPPENING, max_size=14)
 
 
 def happen(world: World, what: str) -> None:
@@ -73,6 +71,21 @@ def test_a_crash_between_any_two_writes_converges(happenings: list[str], crashes
             scenes.settle(world, now)
         assert torn.objects == whole.objects
         assert torn.owner == whole.owner
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(HAPPENING, st.integers(0, 6)), max_size=14))
+def test_nothing_is_left_over_whatever_happens_while_the_operator_is_down(events: list[tuple[str, int]]) -> None:
+    world, now = scenes.scene(), START
+    for what, writes in events:
+        now += 100
+        world.execute(reconcile(scenes.observed(world), now), writes)  # then it dies, and this happens:
+        happen(world, what)
+    scenes.settle(world, now + 100)
+    stages = world.owner["status"]["stages"]
+    alive = {a["job"] for s in stages for a in s["attempts"] if "endTime" not in a or a["reason"] == "Succeeded"}
+    last = {s["attempts"][-1]["job"] for s in stages if s["state"] == "Failed"}  # terminal: for its logs
+    assert {name for kind, name in world.objects if kind == "Job"} - last <= alive
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,18 +1,35 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
+from llm_operator.kube.plan import Manifest
 from llm_operator.training.reconcile import reconcile
 from llm_trainer.config import StageConfig
-from llm_trainer.protocol import ExitCode
+from llm_trainer.protocol import ExitCode, Progress
 from tests.specs import TRAINING, changed
 from tests.unit.training import scenes
 from tests.unit.training.scenes import KILLED, NOTICE, PEER_LOST, condition, end_pod, run_pods, settle, stage, status
 from tests.unit.world import START, World, check_golden
 
 GOLDEN = Path(__file__).parent / "golden"
+EVICTED = {
+    "type": "DisruptionTarget",
+    "status": "True",
+    "reason": "EvictionByEvictionAPI",
+    "message": "drained",
+    "lastTransitionTime": "2026-01-01T00:10:00Z",
+}
+
+
+def fit_nowhere(pod: Manifest) -> None:
+    said = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+    pod["status"] = {
+        "phase": "Pending",
+        "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}],
+    }
 
 
 @pytest.fixture
@@ -126,6 +143,34 @@ def test_infrastructure_pays_from_its_own_budget(at_base: World, disruption: str
     assert "node-1" in base["attempts"][0]["message"]
 
 
+def test_node_lost(at_base: World) -> None:
+    scenes.pods(at_base)[1]["status"]["conditions"] = [
+        {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "DeletionByTaintManager",
+            "message": "Taint manager: deleting due to NoExecute taint",
+        }
+    ]
+    check_golden(GOLDEN / "node_lost.yaml", scenes.step(at_base))
+
+
+def test_who_left_when_asked_to_is_not_the_cause(at_base: World) -> None:
+    first, second = scenes.pods(at_base)
+    end_pod(first, ExitCode.PREEMPTED, "asked to leave")
+    end_pod(second, KILLED, "killed")
+    settle(at_base)
+    assert stage(at_base, "base")["attempts"][0]["reason"] == "Killed"
+
+
+def test_an_eviction_explains_what_the_others_died_of(at_base: World) -> None:
+    first, second = scenes.pods(at_base)
+    end_pod(first, ExitCode.HANG, "no step for 600 s")
+    second["status"]["conditions"] = [EVICTED]
+    settle(at_base)
+    assert stage(at_base, "base")["attempts"][0]["reason"] == "Evicted"
+
+
 def test_a_preempted_process_is_infrastructure(at_base: World) -> None:
     end_pod(scenes.pods(at_base)[1], ExitCode.PREEMPTED, "asked to leave")
     settle(at_base)
@@ -148,7 +193,19 @@ def test_own_faults_wait_longer_each_time(at_base: World) -> None:
     assert plan.requeue_after
     assert len(stage(at_base, "base")["attempts"]) == 2
     assert "boom" in condition(at_base, "Running")["message"]
+    scenes.step(at_base)
+    assert scenes.step(at_base, START + plan.requeue_after - 0.5).empty, "to wait is no news"
     settle(at_base, START + plan.requeue_after)
+    assert len(stage(at_base, "base")["attempts"]) == 3
+
+
+def test_the_first_own_fault_does_not_wait_for_an_eviction_before(at_base: World) -> None:
+    scenes.pods(at_base)[0]["status"]["conditions"] = [EVICTED]
+    settle(at_base)
+    run_pods(at_base)
+    settle(at_base)
+    end_pod(scenes.pods(at_base)[0], KILLED, "killed")
+    settle(at_base)
     assert len(stage(at_base, "base")["attempts"]) == 3
 
 
@@ -160,15 +217,21 @@ def test_a_missing_claim_is_waited_for(world: World) -> None:
 
 def test_pods_that_fit_nowhere(world: World) -> None:
     settle(world)
-    pod = run_pods(world)[0]
-    said = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
-    pod["status"] = {
-        "phase": "Pending",
-        "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}],
-    }
-    settle(world)
+    fit_nowhere(run_pods(world)[0])
+    check_golden(GOLDEN / "unschedulable.yaml", scenes.step(world))
     assert condition(world, "Running")["reason"] == "Unschedulable"
-    assert said in condition(world, "Running")["message"]
+
+
+def test_a_gang_that_lacks_a_pod_pays_nothing(at_base: World) -> None:
+    first, second = scenes.pods(at_base)
+    fit_nowhere(first)
+    end_pod(second, PEER_LOST, "the name of the first pod did not resolve within 300 s")
+    settle(at_base)
+    base = stage(at_base, "base")
+    assert (base["ownRestarts"], base["infrastructureRestarts"]) == (0, 0)
+    assert base["attempts"][0]["reason"] == "Unschedulable"
+    assert "Insufficient nvidia.com/gpu" in base["attempts"][0]["message"]
+    assert base["attempts"][1]["number"] == 2
 
 
 def test_an_image_that_cannot_be_pulled(world: World) -> None:
@@ -176,13 +239,13 @@ def test_an_image_that_cannot_be_pulled(world: World) -> None:
     pod = run_pods(world)[0]
     waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "nowhere/trainer:1"'}
     pod["status"] = {"phase": "Pending", "containerStatuses": [{"name": "trainer", "state": {"waiting": waiting}}]}
-    settle(world)
+    check_golden(GOLDEN / "image_pull.yaml", scenes.step(world))
     assert condition(world, "Running")["reason"] == "ImagePullFailed"
-    assert "nowhere/trainer:1" in condition(world, "Running")["message"]
 
 
 def test_suspend_and_resume(at_base: World) -> None:
     at_base.owner["spec"]["suspend"] = True
+    check_golden(GOLDEN / "suspend.yaml", scenes.step(at_base))
     settle(at_base)
     assert status(at_base)["phase"] == "Suspended"
     assert [name for kind, name in at_base.objects if kind == "Job" and "-base-" in name] == []
@@ -193,9 +256,57 @@ def test_suspend_and_resume(at_base: World) -> None:
     assert (base["ownRestarts"], base["infrastructureRestarts"]) == (0, 0)
 
 
+def test_a_stage_that_succeeded_is_not_suspended_any_more(at_base: World) -> None:
+    scenes.succeed(at_base)
+    at_base.owner["spec"]["suspend"] = True
+    settle(at_base)
+    assert stage(at_base, "base")["state"] == "Succeeded"
+    assert status(at_base)["phase"] == "Suspended"
+
+
+def test_what_a_crash_left_over_goes_when_things_have_changed(at_base: World) -> None:
+    end_pod(scenes.pods(at_base)[1], KILLED, "killed")
+    at_base.execute(reconcile(scenes.observed(at_base), START), 3)  # attempt 2 is made, and nobody says so
+    at_base.owner["spec"]["suspend"] = True
+    for child in (made := [o for (_, name), o in at_base.objects.items() if "-base-2-" in name]):
+        child["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+    assert len(made) == 3
+    assert scenes.step(at_base, START + 1).requeue_after == 10, "its status may be on its way"
+    settle(at_base, START + 11)
+    assert [name for _, name in at_base.objects if "-base-" in name] == []
+
+
+def test_a_queue_may_take_the_pods_and_give_them_back(at_base: World) -> None:
+    job = scenes.newest_job(at_base)
+    job["spec"]["suspend"] = True
+    end_pod(scenes.pods(at_base)[0], ExitCode.PREEMPTED, "asked to leave")
+    settle(at_base)
+    assert condition(at_base, "Running")["reason"] == "Pending"
+    assert stage(at_base, "base")["workers"] == []
+    job["spec"]["suspend"] = False
+    run_pods(at_base)
+    settle(at_base)
+    assert status(at_base)["phase"] == "Running"
+    assert len(stage(at_base, "base")["attempts"]) == 1
+
+
+def test_more_nodes_are_for_the_next_attempt(at_base: World) -> None:
+    at_base.owner["spec"]["nodes"] = 4
+    settle(at_base)
+    assert status(at_base)["phase"] == "Running"
+    assert stage(at_base, "base")["nodes"] == 2
+    end_pod(scenes.pods(at_base)[0], KILLED, "killed")
+    settle(at_base)
+    assert stage(at_base, "base")["nodes"] == scenes.newest_job(at_base)["spec"]["completions"] == 4
+
+
 def test_all_stages(world: World) -> None:
-    for _ in range(3):
+    for _ in range(2):
         scenes.run_stage(world)
+    run_pods(world)
+    settle(world)
+    scenes.succeed(world)
+    check_golden(GOLDEN / "all_done.yaml", scenes.step(world))
     assert status(world)["phase"] == "Succeeded"
     assert stage(world, "chat")["result"]["uri"] == "pvc://models/run/chat"
     assert [s["state"] for s in status(world)["stages"]] == ["Succeeded"] * 3
@@ -226,7 +337,9 @@ def test_a_deleted_job_is_made_again(at_base: World) -> None:
     name = scenes.newest_job(at_base)["metadata"]["name"]
     for at in [at for at in at_base.objects if at[1].startswith(name) and at[0] in ("Job", "Pod")]:
         del at_base.objects[at]
-    settle(at_base)
+    scenes.step(at_base, START + 1)
+    assert len(stage(at_base, "base")["attempts"]) == 1, "the status may have been faster than the Job"
+    settle(at_base, START + 11)
     base = stage(at_base, "base")
     assert base["attempts"][0]["fault"] == "Infrastructure"
     assert base["attempts"][1]["number"] == 2
@@ -270,3 +383,15 @@ def test_few_writes_until_running(world: World) -> None:
     assert status(world)["phase"] == "Running"
     writes = sum(len(plan.apply) + len(plan.delete) + bool(plan.status) + len(plan.events) for plan in plans)
     assert writes <= 6
+
+
+def test_figures_that_are_no_numbers_are_told(at_base: World) -> None:
+    told = scenes.told(at_base, 10, START, evaluation={"loss": math.nan}, eta_seconds=math.inf)
+    scenes.step(at_base, START, Progress.model_validate_json(told.model_dump_json()))
+    assert stage(at_base, "base")["progress"]["evaluation"] == {"loss": "nan"}
+
+
+def test_news_of_another_attempt_is_no_news(at_base: World) -> None:
+    progress = scenes.told(at_base, 10, START)
+    scenes.step(at_base, START, progress.model_copy(update={"stage": "data"}))
+    assert "progress" not in stage(at_base, "base")

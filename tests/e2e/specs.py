@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 REQUESTS = {"requests": {"cpu": "100m", "memory": "512Mi"}}
-BASE_STEPS = 400
+BASE_STEPS = 1500
 TRAINING: dict[str, Any] = {
     "nodes": 2,
     "resources": REQUESTS,
@@ -27,7 +27,7 @@ TRAINING: dict[str, Any] = {
             "pretrain": {
                 "sequenceLength": 128, "steps": BASE_STEPS, "globalBatchSize": 16, "microBatchSize": 8,
                 "precision": "float32", "optimizer": {"learningRate": 0.003}, "checkpoint": {"everySteps": 50},
-                "evaluateEverySteps": 200,
+                "evaluateEverySteps": 500,
             },
         },
         {

@@ -7,7 +7,7 @@ children of a new attempt, and the children of an ended one are deleted only onc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llm_operator.api.conditions import seconds_of, timestamp
 from llm_operator.api.reasons import Reason
@@ -58,7 +58,7 @@ def reconcile(observed: Observed, now: float) -> Plan:
         spec = load_training(observed.training.get("spec") or {})
     except InvalidSpecError as error:
         return plan(observed, old, refused(observed.training, old, str(error), now), now)
-    planned = planned_stages(spec)
+    planned = as_started(planned_stages(spec), old.stages)
     stages = merged(planned, old.stages)
     apply: tuple[Manifest, ...] = ()
     outcome: Outcome | None = None
@@ -96,6 +96,12 @@ def plan(
     if written == (observed.training.get("status") or {}):
         return Plan(apply, delete, requeue_after=requeue_after)
     return Plan(apply, delete, written, tuple(events_between(old, new)), requeue_after=requeue_after)
+
+
+def as_started(planned: Sequence[PlannedStage], known: Sequence[StageStatus]) -> list[PlannedStage]:
+    """A stage keeps the number of pods with which it started: its checkpoints are of so many processes."""
+    nodes = {stage.name: stage.nodes for stage in known if stage.start_time}
+    return [replace(stage, nodes=nodes.get(stage.name, stage.nodes)) for stage in planned]
 
 
 def merged(planned: Sequence[PlannedStage], known: Sequence[StageStatus]) -> list[StageStatus]:

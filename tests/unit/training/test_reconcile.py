@@ -290,16 +290,6 @@ def test_a_queue_may_take_the_pods_and_give_them_back(at_base: World) -> None:
     assert len(stage(at_base, "base")["attempts"]) == 1
 
 
-def test_more_nodes_are_for_the_next_attempt(at_base: World) -> None:
-    at_base.owner["spec"]["nodes"] = 4
-    settle(at_base)
-    assert status(at_base)["phase"] == "Running"
-    assert stage(at_base, "base")["nodes"] == 2
-    end_pod(scenes.pods(at_base)[0], KILLED, "killed")
-    settle(at_base)
-    assert stage(at_base, "base")["nodes"] == scenes.newest_job(at_base)["spec"]["completions"] == 4
-
-
 def test_all_stages(world: World) -> None:
     for _ in range(2):
         scenes.run_stage(world)
@@ -364,6 +354,20 @@ def test_a_notice_becomes_one_event(at_base: World) -> None:
     progress = scenes.told(at_base, 10, START, notices=[NOTICE])
     assert [event.reason for event in scenes.step(at_base, START, progress).events] == ["CheckpointSetAside"]
     assert scenes.step(at_base, START + 20, progress.model_copy(update={"heartbeat": START + 20})).events == ()
+
+
+def test_more_nodes_are_for_the_stages_to_come(at_base: World) -> None:
+    at_base.owner["spec"]["nodes"] = 4
+    settle(at_base)
+    assert status(at_base)["phase"] == "Running"
+    end_pod(scenes.pods(at_base)[0], KILLED, "killed")
+    settle(at_base)
+    assert stage(at_base, "base")["nodes"] == scenes.newest_job(at_base)["spec"]["completions"] == 2
+    run_pods(at_base)
+    settle(at_base)
+    scenes.succeed(at_base)
+    settle(at_base)
+    assert stage(at_base, "chat")["nodes"] == scenes.newest_job(at_base)["spec"]["completions"] == 4
 
 
 def test_the_workers_are_shown(at_base: World) -> None:

@@ -14,8 +14,8 @@ TRAINING: dict[str, Any] = {
         "architecture": {
             "family": "llama",
             "config": {
-                "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4,
-                "num_key_value_heads": 2, "max_position_embeddings": 256, "tie_word_embeddings": True,
+                "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 2,
+                "num_key_value_heads": 1, "max_position_embeddings": 256, "tie_word_embeddings": True,
             },
         }
     },

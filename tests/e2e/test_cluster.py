@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import subprocess
 
 from tests.cluster import cluster
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.processes import wait
-from tests.cluster.settings import NODES
+from tests.cluster.settings import BRIDGE, NODE_RANGE, NODES, POD_RANGE, SERVICE_RANGE
 
 
 def pids(plane: ControlPlane) -> list[int | None]:
@@ -23,10 +24,18 @@ def test_up_after_up_changes_nothing(plane: ControlPlane) -> None:
 
 
 def test_no_address_of_the_cluster_leaves_the_machine(plane: ControlPlane) -> None:
+    """Known or not, an address of the cluster's ranges goes to the bridge or nowhere; a node reaches nothing else."""
     del plane
-    for address in ("10.213.0.200", "10.214.9.9", "10.213.255.1"):
-        route = subprocess.run(["ip", "route", "get", address], capture_output=True, text=True, check=False)
-        assert "via" not in route.stdout, f"{address} would be sent away: {route.stdout}"
+    for cidr in (NODE_RANGE, POD_RANGE, SERVICE_RANGE):
+        for address in (ipaddress.ip_network(cidr)[number] for number in (1, 11, 200, -2)):
+            route = subprocess.run(["ip", "route", "get", str(address)], capture_output=True, text=True, check=False)
+            stays = route.returncode != 0 or f"dev {BRIDGE}" in route.stdout or "dev lo" in route.stdout
+            assert stays, f"{address} would be sent away: {route.stdout}"
+    for node in NODES:
+        outside = subprocess.run(
+            ["ip", "-n", node.name, "route", "get", "192.0.2.1"], capture_output=True, text=True, check=False
+        )
+        assert outside.returncode, f"{node.name} would send to {outside.stdout}"
 
 
 def test_a_node_is_lost_and_comes_back(plane: ControlPlane) -> None:

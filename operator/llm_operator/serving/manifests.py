@@ -25,13 +25,13 @@ from llm_operator.kube.templates import (
     variables,
 )
 from llm_operator.serving.names import CONTAINER, PORT, common_metadata, selector
+from llm_operator.serving.probes import probes
 from llm_trainer.config import claim_of, local_path
 
 APPLIED = f"{GROUP}/applied"  # annotation: hash of what we last applied; the same again is not written
 MODEL_URI, MODEL_DIGEST, MODEL_STEP = (f"{GROUP}/model-{part}" for part in ("uri", "digest", "step"))
 LEAVE_SECONDS = 10  # until every node's kube-proxy and every client's connection pool has learned that a pod leaves
 SPARE_SECONDS = 10  # from the end of the drain to SIGKILL
-PROBE_SECONDS = 5
 
 
 def children(serving: Manifest, spec: LLMServingSpec, model: ServedResult, image: str) -> tuple[Manifest, ...]:
@@ -104,7 +104,6 @@ def model_annotations(model: ServedResult) -> dict[str, str]:
 
 def pod_spec(serving: Manifest, spec: LLMServingSpec, model: ServedResult, image: str) -> dict[str, Any]:
     claim = claim_of(model.uri)
-    health = {"httpGet": {"path": "/health", "port": "http"}, "timeoutSeconds": PROBE_SECONDS}
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # a Service named vllm would set VLLM_* variables
@@ -122,13 +121,7 @@ def pod_spec(serving: Manifest, spec: LLMServingSpec, model: ServedResult, image
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "securityContext": CONTAINER_SECURITY,
                 "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_SECONDS}}},
-                "startupProbe": {
-                    **health,
-                    "periodSeconds": 2,
-                    "failureThreshold": max(1, spec.startup_timeout_seconds // 2),
-                },
-                "readinessProbe": {**health, "periodSeconds": 2, "failureThreshold": 2},
-                "livenessProbe": {**health, "periodSeconds": 10, "failureThreshold": 6},
+                **probes(model_name(serving, spec), spec.startup_timeout_seconds),
                 "volumeMounts": [
                     {"name": "model", "mountPath": f"/volumes/{claim}", "readOnly": True},
                     *SCRATCH_MOUNTS,
@@ -146,7 +139,7 @@ def pod_spec(serving: Manifest, spec: LLMServingSpec, model: ServedResult, image
 def arguments(serving: Manifest, spec: LLMServingSpec) -> list[str]:
     gpus = gpus_of(spec.resources)
     given = [
-        f"--served-model-name={spec.served_model_name or serving['metadata']['name']}",
+        f"--served-model-name={model_name(serving, spec)}",
         "--host=0.0.0.0",
         f"--port={PORT}",
         f"--dtype={data_type(spec)}",
@@ -159,6 +152,11 @@ def arguments(serving: Manifest, spec: LLMServingSpec) -> list[str]:
     if not gpus:
         given.append("--enforce-eager")  # a pod has no compiler
     return [*given, *spec.extra_arguments]
+
+
+def model_name(serving: Manifest, spec: LLMServingSpec) -> str:
+    """Under which the OpenAI API knows the model."""
+    return spec.served_model_name or str(serving["metadata"]["name"])
 
 
 def data_type(spec: LLMServingSpec) -> str:

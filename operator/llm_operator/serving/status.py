@@ -100,7 +100,8 @@ def pod_problem(pod: Manifest) -> tuple[Reason, str] | None:
     status = container_status(pod, CONTAINER)
     ended = (status.get("lastState") or {}).get("terminated") or (status.get("state") or {}).get("terminated")
     if ended and not status.get("ready") and "deletionTimestamp" not in pod["metadata"]:
-        said = last_line(ended.get("message", "")) or ended.get("reason", "")
+        unsaid = f"{ended.get('reason', 'it ended')}; kubectl logs --previous {pod['metadata']['name']} tells why"
+        said = last_line(ended.get("message", "")) or unsaid
         text = f"{where(pod)}, container {CONTAINER}, exit code {ended['exitCode']}: {said}"
         return Reason.OUT_OF_MEMORY if ended.get("reason") == "OOMKilled" else Reason.NOT_READY, text
     return None

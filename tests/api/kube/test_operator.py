@@ -55,11 +55,12 @@ async def running(namespace: str, connection: Connection | None = None) -> Async
 
 
 async def until(true: Callable[[], Awaitable[bool] | bool]) -> None:
-    while True:
-        answer = true()
-        if answer if isinstance(answer, bool) else await answer:
-            return
-        await asyncio.sleep(0.1)
+    async with asyncio.timeout(120):
+        while True:
+            answer = true()
+            if answer if isinstance(answer, bool) else await answer:
+                return
+            await asyncio.sleep(0.1)
 
 
 async def exists(client: Client, path: str) -> bool:
@@ -108,8 +109,11 @@ async def test_a_restart_and_a_standby_write_nothing_but_the_lease(
         await client.create(TRAINING, training(namespace))
         await until(is_running(client, namespace))
     log_in("restarted-operator")
-    async with running(namespace) as leader, running(namespace) as standby:
+    async with AsyncExitStack() as replicas:
+        leader = await replicas.enter_async_context(running(namespace))
         await until_reconciled(leader)
+        standby = await replicas.enter_async_context(running(namespace))
+        await until(lambda: not list(standby.unready()))
         assert standby.cache.get("LLMTraining", namespace, "chat") is not None, "a standby keeps its cache warm"
     writes = [r.resource for r in audit.requests(api_server.audit_log, "restarted-operator") if r.write]
     assert set(writes) == {"leases"}

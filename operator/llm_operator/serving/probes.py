@@ -11,7 +11,7 @@ from typing import Any
 
 from llm_operator.serving.names import PORT
 
-ASK_FOR_A_TOKEN = """
+FIRST_REQUEST = """
 import json, sys, urllib.error, urllib.request
 url, model = sys.argv[1:]
 body = json.dumps({"model": model, "prompt": [0], "max_tokens": 1}).encode()
@@ -29,7 +29,7 @@ def probes(model_name: str, startup_timeout_seconds: int) -> dict[str, Any]:
     url = f"http://127.0.0.1:{PORT}/v1/completions"
     return {
         "startupProbe": {
-            "exec": {"command": ["python3", "-c", ASK_FOR_A_TOKEN, url, model_name]},
+            "exec": {"command": ["python3", "-c", FIRST_REQUEST, url, model_name]},
             "timeoutSeconds": 60,
             "periodSeconds": 2,
             "failureThreshold": max(1, startup_timeout_seconds // 2),

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from llm_operator.serving.probes import ASK_FOR_A_TOKEN
+from llm_operator.serving.probes import FIRST_REQUEST
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def server(code: int, asked: list[object]) -> Iterator[int]:
 def probe(port: int) -> subprocess.CompletedProcess[str]:
     url = f"http://127.0.0.1:{port}/v1/completions"
     return subprocess.run(
-        [sys.executable, "-c", ASK_FOR_A_TOKEN, url, "chat"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", FIRST_REQUEST, url, "chat"], capture_output=True, text=True, check=False
     )
 
 
@@ -52,7 +52,10 @@ def test_an_answer_and_a_refusal_are_signs_of_life(code: int) -> None:
 def test_an_engine_that_dies_of_its_first_request_is_not_ready() -> None:
     with server(500, []) as port:
         done = probe(port)
-    assert (done.returncode, done.stderr.strip()) == (1, "the first request failed: HTTP Error 500: Internal Server Error")
+    assert (done.returncode, done.stderr.strip()) == (
+        1,
+        "the first request failed: HTTP Error 500: Internal Server Error",
+    )
 
 
 def test_a_server_that_does_not_listen_is_not_ready() -> None:

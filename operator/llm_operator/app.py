@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY
 
 from llm_operator import metrics, probes
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.client import ApiError
+from llm_operator.kube.client import ApiError, Client
 from llm_operator.kube.kinds import SERVING, TRAINING, WATCHED, Kind
 from llm_operator.kube.login import Connection
 from llm_operator.kube.operator import SELECTOR, Operator
@@ -32,15 +32,16 @@ logger = logging.getLogger(__name__)
 CRD_LOOK_SECONDS = 5.0
 
 
-def rooms(cache: Cache, settings: Settings) -> Mapping[str, Room]:
+def rooms(cache: Cache, client: Client, settings: Settings) -> Mapping[str, Room]:
     """The controller of each kind."""
-    return {TRAINING.name: TrainingRoom(cache, settings), SERVING.name: ServingRoom(cache, settings)}
+    return {TRAINING.name: TrainingRoom(cache, client, settings), SERVING.name: ServingRoom(cache, settings)}
 
 
 async def run(settings: Settings) -> None:
     """The operator of this process, as the settings want it. See ``serve``."""
-    cache = Cache()
-    await serve(Operator(settings, await Connection.open(), cache, rooms(cache, settings)))
+    cache, connection = Cache(), await Connection.open()
+    client = Client(connection, settings.request_seconds)
+    await serve(Operator(settings, connection, client, cache, rooms(cache, client, settings)))
 
 
 async def serve(operator: Operator) -> None:

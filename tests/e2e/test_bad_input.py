@@ -81,6 +81,20 @@ def test_pods_that_cannot_start(user: User, name: str, change: Manifest, reason:
     user.kubectl.run("delete", "llmtraining", name)
 
 
+def test_pods_that_a_quota_refuses(user: User) -> None:
+    quota = {"name": "none-left", "namespace": user.namespace}
+    user.kubectl.apply(
+        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": quota, "spec": {"hard": {"limits.cpu": "1"}}}
+    )
+    user.apply("LLMTraining", "no-quota", TRAINING)
+    status = user.until(
+        "tells", "llmtraining", "no-quota", lambda s: condition(s, "Running").get("reason") == "FailedCreate"
+    )
+    assert "quota" in condition(status, "Running")["message"]
+    assert "none-left" in condition(status, "Running")["message"]
+    user.kubectl.run("delete", "resourcequota/none-left", "llmtraining/no-quota")
+
+
 def test_a_serving_says_what_it_waits_for(user: User) -> None:
     user.apply("LLMServing", "lost", {"model": {"training": {"name": "nowhere"}}, "resources": REQUESTS})
     status = user.until("waits", "llmserving", "lost", lambda s: condition(s, "ModelAvailable"))

@@ -29,6 +29,8 @@ class Reason(StrEnum):
     PENDING = "Pending"
     SUSPENDED = "Suspended"
     CLAIM_NOT_FOUND = "PersistentVolumeClaimNotFound"
+    APPLY_REFUSED = "ApplyRefused"
+    FAILED_CREATE = "FailedCreate"
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     STARTING = "Starting"
@@ -53,7 +55,6 @@ class Reason(StrEnum):
     STAGE_STARTED = "StageStarted"
     STAGE_SUCCEEDED = "StageSucceeded"
     ATTEMPT_FAILED = "AttemptFailed"
-    APPLY_REFUSED = "ApplyRefused"
     CHECKPOINT_SET_ASIDE = "CheckpointSetAside"
     RESULT_PUBLISHED = "ResultPublished"
     # serving

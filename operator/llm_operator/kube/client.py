@@ -39,6 +39,10 @@ class ApiError(Exception):
         return self.status in (400, 403, 405, 413, 422) or MALFORMED in self.message
 
 
+class RefusedError(ApiError):
+    """A child that the API server will not have as it is: a quota, an admission webhook, a value of the spec."""
+
+
 class NotFoundError(ApiError):
     """404."""
 

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 
 from llm_operator import metrics
 from llm_operator.api.common import GROUP
-from llm_operator.api.reasons import Reason
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.client import ApiError, Client, ConflictError, NotFoundError
+from llm_operator.kube.client import ApiError, Client, ConflictError, NotFoundError, RefusedError
 from llm_operator.kube.kinds import EVENT
 from llm_operator.kube.plan import Event, GoneError, Manifest, Plan
 
@@ -31,11 +30,11 @@ class Executor:
     async def execute(self, owner: Manifest, plan: Plan) -> None:
         """``owner`` is the reconciled object as the decision saw it.
 
-        Raises ApiError, or GoneError if the owner was deleted; what was written before stays, and the next pass goes
-        on from there.
+        Raises ApiError (RefusedError if trying again won't help), or GoneError if the owner was deleted; what was
+        written before stays, and the next pass goes on from there.
         """
         for manifest in plan.apply:
-            await self._apply(owner, manifest)
+            await self._apply(manifest)
         for child in plan.delete:
             left = await self._client.delete(owner["metadata"]["namespace"], child)
             metrics.WRITES.labels("delete", child.kind).inc()
@@ -49,14 +48,14 @@ class Executor:
         for event in plan.events:
             await self._send(owner, event)
 
-    async def _apply(self, owner: Manifest, manifest: Manifest) -> None:
+    async def _apply(self, manifest: Manifest) -> None:
         try:
             answer = await self._client.apply(manifest)
         except ApiError as error:
-            if error.refused:
-                what = f"{manifest['kind']} {manifest['metadata']['name']}: {error.message}"
-                await self._send(owner, Event("Warning", Reason.APPLY_REFUSED, what))
-            raise
+            if not error.refused:
+                raise
+            what = f"{manifest['kind']} {manifest['metadata']['name']}: {error.message}"
+            raise RefusedError(error.status, what) from None
         metrics.WRITES.labels("apply", manifest["kind"]).inc()
         self._keep(manifest["kind"], answer)
 

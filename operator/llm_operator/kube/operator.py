@@ -11,7 +11,7 @@ from functools import partial
 
 from llm_operator import metrics
 from llm_operator.kube.cache import Cache, owners
-from llm_operator.kube.client import METADATA_ONLY, ApiError, Client
+from llm_operator.kube.client import METADATA_ONLY, ApiError, Client, RefusedError
 from llm_operator.kube.execute import Executor
 from llm_operator.kube.kinds import KINDS, WATCHED
 from llm_operator.kube.labels import MANAGED_BY, OPERATOR
@@ -30,13 +30,15 @@ SETTLE_SECONDS = 5.0  # before a list of ours is compared with what kopf makes o
 
 
 class Operator:
-    """One replica. ``rooms`` gives the controller of each kind."""
+    """One replica. ``rooms`` gives the controller of each kind. Closes the client when it ends."""
 
-    def __init__(self, settings: Settings, connection: Connection, cache: Cache, rooms: Mapping[str, Room]) -> None:
+    def __init__(
+        self, settings: Settings, connection: Connection, client: Client, cache: Cache, rooms: Mapping[str, Room]
+    ) -> None:
         self.settings = settings
         self.cache = cache
         self.connection = connection
-        self.client = Client(connection, settings.request_seconds)
+        self.client = client
         self.workers = Workers(self._pass, count=settings.workers, resync_seconds=settings.resync_seconds)
         self.watches = Watches(settings.watch_seconds, self._relisted)
         self.stop = asyncio.Event()  # set: this process must end
@@ -115,7 +117,11 @@ class Operator:
         if observed is None:
             raise GoneError
         plan = room.reconcile(observed, time.time())
-        await self._executor.execute(owner, plan)
+        try:
+            await self._executor.execute(owner, plan)
+        except RefusedError as refusal:
+            await self._executor.execute(owner, room.refused(observed, refusal.message, time.time()))
+            raise
         return plan.requeue_after
 
     # --- leadership ----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,11 @@ def container_state(pod: Manifest, container: str, state: str) -> dict[str, Any]
 
 def last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")[:500]
+
+
+def without_pod_name(message: str) -> str:
+    """Of a pod that could not be made: its name is another one at every try."""
+    return re.sub(r'pods "[^"]*" ', "pods ", message)
 
 
 def held_up(pod: Manifest, container: str) -> Waiting | None:

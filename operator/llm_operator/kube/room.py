@@ -17,5 +17,8 @@ class Room(Protocol):
     def reconcile(self, observed: Any, now: float) -> Plan:
         """Pure. ``now`` is in seconds since the epoch."""
 
+    def refused(self, observed: Any, problem: str, now: float) -> Plan:
+        """What is said when the API server refuses a child of a plan: a status, events, nothing applied. Pure."""
+
     def wakes(self, kind: str, manifest: Manifest) -> Iterable[Key]:
         """Keys that must be looked at when this object, which is neither theirs nor their child, changed."""

@@ -175,4 +175,7 @@ def environment(spec: LLMServingSpec) -> dict[str, str]:
         "VLLM_CONFIG_ROOT": "/tmp/vllm-config",  # noqa: S108
         "VLLM_NO_USAGE_STATS": "1",
     }
-    return fixed if gpus_of(spec.resources) else {**fixed, "VLLM_CPU_KVCACHE_SPACE": "1"}  # GiB
+    if gpus_of(spec.resources):
+        return fixed
+    # GiB of cache. vLLM compiles the random sampler at the first request that samples, and a pod has no C++ compiler.
+    return {**fixed, "VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1"}

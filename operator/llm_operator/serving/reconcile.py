@@ -12,7 +12,7 @@ from llm_operator.kube.plan import Event, Manifest, Plan
 from llm_operator.serving.manifests import APPLIED, children
 from llm_operator.serving.model import choose_model
 from llm_operator.serving.observe import Observed
-from llm_operator.serving.status import refused, summary
+from llm_operator.serving.status import Readiness, refused, said, summary
 
 # Comes and goes with every rollout or training; the status says it.
 QUIET = (Reason.STARTING, Reason.NOT_READY, Reason.TRAINING_NOT_FINISHED)
@@ -31,6 +31,14 @@ def reconcile(observed: Observed, now: float) -> Plan:
         wanted = children(observed.serving, spec, choice.model, spec.image or observed.serving_image)
         apply = tuple(child for child in wanted if differs(child, observed))
     return plan(observed, old, summary(observed, spec, old, choice, now), apply)
+
+
+def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
+    """What serves already goes on; the next try may go through, say because a quota was raised."""
+    old = LLMServingStatus.model_validate(observed.serving.get("status") or {})
+    spec = load_serving(observed.serving.get("spec") or {})
+    readiness = Readiness(old.ready_replicas > 0, Reason.APPLY_REFUSED, problem)
+    return plan(observed, old, old.model_copy(update=said(observed, old, choose_model(observed, spec), readiness, now)))
 
 
 def differs(child: Manifest, observed: Observed) -> bool:

@@ -8,7 +8,7 @@ from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, SERVING, TRAINING
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.serving.observe import Observed, observe, referenced_training
-from llm_operator.serving.reconcile import reconcile
+from llm_operator.serving.reconcile import apply_refused, reconcile
 from llm_operator.settings import Settings
 
 
@@ -22,6 +22,9 @@ class ServingRoom:
 
     def reconcile(self, observed: Observed, now: float) -> Plan:
         return reconcile(observed, now)
+
+    def refused(self, observed: Observed, problem: str, now: float) -> Plan:
+        return apply_refused(observed, problem, now)
 
     def wakes(self, kind: str, manifest: Manifest) -> Iterator[Key]:
         """The servings that follow a training that changed, and those that may wait for a claim."""

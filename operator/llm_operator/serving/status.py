@@ -10,7 +10,15 @@ from llm_operator.api.conditions import find, timestamp, with_condition
 from llm_operator.api.reasons import Reason, ServingCondition
 from llm_operator.api.serving import LLMServingSpec, LLMServingStatus, ServedResult
 from llm_operator.kube.plan import Manifest
-from llm_operator.kube.pods import container_status, held_up, holds, last_line, where
+from llm_operator.kube.pods import (
+    condition_of,
+    container_status,
+    held_up,
+    holds,
+    last_line,
+    where,
+    without_pod_name,
+)
 from llm_operator.serving.manifests import MODEL_DIGEST, MODEL_STEP, MODEL_URI
 from llm_operator.serving.model import Choice
 from llm_operator.serving.names import CONTAINER, selector_text, url
@@ -83,7 +91,7 @@ def judge(observed: Observed, spec: LLMServingSpec, choice: Choice, deployment: 
     rolled_out = counts.get("observedGeneration", 0) >= deployment["metadata"].get(
         "generation", 0
     ) and updated == spec.replicas == counts.get("replicas", 0)
-    problem = next((text for pod in observed.pods if (text := pod_problem(pod))), None)
+    problem = next((text for pod in observed.pods if (text := pod_problem(pod))), None) or missing_pods(deployment)
     if ready >= spec.replicas and rolled_out:
         return Readiness(ready=True, reason=Reason.READY, message=f"{ready} of {spec.replicas} pods answer")
     said = f"{ready} of {spec.replicas} pods answer, {updated} of the newest model and spec"
@@ -92,6 +100,14 @@ def judge(observed: Observed, spec: LLMServingSpec, choice: Choice, deployment: 
     if problem:
         return Readiness(ready=False, reason=problem[0], message=problem[1])
     return Readiness(ready=False, reason=Reason.STARTING if not ready else Reason.NOT_READY, message=said)
+
+
+def missing_pods(deployment: Manifest) -> tuple[Reason, str] | None:
+    """Pods that can't even be made, say because of a quota."""
+    failure = condition_of(deployment, "ReplicaFailure")
+    if failure and failure["status"] == "True":
+        return Reason.FAILED_CREATE, without_pod_name(str(failure.get("message")))
+    return None
 
 
 def pod_problem(pod: Manifest) -> tuple[Reason, str] | None:

@@ -9,7 +9,13 @@ from llm_operator.api.reasons import Reason, TrainingCondition
 from llm_operator.api.training import LLMTrainingStatus, StageStatus
 from llm_operator.kube.plan import Event
 
-HELD_UP = (Reason.CLAIM_NOT_FOUND, Reason.UNSCHEDULABLE, Reason.IMAGE_PULL_FAILED)
+HELD_UP = (
+    Reason.CLAIM_NOT_FOUND,
+    Reason.APPLY_REFUSED,
+    Reason.FAILED_CREATE,
+    Reason.UNSCHEDULABLE,
+    Reason.IMAGE_PULL_FAILED,
+)
 
 
 def events_between(old: LLMTrainingStatus, new: LLMTrainingStatus) -> Iterator[Event]:

@@ -1,4 +1,7 @@
-"""What a decision needs to know, read from the cache and from rank 0. No decisions are made here."""
+"""What a decision needs to know. No decisions are made here.
+
+Read from the cache, from rank 0 and, if pods are missing, from the events.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,15 @@ from dataclasses import dataclass, field
 import aiohttp
 from pydantic import ValidationError
 
+from llm_operator.api.conditions import seconds_of
 from llm_operator.api.training import LLMTrainingStatus
 from llm_operator.api.validation import InvalidSpecError, load_training
 from llm_operator.kube import labels
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, POD, SERVICE
+from llm_operator.kube.client import Client
+from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, EVENT, JOB, POD, SERVICE
 from llm_operator.kube.plan import Key, Manifest
-from llm_operator.kube.pods import container_state
+from llm_operator.kube.pods import container_state, without_pod_name
 from llm_operator.training.manifests import CONTAINER
 from llm_operator.training.progress import pod_index
 from llm_operator.training.stages import claims_of
@@ -23,6 +28,8 @@ from llm_operator.training.status import is_terminal
 from llm_trainer.protocol import PROGRESS_PORT, Progress
 
 PROGRESS_SECONDS = 2.0  # an answer that takes longer is no news
+PODS_SECONDS = 5.0  # in which the Job controller makes the pods, if nothing is against it
+FAILED_CREATE = "FailedCreate"  # the Job controller's own word
 PROGRESS_BYTES = 65_536  # nor is one that is longer: the image is the user's, who knows what answers
 
 
@@ -36,6 +43,7 @@ class Observed:
     config_maps: tuple[Manifest, ...] = ()
     services: tuple[Manifest, ...] = ()
     claims: frozenset[str] = frozenset()
+    failed_create: str = ""  # why the Job controller could not make a pod of the attempt that is under way
     progress: Progress | None = None
     trainer_image: str = ""
     progress_interval: float = 10.0
@@ -46,6 +54,7 @@ class Observer:
     """Reads the cache; keeps one HTTP session and the last word of every running rank 0."""
 
     cache: Cache
+    client: Client
     trainer_image: str
     progress_interval: float
     _session: aiohttp.ClientSession | None = None
@@ -61,13 +70,15 @@ class Observer:
             self._told.pop(key, None)
             return Observed(training)
         pods = tuple(self.cache.children(POD.name, key))
+        jobs = tuple(self.cache.children(JOB.name, key))
         return Observed(
             training=training,
-            jobs=tuple(self.cache.children(JOB.name, key)),
+            jobs=jobs,
             pods=pods,
             config_maps=tuple(self.cache.children(CONFIG_MAP.name, key)),
             services=tuple(self.cache.children(SERVICE.name, key)),
             claims=self._existing_claims(key.namespace, training),
+            failed_create=await self._failed_create(short_of_pods(status, jobs, pods, time.time())),
             progress=await self._progress(key, first_pod(status, pods)),
             trainer_image=self.trainer_image,
             progress_interval=self.progress_interval,
@@ -79,6 +90,15 @@ class Observer:
         except InvalidSpecError:
             return frozenset()
         return frozenset(name for name in named if self.cache.get(CLAIM.name, namespace, name))
+
+    async def _failed_create(self, job: Manifest | None) -> str:
+        """What the Job controller last said of a pod that it could not make; a Job's own status has no word of it."""
+        if job is None:
+            return ""
+        selector = f"regarding.uid={job['metadata']['uid']},reason={FAILED_CREATE}"
+        found = await self.client.get(EVENT.path(job["metadata"]["namespace"]), {"fieldSelector": selector})
+        newest: Manifest = max(found["items"], key=last_seen, default={})
+        return without_pod_name(newest.get("note", ""))
 
     async def _progress(self, key: Key, pod: Manifest | None) -> Progress | None:
         """What rank 0 tells, asked for at most once in half an interval; None if it tells nothing."""
@@ -108,9 +128,34 @@ class Observer:
             return None
 
 
+def last_seen(event: Manifest) -> str:
+    """The Job controller still writes its events by the old API."""
+    return str(event.get("deprecatedLastTimestamp") or event["metadata"]["creationTimestamp"])
+
+
+def short_of_pods(
+    status: LLMTrainingStatus, jobs: tuple[Manifest, ...], pods: tuple[Manifest, ...], now: float
+) -> Manifest | None:
+    """The Job of the attempt that is under way, if it has had the time to make its pods and lacks some."""
+    under_way = open_jobs(status)
+    for job in jobs:
+        metadata, spec = job["metadata"], job["spec"]
+        if metadata["name"] not in under_way or spec.get("suspend") or (job.get("status") or {}).get("conditions"):
+            continue
+        made = sum(job_of(pod) == metadata["name"] for pod in pods)
+        if made < spec["completions"] and now - seconds_of(metadata["creationTimestamp"]) >= PODS_SECONDS:
+            return job
+    return None
+
+
+def open_jobs(status: LLMTrainingStatus) -> set[str]:
+    """Names of the Jobs of attempts that have not ended."""
+    return {attempt.job for stage in status.stages for attempt in stage.attempts if attempt.end_time is None}
+
+
 def first_pod(status: LLMTrainingStatus, pods: tuple[Manifest, ...]) -> Manifest | None:
     """The running pod of rank 0 of the attempt that is under way."""
-    jobs = {attempt.job for stage in status.stages for attempt in stage.attempts if attempt.end_time is None}
+    jobs = open_jobs(status)
     return next(
         (
             pod

@@ -37,6 +37,7 @@ from llm_trainer.protocol import Progress
 ATTEMPTS_SHOWN = 10
 LONGEST_BACKOFF_SECONDS = 60.0
 CAUSE_LOOK_SECONDS = 1.0
+MISSING_LOOK_SECONDS = 10.0
 NEWS_SECONDS = 10.0  # by which one watch may be behind another
 
 
@@ -79,6 +80,21 @@ def reconcile(observed: Observed, now: float) -> Plan:
     return plan(observed, old, status, now, apply, outcome.requeue_after)
 
 
+def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
+    """The stage waits and says for what; the next try may go through, say because a quota was raised."""
+    old = LLMTrainingStatus.model_validate(observed.training.get("status") or {})
+    spec = load_training(observed.training.get("spec") or {})
+    stages = merged(as_started(planned_stages(spec), old.stages), old.stages)
+    current = next((stage for stage in stages if stage.state != "Succeeded"), stages[-1])
+    verdict = Verdict(running=False, reason=Reason.APPLY_REFUSED, message=f"stage {current.name}: {problem}")
+    new = summary(observed.training, old, stages, current, verdict, now)
+    return Plan(status=as_written(new), events=tuple(events_between(old, new)))
+
+
+def as_written(status: LLMTrainingStatus) -> Manifest:
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
 def plan(
     observed: Observed,
     old: LLMTrainingStatus,
@@ -92,7 +108,7 @@ def plan(
     if surely != orphans:
         requeue_after = min(requeue_after or NEWS_SECONDS, NEWS_SECONDS)
     delete = deletions((*superseded(observed, old), *surely))
-    written = new.model_dump(mode="json", by_alias=True, exclude_none=True)
+    written = as_written(new)
     if written == (observed.training.get("status") or {}):
         return Plan(apply, delete, requeue_after=requeue_after)
     return Plan(apply, delete, written, tuple(events_between(old, new)), requeue_after=requeue_after)
@@ -153,8 +169,9 @@ class Pass:
         number = stage.attempts[-1].number
         ending = any(terminated_state(pod) for pod in pods) or (job.get("status") or {}).get("conditions")
         look = CAUSE_LOOK_SECONDS if ending else None  # what ended may soon show why
-        if waiting := waiting_for(pods, job):
-            return waits(stage, waiting, look)
+        if waiting := waiting_for(pods, job, self.observed.failed_create):
+            missing = len(pods) < stage.nodes  # no watch tells why
+            return waits(stage, waiting, look or (MISSING_LOOK_SECONDS if missing else None))
         update: dict[str, object] = {"state": "Running", "workers": workers(pods, self.planned.processes_per_node)}
         stage = stage.model_copy(update=update)
         told = self.observed.progress

@@ -6,23 +6,27 @@ from collections.abc import Iterator
 
 from llm_operator.api.reasons import Reason
 from llm_operator.kube.cache import Cache
+from llm_operator.kube.client import Client
 from llm_operator.kube.kinds import CLAIM, TRAINING
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.settings import Settings
 from llm_operator.training.observe import Observed, Observer
-from llm_operator.training.reconcile import reconcile
+from llm_operator.training.reconcile import apply_refused, reconcile
 
 
 class TrainingRoom:
-    def __init__(self, cache: Cache, settings: Settings) -> None:
+    def __init__(self, cache: Cache, client: Client, settings: Settings) -> None:
         self._cache = cache
-        self._observer = Observer(cache, settings.trainer_image, settings.progress_interval_seconds)
+        self._observer = Observer(cache, client, settings.trainer_image, settings.progress_interval_seconds)
 
     async def observe(self, key: Key) -> Observed | None:
         return await self._observer.observe(key)
 
     def reconcile(self, observed: Observed, now: float) -> Plan:
         return reconcile(observed, now)
+
+    def refused(self, observed: Observed, problem: str, now: float) -> Plan:
+        return apply_refused(observed, problem, now)
 
     def wakes(self, kind: str, manifest: Manifest) -> Iterator[Key]:
         """A claim that appears wakes the trainings of its namespace that wait for one."""

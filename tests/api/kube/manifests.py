@@ -95,6 +95,11 @@ class SmallRoom:
             events=(Event("Normal", "Started", "the job was made"),) if missing else (),
         )
 
+    def refused(self, observed: tuple[Manifest, list[Manifest]], problem: str, now: float) -> Plan:
+        del now
+        status = {"phase": "Pending", "conditions": [], "stages": []}
+        return Plan(status=status, events=(Event("Warning", "ApplyRefused", problem),))
+
     def wakes(self, kind: str, manifest: Manifest) -> Iterable[Key]:
         del kind, manifest
         return ()

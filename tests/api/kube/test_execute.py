@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.client import ApiError, Client
+from llm_operator.kube.client import ApiError, Client, RefusedError
 from llm_operator.kube.execute import Executor
 from llm_operator.kube.kinds import CONFIG_MAP, EVENT, JOB, TRAINING
 from llm_operator.kube.login import Connection
@@ -112,18 +112,12 @@ async def test_the_same_event_is_one_object(client: Client, namespace: str) -> N
     assert len(events) == 2
 
 
-async def test_a_refused_child_is_told_as_an_event(client: Client, namespace: str) -> None:
+async def test_a_refused_child_is_named(client: Client, namespace: str) -> None:
     owner = await client.create(TRAINING, training(namespace))
     wrong = job(owner)
     wrong["spec"]["template"]["spec"]["containers"][0]["image"] = ""
-    executor = Executor(client, Cache(), lambda *_: None, "test")
-    for _ in range(2):
-        with pytest.raises(ApiError):
-            await executor.execute(owner, Plan(apply=(wrong,)))
-    events = (await client.get(EVENT.path(namespace)))["items"]
-    assert [event["reason"] for event in events] == ["ApplyRefused"]
-    assert "Job job" in events[0]["note"]
-    assert "image" in events[0]["note"]
+    with pytest.raises(RefusedError, match=r"Job job: .*image"):
+        await Executor(client, Cache(), lambda *_: None, "test").execute(owner, Plan(apply=(wrong,)))
 
 
 async def test_no_event_without_its_status(client: Client, namespace: str) -> None:

@@ -40,7 +40,8 @@ async def running(namespace: str, connection: Connection | None = None) -> Async
 
     async def operate() -> None:
         cache = Cache()
-        operator = Operator(settings, connection or await Connection.open(), cache, {"LLMTraining": SmallRoom(cache)})
+        own = connection or await Connection.open()
+        operator = Operator(settings, own, Client(own), cache, {"LLMTraining": SmallRoom(cache)})
         started.set_result((operator, asyncio.get_running_loop()))
         await app.serve(operator)
 
@@ -182,7 +183,7 @@ async def test_a_spec_change_during_a_pass_is_not_overwritten(client: Client, na
 
 async def test_probes_tell_a_stale_watch(connection: Connection, namespace: str) -> None:
     settings = Settings(namespaces=(namespace,), watch_seconds=30)
-    operator = Operator(settings, connection, Cache(), {})
+    operator = Operator(settings, connection, Client(connection), Cache(), {})
     assert list(operator.dead()) == []
     operator.watches._requested["Job"] = time.monotonic() - 1000
     assert any("watch of Job" in problem for problem in operator.dead())

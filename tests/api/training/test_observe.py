@@ -6,10 +6,12 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from unittest.mock import Mock
 
 import pytest
 
 from llm_operator.kube.cache import Cache
+from llm_operator.kube.client import Client
 from llm_operator.kube.plan import Key
 from llm_operator.training.observe import PROGRESS_BYTES, Observer
 from llm_trainer.protocol import PROGRESS_PORT, Progress
@@ -52,7 +54,7 @@ def rank_0() -> Iterator[Rank0]:
 
 def asked(times: int = 1) -> Progress | None:
     async def ask() -> Progress | None:
-        observer = Observer(Cache(), "trainer:1", progress_interval=600)
+        observer = Observer(Cache(), Mock(spec=Client), "trainer:1", progress_interval=600)
         try:
             for _ in range(times):
                 told = await observer._progress(KEY, POD)

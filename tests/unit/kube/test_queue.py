@@ -74,7 +74,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert sorted(given) == sorted(self.wanted)
 
 
-QueueMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+QueueMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=60)
 TestQueue = QueueMachine.TestCase
 
 

@@ -120,7 +120,7 @@ def test_an_invalid_spec_makes_nothing(world: World) -> None:
 SOURCES = st.sampled_from([None, training(), training("one"), training("two"), training(phase="Failed")])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(SOURCES, st.integers(0, 3), st.booleans(), st.integers(0, 5)), max_size=8))
 def test_it_converges_from_any_crash(happenings: list[tuple[Manifest | None, int, bool, int]]) -> None:
     whole, torn, now = scenes.scene(), scenes.scene(), START

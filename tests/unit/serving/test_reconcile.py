@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_operator.kube.plan import Manifest
-from llm_operator.serving.reconcile import reconcile
+from llm_operator.serving.reconcile import apply_refused, reconcile
 from tests.specs import SERVING, changed
 from tests.unit.serving import scenes
 from tests.unit.serving.scenes import condition, run_pods, settle, training
@@ -52,6 +52,28 @@ def test_a_claim_that_is_not_there(world: World) -> None:
     world.owner["spec"] = {"model": {"uri": "pvc://elsewhere/model"}}
     scenes.step(world, None)
     assert condition(world, "ModelAvailable")["reason"] == "PersistentVolumeClaimNotFound"
+
+
+def test_what_the_api_server_refuses_is_said_once(world: World) -> None:
+    refusal = apply_refused(scenes.observed(world, training("one")), "Deployment chat-serving: exceeded quota", START)
+    assert (refusal.apply, refusal.delete) == ((), ())
+    assert [(event.reason, event.message) for event in refusal.events if event.type == "Warning"] == [
+        ("ApplyRefused", "Deployment chat-serving: exceeded quota")
+    ]
+    world.execute(refusal)
+    assert world.owner["status"]["phase"] == "Starting"
+    again = apply_refused(scenes.observed(world, training("one")), "Deployment chat-serving: exceeded quota", START)
+    assert again.empty
+
+
+def test_pods_that_a_quota_refuses(world: World) -> None:
+    settle(world, training("one"))
+    said = 'pods "chat-serving-5cd5-hnb9r" is forbidden: exceeded quota: team'
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": said}
+    world.objects["Deployment", "chat-serving"]["status"] = {"conditions": [failure]}
+    scenes.step(world, training("one"))
+    assert condition(world, "Ready")["reason"] == "FailedCreate"
+    assert condition(world, "Ready")["message"] == "pods is forbidden: exceeded quota: team"
 
 
 def test_ready_and_what_it_serves(world: World) -> None:

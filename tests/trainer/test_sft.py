@@ -59,6 +59,8 @@ def test_learns_the_answers_and_exports(sft: Sft, pods: RunPods, prepared: Path)
     assert figures[0]["loss"] == pytest.approx(last["baseLoss"])
     assert progress.result
     folder = local_path(progress.result.uri, str(prepared))
+    modes = {file.name: oct(file.stat().st_mode & 0o777) for file in Path(folder).iterdir()}
+    assert set(modes.values()) == {"0o644"}, f"whoever serves the result may be another user: {modes}"
     AutoModelForCausalLM.from_pretrained(folder)
     assert AutoTokenizer.from_pretrained(folder).chat_template
 

@@ -33,6 +33,8 @@ def export(
     temporary.mkdir(parents=True)
     model.save_pretrained(temporary, state_dict=state, safe_serialization=True)
     tokenizer.save_pretrained(temporary)
+    for file in content_files(temporary):
+        file.chmod(0o644)  # safetensors keeps its file to one user, and whoever serves it may be another
     verify(temporary, state)
     manifest = FolderManifest(
         kind="model", step=step, attempt=attempt, base=base,

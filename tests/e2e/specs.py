@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 REQUESTS = {"requests": {"cpu": "100m", "memory": "512Mi"}}
+# Of a server under load: without the limit nothing is left for the start of the next one on two CPU cores.
+SERVING_RESOURCES = {**REQUESTS, "limits": {"cpu": "800m"}}
 BASE_STEPS = 1500
 TRAINING: dict[str, Any] = {
     "nodes": 2,

@@ -17,6 +17,7 @@ from tests.cluster.settings import SHARED
 
 Manifest = dict[str, Any]
 CLAIMS = ("models", "corpus")
+POLL_SECONDS = 1.5  # kubectl takes a good share of a CPU core that the pods need
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class User:
             if time.monotonic() > deadline:
                 shown = json.dumps(status, indent=1)
                 raise AssertionError(f"{kind} {name}: {what}: not within {seconds:.0f} s; its status is {shown}")
-            time.sleep(0.3)
+            time.sleep(POLL_SECONDS)
 
 
 def stage(status: Manifest, name: str) -> Manifest:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from llm_operator.api.common import Resources
 from llm_operator.api.training import LLMTrainingSpec, PretrainStage, SftStage, Stage, StageModel
 from llm_trainer.config import Dataset
@@ -43,6 +45,16 @@ def gpus_of(resources: Resources) -> int:
     """GPUs of a pod; 0 for anything that is no whole number."""
     quantity = resources.limits.get(GPU, resources.requests.get(GPU, 0))
     return int(quantity) if str(quantity).isdecimal() else 0
+
+
+def cpus_of(resources: Resources) -> int | None:
+    """CPUs of a pod by its limit, else its request, rounded up; None if it has neither or they are no quantity."""
+    quantity = str(resources.limits.get("cpu", resources.requests.get("cpu", "")))
+    try:
+        cpus = float(quantity.removesuffix("m")) / (1000 if quantity.endswith("m") else 1)
+    except ValueError:
+        return None
+    return max(1, math.ceil(cpus))
 
 
 def processes_per_node(spec: LLMTrainingSpec, stage: Stage) -> int:

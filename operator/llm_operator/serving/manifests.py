@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from llm_operator.api.common import GROUP
-from llm_operator.api.resolve import gpus_of
+from llm_operator.api.resolve import cpus_of, gpus_of
 from llm_operator.api.serving import LLMServingSpec, ServedResult
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import (
@@ -177,5 +177,14 @@ def environment(spec: LLMServingSpec) -> dict[str, str]:
     }
     if gpus_of(spec.resources):
         return fixed
-    # GiB of cache. vLLM compiles the random sampler at the first request that samples, and a pod has no C++ compiler.
-    return {**fixed, "VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1"}
+    threads = cpus_of(spec.resources)
+    return {
+        **fixed,
+        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+        # vLLM compiles the random sampler at the first request that samples, and a pod has no C++ compiler.
+        "TORCH_COMPILE_DISABLE": "1",
+        # It would bind its threads to the first cores of the node, as every other pod on it does: under load a second
+        # one then doesn't even start.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        **({"OMP_NUM_THREADS": str(threads)} if threads else {}),
+    }

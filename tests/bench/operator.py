@@ -333,7 +333,7 @@ def free_port() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--trainings", type=int, default=1000)
-    parser.add_argument("--steady-minutes", type=float, default=2)
+    parser.add_argument("--steady-minutes", type=float, default=10)
     parser.add_argument("--module", default="llm_operator", help=argparse.SUPPRESS)
     parser.add_argument("--crds", type=Path, default=REPOSITORY / "crds", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -17,7 +17,7 @@ from llm_operator.api.training import LLMTrainingStatus
 from llm_operator.api.validation import InvalidSpecError, load_training
 from llm_operator.kube import labels
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.client import Client
+from llm_operator.kube.client import ApiError, Client
 from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, EVENT, JOB, POD, SERVICE
 from llm_operator.kube.plan import Key, Manifest
 from llm_operator.kube.pods import container_state, without_pod_name
@@ -96,7 +96,10 @@ class Observer:
         if job is None:
             return ""
         selector = f"regarding.uid={job['metadata']['uid']},reason={FAILED_CREATE}"
-        found = await self.client.get(EVENT.path(job["metadata"]["namespace"]), {"fieldSelector": selector})
+        try:
+            found = await self.client.get(EVENT.path(job["metadata"]["namespace"]), {"fieldSelector": selector})
+        except ApiError:
+            return ""  # an explanation is not worth a pass
         newest: Manifest = max(found["items"], key=last_seen, default={})
         return without_pod_name(newest.get("note", ""))
 

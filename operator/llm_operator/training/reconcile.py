@@ -20,6 +20,7 @@ from llm_operator.training.events import events_between
 from llm_operator.training.failures import (
     NEVER_WHOLE,
     Failure,
+    Fault,
     failure_of,
     job_condition,
     last_word,
@@ -184,10 +185,13 @@ class Pass:
     def _succeeded(self, stage: StageStatus, job: Manifest, pods: list[Manifest]) -> Outcome:
         if any(pod_index(pod) == 0 and not terminated_state(pod) for pod in pods):
             return self._goes_on(stage, job, pods)  # the Job's news was faster than the pod's
-        stage = with_last_words(stage, pods, self.observed.progress_interval)
-        if stage.result is None:
-            lost = Failure("Own", Reason.ERROR, "the pods succeeded, but rank 0 left no result in its last word")
+        told = final_progress(pods)
+        if told is None or told.result is None:
+            # A result published earlier is not the last one. The next attempt finds the last checkpoint and exports it.
+            fault: Fault = "Own" if any(pod_index(pod) == 0 for pod in pods) else "Infrastructure"
+            lost = Failure(fault, Reason.ERROR, "the pods succeeded, but there is no last word of rank 0 with a result")
             return self._after_failure(stage, lost)
+        stage = with_progress(stage, told, self.observed.progress_interval, final=True)
         stage = ended(stage, Reason.SUCCEEDED, None, "", self.now)
         stage = stage.model_copy(update={"state": "Succeeded", "end_time": timestamp(self.now)})
         return Outcome(stage, Verdict(running=False, reason=Reason.STARTING, message=f"stage {stage.name} succeeded"))

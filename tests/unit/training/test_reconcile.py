@@ -350,6 +350,17 @@ def test_a_published_result_is_news(at_base: World) -> None:
     assert stage(at_base, "base")["result"]["uri"] == "pvc://models/run/base"
 
 
+def test_a_published_result_is_not_the_last_one(at_base: World) -> None:
+    """The Job succeeded, but its first pod and with it the last word are gone."""
+    scenes.step(at_base, progress=scenes.told(at_base, 50, result=scenes.result(at_base)))
+    scenes.succeed(at_base)
+    del at_base.objects["Pod", scenes.pods(at_base)[0]["metadata"]["name"]]
+    settle(at_base)
+    assert stage(at_base, "base")["state"] == "Pending"
+    assert stage(at_base, "base")["infrastructureRestarts"] == 1
+    assert len(stage(at_base, "base")["attempts"]) == 2
+
+
 def test_a_notice_becomes_one_event(at_base: World) -> None:
     progress = scenes.told(at_base, 10, START, notices=[NOTICE])
     assert [event.reason for event in scenes.step(at_base, START, progress).events] == ["CheckpointSetAside"]

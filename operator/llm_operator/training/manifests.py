@@ -159,6 +159,7 @@ def spread(stage: PlannedStage, name: str, pods: PodSettings) -> dict[str, Any]:
                 "maxSkew": 1,
                 "topologyKey": "kubernetes.io/hostname",
                 "whenUnsatisfiable": "DoNotSchedule",
+                "nodeTaintsPolicy": "Honor",  # a lost node would count as one that is empty
                 "labelSelector": {"matchLabels": {JOB_NAME_LABEL: name}},
             }
         ]

@@ -37,6 +37,17 @@ PRETRAIN = {
     "checkpoint": {"everySteps": 5},
     "evaluateEverySteps": 10,
 }
+SFT = {
+    "dataset": {"uri": "pvc://corpus/chat.jsonl", "validationFraction": 0.1},
+    "epochs": 2,
+    "maxLength": 64,
+    "globalBatchSize": 8,
+    "microBatchSize": 2,
+    "precision": "float32",
+    "optimizer": {"learningRate": 0.001, "weightDecay": 0.0},
+    "checkpoint": {"everySteps": 5},
+    "evaluateEverySteps": 10,
+}
 
 Stage = Callable[..., StageConfig]
 RunPods = Callable[..., Pods]
@@ -87,6 +98,15 @@ def stage_config(volumes: Path, stage: str, *, nodes: int = 2, attempt: int = 1,
             **settings,
         }
     )
+
+
+@pytest.fixture(scope="session")
+def base(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of a pretrained model."""
+    config = stage_config(prepared, "base", model=MODEL, pretrain=PRETRAIN)
+    progress = Pods(config, tmp_path_factory.mktemp("pods")).run()
+    assert progress.result
+    return progress.result.uri
 
 
 @pytest.fixture

@@ -13,39 +13,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llm_trainer.config import StageConfig, local_path
 from llm_trainer.protocol import ExitCode
-from tests.trainer.conftest import MODEL, PRETRAIN, RunPods, stage_config
-from tests.trainer.pods import Pods, evaluations, losses
-
-SFT = {
-    "dataset": {"uri": "pvc://corpus/chat.jsonl", "validationFraction": 0.1},
-    "epochs": 2,
-    "maxLength": 64,
-    "globalBatchSize": 8,
-    "microBatchSize": 2,
-    "precision": "float32",
-    "optimizer": {"learningRate": 0.001, "weightDecay": 0.0},
-    "checkpoint": {"everySteps": 5},
-    "evaluateEverySteps": 10,
-}
+from tests.trainer.conftest import SFT, RunPods, stage_config
+from tests.trainer.pods import evaluations, losses
 
 Sft = Callable[..., StageConfig]
-
-
-@pytest.fixture(scope="module")
-def base(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a pretrained model."""
-    config = stage_config(prepared, "base", model=MODEL, pretrain=PRETRAIN)
-    progress = Pods(config, tmp_path_factory.mktemp("pods")).run()
-    assert progress.result
-    return local_path(progress.result.uri, str(prepared))
 
 
 @pytest.fixture
 def sft(prepared: Path, base: str) -> Sft:
     def make(stage: str, *, nodes: int = 2, attempt: int = 1, **settings: Any) -> StageConfig:
-        return stage_config(
-            prepared, stage, nodes=nodes, attempt=attempt, model={"path": base}, sft={**SFT, **settings}
-        )
+        return stage_config(prepared, stage, nodes=nodes, attempt=attempt, model={"uri": base}, sft={**SFT, **settings})
 
     return make
 

@@ -9,14 +9,14 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from llm_trainer.config import StageConfig
+from llm_trainer.config import KINDS, StageConfig
 from llm_trainer.protocol import CONFIG_PATH, ExitCode, Termination
 from llm_trainer.runtime.errors import ConfigurationError, classify
 from llm_trainer.runtime.last_words import write_last_words
 from llm_trainer.runtime.progress import Board
 
 Stage = Callable[[StageConfig, Board], str]
-STAGES = ("prepare_data", "pretrain", "sft")  # a field of StageConfig and a module of llm_trainer.stages
+STAGES = ("prepare_data", *KINDS)  # a field of StageConfig and a module of llm_trainer.stages
 
 
 def stage_of(config: StageConfig) -> Stage:

@@ -5,32 +5,16 @@ from __future__ import annotations
 import math
 
 from llm_operator.api.common import Resources
-from llm_operator.api.training import LLMTrainingSpec, PretrainStage, SftStage, Stage, StageModel
-from llm_trainer.config import Dataset
+from llm_operator.api.training import LLMTrainingSpec, Stage
+from llm_trainer.config import Dataset, FineTuning, StageModel, settings_of
 
 GPU = "nvidia.com/gpu"
-STAGE_KINDS = ("pretrain", "sft")  # fields of Stage; each of them yields a model
-
-
-def stage_kind(stage: Stage) -> str:
-    """The name of the one stage kind that is set; of the first if there are more, empty if there is none."""
-    return next((kind for kind in STAGE_KINDS if getattr(stage, kind) is not None), "")
-
-
-def stage_settings(stage: Stage) -> PretrainStage | SftStage | None:
-    return stage.pretrain or stage.sft
 
 
 def stage_dataset(stage: Stage) -> Dataset | None:
     """The rows that a stage reads beside the corpus."""
-    return stage.sft.dataset if stage.sft else None
-
-
-def stage_length(stage: Stage) -> int | None:
-    """Tokens of the longest row that a stage asks for."""
-    if stage.pretrain:
-        return stage.pretrain.sequence_length
-    return stage.sft.max_length if stage.sft else None
+    settings = settings_of(stage)
+    return settings.dataset if isinstance(settings, FineTuning) else None
 
 
 def nodes_of(spec: LLMTrainingSpec, stage: Stage) -> int:
@@ -68,9 +52,14 @@ def world_size(spec: LLMTrainingSpec, stage: Stage) -> int:
 def stage_model(spec: LLMTrainingSpec, index: int) -> StageModel | None:
     """Where a stage's model comes from; None: from scratch, by spec.model.architecture."""
     stage = spec.stages[index]
-    settings = stage_settings(stage)
+    settings = settings_of(stage)
     if settings and settings.model:
         return settings.model
-    if not stage.pretrain and index > 0:
-        return StageModel(stage=spec.stages[index - 1].name)
+    if not stage.pretrain and (earlier := language_models(spec.stages[:index])):
+        return StageModel(stage=earlier[-1])
     return StageModel(uri=spec.model.uri) if spec.model.uri else None
+
+
+def language_models(stages: list[Stage]) -> list[str]:
+    """Names of the stages from which others may start."""
+    return [stage.name for stage in stages if (settings := settings_of(stage)) and settings.yields == "model"]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llm_trainer.config import KINDS
+
 Path = tuple[str, ...]
 
 
@@ -46,6 +48,17 @@ def fixed(field: str) -> Rule:
     )
 
 
+KIND_RULES: dict[str, tuple[Rule, ...]] = {
+    "pretrain": (exactly_one("steps", "tokens"),),
+    "dpo": (
+        Rule(
+            "!has(self.lossWeights) || (has(self.lossType) ? self.lossWeights.size() == self.lossType.size() "
+            ": self.lossWeights.size() == 1)",
+            "must have a weight for each of lossType",
+            ".lossWeights",
+        ),
+    ),
+}
 TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
     (): (
         Rule("self.metadata.name.size() <= 63", "metadata.name must have at most 63 characters: labels bear it"),
@@ -81,20 +94,11 @@ TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
     ("spec", "model"): (exactly_one("architecture", "uri"),),
     ("spec", "tokenizer"): (exactly_one("train", "uri"),),
     ("spec", "stages", "*"): (
-        exactly_one("pretrain", "sft"),
+        exactly_one(*KINDS.values()),
         Rule("self.name != 'data'", "'data' is the name of data preparation; use another", ".name"),
     ),
-    ("spec", "stages", "*", "pretrain"): (exactly_one("steps", "tokens"), DIVISIBLE),
-    ("spec", "stages", "*", "pretrain", "model"): (exactly_one("stage", "uri"),),
-    ("spec", "stages", "*", "sft"): (
-        DIVISIBLE,
-        Rule(
-            "!has(self.optimizer) || self.optimizer.type == 'adamw'",
-            "is for pretrain stages; use adamw",
-            ".optimizer.type",
-        ),
-    ),
-    ("spec", "stages", "*", "sft", "model"): (exactly_one("stage", "uri"),),
+    **{("spec", "stages", "*", kind): (DIVISIBLE, *KIND_RULES.get(kind, ())) for kind in KINDS.values()},
+    **{("spec", "stages", "*", kind, "model"): (exactly_one("stage", "uri"),) for kind in KINDS.values()},
 }
 SERVING_RULES: dict[Path, tuple[Rule, ...]] = {
     (): (

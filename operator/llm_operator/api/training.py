@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from llm_operator.api.common import Condition, PodSettings, Resources, Spec, Status, Storage
-from llm_trainer.config import Architecture, Data, Name, Pretrain, Sft, Tokenizer, Uri
+from llm_trainer.config import Architecture, Data, Name, StageKinds, Tokenizer, Uri
 
 DATA_STAGE = "data"  # the name under which data preparation appears in the status; no stage may take it
 
@@ -19,29 +19,12 @@ class ModelSource(Spec):
     uri: Uri | None = Field(default=None, description="An existing transformers folder, pvc://CLAIM/PATH.")
 
 
-class StageModel(Spec):
-    """The model a stage starts from. Exactly one of stage and uri."""
-
-    stage: Name | None = Field(default=None, description="An earlier stage that yields a model.")
-    uri: Uri | None = Field(default=None, description="An existing transformers folder, pvc://CLAIM/PATH.")
-
-
-class PretrainStage(Pretrain):
-    model: StageModel | None = Field(default=None, description="Default: the training's spec.model.")
-
-
-class SftStage(Sft):
-    model: StageModel | None = Field(default=None, description="Default: the stage before that yields a model.")
-
-
-class Stage(Spec):
+class Stage(StageKinds):
     """One step of the training. Exactly one of the stage kinds."""
 
     name: Name = Field(description="Unique in the training.")
     nodes: int | None = Field(default=None, ge=1, le=1024, description="Pods of this stage. Default: spec.nodes.")
     resources: Resources | None = Field(default=None, description="Per pod. Default: spec.resources.")
-    pretrain: PretrainStage | None = Field(default=None, description="Pretrain on the prepared corpus.")
-    sft: SftStage | None = Field(default=None, description="Supervised fine-tuning.")
 
 
 class Restarts(Spec):
@@ -83,7 +66,7 @@ class Result(Status):
 
     uri: str = Field(description="Its folder, pvc://CLAIM/PATH.")
     digest: str = Field(description="sha256:… over the manifest of its files.")
-    kind: str = Field(description="data or model.")
+    kind: str = Field(description="data, model, rewardModel or adapter.")
     step: int = Field(default=0, description="Optimizer step at which it was exported.")
     base: str | None = Field(default=None, description="Of an adapter: the model that it belongs to.")
 

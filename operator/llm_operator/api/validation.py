@@ -10,24 +10,34 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
 
-from llm_operator.api.common import Spec
+from llm_operator.api.common import Resources, Spec
 from llm_operator.api.resolve import (
     GPU,
-    STAGE_KINDS,
     gpus_of,
+    language_models,
     nodes_of,
     processes_per_node,
     resources_of,
-    stage_dataset,
-    stage_length,
     stage_model,
-    stage_settings,
     world_size,
 )
 from llm_operator.api.serving import LLMServingSpec
 from llm_operator.api.training import DATA_STAGE, LLMTrainingSpec, Stage
-from llm_trainer.config import Architecture, claim_of, local_path
+from llm_trainer.config import (
+    KINDS,
+    Architecture,
+    Dpo,
+    FineTuning,
+    Lora,
+    StageModel,
+    TrainingSettings,
+    claim_of,
+    kind_of,
+    local_path,
+    settings_of,
+)
 
 SpecType = TypeVar("SpecType", bound=Spec)
 
@@ -143,18 +153,24 @@ def stage_name_problems(spec: LLMTrainingSpec) -> Iterator[str]:
 
 def stage_problems(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[str]:
     path = f"spec.stages[{index}]"
-    yield from exactly_one(path, stage, *STAGE_KINDS)
-    for kind in STAGE_KINDS:
-        if getattr(stage, kind) is not None:
-            yield from settings_problems(spec, index, stage, f"{path}.{kind}")
-            yield from model_problems(spec, index, f"{path}.{kind}.model")
-            break
+    given = [written for kind, written in KINDS.items() if getattr(stage, kind) is not None]
+    if len(given) != 1:
+        names = " and ".join(given) or "none"
+        yield f"{path}: exactly one of {', '.join(KINDS.values())} must be set, not {names}"
+    if settings := settings_of(stage):
+        here = f"{path}.{KINDS[kind_of(stage)]}"
+        yield from batch_problems(spec, stage, settings, here)
+        yield from length_problems(spec, settings, here)
+        yield from model_problems(spec, index, settings, here)
+        yield from kind_problems(spec, stage, here)
+    if isinstance(settings, FineTuning):
+        yield from uri_problems(f"{here}.dataset.uri", settings.dataset.uri)
+        if settings.lora:
+            yield from lora_problems(settings.lora, resources_of(spec, stage), f"{here}.lora")
     yield from process_problems(spec, stage, path)
 
 
-def settings_problems(spec: LLMTrainingSpec, index: int, stage: Stage, path: str) -> Iterator[str]:
-    settings = stage_settings(stage)
-    assert settings  # noqa: S101 -- the caller found its kind
+def batch_problems(spec: LLMTrainingSpec, stage: Stage, settings: TrainingSettings, path: str) -> Iterator[str]:
     at_once = settings.micro_batch_size * world_size(spec, stage)
     if settings.global_batch_size % at_once:
         nearest = max(1, round(settings.global_batch_size / at_once)) * at_once
@@ -163,49 +179,78 @@ def settings_problems(spec: LLMTrainingSpec, index: int, stage: Stage, path: str
             f"{settings.micro_batch_size} × {nodes_of(spec, stage)} nodes × {processes_per_node(spec, stage)} "
             f"processes); use {nearest}, for example"
         )
-    yield from length_problems(spec, stage, path)
-    if stage.pretrain:
-        yield from exactly_one(path, stage.pretrain, "steps", "tokens")
-        if spec.data is None:
-            yield f"spec.data: is required by the pretrain stage {stage.name!r}; set spec.data.sources"
-        steps = stage.pretrain.steps
-        if steps is not None and settings.schedule.warmup_steps >= steps:
-            yield f"{path}.schedule.warmupSteps: {settings.schedule.warmup_steps} leaves none of the {steps} steps"
-    if dataset := stage_dataset(stage):
-        yield from uri_problems(f"{path}.dataset.uri", dataset.uri)
-    if stage.sft and settings.optimizer.type != "adamw":
-        yield f"{path}.optimizer.type: {settings.optimizer.type} is for pretrain stages; use adamw"
 
 
-def length_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[str]:
+def length_problems(spec: LLMTrainingSpec, settings: TrainingSettings, path: str) -> Iterator[str]:
     """Rows longer than the model's positions, as far as the spec says how many it has."""
     if not spec.model.architecture:
         return
     config = spec.model.architecture.config
-    length, positions = stage_length(stage), config.get("max_position_embeddings", config.get("n_positions"))
-    if isinstance(positions, int) and length and length > positions:
-        field = "sequenceLength" if stage.pretrain else "maxLength"
+    length, positions = settings.length, config.get("max_position_embeddings", config.get("n_positions"))
+    if isinstance(positions, int) and length > positions:
+        field = to_camel(settings.length_field)
         yield f"{path}.{field}: {length} is beyond the model's {positions} positions; use at most {positions}"
 
 
-def model_problems(spec: LLMTrainingSpec, index: int, path: str) -> Iterator[str]:
-    """A stage starts from a model that exists when its turn comes."""
-    stage = spec.stages[index]
-    settings = stage_settings(stage)
-    written = settings.model if settings else None
-    if written:
-        yield from exactly_one(path, written, "stage", "uri")
-        yield from uri_problems(f"{path}.uri", written.uri)
-    source = stage_model(spec, index)
-    if source is None and not stage.pretrain:
-        yield f"{path}: there is no model to start from; set stage or uri, or put a pretrain stage before it"
-    earlier = [before.name for before in spec.stages[:index]]
-    if source and source.stage and source.stage not in earlier:
-        where = "comes later" if source.stage in {s.name for s in spec.stages} else "does not exist"
+def model_problems(spec: LLMTrainingSpec, index: int, settings: TrainingSettings, path: str) -> Iterator[str]:
+    """A stage starts from a language model that exists when its turn comes."""
+    if settings.model:
+        yield from reference_problems(spec, index, settings.model, f"{path}.model", wanted="model")
+    elif stage_model(spec, index) is None and not spec.stages[index].pretrain:
+        yield f"{path}.model: there is no model to start from; set stage or uri, or put a pretrain stage before it"
+
+
+def reference_problems(
+    spec: LLMTrainingSpec, index: int, reference: StageModel, path: str, wanted: str
+) -> Iterator[str]:
+    """``wanted``: what the stage that is named must yield."""
+    yield from exactly_one(path, reference, "stage", "uri")
+    yield from uri_problems(f"{path}.uri", reference.uri)
+    if reference.stage is None:
+        return
+    earlier = spec.stages[:index]
+    named = next((stage for stage in earlier if stage.name == reference.stage), None)
+    names = ", ".join(stage.name for stage in earlier) or "none"
+    settings = settings_of(named) if named else None
+    if named is None:
+        where = "comes later" if reference.stage in {s.name for s in spec.stages} else "does not exist"
+        yield f"{path}.stage: stage {reference.stage!r} {where}; the stages before this one are {names}"
+    elif settings and settings.yields != wanted:
+        is_one = {"model": "a language model", "rewardModel": "a reward model, which writes no text"}
+        choices = language_models(earlier) if wanted == "model" else []
         yield (
-            f"{path}.stage: stage {source.stage!r} {where}; "
-            f"the stages before this one are {', '.join(earlier) or 'none'}"
+            f"{path}.stage: stage {reference.stage!r} is {is_one[settings.yields]}; "
+            f"name one of {', '.join(choices) or 'none'}"
         )
+
+
+def kind_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[str]:
+    """What only one kind of stage can have wrong."""
+    if pretrain := stage.pretrain:
+        yield from exactly_one(path, pretrain, "steps", "tokens")
+        if spec.data is None:
+            yield f"spec.data: is required by the pretrain stage {stage.name!r}; set spec.data.sources"
+        steps, warmup = pretrain.steps, pretrain.schedule.warmup_steps
+        if steps is not None and warmup >= steps:
+            yield f"{path}.schedule.warmupSteps: {warmup} leaves none of the {steps} steps"
+    if stage.dpo:
+        yield from loss_problems(stage.dpo, path)
+
+
+def loss_problems(dpo: Dpo, path: str) -> Iterator[str]:
+    for loss, count in Counter(dpo.loss_type).items():
+        if count > 1:
+            yield f"{path}.lossType: {loss} is given {count} times; give each loss once and weigh it by lossWeights"
+    if dpo.loss_weights is not None and len(dpo.loss_weights) != len(dpo.loss_type):
+        yield (
+            f"{path}.lossWeights: must have a weight for each of lossType, {len(dpo.loss_type)} and not "
+            f"{len(dpo.loss_weights)}"
+        )
+
+
+def lora_problems(lora: Lora, resources: Resources, path: str) -> Iterator[str]:
+    if lora.quantization and not gpus_of(resources):
+        yield f"{path}.quantization: {lora.quantization} needs CUDA; ask for {GPU} in resources, or leave it out"
 
 
 def process_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[str]:

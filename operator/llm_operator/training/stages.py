@@ -13,18 +13,25 @@ from llm_operator.api.resolve import (
     processes_per_node,
     resources_of,
     stage_dataset,
-    stage_kind,
-    stage_length,
     stage_model,
-    stage_settings,
 )
 from llm_operator.api.training import DATA_STAGE, LLMTrainingSpec
 from llm_operator.kube.plan import Manifest
 from llm_operator.training.names import run_name
-from llm_trainer.config import DatasetCheck, Model, PrepareData, StageConfig, Tokenizer, claim_of, local_path
+from llm_trainer.config import (
+    KINDS,
+    DatasetCheck,
+    FineTuning,
+    Model,
+    PrepareData,
+    StageConfig,
+    Tokenizer,
+    claim_of,
+    kind_of,
+    settings_of,
+)
 
 DATA_KIND = "prepareData"
-SFT_COLUMNS = [["messages"], ["prompt", "completion"]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ def planned_stages(spec: LLMTrainingSpec) -> list[PlannedStage]:
         *(
             PlannedStage(
                 stage.name,
-                stage_kind(stage),
+                KINDS.get(kind_of(stage), ""),
                 index,
                 nodes_of(spec, stage),
                 processes_per_node(spec, stage),
@@ -73,7 +80,8 @@ def stage_config(
 ) -> StageConfig:
     """What the pods of an attempt read. ``results`` has the URIs of finished stages' results by stage name."""
     metadata = training["metadata"]
-    settings = stage_settings(spec.stages[stage.index]) if stage.index >= 0 else None
+    written = spec.stages[stage.index] if stage.index >= 0 else None
+    settings = settings_of(written) if written else None
     claim = spec.storage.persistent_volume_claim.claim_name
     return StageConfig.model_validate(
         {
@@ -88,8 +96,7 @@ def stage_config(
             "run_uri": f"pvc://{claim}/{run_name(metadata['name'], metadata['uid'])}",
             "model": starting_model(spec, stage, results),
             "prepare_data": prepare_data(spec) if settings is None else None,
-            "pretrain": settings.model_dump(exclude={"model"}) if settings and stage.kind == "pretrain" else None,
-            "sft": settings.model_dump(exclude={"model"}) if settings and stage.kind == "sft" else None,
+            **({kind_of(written): settings.model_dump(exclude={"model"})} if written and settings else {}),
         }
     )
 
@@ -100,8 +107,7 @@ def starting_model(spec: LLMTrainingSpec, stage: PlannedStage, results: Mapping[
     source = stage_model(spec, stage.index)
     if source is None:
         return Model(architecture=spec.model.architecture)
-    uri = source.uri or results[source.stage or ""]
-    return Model(path=local_path(uri))
+    return Model(uri=source.uri or results[source.stage or ""])
 
 
 def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
@@ -109,11 +115,11 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
     return PrepareData(
         data=spec.data,
         tokenizer=spec.tokenizer or Tokenizer(uri=spec.model.uri),
-        sequence_length=max((length for stage in spec.stages if (length := stage_length(stage))), default=None),
+        sequence_length=max((stage.pretrain.length for stage in spec.stages if stage.pretrain), default=None),
         datasets=[
-            DatasetCheck(field=f"spec.stages[{i}].sft.dataset.uri", uri=dataset.uri, any_of_columns=SFT_COLUMNS)
+            DatasetCheck.of(settings, f"spec.stages[{i}].{KINDS[kind_of(stage)]}")
             for i, stage in enumerate(spec.stages)
-            if (dataset := stage_dataset(stage))
+            if isinstance(settings := settings_of(stage), FineTuning)
         ],
     )
 

@@ -10,17 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trainer.config import DatasetCheck
-from llm_trainer.data.rows import SFT_COLUMNS, Row, read_rows, split_rows
+from llm_trainer.data.rows import Row, read_rows, split_rows
 from llm_trainer.runtime.errors import DataError
 
 from .conftest import WriteLines
 
 FIELD = "spec.stages[1].sft.dataset.uri"
+COLUMNS = [["messages"], ["prompt", "completion"]]
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 
 
 def read(volumes: Path, uri: str = "pvc://corpus/chat.jsonl") -> list[Row]:
-    return list(read_rows(DatasetCheck(field=FIELD, uri=uri, any_of_columns=SFT_COLUMNS), str(volumes)))
+    return list(read_rows(DatasetCheck(field=FIELD, uri=uri, any_of_columns=COLUMNS), str(volumes)))
 
 
 def test_rows_keep_the_columns_the_stage_needs(volumes: Path, write_lines: WriteLines) -> None:

@@ -310,7 +310,7 @@ def test_a_stage_gets_the_model_of_the_one_before(world: World) -> None:
     config_map = next(c for c in world.of("ConfigMap") if "-chat-" in c["metadata"]["name"])
     config = StageConfig.model_validate_json(config_map["data"]["stage.json"])
     assert config.model
-    assert config.model.path == "/volumes/models/run/base"
+    assert config.model.uri == "pvc://models/run/base"
 
 
 def test_an_invalid_spec_makes_nothing(world: World) -> None:

@@ -29,6 +29,7 @@ class FolderManifest(BaseModel):
     attempt: int
     world_size: int = 1
     base: str | None = None
+    base_digest: str | None = None
     files: list[FileRecord]
 
     def digest(self) -> str:

@@ -19,9 +19,6 @@ SUFFIXES = (".jsonl", ".parquet")
 Row = dict[str, Any]
 
 
-SFT_COLUMNS = [["messages"], ["prompt", "completion"]]
-
-
 def read_rows(check: DatasetCheck, volumes_root: str) -> Iterator[Row]:
     """Every row's columns that the stage needs: of the sets of columns that would do, the first that row 1 has.
 
@@ -38,8 +35,10 @@ def read_rows(check: DatasetCheck, volumes_root: str) -> Iterator[Row]:
             any_of_columns = [columns]  # rows of two formats would not make one dataset
             for column in columns:
                 check_value(row[column], column, where)
+            check_answers(row, columns, where)
             empty = False
-            yield {column: row[column] for column in columns}
+            optional = [column for column in check.optional_columns if row.get(column) is not None]
+            yield {column: row[column] for column in [*columns, *optional]}
     if empty:
         raise DataError(f"{check.field}: {check.uri} has no rows")
 
@@ -75,6 +74,20 @@ def hash_row(row: Row, seed: int) -> int:
     text = json.dumps(row, sort_keys=True, ensure_ascii=True)
     digest = hashlib.blake2b(text.encode(), digest_size=8, key=seed.to_bytes(8, "little")).digest()
     return int.from_bytes(digest, "little")
+
+
+def check_answers(row: Row, columns: list[str], where: str) -> None:
+    """Raises DataError for an answer that is empty, and for a pair that prefers nothing."""
+    for column in ("completion", "chosen", "rejected"):
+        if column in columns and not text_of(row[column]).strip():
+            raise DataError(f"{where}: {column} is empty; write an answer or remove the row")
+    if "chosen" in columns and row["chosen"] == row["rejected"]:
+        raise DataError(f"{where}: chosen and rejected are equal, so there is nothing to prefer; remove the row")
+
+
+def text_of(value: str | list[dict[str, str]]) -> str:
+    """The text, or what the last turn of a conversation says."""
+    return value if isinstance(value, str) else value[-1]["content"]
 
 
 def check_value(value: object, column: str, where: str) -> None:

@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import is_flash_attn_2_available
 
-from llm_trainer.config import Architecture, Model
+from llm_trainer.config import Architecture, StageConfig
+from llm_trainer.models.adapter import base_of, is_adapter, merged
 from llm_trainer.runtime.errors import ConfigurationError
 
 
@@ -18,15 +25,37 @@ def attention() -> str:
     return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
 
 
-def build(model: Model, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """A causal language model in float32, the same on every rank.
+def build(config: StageConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    """The stage's language model in float32, the same on every rank; an adapter comes merged into its base.
 
-    Raises ConfigurationError for a key that the family's config does not have, or a folder that is no model.
+    Raises ConfigurationError for a key that the family's config does not have, or a folder that is no such model.
     """
     torch.manual_seed(seed)
-    if model.architecture is not None:
-        return from_architecture(model.architecture, tokenizer)
-    return from_folder(Path(model.path or ""))
+    if config.model and config.model.architecture:
+        return from_architecture(config.model.architecture, tokenizer)
+    return from_folder(Path(config.model_folder or ""), config.volumes_root)
+
+
+def build_reward_model(config: StageConfig, seed: int) -> PreTrainedModel:
+    """The stage's model with a new head that gives one number, the same on every rank.
+
+    Raises ConfigurationError if transformers has no such model of the family.
+    """
+    folder = Path(config.model_folder or "")
+    if is_adapter(folder):
+        raise ConfigurationError(f"a reward model can't start from the adapter {folder}; set lora.merge in its stage")
+    check_head(folder)
+    torch.manual_seed(seed)
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder, num_labels=1, attn_implementation=attention(), dtype=torch.float32, output_loading_info=True
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"there is no reward model of this family: {error}") from error
+    if missing := set(info["missing_keys"]) - {"score.weight"}:
+        raise ConfigurationError(f"{folder} lacks the weights {', '.join(sorted(missing))}")
+    made: PreTrainedModel = model
+    return made
 
 
 def from_architecture(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -58,10 +87,19 @@ def from_architecture(architecture: Architecture, tokenizer: PreTrainedTokenizer
     return created
 
 
-def from_folder(folder: Path) -> PreTrainedModel:
+def from_folder(folder: Path, volumes_root: str) -> PreTrainedModel:
+    loading = {"attn_implementation": attention(), "dtype": torch.float32}
+    if is_adapter(folder):
+        return merged(base_of(folder, volumes_root).folder, folder, **loading)
+    check_head(folder)
+    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, **loading)
+    return loaded
+
+
+def check_head(folder: Path) -> None:
+    """Raises ConfigurationError for a folder that is no model, or one that scores instead of writing."""
     if not (folder / "config.json").is_file():
         raise ConfigurationError(f"{folder} holds no transformers model: there is no config.json")
-    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, attn_implementation=attention(), dtype=torch.float32
-    )
-    return loaded
+    for name in AutoConfig.from_pretrained(folder).architectures or ():
+        if name.endswith("ForSequenceClassification"):
+            raise ConfigurationError(f"{folder} holds a reward model ({name}); a stage starts from a language model")

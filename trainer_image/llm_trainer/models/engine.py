@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from llm_trainer.config import Optimizer, Pretrain
+from llm_trainer.config import Pretrain, PretrainOptimizer
 from llm_trainer.runtime.process_group import ProcessGroup
 
 
@@ -114,7 +114,7 @@ def computes_in_bfloat16(settings: Pretrain, device: torch.device) -> bool:
     return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
 
 
-def parameter_groups(model: PreTrainedModel, optimizer: Optimizer) -> Iterator[dict[str, Any]]:
+def parameter_groups(model: PreTrainedModel, optimizer: PretrainOptimizer) -> Iterator[dict[str, Any]]:
     """Weight decay on matrices only, not on norms and biases."""
     matrices = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
     vectors = [parameter for parameter in model.parameters() if parameter.dim() < 2]
@@ -148,7 +148,7 @@ def deepspeed_config(
     }
 
 
-def optimizer_config(optimizer: Optimizer) -> dict[str, Any]:
+def optimizer_config(optimizer: PretrainOptimizer) -> dict[str, Any]:
     adam = {"betas": [optimizer.beta1, optimizer.beta2], "eps": optimizer.epsilon, "torch_adam": True}
     if optimizer.type == "adamw":
         return {"type": "AdamW", "params": {"lr": optimizer.learning_rate, **adam}}

@@ -3,56 +3,88 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from llm_trainer.checkpoint.files import MANIFEST, FolderManifest, content_files, flush_folder, record, write_durably
+from llm_trainer.config import StageConfig
+from llm_trainer.models.adapter import Base, merged
 from llm_trainer.protocol import Result
 
 KEEP_PUBLISHED = 3  # a serving may still roll from an older one
 
+Kind = Literal["model", "rewardModel", "adapter"]
+State = dict[str, torch.Tensor]  # whole tensors on CPU
 
-def export(
-    model: PreTrainedModel,
-    state: dict[str, torch.Tensor],
-    tokenizer: PreTrainedTokenizerBase,
-    run_uri: str,
-    run_folder: Path,
-    stage: str,
-    step: int,
-    attempt: int,
-    base: str | None = None,
+
+def publish(
+    config: StageConfig, step: int, kind: Kind, write: Callable[[Path], None], base: Base | None = None
 ) -> Result:
-    """Write `stages/STAGE/results/step-…` once, on rank 0, and read it back. `state` holds whole tensors on CPU."""
-    results = run_folder / "stages" / stage / "results"
+    """Let `write` fill `stages/STAGE/results/step-…`, which appears whole or not at all; on rank 0 only."""
+    results = Path(config.stage_folder) / "results"
     temporary, final = results / f".tmp-step-{step:08d}", results / f"step-{step:08d}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    model.save_pretrained(temporary, state_dict=state, safe_serialization=True)
-    tokenizer.save_pretrained(temporary)
+    write(temporary)
     for file in content_files(temporary):
         file.chmod(0o644)  # safetensors keeps its file to one user, and whoever serves it may be another
-    verify(temporary, state)
     manifest = FolderManifest(
-        kind="model", step=step, attempt=attempt, base=base,
+        kind=kind,
+        step=step,
+        attempt=config.attempt,
+        base=base.uri if base else None,
+        base_digest=base.digest if base else None,
         files=[record(file, temporary) for file in content_files(temporary)],
-    )  # fmt: skip
+    )
     write_durably(temporary / MANIFEST, manifest.model_dump_json(by_alias=True, indent=1))
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     flush_folder(results)
     for old in sorted(results.glob("step-*"))[:-KEEP_PUBLISHED]:
         shutil.rmtree(old)
-    uri = f"{run_uri}/stages/{stage}/results/{final.name}"
-    return Result(uri=uri, digest=manifest.digest(), kind="model", step=step, base=base)
+    uri = f"{config.run_uri}/stages/{config.stage}/results/{final.name}"
+    return Result(uri=uri, digest=manifest.digest(), kind=kind, step=step, base=manifest.base)
 
 
-def verify(folder: Path, state: dict[str, torch.Tensor]) -> None:
-    """Load the folder as a user would and compare every tensor; raises RuntimeError."""
-    loaded: dict[str, Any] = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").state_dict()
+def write_model(model: PreTrainedModel, state: State, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """A language model, read back as a user would read it; raises RuntimeError if a tensor differs."""
+    save(model, state, tokenizer, folder)
+    verify(AutoModelForCausalLM.from_pretrained(folder, dtype="auto").state_dict(), state)
+
+
+def write_reward_model(model: PreTrainedModel, state: State, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """A model with a head that scores, read back; raises RuntimeError if a tensor differs or is missing."""
+    save(model, state, tokenizer, folder)
+    loaded, info = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    if info["missing_keys"] or info["unexpected_keys"]:
+        raise RuntimeError(f"the exported reward model lacks {info['missing_keys']} or has {info['unexpected_keys']}")
+    verify(loaded.state_dict(), state)
+
+
+def write_merged(write: Callable[[Path], None], base: Path, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """A language model: what `write` gives, an adapter, in the weights of its base."""
+    adapter = folder / "adapter"
+    write(adapter)
+    model = merged(base, adapter, dtype="auto")
+    shutil.rmtree(adapter)
+    write_model(model, model.state_dict(), tokenizer, folder)
+
+
+def save(model: PreTrainedModel, state: State, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    model.save_pretrained(folder, state_dict=state, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+
+
+def verify(loaded: dict[str, Any], state: State) -> None:
     for name, tensor in loaded.items():
         if name in state and not torch.equal(tensor, state[name].to(tensor.dtype)):
             raise RuntimeError(f"the exported model differs from the trained one in {name}")

@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from llm_trainer.data.sequences import Sequences
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.build import build
 from llm_trainer.models.engine import Engine
-from llm_trainer.models.export import export
+from llm_trainer.models.export import publish, write_model
 from llm_trainer.models.held_out import held_out_figures
 from llm_trainer.models.schedule import learning_rate_share
 from llm_trainer.protocol import CheckpointInfo
@@ -90,7 +91,7 @@ class Pretraining:
         self.sequences = Sequences(Path(config.data_folder), settings.sequence_length, settings.seed)
         self.tokenizer = load_tokenizer(Path(config.data_folder) / self.sequences.manifest.tokenizer)
         self.accumulation_steps = accumulation_steps(settings, stage.group.world_size)
-        model = build(config.model, self.tokenizer, settings.seed)
+        model = build(config, self.tokenizer, settings.seed)
         check_length(settings, model.config)
         self.engine = Engine(model, settings, stage.group, self.accumulation_steps)
         self.steps = total_steps(settings)
@@ -219,11 +220,8 @@ class Pretraining:
         self.stage.board.update(phase="Exporting")
         state, config = self.engine.whole_state(), self.stage.config
         if self.stage.group.is_first and state is not None:
-            result = export(
-                self.engine.model, state, self.tokenizer, config.run_uri, Path(config.run_folder), config.stage,
-                self.step, config.attempt,
-            )  # fmt: skip
-            self.stage.board.update(result=result)
+            write = partial(write_model, self.engine.model, state, self.tokenizer)
+            self.stage.board.update(result=publish(config, self.step, "model", write))
         self.stage.group.barrier()
         self.stage.board.update(phase="Training")
 

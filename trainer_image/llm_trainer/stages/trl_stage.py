@@ -5,8 +5,11 @@ A stage derives its trainer from `StageTrainer` and one of TRL's, in this order,
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,13 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llm_trainer.checkpoint.store import CheckpointStore
-from llm_trainer.config import Optimizer, TrainingSettings
-from llm_trainer.models.export import export
+from llm_trainer.config import AdamW, FineTuning, TrainingSettings
+from llm_trainer.models.adapter import find_base, write_adapter
+from llm_trainer.models.export import State, publish, write_merged, write_model, write_reward_model
 from llm_trainer.models.schedule import learning_rate_share
 from llm_trainer.protocol import CheckpointInfo, Result
 from llm_trainer.runtime.batch import accumulation_steps
-from llm_trainer.runtime.errors import ConfigurationError, PreemptedError
+from llm_trainer.runtime.errors import PreemptedError
 from llm_trainer.runtime.run import Run
 
 
@@ -52,10 +56,7 @@ def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
     }
 
 
-def adamw(optimizer: Optimizer) -> dict[str, Any]:
-    """Raises ConfigurationError for another optimizer: transformers would flatten the matrices that Muon needs."""
-    if optimizer.type != "adamw":
-        raise ConfigurationError(f"optimizer.type {optimizer.type} is for pretrain stages; use adamw to fine-tune")
+def adamw(optimizer: AdamW) -> dict[str, Any]:
     return {
         "optim": "adamw_torch",
         "learning_rate": optimizer.learning_rate,
@@ -142,6 +143,8 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
 class StageTrainer:
     """Comes before a TRL trainer among the bases and replaces how it saves, evaluates, resumes and ends."""
 
+    settings: FineTuning
+
     # transformers' own
     state: Any
     args: Any
@@ -149,11 +152,15 @@ class StageTrainer:
     model_wrapped: Any
     accelerator: Any
     processing_class: Any
+    train_dataset: Any
+    eval_dataset: Any
+    data_collator: Any
     optimizer: Any
     lr_scheduler: Any
 
-    def __init__(self, run: Run, settings: TrainingSettings, **arguments: Any) -> None:
+    def __init__(self, run: Run, settings: FineTuning, **arguments: Any) -> None:
         self.run, self.settings = run, settings
+        self._published = 0  # step of the newest result
         config = run.config
         self.store = CheckpointStore(Path(config.stage_folder), config.attempt, settings.checkpoint.keep, run.group)
         self.callback = StageCallback(run, settings)
@@ -185,6 +192,35 @@ class StageTrainer:
         """Newest held-out figures, on every rank; a collective. Empty if the stage holds nothing out."""
         raise NotImplementedError
 
+    def forward(self, **inputs: Any) -> Any:
+        """The model's outputs, in the precision of the training."""
+        with self.compute_loss_context_manager():  # type: ignore[attr-defined]
+            return self.model_wrapped(**inputs, use_cache=False)
+
+    def summary(self) -> str:
+        """How the stage ended, in one line."""
+        figures = self.run.board.progress.evaluation.items()
+        parts = [f"{self.state.global_step} steps on {len(self.train_dataset):,} rows"]
+        parts += [f"held-out {name} {value:.3f}" for name, value in figures]
+        return ", ".join(parts)
+
+    def held_out_batches(self, *columns: str) -> Iterator[tuple[dict[str, Any], bool]]:
+        """Batches of the held-out rows for this rank, and whether each counts; the model is in evaluation mode.
+
+        All ranks make equally many, as ZeRO-3 needs it.
+        """
+        size, world_size = self.args.per_device_eval_batch_size, self.run.group.world_size
+        rows = self.eval_dataset
+        mine = range(self.run.group.rank, len(rows), world_size)
+        self.model_wrapped.eval()
+        for begin in range(0, math.ceil(len(rows) / world_size), size):
+            picked = list(mine[begin : begin + size])
+            cells = rows[picked or [0]]
+            examples = [{name: cells[name][i] for name in columns} for i in range(len(picked) or 1)]
+            yield self._prepare_inputs(self.data_collator(examples)), bool(picked)  # type: ignore[attr-defined]
+            self.run.watchdog.beat()
+        self.model_wrapped.train()
+
     def evaluate_stage(self) -> None:
         """Evaluate now and tell everyone."""
         self.run.board.update(phase="Evaluating")
@@ -201,23 +237,26 @@ class StageTrainer:
     def export_result(self) -> Result | None:
         """Gather the weights and write the result on rank 0; a collective."""
         self.run.board.update(phase="Exporting")
-        config = self.run.config
         state = self.accelerator.get_state_dict(self.model_wrapped)
         result: Result | None = None
         if self.run.group.is_first:
-            result = export(
-                self.model,
-                state,
-                self.processing_class,
-                config.run_uri,
-                Path(config.run_folder),
-                config.stage,
-                self.state.global_step,
-                config.attempt,
-            )
+            result = self._publish(state)
             self.run.board.update(result=result)
         self.run.group.barrier()
+        self.run.board.update(phase="Training")
         return result
+
+    def _publish(self, state: State) -> Result:
+        config, step, lora = self.run.config, self.state.global_step, self.settings.lora
+        assert config.model  # noqa: S101 -- checked by run_stage
+        if lora is None:
+            write = write_reward_model if self.settings.yields == "rewardModel" else write_model
+            return publish(config, step, self.settings.yields, partial(write, self.model, state, self.processing_class))
+        base = find_base(config.model.uri or "", config.volumes_root)
+        write = partial(write_adapter, self.model, state, self.processing_class)
+        if not lora.merge:
+            return publish(config, step, "adapter", write, base)
+        return publish(config, step, "model", partial(write_merged, write, base.folder, self.processing_class))
 
     # --- called by transformers' training loop ---
 
@@ -229,6 +268,13 @@ class StageTrainer:
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def _maybe_log_save_evaluate(self, *arguments: Any, **named: Any) -> None:
+        super()._maybe_log_save_evaluate(*arguments, **named)  # type: ignore[misc]
+        step, every = self.state.global_step, self.settings.publish_every_steps
+        if every and step % every == 0 and self._published < step < self.state.max_steps:
+            self._published = step
+            self.export_result()
 
     def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, *, skip_scheduler: bool = False) -> dict[str, float]:
         self.evaluate_stage()

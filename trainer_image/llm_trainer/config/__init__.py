@@ -1,0 +1,27 @@
+"""What one stage needs, fully resolved: the operator writes it as JSON, the pod reads it.
+
+The settings of each stage are also what a user writes in an ``LLMTraining``, so that a field, its default and its
+description exist once. This package imports nothing heavy: the operator's image has no torch.
+"""
+
+from llm_trainer.config.attempt import DatasetCheck, Model, PrepareData, StageConfig
+from llm_trainer.config.base import Name, Settings, Uri, claim_of, local_path
+from llm_trainer.config.corpus import Data, Source, Tokenizer, TrainTokenizer
+from llm_trainer.config.fine_tuning import Dataset, Dpo, FineTuning, Lora, RewardModel, Sft
+from llm_trainer.config.stages import KINDS, Pretrain, StageKinds, kind_of, settings_of
+from llm_trainer.config.training import (
+    AdamW,
+    Architecture,
+    Checkpointing,
+    PretrainOptimizer,
+    Schedule,
+    StageModel,
+    TrainingSettings,
+)
+
+__all__ = [
+    "KINDS", "AdamW", "Architecture", "Checkpointing", "Data", "Dataset", "DatasetCheck", "Dpo", "FineTuning", "Lora",
+    "Model", "Name", "PrepareData", "Pretrain", "PretrainOptimizer", "RewardModel", "Schedule", "Settings", "Sft",
+    "Source", "StageConfig", "StageKinds", "StageModel", "Tokenizer", "TrainTokenizer", "TrainingSettings", "Uri",
+    "claim_of", "kind_of", "local_path", "settings_of",
+]  # fmt: skip

@@ -1,0 +1,89 @@
+"""What the operator adds: one attempt of one stage, fully resolved."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from llm_trainer.config.base import Settings, Uri, local_path
+from llm_trainer.config.corpus import Data, Tokenizer
+from llm_trainer.config.fine_tuning import FineTuning
+from llm_trainer.config.stages import StageKinds
+from llm_trainer.config.training import Architecture
+
+
+class DatasetCheck(Settings):
+    """A dataset of a later stage, whose files and columns are checked before any GPU is taken."""
+
+    field: str = Field(description="Where the user wrote it, such as spec.stages[1].sft.dataset.uri.")
+    uri: Uri
+    any_of_columns: list[list[str]] = Field(description="The row must have all columns of one of these sets.")
+    optional_columns: list[str] = Field(default_factory=list, description="Read as well where a row has them.")
+
+    @classmethod
+    def of(cls, settings: FineTuning, stage: str) -> DatasetCheck:
+        """What `stage`, such as spec.stages[1].sft, needs of its dataset."""
+        return cls(
+            field=f"{stage}.dataset.uri",
+            uri=settings.dataset.uri,
+            any_of_columns=[list(columns) for columns in settings.columns],
+            optional_columns=list(settings.optional_columns),
+        )
+
+
+class PrepareData(Settings):
+    """Corpus → tokenizer and memory-mapped shards. Empty data: only tokenizer and dataset checks."""
+
+    data: Data | None = None
+    tokenizer: Tokenizer
+    sequence_length: int | None = Field(default=None, description="Longest that a pretrain stage will ask for.")
+    datasets: list[DatasetCheck] = Field(default_factory=list)
+
+
+class Model(Settings):
+    """Exactly one of architecture (from scratch) and uri (a transformers folder, or an adapter of ours)."""
+
+    architecture: Architecture | None = None
+    uri: Uri | None = None
+
+
+class StageConfig(StageKinds):
+    """One attempt of one stage. Exactly one of prepare_data and the stage kinds."""
+
+    training: str = Field(description="metadata.name of the LLMTraining.")
+    namespace: str
+    uid: str
+    stage: str
+    attempt: int = Field(ge=1)
+    nodes: int = Field(ge=1)
+    processes_per_node: int = Field(ge=1)
+    device: Literal["cpu", "cuda"]
+    volumes_root: str = Field(default="/volumes", description="A claim is mounted at volumes_root/CLAIM.")
+    run_uri: Uri = Field(description="pvc://CLAIM/RUN: all that this training writes lies below.")
+    model: Model | None = None
+    prepare_data: PrepareData | None = None
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.processes_per_node
+
+    @property
+    def model_folder(self) -> str | None:
+        """Where the starting model lies; None for one from scratch."""
+        uri = self.model.uri if self.model else None
+        return local_path(uri, self.volumes_root) if uri else None
+
+    @property
+    def run_folder(self) -> str:
+        return local_path(self.run_uri, self.volumes_root)
+
+    @property
+    def data_folder(self) -> str:
+        """Tokenizer and shards of this training."""
+        return f"{self.run_folder}/data"
+
+    @property
+    def stage_folder(self) -> str:
+        """checkpoints/, results/ and history.jsonl of this stage."""
+        return f"{self.run_folder}/stages/{self.stage}"

@@ -1,0 +1,33 @@
+"""What every part of the configuration is made of."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic.alias_generators import to_camel
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
+Uri = Annotated[str, StringConstraints(pattern=r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/.+$", max_length=1024)]
+
+
+class Settings(BaseModel):
+    """camelCase in YAML and JSON, snake_case in Python; an unknown key is an error."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+def local_path(uri: str, volumes_root: str = "/volumes") -> str:
+    """The path inside a pod of a pvc:// URI; raises ValueError for any other scheme or a path that climbs out."""
+    scheme, _, rest = uri.partition("://")
+    if scheme != "pvc" or not rest:
+        raise ValueError(f"{uri!r} is not a pvc://CLAIM/PATH URI")
+    if ".." in PurePosixPath(rest).parts:
+        raise ValueError(f"{uri!r} must not contain '..'")
+    return f"{volumes_root}/{rest}"
+
+
+def claim_of(uri: str) -> str | None:
+    """The PersistentVolumeClaim of a pvc:// URI, None for any other scheme."""
+    return uri.removeprefix("pvc://").split("/", 1)[0] if uri.startswith("pvc://") else None

@@ -1,0 +1,110 @@
+"""The stages that learn from a dataset's rows, by TRL, as a user writes them."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from llm_trainer.config.base import Settings, Uri
+from llm_trainer.config.training import (
+    PreferenceOptimizer,
+    RewardModelOptimizer,
+    SftOptimizer,
+    TrainingSettings,
+)
+
+
+class Dataset(Settings):
+    """Rows for a fine-tuning stage: JSONL or Parquet in one of TRL's dataset formats."""
+
+    uri: Uri = Field(description="pvc://CLAIM/PATH, the path may be a glob. JSONL or Parquet.")
+    validation_fraction: float = Field(
+        default=0.05, ge=0, lt=1, description="Share of the rows that is held out for evaluation."
+    )
+
+
+class Lora(Settings):
+    """Low-rank adapters, by peft: the model's own weights stay as they are."""
+
+    rank: int = Field(default=16, ge=1, le=1024, description="Rank of the update; TRL's default.")
+    alpha: int = Field(default=32, ge=1, description="Scale: alpha over rank, or its root; TRL's default.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout before the adapter; peft's default.")
+    target_modules: list[str] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Names of the modules to adapt, such as q_proj. Default: every linear layer but the output.",
+    )
+    rslora: bool = Field(default=False, description="Scale by alpha over the root of the rank; Kalajdzievski 2023.")
+    dora: bool = Field(default=False, description="Learn magnitude and direction apart; Liu et al. 2024.")
+    quantization: Literal["nf4"] | None = Field(
+        default=None, description="Base weights in 4 bits (QLoRA, Dettmers et al. 2023). CUDA only."
+    )
+    merge: bool = Field(default=False, description="Publish the base model with the adapter merged into it.")
+
+
+class FineTuning(TrainingSettings):
+    """What the stages on a dataset have in common. ``columns``: a row must have all of one of these sets."""
+
+    columns: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    optional_columns: ClassVar[tuple[str, ...]] = ()
+
+    dataset: Dataset = Field(description="Rows in one of TRL's formats for this stage.")
+    epochs: float = Field(default=1, gt=0, description="Passes over the dataset.")
+    max_length: int = Field(default=1024, ge=8, description="Tokens per row; TRL's default.")
+    lora: Lora | None = Field(default=None, description="Train a low-rank adapter instead of the model.")
+
+
+class Sft(FineTuning):
+    """Supervised fine-tuning on conversations (`messages`) or `prompt`/`completion` rows, by TRL's SFTTrainer.
+
+    Longer rows are cut at max_length.
+    """
+
+    columns = (("messages",), ("prompt", "completion"))
+
+    optimizer: SftOptimizer = Field(default_factory=SftOptimizer, description="Optimizer settings.")
+    assistant_only_loss: bool = Field(default=True, description="Loss on the assistant's turns only.")
+
+
+PAIRS = (("prompt", "chosen", "rejected"), ("chosen", "rejected"))
+
+
+class RewardModel(FineTuning):
+    """A model that scores answers, learned from pairs, by TRL's RewardTrainer. Longer pairs are left out."""
+
+    yields = "rewardModel"
+    columns = PAIRS
+    optional_columns = ("margin",)
+
+    optimizer: RewardModelOptimizer = Field(default_factory=RewardModelOptimizer, description="Optimizer settings.")
+    center_rewards_coefficient: float | None = Field(
+        default=None, gt=0, description="Weight of the squared sum of a pair's rewards; Eisenstein et al. 2023: 0.01."
+    )
+
+
+DpoLossType = Literal[
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
+    "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+]  # fmt: skip
+
+
+class Dpo(FineTuning):
+    """Direct preference optimisation (Rafailov et al. 2023), by TRL's DPOTrainer.
+
+    The reference is the starting model; with `lora` it is the base with the adapter off.
+    """
+
+    columns = PAIRS
+
+    optimizer: PreferenceOptimizer = Field(default_factory=PreferenceOptimizer, description="Optimizer settings.")
+    beta: float = Field(default=0.1, gt=0, description="Weight of staying near the reference; TRL's default.")
+    loss_type: list[DpoLossType] = Field(
+        default=["sigmoid"], min_length=1, max_length=8, description="One loss, or several that are summed (MPO)."
+    )
+    loss_weights: list[float] | None = Field(
+        default=None, max_length=8, description="A weight for each of lossType. Default: 1 for each."
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=0.5, description="Share of wrong labels that the robust losses expect; TRL's default."
+    )

@@ -1,0 +1,46 @@
+"""The kinds of stage. A new kind is a model, a field of StageKinds, and a module of its name in ``stages``."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from llm_trainer.config.base import Settings
+from llm_trainer.config.fine_tuning import Dpo, RewardModel, Sft
+from llm_trainer.config.training import PretrainOptimizer, TrainingSettings
+
+
+class Pretrain(TrainingSettings):
+    """Next-token prediction on the prepared corpus. Exactly one of steps and tokens."""
+
+    length_field: ClassVar[str] = "sequence_length"
+
+    optimizer: PretrainOptimizer = Field(default_factory=PretrainOptimizer, description="Optimizer settings.")
+    sequence_length: int = Field(ge=8, description="Tokens per sequence.")
+    steps: int | None = Field(default=None, ge=1, description="Optimizer steps of the run.")
+    tokens: int | None = Field(default=None, ge=1, description="Training tokens of the run; steps follow from it.")
+
+
+class StageKinds(Settings):
+    """Exactly one is set."""
+
+    pretrain: Pretrain | None = Field(default=None, description="Pretrain on the prepared corpus.")
+    sft: Sft | None = Field(default=None, description="Supervised fine-tuning.")
+    reward_model: RewardModel | None = Field(default=None, description="Learn to score answers.")
+    dpo: Dpo | None = Field(default=None, description="Direct preference optimisation.")
+
+
+KINDS: dict[str, str] = {name: field.alias or name for name, field in StageKinds.model_fields.items()}
+"""The fields of StageKinds and how a user writes them, such as reward_model: rewardModel."""
+
+
+def kind_of(kinds: StageKinds) -> str:
+    """The field that is set; the first if there are more, empty if there is none."""
+    return next((kind for kind in KINDS if getattr(kinds, kind) is not None), "")
+
+
+def settings_of(kinds: StageKinds) -> TrainingSettings | None:
+    """The settings under that field."""
+    settings: TrainingSettings | None = getattr(kinds, kind_of(kinds), None)
+    return settings

@@ -1,0 +1,130 @@
+"""What every stage that trains has in common, as a user writes it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from llm_trainer.config.base import Name, Settings, Uri
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class Architecture(Settings):
+    """A model from scratch: a family and the keys of its transformers config class."""
+
+    family: Literal["llama", "gpt2"] = Field(description="The transformers model type.")
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="Keys of the family's transformers config, as in its config.json."
+    )
+
+
+class StageModel(Settings):
+    """A model to start from. Exactly one of stage and uri."""
+
+    stage: Name | None = Field(default=None, description="An earlier stage that yields a model.")
+    uri: Uri | None = Field(default=None, description="An existing transformers folder, pvc://CLAIM/PATH.")
+
+
+class AdamW(Settings):
+    """AdamW's settings, with the defaults of pretraining."""
+
+    learning_rate: float = Field(default=3e-4, gt=0, description="Peak learning rate of AdamW.")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's first moment decay.")
+    beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW's second moment decay.")
+    epsilon: float = Field(default=1e-8, gt=0, description="AdamW's epsilon.")
+    weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay.")
+    gradient_clipping: float = Field(
+        default=1.0, gt=0, description="Global gradient norm above which it is scaled; unused by Muon."
+    )
+
+
+class PretrainOptimizer(AdamW):
+    """AdamW, or Muon on the hidden matrices with AdamW on the rest."""
+
+    type: Literal["adamw", "muon"] = Field(default="adamw", description="Muon: Jordan et al. 2024.")
+    muon_learning_rate: float = Field(default=0.02, gt=0, description="Peak learning rate of Muon; unused by AdamW.")
+
+
+class SftOptimizer(AdamW):
+    """AdamW with TRL's defaults."""
+
+    # transformers' trainers flatten the matrices that Muon needs
+    type: Literal["adamw"] = Field(default="adamw", description="Muon is for pretrain stages.")
+    learning_rate: float = Field(default=2e-5, gt=0, description="Peak learning rate; the default is TRL's.")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW's second moment decay; the default is TRL's.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay; the default is TRL's.")
+
+
+class RewardModelOptimizer(SftOptimizer):
+    """AdamW with the defaults of TRL's RewardConfig."""
+
+    learning_rate: float = Field(default=1e-4, gt=0, description="Peak learning rate; the default is TRL's.")
+
+
+class PreferenceOptimizer(SftOptimizer):
+    """AdamW with the defaults of TRL's DPOConfig, KTOConfig and GRPOConfig."""
+
+    learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate; the default is TRL's.")
+
+
+class Schedule(Settings):
+    """Learning rate over the run: linear warm-up, then the named shape."""
+
+    type: Literal["wsd", "cosine", "constant"] = Field(
+        default="cosine", description="wsd: warm-up, stable, decay (linear over the last decayFraction)."
+    )
+    warmup_steps: int = Field(default=0, ge=0, description="Steps of linear warm-up from 0.")
+    decay_fraction: float = Field(default=0.3, gt=0, le=1, description="wsd: share of the steps that decays.")
+    minimum_ratio: float = Field(default=0.1, ge=0, le=1, description="Final learning rate over the peak.")
+
+
+class Checkpointing(Settings):
+    """When a checkpoint is committed and how many are kept. One is always committed at the end and on SIGTERM."""
+
+    every_steps: int = Field(default=100, ge=1, description="Optimizer steps between two checkpoints.")
+    keep: int = Field(default=2, ge=1, description="Newest checkpoints to keep.")
+
+
+class TrainingSettings(Settings):
+    """What every stage that trains has in common.
+
+    ``length_field`` is the field with the longest row, in tokens; ``yields`` is what the stage makes: a language model
+    that others may start from and a serving may serve, or a reward model.
+    """
+
+    yields: ClassVar[Literal["model", "rewardModel"]] = "model"
+    length_field: ClassVar[str] = "max_length"
+
+    model: StageModel | None = Field(
+        default=None,
+        description="Where the stage starts. Default: the stage before that yields a language model; "
+        "of a pretrain stage and of the first stage the training's spec.model.",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of initialisation and data order.")
+    micro_batch_size: int = Field(default=1, ge=1, description="Sequences per process and forward pass.")
+    global_batch_size: int = Field(
+        default=8,
+        ge=1,
+        description="Sequences per optimizer step over all processes; gradient accumulation follows from it.",
+    )
+    zero_stage: int = Field(default=1, ge=0, le=3, description="DeepSpeed ZeRO stage.")
+    precision: Precision = Field(
+        default="auto", description="auto: bfloat16 where the device computes in it natively, else float32."
+    )
+    optimizer: AdamW = Field(default_factory=AdamW, description="Optimizer settings.")  # each stage has its defaults
+    schedule: Schedule = Field(default_factory=Schedule, description="Learning rate schedule.")
+    checkpoint: Checkpointing = Field(default_factory=Checkpointing, description="Checkpoint settings.")
+    evaluate_every_steps: int = Field(default=50, ge=1, description="Optimizer steps between two evaluations.")
+    publish_every_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Also publish a result (an exported model) every so many steps, so that a serving can follow the "
+        "training while it runs. By default only the final result is published.",
+    )
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest row."""
+        return int(getattr(self, self.length_field))

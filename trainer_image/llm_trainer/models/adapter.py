@@ -1,0 +1,110 @@
+"""Low-rank adapters: how peft is asked for one, how it is written, and how it becomes part of its base again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from peft.utils import load_peft_weights
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from llm_trainer.checkpoint.files import MANIFEST, read_manifest
+from llm_trainer.config import Lora, local_path
+from llm_trainer.runtime.errors import ConfigurationError
+
+ADAPTER_FILE = "adapter_config.json"
+TOLERANCE = 1e-5  # of logits, base with adapter against merged, relative to the largest
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that an adapter belongs to."""
+
+    uri: str
+    folder: Path
+    digest: str | None  # None for a folder that no training of ours has written
+
+
+def find_base(uri: str, volumes_root: str) -> Base:
+    folder = Path(local_path(uri, volumes_root))
+    return Base(uri, folder, read_manifest(folder).digest() if (folder / MANIFEST).is_file() else None)
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_FILE).is_file()
+
+
+def base_of(folder: Path, volumes_root: str) -> Base:
+    """The base of an adapter that a stage has written.
+
+    Raises ConfigurationError if it is not the one that the adapter was trained on.
+    """
+    manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else None
+    if manifest is None or manifest.base is None:
+        raise ConfigurationError(f"the adapter {folder} does not say which model it belongs to; merge it into its base")
+    base = find_base(manifest.base, volumes_root)
+    if base.digest != manifest.base_digest:
+        raise ConfigurationError(
+            f"the adapter {folder} was trained on {manifest.base} with digest {manifest.base_digest}, which now has "
+            f"{base.digest}; restore that model or train the adapter again"
+        )
+    return base
+
+
+def lora_config(lora: Lora, task: str, head: str | None = None) -> LoraConfig:
+    """`task` is peft's name of it; `head` a module that is trained and kept whole, such as a reward model's."""
+    return LoraConfig(
+        task_type=task,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules or "all-linear",
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        modules_to_save=[head] if head else None,
+    )
+
+
+def check_targets(model: PreTrainedModel, lora: Lora) -> None:
+    """Raises ConfigurationError for modules that the model doesn't have, naming those that it has."""
+    there = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if unknown := sorted(set(lora.target_modules) - there):
+        linear = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+        raise ConfigurationError(
+            f"lora.targetModules: the model has no {', '.join(unknown)}; its linear layers are "
+            f"{', '.join(sorted(linear))}"
+        )
+
+
+def write_adapter(
+    model: PeftModel, state: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> None:
+    """The adapter alone, read back; raises RuntimeError if a tensor differs. `state` may hold the base as well."""
+    model.save_pretrained(folder, state_dict=state)
+    tokenizer.save_pretrained(folder)
+    expected = get_peft_model_state_dict(model, state_dict=state)
+    loaded = load_peft_weights(str(folder), device="cpu")
+    if set(loaded) != set(expected):
+        raise RuntimeError(f"the exported adapter differs in {sorted(set(loaded) ^ set(expected))}")
+    for name, tensor in loaded.items():
+        if not torch.equal(tensor, expected[name].cpu().to(tensor.dtype)):
+            raise RuntimeError(f"the exported adapter differs from the trained one in {name}")
+
+
+@torch.no_grad()
+def merged(base: Path, adapter: Path, **loading: Any) -> PreTrainedModel:
+    """The base with the adapter in its weights.
+
+    Raises RuntimeError if its logits are not those of base and adapter side by side.
+    """
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, **loading), adapter).eval()
+    sample = torch.arange(1, 33).remainder(model.config.vocab_size)[None]
+    before = model(input_ids=sample).logits
+    whole: PreTrainedModel = model.merge_and_unload()
+    difference = float((whole(input_ids=sample).logits - before).abs().max() / before.abs().max())
+    if not difference <= TOLERANCE:
+        raise RuntimeError(f"merging {adapter} into {base} moved the logits by {difference:.2e} of the largest")
+    return whole

@@ -1,0 +1,70 @@
+"""A reward model: TRL's RewardTrainer on pairs of a better and a worse answer."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+from trl import RewardConfig, RewardTrainer
+
+from llm_trainer.config import RewardModel, StageConfig
+from llm_trainer.models.build import build_reward_model
+from llm_trainer.runtime.progress import Board
+from llm_trainer.runtime.run import Run
+from llm_trainer.stages.fine_tuning import (
+    check_chat_template,
+    check_model,
+    find_tokenizer,
+    peft_config,
+    report_dropped_rows,
+    rows_of,
+    run_stage,
+)
+from llm_trainer.stages.trl_stage import StageTrainer, training_arguments
+
+
+class Trainer(StageTrainer, RewardTrainer):  # type: ignore[misc]
+    """TRL's trainer as a stage."""
+
+    @torch.no_grad()
+    def held_out_figures(self) -> dict[str, float]:
+        """`accuracy`: share of held-out pairs whose better answer scores higher; `margin` between them; `loss`."""
+        if self.eval_dataset is None:
+            return {}
+        columns = [name for name in ("chosen_ids", "rejected_ids", "margin") if name in self.eval_dataset.column_names]
+        pairs = right = margin = loss = 0.0
+        for batch, counts in self.held_out_batches(*columns):
+            wanted = batch.pop("margin", 0.0)
+            rewards = self.forward(**batch).logits.squeeze(-1).double()
+            if counts:
+                difference = torch.sub(*rewards.chunk(2))
+                pairs += len(difference)
+                right += float((difference > 0).sum())
+                margin += float(difference.sum())
+                loss -= float(functional.logsigmoid(difference - wanted).sum())
+        pairs, right, margin, loss = self.run.group.sum(pairs, right, margin, loss)
+        return {"loss": loss / pairs, "accuracy": right / pairs, "margin": margin / pairs}
+
+
+def run(config: StageConfig, board: Board) -> str:
+    return run_stage(config, board, config.reward_model, make_trainer)
+
+
+def make_trainer(stage: Run, settings: RewardModel) -> Trainer:
+    config = stage.config
+    tokenizer = find_tokenizer(config)
+    model = build_reward_model(config, settings.seed)
+    check_model(config, settings, tokenizer, model)
+    rows = rows_of(config, settings)
+    check_chat_template(tokenizer, rows["train_dataset"])
+    arguments = RewardConfig(
+        **training_arguments(stage, settings),
+        num_train_epochs=settings.epochs,
+        max_length=settings.max_length,
+        center_rewards_coefficient=settings.center_rewards_coefficient,
+    )
+    adapter = peft_config(settings, "SEQ_CLS", head="score")
+    trainer = Trainer(
+        stage, settings, model=model, args=arguments, processing_class=tokenizer, peft_config=adapter, **rows
+    )
+    report_dropped_rows(trainer, rows, "is longer than rewardModel.maxLength")
+    return trainer

@@ -64,6 +64,17 @@ GPUS = {"limits": {"nvidia.com/gpu": 8}}
 SOURCE = {"name": "books", "uri": "pvc://corpus/more.txt"}
 BASE = TRAINING["stages"][0]
 
+PAIRS = {"dataset": {"uri": "pvc://corpus/pairs.jsonl"}, "maxLength": 128}
+PROMPTS = {"dataset": {"uri": "pvc://corpus/prompts.jsonl"}, "maxPromptLength": 64, "maxCompletionLength": 64}
+TASTE = {"name": "taste", "rewardModel": PAIRS}
+
+
+def online(**settings: Any) -> dict[str, Any]:
+    """A grpo stage named aligned."""
+    rewards = [{"model": {"stage": "taste"}}]
+    return {"name": "aligned", "grpo": {**PROMPTS, "model": {"stage": "chat"}, "rewards": rewards, **settings}}
+
+
 WRONG_TRAININGS = (
     wrong("architecture and uri", "spec.model", "exactly one of architecture, uri", model__uri="pvc://models/x"),
     wrong("neither architecture nor uri", "spec.model", "exactly one of architecture, uri", model__architecture=REMOVE),
@@ -122,6 +133,28 @@ WRONG_TRAININGS = (
           stages__0__pretrain__schedule={"warmupSteps": 100}, at_server=False),
     wrong("Muon to fine-tune", "spec.stages[1].sft.optimizer.type", "adamw",
           stages__1__sft__optimizer={"type": "muon"}),
+    wrong("a reward model as a policy", "spec.stages[3].dpo.model.stage", "a reward model, which writes no text",
+          stages__2=TASTE, stages__3={"name": "d", "dpo": {**PAIRS, "model": {"stage": "taste"}}}, at_server=False),
+    wrong("a policy as a reward", "spec.stages[3].grpo.rewards[0].model.stage", "a language model; name one of taste",
+          stages__2=TASTE, stages__3=online(rewards=[{"model": {"stage": "chat"}}]), at_server=False),
+    wrong("a reward that is a model and a function", "spec.stages[2].grpo.rewards[0]", "exactly one of",
+          stages__2=online(rewards=[{"model": {"stage": "chat"}, "function": "a:b"}])),
+    wrong("a function that is no name", "spec.stages[2].grpo.rewards[0].function", "pattern",
+          stages__2=online(rewards=[{"function": "lambda: 1"}])),
+    wrong("half a group of answers", "spec.stages[2].grpo.globalBatchSize", "numGenerations",
+          stages__2=online(rewards=[{"function": "a:b"}], globalBatchSize=12)),
+    wrong("answers beyond the model's positions", "spec.stages[2].grpo.maxCompletionLength", "beyond the model's 256",
+          stages__2=online(rewards=[{"function": "a:b"}], maxCompletionLength=256), at_server=False),
+    wrong("a weight too few", "spec.stages[2].dpo.lossWeights", "a weight for each of lossType",
+          stages__2={"name": "d", "dpo": {**PAIRS, "lossType": ["sigmoid", "sft"], "lossWeights": [1.0]}}),
+    wrong("a loss twice", "spec.stages[2].dpo.lossType", "given 2 times",
+          stages__2={"name": "d", "dpo": {**PAIRS, "lossType": ["sft", "sft"]}}, at_server=False),
+    wrong("a loss that isn't there", "spec.stages[2].dpo.lossType", "sigmoid",
+          stages__2={"name": "d", "dpo": {**PAIRS, "lossType": ["sigmoidal"]}}),
+    wrong("QLoRA without CUDA", "spec.stages[1].sft.lora.quantization", "needs CUDA",
+          stages__1__sft__lora={"quantization": "nf4"}, at_server=False),
+    wrong("a batch of one for KTO", "spec.stages[2].kto.microBatchSize", "greater than or equal to 2",
+          stages__2={"name": "k", "kto": {**PAIRS, "microBatchSize": 1}}),
     wrong("no nodes", "spec.nodes", "greater than or equal to 1", nodes=0),
     wrong("a field that isn't there", "spec.stagse", "no such field", stagse=[], at_server=False),
     wrong("no storage", "spec.storage", "equired", storage=REMOVE),
@@ -144,6 +177,17 @@ def right_trainings() -> Iterator[tuple[str, Spec]]:
         "an existing model",
         changed(
             TRAINING, model={"uri": "pvc://models/x"}, tokenizer=REMOVE, data=REMOVE, stages=[TRAINING["stages"][1]]
+        ),
+    )
+    yield (
+        "the whole chain",
+        changed(
+            TRAINING,
+            stages__2=TASTE,
+            stages__3={"name": "direct", "dpo": {**PAIRS, "model": {"stage": "chat"}, "lora": {"rank": 8}}},
+            stages__4={"name": "marked", "kto": {**PAIRS, "model": {"stage": "chat"}, "globalBatchSize": 8}},
+            stages__5=online(rewards=[{"model": {"stage": "taste"}}, {"function": "checks:length", "weight": 0.5}]),
+            stages__6={"name": "legal", "sft": {**PAIRS, "lora": {"rank": 8, "merge": True}}},
         ),
     )
     yield "a stage's model by name", changed(TRAINING, stages__1__sft__model={"stage": "base"})

@@ -124,3 +124,21 @@ def test_reward_model_is_no_policy(preference: Preference, pods: RunPods, prepar
     words = pods(StageConfig.model_validate(config.model_dump())).start().wait()
     assert words[0].exit_code == ExitCode.CONFIGURATION, words
     assert "reward model" in words[0].message
+
+
+@pytest.mark.parametrize("zero", [1, 3])
+def test_kto_tells_good_from_bad(preference: Preference, pods: RunPods, prepared: Path, zero: int) -> None:
+    pairs = [json.loads(line) for line in (prepared / "corpus" / "pairs.jsonl").read_text().splitlines()]
+    marked = [
+        {"prompt": row["prompt"], "completion": row[column], "label": column == "chosen"}
+        for row in pairs
+        for column in ("chosen", "rejected")
+    ]
+    (prepared / "corpus" / "marked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in marked))
+    dataset = {"uri": "pvc://corpus/marked.jsonl", "validationFraction": 0.2}
+    config = preference(f"kto-{zero}", "kto", zeroStage=zero, dataset=dataset, optimizer={"learningRate": 0.0003})
+    pods(config).run()
+    figures = evaluations(config)
+    first, last = figures[0], figures[max(figures)]
+    assert first["margin"] == pytest.approx(0, abs=1e-4), figures
+    assert last["margin"] > 0.1, figures

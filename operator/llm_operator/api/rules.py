@@ -58,6 +58,13 @@ KIND_RULES: dict[str, tuple[Rule, ...]] = {
             ".lossWeights",
         ),
     ),
+    "grpo": (
+        Rule(
+            "self.globalBatchSize % self.numGenerations == 0",
+            "must be a multiple of numGenerations",
+            ".globalBatchSize",
+        ),
+    ),
 }
 TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
     (): (
@@ -99,6 +106,8 @@ TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
     ),
     **{("spec", "stages", "*", kind): (DIVISIBLE, *KIND_RULES.get(kind, ())) for kind in KINDS.values()},
     **{("spec", "stages", "*", kind, "model"): (exactly_one("stage", "uri"),) for kind in KINDS.values()},
+    ("spec", "stages", "*", "grpo", "rewards", "*"): (exactly_one("model", "function"),),
+    ("spec", "stages", "*", "grpo", "rewards", "*", "model"): (exactly_one("stage", "uri"),),
 }
 SERVING_RULES: dict[Path, tuple[Rule, ...]] = {
     (): (

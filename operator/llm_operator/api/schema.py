@@ -124,6 +124,8 @@ def convert(
         quantity: Schema = {"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}
         return described(quantity, source)
     target = {key: source[key] for key in KEPT if key in source and not (key == "default" and not plain(source[key]))}
+    if "const" in source:
+        target["enum"] = [source["const"]]
     if "exclusiveMinimum" in source:
         target |= {"minimum": source["exclusiveMinimum"], "exclusiveMinimum": True}
     if "exclusiveMaximum" in source:

@@ -16,7 +16,6 @@ from llm_operator.api.common import Resources, Spec
 from llm_operator.api.resolve import (
     GPU,
     gpus_of,
-    language_models,
     nodes_of,
     processes_per_node,
     resources_of,
@@ -30,7 +29,9 @@ from llm_trainer.config import (
     Architecture,
     Dpo,
     FineTuning,
+    Grpo,
     Lora,
+    OnlineRl,
     StageModel,
     TrainingSettings,
     claim_of,
@@ -193,10 +194,10 @@ def length_problems(spec: LLMTrainingSpec, settings: TrainingSettings, path: str
 
 
 def model_problems(spec: LLMTrainingSpec, index: int, settings: TrainingSettings, path: str) -> Iterator[str]:
-    """A stage starts from a language model that exists when its turn comes."""
-    if settings.model:
-        yield from reference_problems(spec, index, settings.model, f"{path}.model", wanted="model")
-    elif stage_model(spec, index) is None and not spec.stages[index].pretrain:
+    """A stage starts from a language model that exists when its turn comes, and so do its rewards."""
+    for field, model, wanted in settings.references():
+        yield from reference_problems(spec, index, model, f"{path}.{field}", wanted)
+    if settings.model is None and stage_model(spec, index) is None and not spec.stages[index].pretrain:
         yield f"{path}.model: there is no model to start from; set stage or uri, or put a pretrain stage before it"
 
 
@@ -217,7 +218,7 @@ def reference_problems(
         yield f"{path}.stage: stage {reference.stage!r} {where}; the stages before this one are {names}"
     elif settings and settings.yields != wanted:
         is_one = {"model": "a language model", "rewardModel": "a reward model, which writes no text"}
-        choices = language_models(earlier) if wanted == "model" else []
+        choices = [stage.name for stage in earlier if (s := settings_of(stage)) and s.yields == wanted]
         yield (
             f"{path}.stage: stage {reference.stage!r} is {is_one[settings.yields]}; "
             f"name one of {', '.join(choices) or 'none'}"
@@ -235,6 +236,9 @@ def kind_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[st
             yield f"{path}.schedule.warmupSteps: {warmup} leaves none of the {steps} steps"
     if stage.dpo:
         yield from loss_problems(stage.dpo, path)
+    if stage.grpo:
+        yield from generation_problems(stage.grpo, path)
+        yield from reward_problems(stage.grpo, path)
 
 
 def loss_problems(dpo: Dpo, path: str) -> Iterator[str]:
@@ -246,6 +250,19 @@ def loss_problems(dpo: Dpo, path: str) -> Iterator[str]:
             f"{path}.lossWeights: must have a weight for each of lossType, {len(dpo.loss_type)} and not "
             f"{len(dpo.loss_weights)}"
         )
+
+
+def generation_problems(grpo: Grpo, path: str) -> Iterator[str]:
+    if grpo.global_batch_size % grpo.num_generations:
+        yield (
+            f"{path}.globalBatchSize: {grpo.global_batch_size} answers are not whole groups of numGenerations "
+            f"{grpo.num_generations}; use a multiple of it"
+        )
+
+
+def reward_problems(settings: OnlineRl, path: str) -> Iterator[str]:
+    for index, reward in enumerate(settings.rewards):
+        yield from exactly_one(f"{path}.rewards[{index}]", reward, "model", "function")
 
 
 def lora_problems(lora: Lora, resources: Resources, path: str) -> Iterator[str]:

@@ -22,10 +22,13 @@ from llm_trainer.config import (
     KINDS,
     DatasetCheck,
     FineTuning,
+    FunctionCheck,
     Model,
+    OnlineRl,
     PrepareData,
     StageConfig,
     Tokenizer,
+    TrainingSettings,
     claim_of,
     kind_of,
     settings_of,
@@ -96,9 +99,16 @@ def stage_config(
             "run_uri": f"pvc://{claim}/{run_name(metadata['name'], metadata['uid'])}",
             "model": starting_model(spec, stage, results),
             "prepare_data": prepare_data(spec) if settings is None else None,
+            "results": named_results(settings, results) if settings else {},
             **({kind_of(written): settings.model_dump(exclude={"model"})} if written and settings else {}),
         }
     )
+
+
+def named_results(settings: TrainingSettings, results: Mapping[str, str]) -> dict[str, str]:
+    """Of the stages that the settings name beside the one to start from."""
+    names = (model.stage for field, model, _ in settings.references() if field != "model")
+    return {name: results[name] for name in names if name}
 
 
 def starting_model(spec: LLMTrainingSpec, stage: PlannedStage, results: Mapping[str, str]) -> Model | None:
@@ -121,6 +131,13 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
             for i, stage in enumerate(spec.stages)
             if isinstance(settings := settings_of(stage), FineTuning)
         ],
+        functions=[
+            FunctionCheck(field=f"spec.stages[{i}].{KINDS[kind_of(stage)]}.rewards[{n}].function", function=function)
+            for i, stage in enumerate(spec.stages)
+            if isinstance(settings := settings_of(stage), OnlineRl)
+            for n, reward in enumerate(settings.rewards)
+            if (function := reward.function)
+        ],
     )
 
 
@@ -131,6 +148,8 @@ def claims_of(spec: LLMTrainingSpec) -> list[str]:
     for index, stage in enumerate(spec.stages):
         dataset, model = stage_dataset(stage), stage_model(spec, index)
         uris += [dataset.uri if dataset else None, model.uri if model else None]
+        settings = settings_of(stage)
+        uris += [reference.model.uri for reference in settings.references()] if settings else []
     return list(dict.fromkeys([spec.storage.persistent_volume_claim.claim_name, *claims(uris)]))
 
 

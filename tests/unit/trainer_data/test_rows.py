@@ -102,3 +102,41 @@ def test_rows_are_split_without_loss_and_one_is_held_out(rows: list[Row], seed: 
 def test_a_dataset_of_one_row_can_not_be_split() -> None:
     with pytest.raises(DataError, match="all 1 rows of the dataset are held out"):
         split_rows(iter([{"prompt": "p", "completion": "c"}]), 0.05, 0)
+
+
+PAIR = {"prompt": "p", "chosen": "c", "rejected": "r"}
+
+
+def read_pairs(volumes: Path) -> list[Row]:
+    check = DatasetCheck(
+        field=FIELD, uri="pvc://corpus/pairs.jsonl", any_of_columns=[list(PAIR)], optional_columns=["margin"]
+    )
+    return list(read_rows(check, str(volumes)))
+
+
+def test_optional_columns_are_kept(volumes: Path, write_lines: WriteLines) -> None:
+    write_lines("pairs.jsonl", [{**PAIR, "margin": 0.5, "id": 1}, PAIR])
+    assert read_pairs(volumes) == [{**PAIR, "margin": 0.5}, PAIR]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"rejected": "c"}, "line 1: chosen and rejected are equal"),
+        ({"chosen": " "}, "line 1: chosen is empty"),
+        ({"rejected": ""}, "line 1: rejected is empty"),
+        ({"margin": "wide"}, "line 1: margin must be a number"),
+    ],
+)
+def test_pairs_that_teach_nothing(volumes: Path, write_lines: WriteLines, change: Row, says: str) -> None:
+    write_lines("pairs.jsonl", [{**PAIR, **change}])
+    with pytest.raises(DataError, match=says):
+        read_pairs(volumes)
+
+
+def test_labels_are_true_or_false(volumes: Path, write_lines: WriteLines) -> None:
+    write_lines("marked.jsonl", [{"prompt": "p", "completion": "c", "label": 1}])
+    columns = [["prompt", "completion", "label"]]
+    check = DatasetCheck(field=FIELD, uri="pvc://corpus/marked.jsonl", any_of_columns=columns)
+    with pytest.raises(DataError, match="label must be true or false, not 1"):
+        list(read_rows(check, str(volumes)))

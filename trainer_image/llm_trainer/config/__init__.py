@@ -4,10 +4,11 @@ The settings of each stage are also what a user writes in an ``LLMTraining``, so
 description exist once. This package imports nothing heavy: the operator's image has no torch.
 """
 
-from llm_trainer.config.attempt import DatasetCheck, Model, PrepareData, StageConfig
+from llm_trainer.config.attempt import DatasetCheck, FunctionCheck, Model, PrepareData, StageConfig
 from llm_trainer.config.base import Name, Settings, Uri, claim_of, local_path
 from llm_trainer.config.corpus import Data, Source, Tokenizer, TrainTokenizer
-from llm_trainer.config.fine_tuning import Dataset, Dpo, FineTuning, Lora, RewardModel, Sft
+from llm_trainer.config.fine_tuning import Dataset, Dpo, FineTuning, Kto, Lora, Offline, RewardModel, Sft
+from llm_trainer.config.reinforcement import Grpo, OnlineRl, Reward
 from llm_trainer.config.stages import KINDS, Pretrain, StageKinds, kind_of, settings_of
 from llm_trainer.config.training import (
     AdamW,
@@ -20,8 +21,41 @@ from llm_trainer.config.training import (
 )
 
 __all__ = [
-    "KINDS", "AdamW", "Architecture", "Checkpointing", "Data", "Dataset", "DatasetCheck", "Dpo", "FineTuning", "Lora",
-    "Model", "Name", "PrepareData", "Pretrain", "PretrainOptimizer", "RewardModel", "Schedule", "Settings", "Sft",
-    "Source", "StageConfig", "StageKinds", "StageModel", "Tokenizer", "TrainTokenizer", "TrainingSettings", "Uri",
-    "claim_of", "kind_of", "local_path", "settings_of",
+    "KINDS",
+    "AdamW",
+    "Architecture",
+    "Checkpointing",
+    "Data",
+    "Dataset",
+    "DatasetCheck",
+    "Dpo",
+    "FineTuning",
+    "FunctionCheck",
+    "Grpo",
+    "Kto",
+    "Lora",
+    "Model",
+    "Name",
+    "Offline",
+    "OnlineRl",
+    "PrepareData",
+    "Pretrain",
+    "PretrainOptimizer",
+    "Reward",
+    "RewardModel",
+    "Schedule",
+    "Settings",
+    "Sft",
+    "Source",
+    "StageConfig",
+    "StageKinds",
+    "StageModel",
+    "Tokenizer",
+    "TrainTokenizer",
+    "TrainingSettings",
+    "Uri",
+    "claim_of",
+    "kind_of",
+    "local_path",
+    "settings_of",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from llm_trainer.config.base import Settings, Uri, local_path
 from llm_trainer.config.corpus import Data, Tokenizer
 from llm_trainer.config.fine_tuning import FineTuning
 from llm_trainer.config.stages import StageKinds
-from llm_trainer.config.training import Architecture
+from llm_trainer.config.training import Architecture, StageModel
 
 
 class DatasetCheck(Settings):
@@ -19,7 +19,9 @@ class DatasetCheck(Settings):
     field: str = Field(description="Where the user wrote it, such as spec.stages[1].sft.dataset.uri.")
     uri: Uri
     any_of_columns: list[list[str]] = Field(description="The row must have all columns of one of these sets.")
-    optional_columns: list[str] = Field(default_factory=list, description="Read as well where a row has them.")
+    optional_columns: list[str] = Field(
+        default_factory=list, description="Read as well where a row has them; *: all others."
+    )
 
     @classmethod
     def of(cls, settings: FineTuning, stage: str) -> DatasetCheck:
@@ -32,6 +34,13 @@ class DatasetCheck(Settings):
         )
 
 
+class FunctionCheck(Settings):
+    """A reward function of a later stage, which must be in the image."""
+
+    field: str = Field(description="Where the user wrote it, such as spec.stages[3].grpo.rewards[0].function.")
+    function: str
+
+
 class PrepareData(Settings):
     """Corpus → tokenizer and memory-mapped shards. Empty data: only tokenizer and dataset checks."""
 
@@ -39,6 +48,7 @@ class PrepareData(Settings):
     tokenizer: Tokenizer
     sequence_length: int | None = Field(default=None, description="Longest that a pretrain stage will ask for.")
     datasets: list[DatasetCheck] = Field(default_factory=list)
+    functions: list[FunctionCheck] = Field(default_factory=list)
 
 
 class Model(Settings):
@@ -62,6 +72,7 @@ class StageConfig(StageKinds):
     volumes_root: str = Field(default="/volumes", description="A claim is mounted at volumes_root/CLAIM.")
     run_uri: Uri = Field(description="pvc://CLAIM/RUN: all that this training writes lies below.")
     model: Model | None = None
+    results: dict[str, Uri] = Field(default_factory=dict, description="Of the stages that the settings name.")
     prepare_data: PrepareData | None = None
 
     @property
@@ -73,6 +84,10 @@ class StageConfig(StageKinds):
         """Where the starting model lies; None for one from scratch."""
         uri = self.model.uri if self.model else None
         return local_path(uri, self.volumes_root) if uri else None
+
+    def folder_of(self, reference: StageModel) -> str:
+        """Where a model lies that the settings name."""
+        return local_path(reference.uri or self.results[reference.stage or ""], self.volumes_root)
 
     @property
     def run_folder(self) -> str:

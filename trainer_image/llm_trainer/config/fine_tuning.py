@@ -47,15 +47,20 @@ class FineTuning(TrainingSettings):
     """What the stages on a dataset have in common. ``columns``: a row must have all of one of these sets."""
 
     columns: ClassVar[tuple[tuple[str, ...], ...]] = ()
-    optional_columns: ClassVar[tuple[str, ...]] = ()
+    optional_columns: ClassVar[tuple[str, ...]] = ()  # "*": all that a row has
 
     dataset: Dataset = Field(description="Rows in one of TRL's formats for this stage.")
     epochs: float = Field(default=1, gt=0, description="Passes over the dataset.")
-    max_length: int = Field(default=1024, ge=8, description="Tokens per row; TRL's default.")
     lora: Lora | None = Field(default=None, description="Train a low-rank adapter instead of the model.")
 
 
-class Sft(FineTuning):
+class Offline(FineTuning):
+    """What the stages that learn from given answers have in common."""
+
+    max_length: int = Field(default=1024, ge=8, description="Tokens per row; TRL's default.")
+
+
+class Sft(Offline):
     """Supervised fine-tuning on conversations (`messages`) or `prompt`/`completion` rows, by TRL's SFTTrainer.
 
     Longer rows are cut at max_length.
@@ -70,7 +75,7 @@ class Sft(FineTuning):
 PAIRS = (("prompt", "chosen", "rejected"), ("chosen", "rejected"))
 
 
-class RewardModel(FineTuning):
+class RewardModel(Offline):
     """A model that scores answers, learned from pairs, by TRL's RewardTrainer. Longer pairs are left out."""
 
     yields = "rewardModel"
@@ -89,7 +94,7 @@ DpoLossType = Literal[
 ]  # fmt: skip
 
 
-class Dpo(FineTuning):
+class Dpo(Offline):
     """Direct preference optimisation (Rafailov et al. 2023), by TRL's DPOTrainer.
 
     The reference is the starting model; with `lora` it is the base with the adapter off.
@@ -106,5 +111,22 @@ class Dpo(FineTuning):
         default=None, max_length=8, description="A weight for each of lossType. Default: 1 for each."
     )
     label_smoothing: float = Field(
-        default=0.0, ge=0, lt=0.5, description="Share of wrong labels that the robust losses expect; TRL's default."
+        default=0.0, ge=0, le=0.49, description="Share of wrong labels that the robust losses expect; TRL's default."
     )
+
+
+class Kto(Offline):
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024) on answers marked good or bad, by TRL's KTOTrainer.
+
+    The reference is the starting model; with `lora` it is the base with the adapter off.
+    """
+
+    columns = (("prompt", "completion", "label"),)
+
+    optimizer: PreferenceOptimizer = Field(default_factory=PreferenceOptimizer, description="Optimizer settings.")
+    micro_batch_size: int = Field(
+        default=2, ge=2, description="Sequences per process and forward pass; the loss compares those of a batch."
+    )
+    beta: float = Field(default=0.1, gt=0, description="Weight of staying near the reference; TRL's default.")
+    desirable_weight: float = Field(default=1.0, gt=0, description="Weight of the good answers; TRL's default.")
+    undesirable_weight: float = Field(default=1.0, gt=0, description="Weight of the bad answers; TRL's default.")

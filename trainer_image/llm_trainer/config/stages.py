@@ -7,7 +7,8 @@ from typing import ClassVar
 from pydantic import Field
 
 from llm_trainer.config.base import Settings
-from llm_trainer.config.fine_tuning import Dpo, RewardModel, Sft
+from llm_trainer.config.fine_tuning import Dpo, Kto, RewardModel, Sft
+from llm_trainer.config.reinforcement import Grpo
 from llm_trainer.config.training import PretrainOptimizer, TrainingSettings
 
 
@@ -29,6 +30,8 @@ class StageKinds(Settings):
     sft: Sft | None = Field(default=None, description="Supervised fine-tuning.")
     reward_model: RewardModel | None = Field(default=None, description="Learn to score answers.")
     dpo: Dpo | None = Field(default=None, description="Direct preference optimisation.")
+    kto: Kto | None = Field(default=None, description="Kahneman-Tversky optimisation.")
+    grpo: Grpo | None = Field(default=None, description="Group relative policy optimisation.")
 
 
 KINDS: dict[str, str] = {name: field.alias or name for name, field in StageKinds.model_fields.items()}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
 from llm_trainer.config.base import Name, Settings, Uri
 
 Precision = Literal["auto", "float32", "bfloat16"]
+ResultKind = Literal["model", "rewardModel"]
 
 
 class Architecture(Settings):
@@ -87,6 +89,14 @@ class Checkpointing(Settings):
     keep: int = Field(default=2, ge=1, description="Newest checkpoints to keep.")
 
 
+class Reference(NamedTuple):
+    """A model that a stage names: in which field, and what it must be."""
+
+    field: str
+    model: StageModel
+    wanted: ResultKind
+
+
 class TrainingSettings(Settings):
     """What every stage that trains has in common.
 
@@ -94,7 +104,7 @@ class TrainingSettings(Settings):
     that others may start from and a serving may serve, or a reward model.
     """
 
-    yields: ClassVar[Literal["model", "rewardModel"]] = "model"
+    yields: ClassVar[ResultKind] = "model"
     length_field: ClassVar[str] = "max_length"
 
     model: StageModel | None = Field(
@@ -128,3 +138,8 @@ class TrainingSettings(Settings):
     def length(self) -> int:
         """Tokens of the longest row."""
         return int(getattr(self, self.length_field))
+
+    def references(self) -> Iterator[Reference]:
+        """The models that the stage names."""
+        if self.model:
+            yield Reference("model", self.model, "model")

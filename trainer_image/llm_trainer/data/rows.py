@@ -37,8 +37,10 @@ def read_rows(check: DatasetCheck, volumes_root: str) -> Iterator[Row]:
                 check_value(row[column], column, where)
             check_answers(row, columns, where)
             empty = False
-            optional = [column for column in check.optional_columns if row.get(column) is not None]
-            yield {column: row[column] for column in [*columns, *optional]}
+            if "margin" in check.optional_columns:
+                check_margin(row.get("margin"), where)
+            taken = [*columns, *(row if "*" in check.optional_columns else check.optional_columns)]
+            yield {column: row[column] for column in taken if row.get(column) is not None}
     if empty:
         raise DataError(f"{check.field}: {check.uri} has no rows")
 
@@ -85,6 +87,12 @@ def check_answers(row: Row, columns: list[str], where: str) -> None:
         raise DataError(f"{where}: chosen and rejected are equal, so there is nothing to prefer; remove the row")
 
 
+def check_margin(value: object, where: str) -> None:
+    """Raises DataError unless it is left out or a number."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise DataError(f"{where}: margin must be a number, not {json.dumps(value, ensure_ascii=False)[:80]}")
+
+
 def text_of(value: str | list[dict[str, str]]) -> str:
     """The text, or what the last turn of a conversation says."""
     return value if isinstance(value, str) else value[-1]["content"]
@@ -92,6 +100,10 @@ def text_of(value: str | list[dict[str, str]]) -> str:
 
 def check_value(value: object, column: str, where: str) -> None:
     """Raises DataError unless a cell holds text or, for `messages` always, a conversation."""
+    if column == "label":
+        if isinstance(value, bool):
+            return
+        raise DataError(f"{where}: label must be true or false, not {json.dumps(value, ensure_ascii=False)[:80]}")
     if isinstance(value, str):
         if column != "messages":
             return

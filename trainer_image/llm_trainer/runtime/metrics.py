@@ -21,6 +21,7 @@ class Metrics:
         self.last_step = gauge("last_step_timestamp_seconds", "Time of the last step, since the epoch.").labels(stage)
         self.checkpoint_step = gauge("checkpoint_step", "Step of the newest checkpoint.").labels(stage)
         self.evaluation = gauge("evaluation", "Newest held-out figures.", "name")
+        self.figures = gauge("figures", "Other figures of the last step, such as rewards and entropy.", "name")
         self.stage = stage
         self.step_seconds = Histogram(
             "llm_trainer_step_seconds", "Time of one optimizer step.", ["stage"], registry=self.registry,

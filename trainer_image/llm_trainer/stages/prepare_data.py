@@ -12,6 +12,7 @@ from llm_trainer.protocol import Notice, Result
 from llm_trainer.runtime.errors import PreemptedError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.signals import StopSignal
+from llm_trainer.stages.reward_functions import load_function
 
 
 def run(config: StageConfig, board: Board) -> str:
@@ -26,6 +27,8 @@ def run(config: StageConfig, board: Board) -> str:
         board.update(phase="Preparing", step=percent(step), total_steps=100, tokens=step.tokens)
 
     rows = [f"{check_dataset(check, config.volumes_root):,} rows in {check.uri}" for check in settings.datasets]
+    for check in settings.functions:
+        load_function(check.function, check.field)
     manifest = prepare(settings, Path(config.data_folder), config.volumes_root, config.attempt, report)
     for notice in notices(settings, manifest):
         board.notice(notice.reason, notice.message)

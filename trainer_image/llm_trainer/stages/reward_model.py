@@ -30,9 +30,8 @@ class Trainer(StageTrainer, RewardTrainer):  # type: ignore[misc]
         """`accuracy`: share of held-out pairs whose better answer scores higher; `margin` between them; `loss`."""
         if self.eval_dataset is None:
             return {}
-        columns = [name for name in ("chosen_ids", "rejected_ids", "margin") if name in self.eval_dataset.column_names]
         pairs = right = margin = loss = 0.0
-        for batch, counts in self.held_out_batches(*columns):
+        for batch, counts in self.held_out_batches():
             wanted = batch.pop("margin", 0.0)
             rewards = self.forward(**batch).logits.squeeze(-1).double()
             if counts:

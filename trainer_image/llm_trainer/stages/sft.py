@@ -42,7 +42,7 @@ class Trainer(StageTrainer, SFTTrainer):  # type: ignore[misc]
     def held_out_loss(self) -> float:
         """Nats per token over all held-out answers."""
         total = tokens = 0.0
-        for batch, counts in self.held_out_batches("input_ids", "labels"):
+        for batch, counts in self.held_out_batches():
             outputs = self.forward(**batch, fused_lm_head=True)
             if counts:
                 total -= float(outputs.log_probs.double().sum())

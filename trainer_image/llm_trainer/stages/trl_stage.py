@@ -9,12 +9,15 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from llm_trainer.checkpoint.store import CheckpointStore
 from llm_trainer.config import AdamW, FineTuning, TrainingSettings
@@ -25,6 +28,8 @@ from llm_trainer.protocol import CheckpointInfo, Result
 from llm_trainer.runtime.batch import accumulation_steps
 from llm_trainer.runtime.errors import PreemptedError
 from llm_trainer.runtime.run import Run
+
+KNOWN = ("loss", "learning_rate", "grad_norm", "epoch", "num_tokens", "num_input_tokens_seen", "step_time")
 
 
 def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
@@ -124,6 +129,9 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
             "learning_rate": logs["learning_rate"],
             "tokens_per_second": round(tokens / seconds, 1),
         }
+        others = {name: value for name, value in logs.items() if name not in KNOWN and isinstance(value, float)}
+        for name, value in others.items():
+            self.run.board.metrics.figures.labels(self.run.config.stage, name).set(value)
         self.run.board.update(
             step=state.global_step,
             tokens=state.num_input_tokens_seen,
@@ -137,6 +145,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
                 learningRate=logs["learning_rate"],
                 gradNorm=logs.get("grad_norm"),
                 tokensPerSecond=figures["tokens_per_second"],
+                **({"figures": others} if others else {}),
             )
 
 
@@ -204,19 +213,23 @@ class StageTrainer:
         parts += [f"held-out {name} {value:.3f}" for name, value in figures]
         return ", ".join(parts)
 
-    def held_out_batches(self, *columns: str) -> Iterator[tuple[dict[str, Any], bool]]:
+    def examples(self, dataset: datasets.Dataset) -> datasets.Dataset:
+        """Only the columns that the collator takes."""
+        self._set_signature_columns_if_needed()  # type: ignore[attr-defined]
+        return dataset.select_columns([c for c in dataset.column_names if c in self._signature_columns])  # type: ignore[attr-defined]
+
+    def held_out_batches(self) -> Iterator[tuple[dict[str, Any], bool]]:
         """Batches of the held-out rows for this rank, and whether each counts; the model is in evaluation mode.
 
         All ranks make equally many, as ZeRO-3 needs it.
         """
         size, world_size = self.args.per_device_eval_batch_size, self.run.group.world_size
-        rows = self.eval_dataset
+        rows = self.examples(self.eval_dataset)
         mine = range(self.run.group.rank, len(rows), world_size)
         self.model_wrapped.eval()
         for begin in range(0, math.ceil(len(rows) / world_size), size):
             picked = list(mine[begin : begin + size])
-            cells = rows[picked or [0]]
-            examples = [{name: cells[name][i] for name in columns} for i in range(len(picked) or 1)]
+            examples = [rows[index] for index in picked or [0]]
             yield self._prepare_inputs(self.data_collator(examples)), bool(picked)  # type: ignore[attr-defined]
             self.run.watchdog.beat()
         self.model_wrapped.train()
@@ -240,11 +253,21 @@ class StageTrainer:
         state = self.accelerator.get_state_dict(self.model_wrapped)
         result: Result | None = None
         if self.run.group.is_first:
-            result = self._publish(state)
+            with self._whole_models():
+                result = self._publish(state)
             self.run.board.update(result=result)
         self.run.group.barrier()
         self.run.board.update(phase="Training")
         return result
+
+    @contextmanager
+    def _whole_models(self) -> Iterator[None]:
+        """With ZeRO-3 transformers spreads every model that it loads over all ranks; here rank 0 is alone."""
+        unset_hf_deepspeed_config()
+        try:
+            yield
+        finally:
+            set_hf_deepspeed_config(self.args.hf_deepspeed_config)
 
     def _publish(self, state: State) -> Result:
         config, step, lora = self.run.config, self.state.global_step, self.settings.lora

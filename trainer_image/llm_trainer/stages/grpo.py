@@ -1,0 +1,137 @@
+"""Group relative policy optimisation: TRL's GRPOTrainer on prompts, with reward models and functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import datasets
+import torch
+from transformers import PreTrainedTokenizerBase
+from trl import GRPOConfig, GRPOTrainer
+
+from llm_trainer.config import Grpo, StageConfig
+from llm_trainer.models.build import build
+from llm_trainer.runtime.errors import DataError
+from llm_trainer.runtime.progress import Board
+from llm_trainer.runtime.run import Run
+from llm_trainer.stages.fine_tuning import (
+    check_chat_template,
+    check_model,
+    find_tokenizer,
+    is_conversational,
+    peft_config,
+    rows_of,
+    run_stage,
+)
+from llm_trainer.stages.rewards import FlatRewards, load_rewards
+from llm_trainer.stages.trl_stage import StageTrainer, training_arguments
+
+HELD_OUT_PROMPTS = 64  # an evaluation writes an answer to each
+
+
+class Trainer(StageTrainer, GRPOTrainer):  # type: ignore[misc]
+    """TRL's trainer as a stage."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self.flat = FlatRewards()
+        super().__init__(*arguments, **named)
+
+    @torch.no_grad()
+    def held_out_figures(self) -> dict[str, float]:
+        """Mean reward of one sampled answer to each of the held-out prompts."""
+        if self.eval_dataset is None:
+            return {}
+        rows, group = self.eval_dataset, self.run.group
+        total = count = 0.0
+        size = self.args.per_device_eval_batch_size
+        mine = range(group.rank, len(rows), group.world_size)
+        self.model.eval()
+        for begin in range(0, -(-len(rows) // group.world_size), size):
+            picked = list(mine[begin : begin + size])
+            examples = [rows[index] for index in (picked + [0] * size)[:size]]
+            prompts = [example["prompt"] for example in examples]
+            _, ids, _, completions, *_ = self._generate(prompts)
+            rewards = self._calculate_rewards(examples, prompts, completions, ids)
+            weighted = (rewards * self.reward_weights.to(rewards.device)).sum(dim=1).double()
+            own = weighted[group.rank * size :][: len(picked)]
+            total += float(own.sum())
+            count += len(picked)
+            self.run.watchdog.beat()
+        self.model.train()
+        self._metrics["eval"].clear()
+        total, count = group.sum(total, count)
+        return {"reward": total / count}
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
+        """(answers of all ranks, rewards)."""
+        rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self.model.training:
+            self.flat.see(rewards)
+        self.run.watchdog.beat()
+        return rewards
+
+
+def run(config: StageConfig, board: Board) -> str:
+    return run_stage(config, board, config.grpo, make_trainer)
+
+
+def make_trainer(stage: Run, settings: Grpo) -> Trainer:
+    config = stage.config
+    tokenizer = find_tokenizer(config)
+    model = build(config, tokenizer, settings.seed)
+    check_model(config, settings, tokenizer, model)
+    rows = without_long_prompts(rows_of(config, settings), tokenizer, settings, stage.board)
+    check_chat_template(tokenizer, rows["train_dataset"])
+    rewards, tokenizers = load_rewards(config, settings)
+    arguments = GRPOConfig(
+        **training_arguments(stage, settings),
+        num_train_epochs=settings.epochs,
+        num_generations=settings.num_generations,
+        num_generations_eval=1,
+        max_completion_length=settings.max_completion_length,
+        temperature=settings.temperature,
+        reward_weights=[reward.weight for reward in settings.rewards],
+        beta=settings.beta,
+        epsilon=settings.epsilon,
+        epsilon_high=settings.epsilon_high,
+        loss_type=settings.loss_type,
+        scale_rewards=settings.scale_rewards,
+        mask_truncated_completions=settings.mask_truncated_completions,
+    )
+    return Trainer(
+        stage,
+        settings,
+        model=model,
+        args=arguments,
+        processing_class=tokenizer,
+        reward_funcs=rewards,
+        reward_processing_classes=tokenizers,
+        peft_config=peft_config(settings),
+        **rows,
+    )
+
+
+def without_long_prompts(
+    rows: dict[str, datasets.Dataset], tokenizer: PreTrainedTokenizerBase, settings: Grpo, board: Board
+) -> dict[str, datasets.Dataset]:
+    """Raises DataError when no prompt is left."""
+
+    def fits(row: dict[str, Any]) -> bool:
+        prompt = row["prompt"]
+        if isinstance(prompt, str):
+            return len(tokenizer(prompt)["input_ids"]) <= settings.max_prompt_length
+        ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+        return len(ids) <= settings.max_prompt_length
+
+    if is_conversational(rows["train_dataset"]):
+        check_chat_template(tokenizer, rows["train_dataset"])
+    kept = {name: dataset.filter(fits) for name, dataset in rows.items()}
+    if dropped := sum(map(len, rows.values())) - sum(map(len, kept.values())):
+        board.notice("RowsDropped", f"{dropped} prompts are longer than maxPromptLength {settings.max_prompt_length}")
+    if not kept["train_dataset"]:
+        raise DataError(f"every prompt is longer than maxPromptLength {settings.max_prompt_length}; raise it")
+    if "eval_dataset" in kept:
+        held_out = kept.pop("eval_dataset")
+        if len(held_out):
+            kept["eval_dataset"] = held_out.select(range(min(len(held_out), HELD_OUT_PROMPTS)))
+    return kept

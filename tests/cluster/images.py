@@ -19,7 +19,7 @@ IMAGES = {
         [
             "operator",
             "requirements/operator.txt",
-            "trainer_image/llm_trainer/config.py",
+            "trainer_image/llm_trainer/config",
             "trainer_image/llm_trainer/protocol.py",
         ],
     ),

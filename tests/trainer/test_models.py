@@ -7,18 +7,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from llm_trainer.models.build import attention
-
-FAMILIES = {
-    "llama": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-              "num_key_value_heads": 2, "vocab_size": 64},
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 64, "n_positions": 64},
-}  # fmt: skip
+from tests.trainer.test_families import DENSE, FAMILIES
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", *FAMILIES])
 def test_packed_is_unpacked(family: str) -> None:
     torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **FAMILIES[family])
+    config = AutoConfig.for_model(family, vocab_size=64, **FAMILIES.get(family, DENSE))
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention()).eval()
     documents = [torch.randint(1, 64, (length,)) for length in (5, 9, 3)]
     tokens = torch.cat(documents)[None]

@@ -62,6 +62,7 @@ class Reason(StrEnum):
     TRAINING_NOT_FINISHED = "TrainingNotFinished"
     TRAINING_FAILED = "TrainingFailed"
     STAGE_NOT_FOUND = "StageNotFound"
+    NOT_A_LANGUAGE_MODEL = "NotALanguageModel"
     MODEL_FOUND = "ModelFound"
     ROLLING_OUT = "RollingOut"
     READY = "Ready"

@@ -5,8 +5,11 @@ A problem reads "spec.path[0].field: what is wrong; what to do".
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -39,6 +42,9 @@ from llm_trainer.config import (
     local_path,
     settings_of,
 )
+
+# Written by tools/families.py: the keys of each family's configuration in transformers.
+FAMILIES: dict[str, list[str]] = json.loads((Path(__file__).parent / "families.json").read_text())
 
 SpecType = TypeVar("SpecType", bound=Spec)
 
@@ -125,6 +131,16 @@ def architecture_problems(architecture: Architecture) -> Iterator[str]:
     path, config = "spec.model.architecture.config", architecture.config
     if "vocab_size" in config:
         yield f"{path}.vocab_size: follows from the tokenizer; remove it"
+    known = FAMILIES[architecture.family]
+    for key in sorted(set(config) - set(known)):
+        near = get_close_matches(key, known, n=1)
+        hint = f"use {near[0]}" if near else "remove it"
+        yield f"{path}.{key}: is no key of transformers' {architecture.family} configuration; {hint}"
+    chosen = config.get("num_experts_per_tok")
+    for name in ("num_local_experts", "num_experts", "n_routed_experts"):
+        experts = config.get(name)
+        if isinstance(chosen, int) and isinstance(experts, int) and chosen > experts:
+            yield f"{path}.num_experts_per_tok: {chosen} is above {name} {experts}; use at most {experts}"
     for whole, part in (
         ("hidden_size", "num_attention_heads"),
         ("n_embd", "n_head"),

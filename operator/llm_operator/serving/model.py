@@ -12,6 +12,8 @@ from llm_operator.kube.plan import Manifest
 from llm_operator.serving.observe import Observed
 from llm_trainer.config import claim_of
 
+NO_TEXT = "rewardModel"  # the kind of stage whose result can't be served
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -39,11 +41,16 @@ def of_training(observed: Observed, reference: TrainingReference) -> Choice:
         namespace = observed.serving["metadata"]["namespace"]
         said = f"LLMTraining {reference.name} does not exist in namespace {namespace}; create it or correct spec.model"
         return Choice(None, Reason.TRAINING_NOT_FOUND, said)
-    names = [stage["name"] for stage in (training.get("spec") or {}).get("stages") or ()]
-    name = reference.stage or (names[-1] if names else "")
+    stages = (training.get("spec") or {}).get("stages") or ()
+    names = [stage["name"] for stage in stages]
+    writers = [stage["name"] for stage in stages if NO_TEXT not in stage]
+    name = reference.stage or (writers[-1] if writers else "")
     if name not in names:
         said = f"LLMTraining {reference.name} has no stage {name!r}; its stages are {', '.join(names)}"
         return Choice(None, Reason.STAGE_NOT_FOUND, said)
+    if name not in writers:
+        said = f"stage {name} of LLMTraining {reference.name} makes a reward model, which writes no text; "
+        return Choice(None, Reason.NOT_A_LANGUAGE_MODEL, f"{said}name one of {', '.join(writers) or 'none'}")
     return of_stage(training, name)
 
 
@@ -51,6 +58,9 @@ def of_stage(training: Manifest, name: str) -> Choice:
     status = LLMTrainingStatus.model_validate(training.get("status") or {})
     found = next((stage.result for stage in status.stages if stage.name == name), None)
     who = f"stage {name} of LLMTraining {training['metadata']['name']}"
+    if found and found.kind == "adapter":
+        said = f"{who} made an adapter for {found.base}; set lora.merge in the stage to serve it"
+        return Choice(None, Reason.NOT_A_LANGUAGE_MODEL, said)
     if found:
         model = ServedResult(uri=found.uri, digest=found.digest, step=found.step)
         return Choice(model, Reason.MODEL_FOUND, f"{who}, step {found.step}: {found.uri}")

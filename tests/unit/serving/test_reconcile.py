@@ -48,6 +48,25 @@ def test_a_stage_that_is_not_there(world: World) -> None:
     assert "base, chat" in condition(world, "ModelAvailable")["message"]
 
 
+def test_a_stage_that_writes_no_text(world: World) -> None:
+    source = training("one")
+    source["spec"]["stages"].append({"name": "taste", "rewardModel": {}})
+    scenes.step(world, source)
+    assert condition(world, "ModelAvailable")["reason"] == "ModelFound", "the last stage that writes is the default"
+    world.owner["spec"] = changed(SERVING, model__training__stage="taste")
+    scenes.step(world, source)
+    assert condition(world, "ModelAvailable")["reason"] == "NotALanguageModel"
+    assert "name one of base, chat" in condition(world, "ModelAvailable")["message"]
+
+
+def test_an_adapter_that_is_not_merged(world: World) -> None:
+    source = training("one")
+    source["status"]["stages"][-1]["result"] |= {"kind": "adapter", "base": "pvc://models/run/base"}
+    plan = scenes.step(world, source)
+    assert not plan.apply
+    assert "set lora.merge" in condition(world, "ModelAvailable")["message"]
+
+
 def test_a_claim_that_is_not_there(world: World) -> None:
     world.owner["spec"] = {"model": {"uri": "pvc://elsewhere/model"}}
     scenes.step(world, None)

@@ -19,6 +19,12 @@ class Pretrain(TrainingSettings):
 
     optimizer: PretrainOptimizer = Field(default_factory=PretrainOptimizer, description="Optimizer settings.")
     sequence_length: int = Field(ge=8, description="Tokens per sequence.")
+    router_aux_loss_coef: float = Field(
+        default=0.001, ge=0, description="Mixtures of experts: weight of the load-balance loss; transformers' default."
+    )
+    router_z_loss_coef: float = Field(
+        default=0.0, ge=0, description="Mixtures of experts: weight of the router's z-loss; ST-MoE: 0.001."
+    )
     steps: int | None = Field(default=None, ge=1, description="Optimizer steps of the run.")
     tokens: int | None = Field(default=None, ge=1, description="Training tokens of the run; steps follow from it.")
 

@@ -10,13 +10,15 @@ from pydantic import Field
 from llm_trainer.config.base import Name, Settings, Uri
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Family = Literal["gpt2", "llama", "qwen3", "mixtral", "qwen3_moe", "deepseek_v3"]
+EXTRA_KEYS = frozenset({"head_dim"})  # that models read although their configuration class does not name them
 ResultKind = Literal["model", "rewardModel"]
 
 
 class Architecture(Settings):
     """A model from scratch: a family and the keys of its transformers config class."""
 
-    family: Literal["llama", "gpt2"] = Field(description="The transformers model type.")
+    family: Family = Field(description="The transformers model type.")
     config: dict[str, Any] = Field(
         default_factory=dict, description="Keys of the family's transformers config, as in its config.json."
     )

@@ -16,6 +16,7 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from llm_trainer.config import Architecture, StageConfig
+from llm_trainer.config.training import EXTRA_KEYS
 from llm_trainer.models.adapter import base_of, is_adapter, merged
 from llm_trainer.runtime.errors import ConfigurationError
 
@@ -60,7 +61,7 @@ def build_reward_model(config: StageConfig, seed: int) -> PreTrainedModel:
 
 def from_architecture(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     known = AutoConfig.for_model(architecture.family)
-    unknown = sorted(key for key in architecture.config if not hasattr(known, key))
+    unknown = sorted(key for key in architecture.config if not hasattr(known, key) and key not in EXTRA_KEYS)
     if unknown:
         raise ConfigurationError(
             f"spec.model.architecture.config: {', '.join(unknown)} is not a key of {type(known).__name__}; remove it"

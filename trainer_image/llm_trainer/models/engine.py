@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from llm_trainer.config import Pretrain, PretrainOptimizer
+from llm_trainer.models.experts import Routing, experts_per_token, routing
 from llm_trainer.runtime.process_group import ProcessGroup
 
 
@@ -24,6 +25,7 @@ class Engine:
         import deepspeed
 
         self.group, self.settings = group, settings
+        self._experts_per_token = experts_per_token(model.config)
         self.bfloat16 = computes_in_bfloat16(settings, group.device)
         if group.device.type == "cpu":
             # A pod has no compiler; DeepSpeed's Muon kernels would ask for one.
@@ -44,6 +46,14 @@ class Engine:
         with self._autocast():
             output: torch.Tensor = self._engine(input_ids=tokens, position_ids=positions, use_cache=False).logits
         return output
+
+    def logits_and_routing(self, tokens: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, Routing | None]:
+        """As `logits`; and what the routers did, None for a model without experts."""
+        if self._experts_per_token is None:
+            return self.logits(tokens, positions), None
+        with self._autocast():
+            output = self._engine(input_ids=tokens, position_ids=positions, use_cache=False, output_router_logits=True)
+        return output.logits, routing(output.router_logits, self._experts_per_token)
 
     def backward(self, loss: torch.Tensor) -> None:
         """One micro-batch; the last one of a step also sums the gradients over the ranks."""

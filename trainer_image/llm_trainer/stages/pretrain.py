@@ -22,6 +22,7 @@ from llm_trainer.data.sequences import Sequences
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.build import build
 from llm_trainer.models.engine import Engine
+from llm_trainer.models.experts import Routers
 from llm_trainer.models.export import publish, write_model
 from llm_trainer.models.held_out import held_out_figures
 from llm_trainer.models.schedule import learning_rate_share
@@ -96,6 +97,7 @@ class Pretraining:
         self.engine = Engine(model, settings, stage.group, self.accumulation_steps)
         self.steps = total_steps(settings)
         self.tokens_per_step = settings.global_batch_size * settings.sequence_length
+        self.routers = Routers(settings.router_aux_loss_coef, settings.router_z_loss_coef)
         self.step = 0
         self.evaluated = -1  # step of the newest evaluation
         self.speed = Speed(self.tokens_per_step)
@@ -131,16 +133,17 @@ class Pretraining:
         nats, applied = 0.0, True
         for micro_batch in range(self.accumulation_steps):
             tokens, positions = self._rows(micro_batch)
-            logits = self.engine.logits(tokens[:, :-1], positions)
+            logits, routed = self.engine.logits_and_routing(tokens[:, :-1], positions)
             loss = functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
             # The sum over the global batch's tokens; DeepSpeed divides by the processes and the micro-batches.
             scale = self.stage.group.world_size * self.accumulation_steps / self.tokens_per_step
-            self.engine.backward(loss * scale)
+            self.engine.backward(loss * scale + self.routers.add(routed))
             applied = self.engine.step()
             nats += float(loss.detach())
         total, asked = self.stage.group.sum(nats, float(self.stage.stop.asked))
+        figures = self.routers.figures(self.stage.group)
         self.step += 1
-        self._show(total / self.tokens_per_step, share, time.monotonic() - began, applied=applied)
+        self._show(total / self.tokens_per_step, share, time.monotonic() - began, figures, applied=applied)
         return Step(total / self.tokens_per_step, applied, leave=asked > 0)
 
     def _rows(self, micro_batch: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -168,7 +171,7 @@ class Pretraining:
 
     # --- what is seen of it ---
 
-    def _show(self, loss: float, share: float, seconds: float, *, applied: bool) -> None:
+    def _show(self, loss: float, share: float, seconds: float, figures: dict[str, float], *, applied: bool) -> None:
         board, metrics = self.stage.board, self.stage.board.metrics
         self.stage.watchdog.beat()
         self.speed.seconds.append(seconds)
@@ -190,12 +193,20 @@ class Pretraining:
         metrics.tokens_per_second.set(self.speed.tokens_per_second)
         metrics.last_step.set_to_current_time()
         metrics.step_seconds.observe(seconds)
+        for name, value in figures.items():
+            metrics.figures.labels(self.stage.config.stage, name).set(value)
         if not applied:
             metrics.skipped_steps.inc()
         if self.stage.group.is_first:
             speed = round(self.tokens_per_step / seconds, 1)
             self.stage.history.append(
-                self.step, loss=loss, learningRate=rate, gradNorm=norm, tokensPerSecond=speed, applied=applied
+                self.step,
+                loss=loss,
+                learningRate=rate,
+                gradNorm=norm,
+                tokensPerSecond=speed,
+                applied=applied,
+                **({"figures": figures} if figures else {}),
             )
             if self.step % 10 == 0 or self.step == 1:
                 print(f"step {self.step}/{self.steps} loss {loss:.4f} {speed:,.0f} tokens/s", flush=True)

@@ -1,0 +1,54 @@
+"""Every family: pretrained on two processes, equal with ZeRO 1 and 3, resumed, exported and loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from llm_trainer.config import local_path
+from tests.trainer.conftest import RunPods, Stage
+from tests.trainer.pods import history, losses
+
+SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128}
+DENSE = {**SIZE, "intermediate_size": 64, "num_key_value_heads": 2}
+EXPERTS = {**DENSE, "num_experts_per_tok": 2}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
+    "qwen3": {**DENSE, "head_dim": 8},
+    "mixtral": {**EXPERTS, "num_local_experts": 4},
+    "qwen3_moe": {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 32, "head_dim": 8},
+    "deepseek_v3": {
+        **EXPERTS, "n_routed_experts": 4, "moe_intermediate_size": 32, "n_group": 2, "topk_group": 1,
+        "first_k_dense_replace": 1, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8, "v_head_dim": 8, "num_key_value_heads": 4,
+    },
+}  # fmt: skip
+SHORT = {"steps": 6, "checkpoint": {"everySteps": 2}, "optimizer": {"learningRate": 0.001, "gradientClipping": 1000}}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_goes_the_whole_way(family: str, pretrain: Stage, pods: RunPods, prepared: Any) -> None:
+    model = {"architecture": {"family": family, "config": FAMILIES[family]}}
+    name = family.replace("_", "-")
+    whole = pretrain(f"{name}-1", model=model, zeroStage=1, **SHORT)
+    result = pods(whole).run().result
+    first = pods(pretrain(f"{name}-3", model=model, zeroStage=3, **SHORT)).start()
+    first.until_step(3)
+    first.pods[0].process.terminate()
+    first.wait()
+    second = pretrain(f"{name}-3", attempt=2, model=model, zeroStage=3, **SHORT)
+    pods(second).run()
+    expected, made = losses(whole), losses(second)
+    assert sorted(made) == sorted(expected)
+    assert max(abs(made[step] - expected[step]) for step in made) < 1e-4, (expected, made)
+    assert result
+    loaded = AutoModelForCausalLM.from_pretrained(local_path(result.uri, str(prepared)))
+    assert bool(torch.isfinite(loaded(input_ids=torch.arange(2, 60)[None]).logits).all())
+    if family in ("mixtral", "qwen3_moe"):
+        figures = history(whole)[-1].get("figures") or history(whole)[-2]["figures"]
+        assert figures["router/balanceLoss"] == pytest.approx(2, abs=0.5), "near experts per token"
+        assert figures["router/deadExperts"] == 0, figures
+        assert 1 <= figures["router/maxLoad"] < 4, figures

@@ -156,8 +156,6 @@ WRONG_TRAININGS = (
           stages__2={"name": "d", "dpo": {**PAIRS, "lossType": ["sft", "sft"]}}, at_server=False),
     wrong("a loss that isn't there", "spec.stages[2].dpo.lossType", "sigmoid",
           stages__2={"name": "d", "dpo": {**PAIRS, "lossType": ["sigmoidal"]}}),
-    wrong("QLoRA without CUDA", "spec.stages[1].sft.lora.quantization", "needs CUDA",
-          stages__1__sft__lora={"quantization": "nf4"}, at_server=False),
     wrong("a batch of one for KTO", "spec.stages[2].kto.microBatchSize", "greater than or equal to 2",
           stages__2={"name": "k", "kto": {**PAIRS, "microBatchSize": 1}}),
     wrong("no nodes", "spec.nodes", "greater than or equal to 1", nodes=0),

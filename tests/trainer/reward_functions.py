@@ -12,11 +12,3 @@ def vowels(completions: list[str], **_: Any) -> list[float]:
 
 def flat(completions: list[str], **_: Any) -> list[float]:
     return [1.0] * len(completions)
-
-
-def broken(completions: list[str], **_: Any) -> list[float]:
-    raise KeyError("no such column")
-
-
-def nothing(completions: list[str], **_: Any) -> list[float]:
-    return [float("nan")] * len(completions)

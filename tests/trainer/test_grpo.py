@@ -59,16 +59,8 @@ def test_the_reward_rises(grpo: Grpo, pods: RunPods, zero: int, seed: int) -> No
     assert {"reward", "reward_std", "entropy", "completions/mean_length"} <= set(row["figures"]), row
 
 
-@pytest.mark.parametrize(
-    ("function", "code", "says"),
-    [
-        ("flat", ExitCode.INTERNAL, "were 1"),
-        ("broken", ExitCode.CONFIGURATION, "raised KeyError"),
-        ("nothing", ExitCode.CONFIGURATION, "gave nan"),
-        ("missing", ExitCode.CONFIGURATION, "has no 'missing'"),
-    ],
-)
-def test_rewards_that_can_not_work(grpo: Grpo, pods: RunPods, function: str, code: ExitCode, says: str) -> None:
-    config = grpo(function, nodes=1, rewards=[{"function": f"tests.trainer.reward_functions:{function}"}])
+def test_a_reward_that_is_always_the_same(grpo: Grpo, pods: RunPods) -> None:
+    config = grpo("flat", nodes=1, rewards=[{"function": "tests.trainer.reward_functions:flat"}])
     words = pods(config, PYTHONPATH=f"{ROOT}:{ROOT / 'trainer_image'}").start().wait()
-    assert (words[0].exit_code, says in words[0].message) == (code, True), words[0]
+    assert words[0].exit_code == ExitCode.INTERNAL, words[0]
+    assert "were 1, so there is nothing to learn" in words[0].message

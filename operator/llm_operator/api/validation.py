@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
-from llm_operator.api.common import Resources, Spec
+from llm_operator.api.common import Spec
 from llm_operator.api.resolve import (
     GPU,
     gpus_of,
@@ -33,7 +33,6 @@ from llm_trainer.config import (
     Dpo,
     FineTuning,
     Grpo,
-    Lora,
     OnlineRl,
     StageModel,
     TrainingSettings,
@@ -182,8 +181,6 @@ def stage_problems(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[
         yield from kind_problems(spec, stage, here)
     if isinstance(settings, FineTuning):
         yield from uri_problems(f"{here}.dataset.uri", settings.dataset.uri)
-        if settings.lora:
-            yield from lora_problems(settings.lora, resources_of(spec, stage), f"{here}.lora")
     yield from process_problems(spec, stage, path)
 
 
@@ -279,11 +276,6 @@ def generation_problems(grpo: Grpo, path: str) -> Iterator[str]:
 def reward_problems(settings: OnlineRl, path: str) -> Iterator[str]:
     for index, reward in enumerate(settings.rewards):
         yield from exactly_one(f"{path}.rewards[{index}]", reward, "model", "function")
-
-
-def lora_problems(lora: Lora, resources: Resources, path: str) -> Iterator[str]:
-    if lora.quantization and not gpus_of(resources):
-        yield f"{path}.quantization: {lora.quantization} needs CUDA; ask for {GPU} in resources, or leave it out"
 
 
 def process_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[str]:

@@ -37,9 +37,6 @@ class Lora(Settings):
     )
     rslora: bool = Field(default=False, description="Scale by alpha over the root of the rank; Kalajdzievski 2023.")
     dora: bool = Field(default=False, description="Learn magnitude and direction apart; Liu et al. 2024.")
-    quantization: Literal["nf4"] | None = Field(
-        default=None, description="Base weights in 4 bits (QLoRA, Dettmers et al. 2023). CUDA only."
-    )
     merge: bool = Field(default=False, description="Publish the base model with the adapter merged into it.")
 
 

@@ -85,6 +85,17 @@ def deepspeed_config(settings: TrainingSettings) -> dict[str, Any]:
     }
 
 
+def leave_out_frozen(engine: Any) -> None:
+    """DeepSpeed leaves frozen weights out of a checkpoint, but not under the second name of tied ones."""
+    frozen = {name for name, p in engine.module.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    whole = type(engine).module_state_dict
+
+    def state(*arguments: Any, **named: Any) -> dict[str, Any]:
+        return {name: value for name, value in whole(engine, *arguments, **named).items() if name not in frozen}
+
+    engine.module_state_dict = state
+
+
 def step_of(checkpoint: Path | None) -> int:
     """The step in a checkpoint folder's name; -1 without one."""
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
@@ -315,6 +326,8 @@ class StageTrainer:
 
     def _write_checkpoint(self, folder: Path) -> None:
         """What transformers reads back in `train(resume_from_checkpoint=…)`."""
+        if self.settings.lora:
+            leave_out_frozen(self.model_wrapped)
         self._save_optimizer_and_scheduler(str(folder))  # type: ignore[attr-defined]
         self._save_rng_state(str(folder))  # type: ignore[attr-defined]
         if self.run.group.is_first:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from transformers import AutoConfig
 
@@ -17,16 +17,23 @@ from llm_trainer.config.training import EXTRA_KEYS, Family
 FILE = Path(__file__).parents[1] / "operator/llm_operator/api/families.json"
 
 
-def families() -> dict[str, list[str]]:
-    """The keys of each family's configuration."""
-    return {family: sorted(keys(family)) for family in get_args(Family)}
+def families() -> dict[str, dict[str, dict[str, Any]]]:
+    """Of each family the keys of its configuration with their defaults, and other names that transformers takes."""
+    return {family: describe(family) for family in get_args(Family)}
 
 
-def keys(family: str) -> set[str]:
-    """As in config.json, and the names under which transformers also takes them."""
+def describe(family: str) -> dict[str, dict[str, Any]]:
     config = AutoConfig.for_model(family)
-    found = {key for key in (*config.to_dict(), *config.attribute_map) if not key.startswith("_")}
-    return found | EXTRA_KEYS
+    defaults = {key: plain(value) for key, value in config.to_dict().items() if not key.startswith("_")}
+    return {
+        "defaults": dict(sorted({**dict.fromkeys(EXTRA_KEYS), **defaults}.items())),
+        "aliases": {name: meant for name, meant in sorted(config.attribute_map.items()) if meant in defaults},
+    }
+
+
+def plain(value: Any) -> Any:
+    """Dictionaries are of no use to the operator."""
+    return None if isinstance(value, dict) else value
 
 
 def main() -> int:

@@ -1,4 +1,7 @@
-"""``python -m llm_operator``: the settings come from the environment, see ``settings.py``."""
+"""``python -m llm_operator``: the settings come from the environment, see ``settings.py``.
+
+``python -m llm_operator plan FILE`` tells what an LLMTraining would do, and needs no cluster.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,15 @@ import asyncio
 import logging
 import sys
 
+from llm_operator import plan
 from llm_operator.app import run
 from llm_operator.kube.login import LoginError
 from llm_operator.settings import Settings, SettingsError
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["plan"]:
+        return plan.main(sys.argv[2:])
     try:
         settings = Settings.from_environment()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

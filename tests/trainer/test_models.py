@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from llm_trainer.models.build import attention
+from llm_trainer.config import Architecture
+from llm_trainer.data.manifest import TOKENIZER
+from llm_trainer.data.tokenizer import load_tokenizer
+from llm_trainer.models.build import attention, check_architecture
+from llm_trainer.runtime.errors import ConfigurationError
 from tests.trainer.test_families import DENSE, FAMILIES
 
 
@@ -22,3 +29,18 @@ def test_packed_is_unpacked(family: str) -> None:
         packed = model(input_ids=tokens, position_ids=positions, use_cache=False).logits[0]
         alone = torch.cat([model(input_ids=document[None], use_cache=False).logits[0] for document in documents])
     assert torch.allclose(packed, alone, atol=1e-5), float((packed - alone).abs().max())
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("llama", {"hidden_act": "none_such"}),
+        ("qwen3_moe", {"layer_types": ["dense"]}),
+        ("mixtral", {"num_hidden_layers": "two"}),
+    ],
+)
+def test_what_transformers_can_not_build(family: Any, config: dict[str, Any], prepared: Path) -> None:
+    tokenizer = load_tokenizer(prepared / "models/run/data" / TOKENIZER)
+    check_architecture(Architecture(family=family, config=FAMILIES.get(family, DENSE)), tokenizer)
+    with pytest.raises(ConfigurationError, match="architecture: "):
+        check_architecture(Architecture(family=family, config={**FAMILIES.get(family, DENSE), **config}), tokenizer)

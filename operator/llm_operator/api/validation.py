@@ -5,17 +5,16 @@ A problem reads "spec.path[0].field: what is wrong; what to do".
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
 from llm_operator.api.common import Spec
+from llm_operator.api.families import FAMILIES
 from llm_operator.api.resolve import (
     GPU,
     gpus_of,
@@ -41,9 +40,6 @@ from llm_trainer.config import (
     local_path,
     settings_of,
 )
-
-# Written by tools/families.py: the keys of each family's configuration in transformers.
-FAMILIES: dict[str, list[str]] = json.loads((Path(__file__).parent / "families.json").read_text())
 
 SpecType = TypeVar("SpecType", bound=Spec)
 
@@ -130,7 +126,7 @@ def architecture_problems(architecture: Architecture) -> Iterator[str]:
     path, config = "spec.model.architecture.config", architecture.config
     if "vocab_size" in config:
         yield f"{path}.vocab_size: follows from the tokenizer; remove it"
-    known = FAMILIES[architecture.family]
+    known = FAMILIES[architecture.family].keys
     for key in sorted(set(config) - set(known)):
         near = get_close_matches(key, known, n=1)
         hint = f"use {near[0]}" if near else "remove it"

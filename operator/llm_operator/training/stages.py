@@ -125,6 +125,7 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
     return PrepareData(
         data=spec.data,
         tokenizer=spec.tokenizer or Tokenizer(uri=spec.model.uri),
+        architecture=spec.model.architecture,
         sequence_length=max((stage.pretrain.length for stage in spec.stages if stage.pretrain), default=None),
         datasets=[
             DatasetCheck.of(settings, f"spec.stages[{i}].{KINDS[kind_of(stage)]}")

@@ -46,6 +46,7 @@ class PrepareData(Settings):
 
     data: Data | None = None
     tokenizer: Tokenizer
+    architecture: Architecture | None = Field(default=None, description="Of the model; checked with the tokenizer.")
     sequence_length: int | None = Field(default=None, description="Longest that a pretrain stage will ask for.")
     datasets: list[DatasetCheck] = Field(default_factory=list)
     functions: list[FunctionCheck] = Field(default_factory=list)

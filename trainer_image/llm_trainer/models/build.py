@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -59,6 +60,12 @@ def build_reward_model(config: StageConfig, seed: int) -> PreTrainedModel:
     return made
 
 
+def check_architecture(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ConfigurationError for an architecture that transformers can't build; takes no memory for weights."""
+    with torch.device("meta"):
+        from_architecture(architecture, tokenizer)
+
+
 def from_architecture(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     known = AutoConfig.for_model(architecture.family)
     unknown = sorted(key for key in architecture.config if not hasattr(known, key) and key not in EXTRA_KEYS)
@@ -83,8 +90,9 @@ def from_architecture(architecture: Architecture, tokenizer: PreTrainedTokenizer
         created: PreTrainedModel = AutoModelForCausalLM.from_config(
             config, attn_implementation=attention(), dtype=torch.float32
         )
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"spec.model.architecture: {error}") from error
+    except (TypeError, ValueError, ZeroDivisionError, KeyError, StrictDataclassError) as error:
+        said = " ".join(str(error).split())
+        raise ConfigurationError(f"spec.model.architecture: {said}") from error
     return created
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from llm_trainer.config import DatasetCheck, PrepareData, StageConfig
-from llm_trainer.data.manifest import DataManifest
+from llm_trainer.data.manifest import TOKENIZER, DataManifest
 from llm_trainer.data.prepare import Step, prepare
 from llm_trainer.data.rows import read_rows
+from llm_trainer.data.tokenizer import load_tokenizer
+from llm_trainer.models.build import check_architecture
 from llm_trainer.protocol import Notice, Result
 from llm_trainer.runtime.errors import PreemptedError
 from llm_trainer.runtime.progress import Board
@@ -30,6 +32,9 @@ def run(config: StageConfig, board: Board) -> str:
     for check in settings.functions:
         load_function(check.function, check.field)
     manifest = prepare(settings, Path(config.data_folder), config.volumes_root, config.attempt, report)
+    if settings.architecture:
+        tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
+        check_architecture(settings.architecture, tokenizer)
     for notice in notices(settings, manifest):
         board.notice(notice.reason, notice.message)
     result = Result(uri=f"{config.run_uri}/data", digest=manifest.digest, kind="data")

@@ -1,0 +1,153 @@
+"""How large a model is that an architecture describes: parameters, arithmetic and memory. Pure, without torch.
+
+What transformers' configuration classes say is in families.json, written by tools/families.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_trainer.config import Architecture
+
+
+@dataclass(frozen=True)
+class Family:
+    """Keys of a family's configuration with their defaults, and other names of some of them."""
+
+    defaults: Mapping[str, Any]
+    aliases: Mapping[str, str]
+
+    @property
+    def keys(self) -> list[str]:
+        return [*self.defaults, *self.aliases]
+
+    def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration with its defaults, every key by its own name."""
+        return {**self.defaults, **{self.aliases.get(key, key): value for key, value in config.items()}}
+
+
+FAMILIES = {
+    name: Family(**written)
+    for name, written in json.loads((Path(__file__).parent / "families.json").read_text()).items()
+}
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Parameters; ``active`` are those that one token uses. ``embedding``: looked up, not multiplied."""
+
+    total: int
+    active: int
+    embedding: int
+    attention_width: int  # heads × head size, summed over the layers: what attention to one position costs
+
+    def training_flops_per_token(self, length: int) -> float:
+        """6 for each multiplied parameter, 12 for each product of attention; PaLM (Chowdhery et al. 2022), app. B."""
+        return 6 * (self.active - self.embedding) + 12 * self.attention_width * length
+
+
+def model_size(architecture: Architecture, vocabulary: int) -> ModelSize:
+    """``vocabulary``: tokens, of the tokenizer."""
+    family = FAMILIES[architecture.family]
+    keys = family.resolve(architecture.config)
+    size = gpt2_size if architecture.family == "gpt2" else decoder_size
+    return size(architecture.family, keys, {**architecture.config}, vocabulary)
+
+
+def gpt2_size(_: str, keys: dict[str, Any], given: dict[str, Any], vocabulary: int) -> ModelSize:
+    width, layers = keys["n_embd"], keys["n_layer"]
+    inner = keys["n_inner"] or 4 * width
+    layer = 4 * width * width + 4 * width + 2 * width * inner + inner + width + 4 * width
+    embedding = vocabulary * width
+    positions = keys["n_positions"] * width
+    head = 0 if keys["tie_word_embeddings"] else embedding
+    total = embedding + positions + layers * layer + 2 * width + head
+    looked_up = positions + (embedding if head else 0)  # a tied embedding is also the output's matrix
+    return ModelSize(total, total, looked_up, layers * width)
+
+
+def decoder_size(family: str, keys: dict[str, Any], given: dict[str, Any], vocabulary: int) -> ModelSize:
+    """The families whose layers are attention and a gated or expert MLP, each behind an RMS norm."""
+    width, layers = keys["hidden_size"], keys["num_hidden_layers"]
+    attention, head_width = (
+        latent_attention(keys) if family == "deepseek_v3" else grouped_attention(family, keys, given)
+    )
+    dense = 3 * width * keys["intermediate_size"] + (
+        2 * keys["intermediate_size"] + width if keys.get("mlp_bias") else 0
+    )
+    expert_layers = [index for index in range(layers) if has_experts(family, keys, index)]
+    mlps = dense * (layers - len(expert_layers))
+    active_mlps = mlps
+    if expert_layers:
+        experts, expert, always = expert_sizes(family, keys)
+        mlps += len(expert_layers) * (experts * expert + always)
+        active_mlps += len(expert_layers) * (keys["num_experts_per_tok"] * expert + always)
+    embedding = vocabulary * width
+    head = 0 if keys["tie_word_embeddings"] else embedding
+    rest = embedding + head + layers * (attention + 2 * width) + width
+    return ModelSize(rest + mlps, rest + active_mlps, embedding if head else 0, layers * head_width)
+
+
+def grouped_attention(family: str, keys: dict[str, Any], given: dict[str, Any]) -> tuple[int, int]:
+    """Parameters of a layer's attention, and heads × head size."""
+    width, heads = keys["hidden_size"], keys["num_attention_heads"]
+    # Llama takes both from the number of heads where they are left out
+    shared = (given.get("num_key_value_heads") or heads) if family == "llama" else keys["num_key_value_heads"] or heads
+    size = keys.get("head_dim") if family == "qwen3" else given.get("head_dim")
+    size = size or width // heads
+    parameters = 2 * width * heads * size + 2 * width * shared * size
+    if keys.get("attention_bias"):
+        parameters += (heads + 2 * shared) * size + width
+    if family.startswith("qwen3"):
+        parameters += 2 * size  # norms of query and key
+    return parameters, heads * size
+
+
+def latent_attention(keys: dict[str, Any]) -> tuple[int, int]:
+    """DeepSeek's multi-head latent attention."""
+    width, heads, rank, key_rank = (
+        keys[name] for name in ("hidden_size", "num_attention_heads", "q_lora_rank", "kv_lora_rank")
+    )
+    rope, plain, value = (keys[name] for name in ("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"))
+    query = heads * (rope + plain)
+    parameters = width * query if rank is None else width * rank + rank + rank * query
+    parameters += width * (key_rank + rope) + key_rank + key_rank * heads * (plain + value) + heads * value * width
+    if keys.get("attention_bias"):
+        parameters += (rank or 0) + key_rank + rope + width
+    return parameters, query
+
+
+def has_experts(family: str, keys: dict[str, Any], layer: int) -> bool:
+    match family:
+        case "mixtral":
+            return True
+        case "qwen3_moe":
+            return layer not in keys["mlp_only_layers"] and (layer + 1) % keys["decoder_sparse_step"] == 0
+        case "deepseek_v3":
+            return bool(layer >= keys["first_k_dense_replace"])
+    return False
+
+
+def expert_sizes(family: str, keys: dict[str, Any]) -> tuple[int, int, int]:
+    """Experts, parameters of one, and those of the layer that every token uses: router and shared experts."""
+    width = keys["hidden_size"]
+    if family == "deepseek_v3":
+        experts, expert = keys["n_routed_experts"], 3 * width * keys["moe_intermediate_size"]
+        return experts, expert, experts * width + keys["n_shared_experts"] * expert
+    inner = keys["intermediate_size"] if family == "mixtral" else keys["moe_intermediate_size"]
+    experts = keys["num_local_experts"]
+    return experts, 3 * width * inner, experts * width
+
+
+def memory_per_process(parameters: int, zero_stage: int, processes: int) -> float:
+    """Bytes of weights, gradients and AdamW's state in mixed precision, 16 per parameter; activations come on top.
+
+    ZeRO (Rajbhandari et al. 2020), section 3 and figure 1: weights and gradients of 2 bytes each, and 12 of float32
+    weights and moments, which stages 1, 2 and 3 spread over the processes one after the other.
+    """
+    parts = [(12, 1), (2, 2), (2, 3)]  # bytes, and the stage from which they are spread
+    return parameters * sum(size / (processes if zero_stage >= stage else 1) for size, stage in parts)

@@ -1,0 +1,38 @@
+"""`python -m llm_operator plan FILE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llm_operator.plan import main
+from tests.specs import TRAINING, changed
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "bilingual-chat.yaml"
+
+
+def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(EXAMPLE)]) == 0
+    said = capsys.readouterr().out
+    for line in (
+        "llama from scratch, 6.52 M parameters",
+        "32 = 16 × 2 processes × 1 accumulated, of up to 256 tokens",
+        "2.46 M in 300 steps of 8,192",
+        "chat       sft from base",
+    ):
+        assert line in said, said
+
+
+def test_a_file_that_can_not_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "wrong.yaml"
+    spec = changed(TRAINING, stages__0__pretrain__globalBatchSize=9)
+    file.write_text(yaml.safe_dump({"kind": "LLMTraining", "metadata": {"name": "wrong"}, "spec": spec}))
+    assert main([str(file)]) == 1
+    assert "spec.stages[0].pretrain.globalBatchSize: 9 is not divisible by 2" in capsys.readouterr().out
+
+
+def test_a_file_without_a_training(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("kind: LLMServing\n")
+    assert main([str(tmp_path / "empty.yaml")]) == 2

@@ -35,7 +35,7 @@ def test_packed_is_unpacked(family: str) -> None:
     ("family", "config"),
     [
         ("llama", {"hidden_act": "none_such"}),
-        ("qwen3_moe", {"layer_types": ["dense"]}),
+        ("gpt2", {"n_embd": 30}),
         ("mixtral", {"num_hidden_layers": "two"}),
     ],
 )

@@ -25,6 +25,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "first_k_dense_replace": 1, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
         "qk_nope_head_dim": 8, "v_head_dim": 8, "num_key_value_heads": 4,
     },
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
+    "mamba2": {
+        "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "num_heads": 4, "head_dim": 16, "n_groups": 2,
+        "chunk_size": 16, "expand": 2,
+    },
+    "jamba": {
+        **EXPERTS, "num_hidden_layers": 4, "num_experts": 4, "attn_layer_period": 2, "attn_layer_offset": 1,
+        "mamba_d_state": 8, "mamba_dt_rank": 4, "use_mamba_kernels": False,
+    },
 }  # fmt: skip
 SHORT = {"steps": 6, "checkpoint": {"everySteps": 2}, "optimizer": {"learningRate": 0.001, "gradientClipping": 1000}}
 
@@ -47,7 +56,7 @@ def test_a_family_goes_the_whole_way(family: str, pretrain: Stage, pods: RunPods
     assert result
     loaded = AutoModelForCausalLM.from_pretrained(local_path(result.uri, str(prepared)))
     assert bool(torch.isfinite(loaded(input_ids=torch.arange(2, 60)[None]).logits).all())
-    if family in ("mixtral", "qwen3_moe"):
+    if family in ("mixtral", "qwen3_moe", "jamba"):
         figures = history(whole)[-1].get("figures") or history(whole)[-2]["figures"]
         assert figures["router/balanceLoss"] == pytest.approx(2, abs=0.5), "near experts per token"
         assert figures["router/deadExperts"] == 0, figures

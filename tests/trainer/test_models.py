@@ -13,6 +13,7 @@ from llm_trainer.config import Architecture
 from llm_trainer.data.manifest import TOKENIZER
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.build import attention, check_architecture
+from llm_trainer.models.packing import STATE_SPACE, unpack
 from llm_trainer.runtime.errors import ConfigurationError
 from tests.trainer.test_families import DENSE, FAMILIES
 
@@ -21,12 +22,16 @@ from tests.trainer.test_families import DENSE, FAMILIES
 def test_packed_is_unpacked(family: str) -> None:
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, vocab_size=64, **FAMILIES.get(family, DENSE))
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention()).eval()
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention(family)).eval()
     documents = [torch.randint(1, 64, (length,)) for length in (5, 9, 3)]
     tokens = torch.cat(documents)[None]
     positions = torch.cat([torch.arange(len(document)) for document in documents])[None]
     with torch.no_grad():
-        packed = model(input_ids=tokens, position_ids=positions, use_cache=False).logits[0]
+        if family in STATE_SPACE:
+            rows = unpack(tokens, positions)
+            packed = rows.pack(model(input_ids=rows.tokens, use_cache=False).logits)[0]
+        else:
+            packed = model(input_ids=tokens, position_ids=positions, use_cache=False).logits[0]
         alone = torch.cat([model(input_ids=document[None], use_cache=False).logits[0] for document in documents])
     assert torch.allclose(packed, alone, atol=1e-5), float((packed - alone).abs().max())
 

@@ -54,8 +54,8 @@ def model_size(architecture: Architecture, vocabulary: int) -> ModelSize:
     """``vocabulary``: tokens, of the tokenizer."""
     family = FAMILIES[architecture.family]
     keys = family.resolve(architecture.config)
-    size = gpt2_size if architecture.family == "gpt2" else decoder_size
-    return size(architecture.family, keys, {**architecture.config}, vocabulary)
+    sizes = {"gpt2": gpt2_size, "mamba": mamba_size, "mamba2": mamba_size, "jamba": jamba_size}
+    return sizes.get(architecture.family, decoder_size)(architecture.family, keys, {**architecture.config}, vocabulary)
 
 
 def gpt2_size(_: str, keys: dict[str, Any], given: dict[str, Any], vocabulary: int) -> ModelSize:
@@ -141,6 +141,67 @@ def expert_sizes(family: str, keys: dict[str, Any]) -> tuple[int, int, int]:
     inner = keys["intermediate_size"] if family == "mixtral" else keys["moe_intermediate_size"]
     experts = keys["num_local_experts"]
     return experts, 3 * width * inner, experts * width
+
+
+def mamba_size(family: str, keys: dict[str, Any], given: dict[str, Any], vocabulary: int) -> ModelSize:
+    """Gu and Dao 2023; Dao and Gu 2024. What the state costs per token is small beside the products and left out."""
+    width, layers = keys["hidden_size"], keys["num_hidden_layers"]
+    layer = mamba2_mixer(keys) if family == "mamba2" else mamba_mixer(width, keys, given)
+    embedding = vocabulary * width
+    head = 0 if keys["tie_word_embeddings"] else embedding
+    total = embedding + head + layers * (layer + width) + width
+    return ModelSize(total, total, embedding if head else 0, 0)
+
+
+def mamba_mixer(width: int, keys: dict[str, Any], given: dict[str, Any]) -> int:
+    inner, state = keys["expand"] * width, keys["state_size"]
+    rank = given.get("time_step_rank", "auto")
+    rank = -(-width // 16) if rank == "auto" else rank
+    biases = 2 * inner + width if keys["use_bias"] else 0
+    convolution = inner * (keys["conv_kernel"] + bool(keys["use_conv_bias"]))
+    return int(mamba_parameters(width, inner, state, rank) + convolution + biases)
+
+
+def mamba_parameters(width: int, inner: int, state: int, rank: int) -> int:
+    """Projections in, of the step and out, and the state's own."""
+    return 3 * width * inner + inner * (rank + 2 * state) + rank * inner + inner + inner * state + inner
+
+
+def mamba2_mixer(keys: dict[str, Any]) -> int:
+    width, heads = keys["hidden_size"], keys["num_heads"]
+    inner = int(keys["expand"] * width)
+    convolved = inner + 2 * keys["n_groups"] * keys["state_size"]
+    into = width * (inner + convolved + heads)
+    biases = inner + convolved + heads + width if keys["use_bias"] else 0
+    convolution = convolved * (keys["conv_kernel"] + bool(keys["use_conv_bias"]))
+    return int(into + convolution + 3 * heads + inner + inner * width + biases)
+
+
+def jamba_size(_: str, keys: dict[str, Any], given: dict[str, Any], vocabulary: int) -> ModelSize:
+    """Lieber et al. 2024: attention in one layer of a period, Mamba in the others; experts in some of both."""
+    width, layers, heads = keys["hidden_size"], keys["num_hidden_layers"], keys["num_attention_heads"]
+    size = width // heads
+    attention = 2 * width * heads * size + 2 * width * (keys["num_key_value_heads"] or heads) * size
+    inner, state = keys["mamba_expand"] * width, keys["mamba_d_state"]
+    rank = given.get("mamba_dt_rank", "auto")
+    rank = -(-width // 16) if rank == "auto" else rank
+    mamba = mamba_parameters(width, inner, state, rank) + rank + 2 * state  # with norms of step, B and C
+    mamba += inner * (keys["mamba_d_conv"] + bool(keys["mamba_conv_bias"]))
+    mamba += 2 * inner + width if keys["mamba_proj_bias"] else 0
+    expert, experts = 3 * width * keys["intermediate_size"], keys["num_experts"]
+    total = active = 0
+    attending = 0
+    for index in range(layers):
+        attends = index % keys["attn_layer_period"] == keys["attn_layer_offset"]
+        routed = experts > 1 and index % keys["expert_layer_period"] == keys["expert_layer_offset"]
+        attending += attends
+        common = (attention if attends else mamba) + 2 * width + (experts * width if routed else 0)
+        total += common + expert * (experts if routed else 1)
+        active += common + expert * (keys["num_experts_per_tok"] if routed else 1)
+    embedding = vocabulary * width
+    head = 0 if keys["tie_word_embeddings"] else embedding
+    rest = embedding + head + width
+    return ModelSize(total + rest, active + rest, embedding if head else 0, attending * heads * size)
 
 
 def memory_per_process(parameters: int, zero_stage: int, processes: int) -> float:

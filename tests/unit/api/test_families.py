@@ -32,6 +32,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("qwen3", {**DENSE, "tie_word_embeddings": True}),
     ("qwen3_moe", {**FAMILIES["qwen3_moe"], "decoder_sparse_step": 2}),
     ("deepseek_v3", {**FAMILIES["deepseek_v3"], "q_lora_rank": None, "n_shared_experts": 2}),
+    ("mamba", {**FAMILIES["mamba"], "use_bias": True, "time_step_rank": 3, "tie_word_embeddings": False}),
+    ("mamba2", {**FAMILIES["mamba2"], "use_bias": True, "use_conv_bias": False}),
+    ("jamba", {**FAMILIES["jamba"], "mamba_proj_bias": True, "num_experts": 1, "num_experts_per_tok": 1}),
     *FAMILIES.items(),
 ]
 

@@ -22,8 +22,10 @@ from llm_trainer.models.adapter import base_of, is_adapter, merged
 from llm_trainer.runtime.errors import ConfigurationError
 
 
-def attention() -> str:
+def attention(family: str) -> str:
     """The fastest attention that this machine has; both understand packed position_ids (block-diagonal masks)."""
+    if family in ("mamba", "mamba2"):
+        return "eager"  # they have none, and transformers refuses the others
     return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
 
 
@@ -50,7 +52,11 @@ def build_reward_model(config: StageConfig, seed: int) -> PreTrainedModel:
     torch.manual_seed(seed)
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=1, attn_implementation=attention(), dtype=torch.float32, output_loading_info=True
+            folder,
+            num_labels=1,
+            attn_implementation=attention(family_of(folder)),
+            dtype=torch.float32,
+            output_loading_info=True,
         )
     except ValueError as error:
         raise ConfigurationError(f"there is no reward model of this family: {error}") from error
@@ -88,7 +94,7 @@ def from_architecture(architecture: Architecture, tokenizer: PreTrainedTokenizer
     try:
         config = AutoConfig.for_model(architecture.family, **settings)
         created: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, attn_implementation=attention(), dtype=torch.float32
+            config, attn_implementation=attention(architecture.family), dtype=torch.float32
         )
     except (TypeError, ValueError, ZeroDivisionError, KeyError, StrictDataclassError) as error:
         said = " ".join(str(error).split())
@@ -97,12 +103,17 @@ def from_architecture(architecture: Architecture, tokenizer: PreTrainedTokenizer
 
 
 def from_folder(folder: Path, volumes_root: str) -> PreTrainedModel:
-    loading = {"attn_implementation": attention(), "dtype": torch.float32}
-    if is_adapter(folder):
-        return merged(base_of(folder, volumes_root).folder, folder, **loading)
-    check_head(folder)
+    base = base_of(folder, volumes_root).folder if is_adapter(folder) else folder
+    check_head(base)
+    loading = {"attn_implementation": attention(family_of(base)), "dtype": torch.float32}
+    if base != folder:
+        return merged(base, folder, **loading)
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, **loading)
     return loaded
+
+
+def family_of(folder: Path) -> str:
+    return str(AutoConfig.from_pretrained(folder).model_type)
 
 
 def check_head(folder: Path) -> None:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from llm_trainer.config import Pretrain, PretrainOptimizer
 from llm_trainer.models.experts import Routing, experts_per_token, routing
+from llm_trainer.models.packing import STATE_SPACE, unpack
 from llm_trainer.runtime.process_group import ProcessGroup
 
 
@@ -43,17 +44,28 @@ class Engine:
 
     def logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """(batch, length, vocabulary) from two of (batch, length); a document begins where positions restart."""
-        with self._autocast():
-            output: torch.Tensor = self._engine(input_ids=tokens, position_ids=positions, use_cache=False).logits
-        return output
+        return self._forward(tokens, positions)[0]
 
     def logits_and_routing(self, tokens: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, Routing | None]:
         """As `logits`; and what the routers did, None for a model without experts."""
         if self._experts_per_token is None:
             return self.logits(tokens, positions), None
+        logits, router_logits = self._forward(tokens, positions, output_router_logits=True)
+        return logits, routing(router_logits, self._experts_per_token)
+
+    def _forward(
+        self, tokens: torch.Tensor, positions: torch.Tensor, **wanted: bool
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Logits, and what the routers of the layers said of each token if that is wanted."""
+        if self.model.config.model_type not in STATE_SPACE:
+            with self._autocast():
+                output = self._engine(input_ids=tokens, position_ids=positions, use_cache=False, **wanted)
+            return output.logits, output.get("router_logits") or ()
+        documents = unpack(tokens, positions)
         with self._autocast():
-            output = self._engine(input_ids=tokens, position_ids=positions, use_cache=False, output_router_logits=True)
-        return output.logits, routing(output.router_logits, self._experts_per_token)
+            output = self._engine(input_ids=documents.tokens, use_cache=False, **wanted)
+        routers = tuple(layer[documents.there.flatten()] for layer in output.get("router_logits") or ())
+        return documents.pack(output.logits), routers
 
     def backward(self, loss: torch.Tensor) -> None:
         """One micro-batch; the last one of a step also sums the gradients over the ranks."""

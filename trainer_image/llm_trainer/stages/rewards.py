@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from llm_trainer.config import OnlineRl, StageConfig
 from llm_trainer.data.tokenizer import load_tokenizer
-from llm_trainer.models.build import attention
+from llm_trainer.models.build import attention, family_of
 from llm_trainer.runtime.errors import ConfigurationError, StageError
 from llm_trainer.stages.reward_functions import guarded, load_function
 
@@ -22,7 +22,7 @@ def load_reward_model(folder: Path, field: str) -> PreTrainedModel:
     if not (folder / "config.json").is_file():
         raise ConfigurationError(f"{field}: {folder} holds no transformers model: there is no config.json")
     model, info = AutoModelForSequenceClassification.from_pretrained(
-        folder, attn_implementation=attention(), dtype=torch.float32, output_loading_info=True
+        folder, attn_implementation=attention(family_of(folder)), dtype=torch.float32, output_loading_info=True
     )
     if info["missing_keys"] or model.config.num_labels != 1:
         raise ConfigurationError(

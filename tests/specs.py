@@ -75,6 +75,11 @@ def online(**settings: Any) -> dict[str, Any]:
     return {"name": "aligned", "grpo": {**PROMPTS, "model": {"stage": "chat"}, "rewards": rewards, **settings}}
 
 
+def ppo(**settings: Any) -> dict[str, Any]:
+    """A ppo stage named aligned."""
+    return {"name": "aligned", "ppo": online(**settings)["grpo"]}
+
+
 WRONG_TRAININGS = (
     wrong("architecture and uri", "spec.model", "exactly one of architecture, uri", model__uri="pvc://models/x"),
     wrong("neither architecture nor uri", "spec.model", "exactly one of architecture, uri", model__architecture=REMOVE),
@@ -148,6 +153,13 @@ WRONG_TRAININGS = (
           stages__2=online(rewards=[{"function": "lambda: 1"}])),
     wrong("half a group of answers", "spec.stages[2].grpo.globalBatchSize", "numGenerations",
           stages__2=online(rewards=[{"function": "a:b"}], globalBatchSize=12)),
+    wrong("half a batch of a rollout", "spec.stages[2].ppo.rolloutBatchSize", "multiple of globalBatchSize",
+          stages__2=ppo(rewards=[{"function": "a:b"}], rolloutBatchSize=12)),
+    wrong("a critic that is a policy", "spec.stages[3].ppo.critic.stage", "a language model; name one of taste",
+          stages__2=TASTE, stages__3=ppo(critic={"stage": "chat"}), at_server=False),
+    wrong("pretraining beside PPO without a corpus", "spec.data", "ptx", at_server=False,
+          data=REMOVE, model={"uri": "pvc://models/x"}, tokenizer=REMOVE,
+          stages=[{"name": "p", "ppo": {**PROMPTS, "rewards": [{"function": "a:b"}], "ptx": {"sequenceLength": 64}}}]),
     wrong("answers beyond the model's positions", "spec.stages[2].grpo.maxCompletionLength", "beyond the model's 256",
           stages__2=online(rewards=[{"function": "a:b"}], maxCompletionLength=256), at_server=False),
     wrong("a weight too few", "spec.stages[2].dpo.lossWeights", "a weight for each of lossType",
@@ -190,7 +202,8 @@ def right_trainings() -> Iterator[tuple[str, Spec]]:
             stages__3={"name": "direct", "dpo": {**PAIRS, "model": {"stage": "chat"}, "lora": {"rank": 8}}},
             stages__4={"name": "marked", "kto": {**PAIRS, "model": {"stage": "chat"}, "globalBatchSize": 8}},
             stages__5=online(rewards=[{"model": {"stage": "taste"}}, {"function": "checks:length", "weight": 0.5}]),
-            stages__6={"name": "legal", "sft": {**PAIRS, "lora": {"rank": 8, "merge": True}}},
+            stages__6={**ppo(rolloutBatchSize=16, ptx={"sequenceLength": 64}), "name": "tutored"},
+            stages__7={"name": "legal", "sft": {**PAIRS, "lora": {"rank": 8, "merge": True}}},
         ),
     )
     yield "a stage's model by name", changed(TRAINING, stages__1__sft__model={"stage": "base"})

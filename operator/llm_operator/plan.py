@@ -14,7 +14,7 @@ from llm_operator.api.families import ModelSize, memory_per_process, model_size
 from llm_operator.api.resolve import nodes_of, processes_per_node, stage_model, world_size
 from llm_operator.api.training import LLMTrainingSpec, Stage
 from llm_operator.api.validation import InvalidSpecError, load_training
-from llm_trainer.config import KINDS, FineTuning, kind_of, settings_of
+from llm_trainer.config import KINDS, kind_of, settings_of
 
 
 def main(files: list[str]) -> int:
@@ -70,7 +70,7 @@ def describe_stage(spec: LLMTrainingSpec, index: int, stage: Stage, size: ModelS
     processes = world_size(spec, stage)
     source = stage_model(spec, index)
     start = "from scratch" if source is None else f"from {source.stage or source.uri}"
-    adapter = ", a low-rank adapter" if isinstance(settings, FineTuning) and settings.lora else ""
+    adapter = ", a low-rank adapter" if settings.lora else ""
     yield f"  {stage.name:10} {KINDS[kind_of(stage)]} {start}{adapter}"
     pods = f"{nodes_of(spec, stage)} pods × {processes_per_node(spec, stage)} processes"
     accumulation = settings.global_batch_size // (settings.micro_batch_size * processes)

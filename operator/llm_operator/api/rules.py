@@ -65,7 +65,15 @@ KIND_RULES: dict[str, tuple[Rule, ...]] = {
             ".globalBatchSize",
         ),
     ),
+    "ppo": (
+        Rule(
+            "!has(self.rolloutBatchSize) || self.rolloutBatchSize % self.globalBatchSize == 0",
+            "must be a multiple of globalBatchSize",
+            ".rolloutBatchSize",
+        ),
+    ),
 }
+ONLINE = ("ppo", "grpo")  # kinds with rewards
 TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
     (): (
         Rule("self.metadata.name.size() <= 63", "metadata.name must have at most 63 characters: labels bear it"),
@@ -106,8 +114,9 @@ TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
     ),
     **{("spec", "stages", "*", kind): (DIVISIBLE, *KIND_RULES.get(kind, ())) for kind in KINDS.values()},
     **{("spec", "stages", "*", kind, "model"): (exactly_one("stage", "uri"),) for kind in KINDS.values()},
-    ("spec", "stages", "*", "grpo", "rewards", "*"): (exactly_one("model", "function"),),
-    ("spec", "stages", "*", "grpo", "rewards", "*", "model"): (exactly_one("stage", "uri"),),
+    **{("spec", "stages", "*", kind, "rewards", "*"): (exactly_one("model", "function"),) for kind in ONLINE},
+    **{("spec", "stages", "*", kind, "rewards", "*", "model"): (exactly_one("stage", "uri"),) for kind in ONLINE},
+    ("spec", "stages", "*", "ppo", "critic"): (exactly_one("stage", "uri"),),
 }
 SERVING_RULES: dict[Path, tuple[Rule, ...]] = {
     (): (

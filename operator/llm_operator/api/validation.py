@@ -5,6 +5,7 @@ A problem reads "spec.path[0].field: what is wrong; what to do".
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -33,6 +34,7 @@ from llm_trainer.config import (
     FineTuning,
     Grpo,
     OnlineRl,
+    Ppo,
     StageModel,
     TrainingSettings,
     claim_of,
@@ -247,7 +249,10 @@ def kind_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[st
         yield from loss_problems(stage.dpo, path)
     if stage.grpo:
         yield from generation_problems(stage.grpo, path)
-        yield from reward_problems(stage.grpo, path)
+    if stage.ppo:
+        yield from rollout_problems(spec, stage.ppo, path)
+    if isinstance(settings := settings_of(stage), OnlineRl):
+        yield from reward_problems(settings, path)
 
 
 def loss_problems(dpo: Dpo, path: str) -> Iterator[str]:
@@ -267,6 +272,15 @@ def generation_problems(grpo: Grpo, path: str) -> Iterator[str]:
             f"{path}.globalBatchSize: {grpo.global_batch_size} answers are not whole groups of numGenerations "
             f"{grpo.num_generations}; use a multiple of it"
         )
+
+
+def rollout_problems(spec: LLMTrainingSpec, ppo: Ppo, path: str) -> Iterator[str]:
+    size, batch = ppo.rollout_size, ppo.global_batch_size
+    if size % batch:
+        nearest = math.ceil(size / batch) * batch
+        yield f"{path}.rolloutBatchSize: {size} is not a multiple of globalBatchSize {batch}; use {nearest}"
+    if ppo.ptx and spec.data is None:
+        yield f"spec.data: is required by {path}.ptx, which goes on pretraining; set spec.data.sources or remove ptx"
 
 
 def reward_problems(settings: OnlineRl, path: str) -> Iterator[str]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from llm_trainer.rl.reward_functions import guarded, load_function
 from llm_trainer.runtime.errors import ConfigurationError
-from llm_trainer.stages.reward_functions import guarded, load_function
 
 FIELD = "rewards[0].function"
 

@@ -7,13 +7,14 @@ description exist once. This package imports nothing heavy: the operator's image
 from llm_trainer.config.attempt import DatasetCheck, FunctionCheck, Model, PrepareData, StageConfig
 from llm_trainer.config.base import Name, Settings, Uri, claim_of, local_path
 from llm_trainer.config.corpus import Data, Source, Tokenizer, TrainTokenizer
-from llm_trainer.config.fine_tuning import Dataset, Dpo, FineTuning, Kto, Lora, Offline, RewardModel, Sft
-from llm_trainer.config.reinforcement import Grpo, OnlineRl, Reward
+from llm_trainer.config.fine_tuning import Dataset, Dpo, FineTuning, Kto, Offline, RewardModel, Sft
+from llm_trainer.config.reinforcement import Grpo, OnlineRl, Ppo, Ptx, Reward
 from llm_trainer.config.stages import KINDS, Pretrain, StageKinds, kind_of, settings_of
 from llm_trainer.config.training import (
     AdamW,
     Architecture,
     Checkpointing,
+    Lora,
     PretrainOptimizer,
     Schedule,
     StageModel,
@@ -38,9 +39,11 @@ __all__ = [
     "Name",
     "Offline",
     "OnlineRl",
+    "Ppo",
     "PrepareData",
     "Pretrain",
     "PretrainOptimizer",
+    "Ptx",
     "Reward",
     "RewardModel",
     "Schedule",

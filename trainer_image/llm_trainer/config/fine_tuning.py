@@ -24,22 +24,6 @@ class Dataset(Settings):
     )
 
 
-class Lora(Settings):
-    """Low-rank adapters, by peft: the model's own weights stay as they are."""
-
-    rank: int = Field(default=16, ge=1, le=1024, description="Rank of the update; TRL's default.")
-    alpha: int = Field(default=32, ge=1, description="Scale: alpha over rank, or its root; TRL's default.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout before the adapter; peft's default.")
-    target_modules: list[str] = Field(
-        default_factory=list,
-        max_length=64,
-        description="Names of the modules to adapt, such as q_proj. Default: every linear layer but the output.",
-    )
-    rslora: bool = Field(default=False, description="Scale by alpha over the root of the rank; Kalajdzievski 2023.")
-    dora: bool = Field(default=False, description="Learn magnitude and direction apart; Liu et al. 2024.")
-    merge: bool = Field(default=False, description="Publish the base model with the adapter merged into it.")
-
-
 class FineTuning(TrainingSettings):
     """What the stages on a dataset have in common. ``columns``: a row must have all of one of these sets."""
 
@@ -48,7 +32,6 @@ class FineTuning(TrainingSettings):
 
     dataset: Dataset = Field(description="Rows in one of TRL's formats for this stage.")
     epochs: float = Field(default=1, gt=0, description="Passes over the dataset.")
-    lora: Lora | None = Field(default=None, description="Train a low-rank adapter instead of the model.")
 
 
 class Offline(FineTuning):

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 
 from llm_trainer.config.base import Settings
 from llm_trainer.config.fine_tuning import FineTuning
-from llm_trainer.config.training import PreferenceOptimizer, Reference, StageModel
+from llm_trainer.config.training import CriticOptimizer, PreferenceOptimizer, Reference, StageModel
 
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=253)]
 
@@ -69,3 +69,72 @@ class Grpo(OnlineRl):
         default="group", description="Whose standard deviation divides the advantages; TRL's default."
     )
     mask_truncated_completions: bool = Field(default=False, description="No loss on answers that were cut off.")
+
+
+class Ptx(Settings):
+    """Pretraining goes on beside the updates (PPO-ptx, Ouyang et al. 2022), on the prepared corpus."""
+
+    coefficient: float = Field(default=27.8, gt=0, description="Weight of the pretraining loss; Ouyang et al. 2022.")
+    sequence_length: int = Field(ge=8, description="Tokens per sequence.")
+
+
+class Ppo(OnlineRl):
+    """Proximal policy optimisation (Schulman et al. 2017; Ziegler et al. 2019; Ouyang et al. 2022).
+
+    A step is a rollout of rolloutBatchSize answers and the updates on it, each on globalBatchSize of them. With `lora`
+    the policy and the critic are adapters, and the reference is the policy's base.
+    """
+
+    critic: StageModel | None = Field(
+        default=None,
+        description="A reward model that the critic starts from. Default: the first of rewards that is a model; "
+        "without one the starting model, with a new head.",
+    )
+    critic_optimizer: CriticOptimizer = Field(default_factory=CriticOptimizer, description="The critic's optimizer.")
+    critic_warmup_steps: int = Field(default=0, ge=0, description="First steps, in which only the critic learns.")
+    rollout_batch_size: int | None = Field(
+        default=None, ge=1, description="Answers of a rollout, a multiple of globalBatchSize. Default: globalBatchSize."
+    )
+    update_epochs: int = Field(default=4, ge=1, description="Passes over a rollout; TRL's num_ppo_epochs.")
+    kl_coefficient: float = Field(
+        default=0.05, ge=0, description="Weight of the KL divergence from the reference in the reward; TRL's default."
+    )
+    target_kl: float | None = Field(
+        default=None,
+        gt=0,
+        description="Nats per answer to which the weight is adapted, by Ziegler et al. 2019. Default: it is constant.",
+    )
+    kl_horizon: int = Field(default=10000, ge=1, description="Answers over which it adapts; Ziegler et al. 2019.")
+    gamma: float = Field(default=1.0, gt=0, le=1, description="Discount; TRL's default.")
+    gae_lambda: float = Field(default=0.95, ge=0, le=1, description="Of the advantages (Schulman et al. 2016).")
+    clip_range: float = Field(default=0.2, gt=0, lt=1, description="Clipping of the probability ratio; TRL's default.")
+    clip_range_high: float | None = Field(
+        default=None, gt=0, description="Upper clipping; DAPO: 0.28. Default: clipRange."
+    )
+    value_clip_range: float = Field(default=0.2, gt=0, description="Clipping of the values; TRL's default.")
+    reward_clip: float = Field(
+        default=5.0, gt=0, description="Rewards beyond it, either way, are cut; DeepSpeed-Chat's default."
+    )
+    missing_eos_penalty: float = Field(default=0.0, ge=0, description="Taken off for an answer that was cut off.")
+    entropy_coefficient: float = Field(default=0.0, ge=0, description="Weight of the policy's entropy in its loss.")
+    stop_at_kl: float | None = Field(
+        default=None,
+        gt=0,
+        description="Nats per token between the policy before and after updates, at which those on a rollout end.",
+    )
+    ptx: Ptx | None = Field(default=None, description="Pretraining beside the updates. Default: none.")
+
+    @property
+    def rollout_size(self) -> int:
+        """Answers of a rollout, over all processes."""
+        return self.rollout_batch_size or self.global_batch_size
+
+    def references(self) -> Iterator[Reference]:
+        yield from super().references()
+        if self.critic:
+            yield Reference("critic", self.critic, "rewardModel")
+
+    @property
+    def critic_start(self) -> StageModel | None:
+        """The reward model that the critic starts from, if there is one."""
+        return self.critic or next((reward.model for reward in self.rewards if reward.model), None)

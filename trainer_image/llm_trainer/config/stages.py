@@ -8,7 +8,7 @@ from pydantic import Field
 
 from llm_trainer.config.base import Settings
 from llm_trainer.config.fine_tuning import Dpo, Kto, RewardModel, Sft
-from llm_trainer.config.reinforcement import Grpo
+from llm_trainer.config.reinforcement import Grpo, Ppo
 from llm_trainer.config.training import PretrainOptimizer, TrainingSettings
 
 
@@ -37,6 +37,7 @@ class StageKinds(Settings):
     reward_model: RewardModel | None = Field(default=None, description="Learn to score answers.")
     dpo: Dpo | None = Field(default=None, description="Direct preference optimisation.")
     kto: Kto | None = Field(default=None, description="Kahneman-Tversky optimisation.")
+    ppo: Ppo | None = Field(default=None, description="Proximal policy optimisation.")
     grpo: Grpo | None = Field(default=None, description="Group relative policy optimisation.")
 
 

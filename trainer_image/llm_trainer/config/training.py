@@ -73,6 +73,28 @@ class PreferenceOptimizer(SftOptimizer):
     learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate; the default is TRL's.")
 
 
+class CriticOptimizer(SftOptimizer):
+    """AdamW for the critic of PPO."""
+
+    learning_rate: float = Field(default=9e-6, gt=0, description="Peak learning rate; the default is OpenRLHF's.")
+
+
+class Lora(Settings):
+    """Low-rank adapters, by peft: the model's own weights stay as they are."""
+
+    rank: int = Field(default=16, ge=1, le=1024, description="Rank of the update; TRL's default.")
+    alpha: int = Field(default=32, ge=1, description="Scale: alpha over rank, or its root; TRL's default.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout before the adapter; peft's default.")
+    target_modules: list[str] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Names of the modules to adapt, such as q_proj. Default: every linear layer but the output.",
+    )
+    rslora: bool = Field(default=False, description="Scale by alpha over the root of the rank; Kalajdzievski 2023.")
+    dora: bool = Field(default=False, description="Learn magnitude and direction apart; Liu et al. 2024.")
+    merge: bool = Field(default=False, description="Publish the base model with the adapter merged into it.")
+
+
 class Schedule(Settings):
     """Learning rate over the run: linear warm-up, then the named shape."""
 
@@ -127,6 +149,7 @@ class TrainingSettings(Settings):
     )
     optimizer: AdamW = Field(default_factory=AdamW, description="Optimizer settings.")  # each stage has its defaults
     schedule: Schedule = Field(default_factory=Schedule, description="Learning rate schedule.")
+    lora: Lora | None = Field(default=None, description="Train a low-rank adapter instead of the model.")
     checkpoint: Checkpointing = Field(default_factory=Checkpointing, description="Checkpoint settings.")
     evaluate_every_steps: int = Field(default=50, ge=1, description="Optimizer steps between two evaluations.")
     publish_every_steps: int | None = Field(

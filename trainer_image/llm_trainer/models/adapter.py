@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import load_peft_weights
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from llm_trainer.checkpoint.files import MANIFEST, read_manifest
-from llm_trainer.config import Lora, local_path
+from llm_trainer.config import Lora, StageConfig, local_path
 from llm_trainer.runtime.errors import ConfigurationError
 
 ADAPTER_FILE = "adapter_config.json"
@@ -52,6 +52,26 @@ def base_of(folder: Path, volumes_root: str) -> Base:
             f"{base.digest}; restore that model or train the adapter again"
         )
     return base
+
+
+def adapted(model: PreTrainedModel, config: StageConfig, lora: Lora, task: str, head: str | None = None) -> PeftModel:
+    """The model with a new adapter, which alone is trained. Raises ConfigurationError."""
+    check_start(config)
+    check_targets(model, lora)
+    wrapped: PeftModel = get_peft_model(model, lora_config(lora, task, head))
+    return wrapped
+
+
+def check_start(config: StageConfig) -> None:
+    """Raises ConfigurationError for a start that an adapter can't belong to."""
+    folder = config.model_folder
+    if folder is None:
+        raise ConfigurationError("lora: a model from scratch has no weights to adapt; remove it")
+    if is_adapter(Path(folder)):
+        raise ConfigurationError(
+            f"lora: the stage starts from an adapter, {folder}, and an adapter needs a whole model as its base; set "
+            "lora.merge in the stage before"
+        )
 
 
 def lora_config(lora: Lora, task: str, head: str | None = None) -> LoraConfig:

@@ -1,57 +1,50 @@
-"""DeepSpeed's engine as a pretrain stage uses it: ZeRO 0 to 3, AdamW or Muon, a learning rate set from outside."""
+"""DeepSpeed's engine as our own loops use it: ZeRO 0 to 3, AdamW or Muon, a learning rate set from outside."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import Module
 from transformers import PreTrainedModel
 
-from llm_trainer.config import Pretrain, PretrainOptimizer
+from llm_trainer.config import AdamW, TrainingSettings
+from llm_trainer.models.engine_config import computes_in_bfloat16, deepspeed_config, parameter_groups, peak_of
 from llm_trainer.models.experts import Routing, experts_per_token, routing
 from llm_trainer.models.packing import STATE_SPACE, unpack
 from llm_trainer.runtime.process_group import ProcessGroup
 
 
-class Engine:
-    """One model in training. Every method is called by all ranks together."""
+class Network:
+    """A model that answers. Every method is called by all ranks together."""
 
-    def __init__(
-        self, model: PreTrainedModel, settings: Pretrain, group: ProcessGroup, accumulation_steps: int
-    ) -> None:
+    def __init__(self, module: Any, settings: TrainingSettings, group: ProcessGroup) -> None:
+        """With ZeRO-3 its weights are spread over the ranks."""
+        self.group, self.settings, self.model = group, settings, module
+        self.bfloat16 = computes_in_bfloat16(settings, group.device)
+        self._engine = self._wrap(module)
+
+    def _wrap(self, module: Module) -> Any:
         import deepspeed
 
-        self.group, self.settings = group, settings
-        self._experts_per_token = experts_per_token(model.config)
-        self.bfloat16 = computes_in_bfloat16(settings, group.device)
-        if group.device.type == "cpu":
-            # A pod has no compiler; DeepSpeed's Muon kernels would ask for one.
-            torch.compiler.set_stance("force_eager")
-        self._engine, _, _, _ = deepspeed.initialize(
-            model=model,
-            model_parameters=list(parameter_groups(model, settings.optimizer)),
-            config=deepspeed_config(settings, group.device, accumulation_steps, bfloat16=self.bfloat16),
-        )
-
-    @property
-    def model(self) -> PreTrainedModel:
-        model: PreTrainedModel = self._engine.module
-        return model
+        cuda = self.group.device.type == "cuda"
+        module.requires_grad_(requires_grad=False)
+        module = module.to(self.group.device, torch.bfloat16 if self.bfloat16 and cuda else torch.float32).eval()
+        if self.settings.zero_stage < 3:
+            return module
+        config = deepspeed_config(self.settings, self.group.device, 1, bfloat16=self.bfloat16)
+        return deepspeed.initialize(model=module, config={k: v for k, v in config.items() if k != "optimizer"})[0]
 
     def logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """(batch, length, vocabulary) from two of (batch, length); a document begins where positions restart."""
-        return self._forward(tokens, positions)[0]
+        """(batch, length, vocabulary) from two of (batch, length); a document begins where positions restart.
 
-    def logits_and_routing(self, tokens: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, Routing | None]:
-        """As `logits`; and what the routers did, None for a model without experts."""
-        if self._experts_per_token is None:
-            return self.logits(tokens, positions), None
-        logits, router_logits = self._forward(tokens, positions, output_router_logits=True)
-        return logits, routing(router_logits, self._experts_per_token)
+        (batch, length) of a ValueModel.
+        """
+        return self._forward(tokens, positions)[0]
 
     def _forward(
         self, tokens: torch.Tensor, positions: torch.Tensor, **wanted: bool
@@ -67,15 +60,84 @@ class Engine:
         routers = tuple(layer[documents.there.flatten()] for layer in output.get("router_logits") or ())
         return documents.pack(output.logits), routers
 
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """On CPU bfloat16 is for the products only; on CUDA DeepSpeed keeps the weights in it."""
+        if self.bfloat16 and self.group.device.type == "cpu":
+            return torch.autocast("cpu", dtype=torch.bfloat16)
+        return nullcontext()
+
+
+class Engine(Network):
+    """One model in training."""
+
+    def __init__(
+        self,
+        module: Module,
+        settings: TrainingSettings,
+        group: ProcessGroup,
+        accumulation_steps: int,
+        optimizer: AdamW | None = None,
+    ) -> None:
+        """``optimizer``: the settings' own by default."""
+        self._optimizer, self._accumulation_steps = optimizer or settings.optimizer, accumulation_steps
+        self._has_frozen = any(not parameter.requires_grad for parameter in module.parameters())
+        super().__init__(module, settings, group)
+        self._experts_per_token = experts_per_token(self.model.config)
+
+    def _wrap(self, module: Module) -> Any:
+        import deepspeed
+
+        if self.group.device.type == "cpu":
+            # A pod has no compiler; DeepSpeed's Muon kernels would ask for one.
+            torch.compiler.set_stance("force_eager")
+        config = deepspeed_config(
+            self.settings, self.group.device, self._accumulation_steps, self._optimizer, bfloat16=self.bfloat16
+        )
+        groups = list(parameter_groups(module, self._optimizer))
+        return deepspeed.initialize(model=module, model_parameters=groups, config=config)[0]
+
+    def logits_and_routing(self, tokens: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, Routing | None]:
+        """As `logits`; and what the routers did, None for a model without experts."""
+        if self._experts_per_token is None:
+            return self.logits(tokens, positions), None
+        logits, router_logits = self._forward(tokens, positions, output_router_logits=True)
+        return logits, routing(router_logits, self._experts_per_token)
+
+    @contextmanager
+    def whole(self) -> Iterator[PreTrainedModel]:
+        """The model with all its weights on every rank, for text to be written; in evaluation mode.
+
+        With ZeRO-3 the weights are gathered once: a gather for every token would be 90 times slower, and would hang
+        where ranks write answers of different lengths.
+        """
+        import deepspeed
+        from trl.models.utils import add_hooks, remove_hooks
+
+        spread = self.settings.zero_stage == 3
+        self.model.eval()
+        with deepspeed.zero.GatheredParameters(list(self.model.parameters()), enabled=spread), self._autocast():
+            if spread:
+                remove_hooks(self._engine)
+            yield self.model
+            if spread:
+                add_hooks(self._engine)
+        self.model.train()
+
     def backward(self, loss: torch.Tensor) -> None:
         """One micro-batch; the last one of a step also sums the gradients over the ranks."""
         self._engine.backward(loss)
 
+    def share_of(self, count: float) -> float:
+        """Factor of a micro-batch's sum in a mean over the `count` of all micro-batches and ranks.
+
+        DeepSpeed divides by the ranks and the micro-batches.
+        """
+        return self.group.world_size * self._accumulation_steps / count
+
     def set_learning_rate(self, share: float) -> None:
         """As a share of the peak, for the next step."""
         for group in self._engine.optimizer.param_groups:
-            muon = group.get("use_muon", False)
-            group["lr"] = share * (self.settings.optimizer.muon_learning_rate if muon else self._peak)
+            group["lr"] = share * peak_of(self._optimizer, muon=group.get("use_muon", False))
 
     def step(self) -> bool:
         """After each micro-batch; False if the step was left out because a gradient is not finite."""
@@ -91,10 +153,13 @@ class Engine:
         return float(norm) if norm is not None else math.nan
 
     def save(self, folder: Path) -> None:
-        self._engine.save_checkpoint(str(folder), tag="engine", exclude_frozen_parameters=False)
+        """What is trained, and the rest of the model only if there is no other copy of it."""
+        if self._has_frozen:
+            leave_out_frozen(self._engine)
+        self._engine.save_checkpoint(str(folder), tag="engine", exclude_frozen_parameters=self._has_frozen)
 
     def load(self, folder: Path) -> None:
-        loaded, _ = self._engine.load_checkpoint(str(folder), tag="engine")
+        loaded, _ = self._engine.load_checkpoint(str(folder), tag="engine", load_module_strict=not self._has_frozen)
         if loaded is None:
             raise RuntimeError(f"DeepSpeed found nothing to load in {folder}")
 
@@ -107,16 +172,6 @@ class Engine:
             return None
         return {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
 
-    @property
-    def _peak(self) -> float:
-        return self.settings.optimizer.learning_rate
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        """On CPU bfloat16 is for the products only; on CUDA DeepSpeed keeps the weights in it."""
-        if self.bfloat16 and self.group.device.type == "cpu":
-            return torch.autocast("cpu", dtype=torch.bfloat16)
-        return nullcontext()
-
     def _drop_bad_gradients(self) -> bool:
         """ZeRO 1 to 3 leave such a step out by themselves, ZeRO 0 would put NaN into the weights."""
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
@@ -128,51 +183,12 @@ class Engine:
         return True
 
 
-def computes_in_bfloat16(settings: Pretrain, device: torch.device) -> bool:
-    if settings.precision != "auto":
-        return settings.precision == "bfloat16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+def leave_out_frozen(engine: Any) -> None:
+    """DeepSpeed leaves frozen weights out of a checkpoint, but not under the second name of tied ones."""
+    frozen = {name for name, p in engine.module.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    whole = type(engine).module_state_dict
 
+    def state(*arguments: Any, **named: Any) -> dict[str, Any]:
+        return {name: value for name, value in whole(engine, *arguments, **named).items() if name not in frozen}
 
-def parameter_groups(model: PreTrainedModel, optimizer: PretrainOptimizer) -> Iterator[dict[str, Any]]:
-    """Weight decay on matrices only, not on norms and biases."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() < 2]
-    yield {"params": matrices, "weight_decay": optimizer.weight_decay}
-    if vectors:
-        yield {"params": vectors, "weight_decay": 0.0}
-
-
-def deepspeed_config(
-    settings: Pretrain, device: torch.device, accumulation_steps: int, *, bfloat16: bool
-) -> dict[str, Any]:
-    cuda = device.type == "cuda"
-    return {
-        "train_micro_batch_size_per_gpu": settings.micro_batch_size,
-        "gradient_accumulation_steps": accumulation_steps,
-        # With ZeRO 1 to 3 DeepSpeed would clip what Muon has made of the gradient, whose size does not depend on it.
-        "gradient_clipping": 0.0 if settings.optimizer.type == "muon" else settings.optimizer.gradient_clipping,
-        "optimizer": optimizer_config(settings.optimizer),
-        "bf16": {"enabled": bfloat16 and cuda, **({"check_grad_overflow": True} if bfloat16 and cuda else {})},
-        "zero_optimization": {
-            "stage": settings.zero_stage,
-            "contiguous_gradients": True,
-            "overlap_comm": cuda,
-            # Muon orthogonalises whole matrices: ZeRO-3 may not scatter them before
-            "reduce_scatter": settings.optimizer.type != "muon",
-            "stage3_param_persistence_threshold": 100_000 if cuda else 0,
-            "stage3_gather_16bit_weights_on_model_save": True,
-        },
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 1_000_000_000,
-    }
-
-
-def optimizer_config(optimizer: PretrainOptimizer) -> dict[str, Any]:
-    adam = {"betas": [optimizer.beta1, optimizer.beta2], "eps": optimizer.epsilon, "torch_adam": True}
-    if optimizer.type == "adamw":
-        return {"type": "AdamW", "params": {"lr": optimizer.learning_rate, **adam}}
-    rates = {"muon_lr": optimizer.muon_learning_rate, "adam_lr": optimizer.learning_rate}
-    return {"type": "Muon", "params": {"lr": optimizer.learning_rate, "momentum": 0.95, **rates, **adam}}
+    engine.module_state_dict = state

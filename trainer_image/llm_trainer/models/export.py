@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,14 +17,34 @@ from transformers import (
 )
 
 from llm_trainer.checkpoint.files import MANIFEST, FolderManifest, content_files, flush_folder, record, write_durably
-from llm_trainer.config import StageConfig
-from llm_trainer.models.adapter import Base, merged
+from llm_trainer.config import StageConfig, TrainingSettings
+from llm_trainer.models.adapter import Base, find_base, merged, write_adapter
 from llm_trainer.protocol import Result
 
 KEEP_PUBLISHED = 3  # a serving may still roll from an older one
 
 Kind = Literal["model", "rewardModel", "adapter"]
 State = dict[str, torch.Tensor]  # whole tensors on CPU
+
+
+def publish_result(
+    config: StageConfig,
+    settings: TrainingSettings,
+    step: int,
+    model: PreTrainedModel,
+    state: State,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Result:
+    """What the stage yields: a model, a reward model, an adapter, or the model with the adapter merged; on rank 0."""
+    if settings.lora is None:
+        write = write_reward_model if settings.yields == "rewardModel" else write_model
+        return publish(config, step, settings.yields, partial(write, model, state, tokenizer))
+    assert config.model  # noqa: S101 -- every stage that trains has one
+    base = find_base(config.model.uri or "", config.volumes_root)
+    adapter = partial(write_adapter, model, state, tokenizer)
+    if not settings.lora.merge:
+        return publish(config, step, "adapter", adapter, base)
+    return publish(config, step, "model", partial(write_merged, adapter, base.folder, tokenizer))
 
 
 def publish(

@@ -13,7 +13,7 @@ from llm_trainer.config import KINDS, DatasetCheck, FineTuning, StageConfig, kin
 from llm_trainer.data.manifest import TOKENIZER
 from llm_trainer.data.rows import Row, read_rows, split_rows
 from llm_trainer.data.tokenizer import load_tokenizer
-from llm_trainer.models.adapter import check_targets, lora_config
+from llm_trainer.models.adapter import check_start, check_targets, lora_config
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
@@ -61,6 +61,7 @@ def check_model(
             "together; give the model its own tokenizer"
         )
     if settings.lora:
+        check_start(config)
         check_targets(model, settings.lora)
 
 

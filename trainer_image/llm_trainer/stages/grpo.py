@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import datasets
 import torch
-from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
 from llm_trainer.config import Grpo, StageConfig
 from llm_trainer.models.build import build
-from llm_trainer.runtime.errors import DataError
+from llm_trainer.rl.rewards import FlatRewards, load_rewards
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run
-from llm_trainer.stages.fine_tuning import (
-    check_chat_template,
-    check_model,
-    find_tokenizer,
-    is_conversational,
-    peft_config,
-    rows_of,
-    run_stage,
-)
-from llm_trainer.stages.rewards import FlatRewards, load_rewards
+from llm_trainer.stages.fine_tuning import check_model, find_tokenizer, peft_config, run_stage
+from llm_trainer.stages.prompts import prompt_rows
 from llm_trainer.stages.trl_stage import StageTrainer, training_arguments
-
-HELD_OUT_PROMPTS = 64  # an evaluation writes an answer to each
 
 
 class Trainer(StageTrainer, GRPOTrainer):  # type: ignore[misc]
@@ -80,8 +68,7 @@ def make_trainer(stage: Run, settings: Grpo) -> Trainer:
     tokenizer = find_tokenizer(config)
     model = build(config, tokenizer, settings.seed)
     check_model(config, settings, tokenizer, model)
-    rows = without_long_prompts(rows_of(config, settings), tokenizer, settings, stage.board)
-    check_chat_template(tokenizer, rows["train_dataset"])
+    rows = prompt_rows(config, settings, tokenizer, stage.board)
     rewards, tokenizers = load_rewards(config, settings)
     arguments = GRPOConfig(
         **training_arguments(stage, settings),
@@ -109,29 +96,3 @@ def make_trainer(stage: Run, settings: Grpo) -> Trainer:
         peft_config=peft_config(settings),
         **rows,
     )
-
-
-def without_long_prompts(
-    rows: dict[str, datasets.Dataset], tokenizer: PreTrainedTokenizerBase, settings: Grpo, board: Board
-) -> dict[str, datasets.Dataset]:
-    """Raises DataError when no prompt is left."""
-
-    def fits(row: dict[str, Any]) -> bool:
-        prompt = row["prompt"]
-        if isinstance(prompt, str):
-            return len(tokenizer(prompt)["input_ids"]) <= settings.max_prompt_length
-        ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
-        return len(ids) <= settings.max_prompt_length
-
-    if is_conversational(rows["train_dataset"]):
-        check_chat_template(tokenizer, rows["train_dataset"])
-    kept = {name: dataset.filter(fits) for name, dataset in rows.items()}
-    if dropped := sum(map(len, rows.values())) - sum(map(len, kept.values())):
-        board.notice("RowsDropped", f"{dropped} prompts are longer than maxPromptLength {settings.max_prompt_length}")
-    if not kept["train_dataset"]:
-        raise DataError(f"every prompt is longer than maxPromptLength {settings.max_prompt_length}; raise it")
-    if "eval_dataset" in kept:
-        held_out = kept.pop("eval_dataset")
-        if len(held_out):
-            kept["eval_dataset"] = held_out.select(range(min(len(held_out), HELD_OUT_PROMPTS)))
-    return kept

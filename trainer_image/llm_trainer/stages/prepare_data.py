@@ -11,10 +11,10 @@ from llm_trainer.data.rows import read_rows
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.build import check_architecture
 from llm_trainer.protocol import Notice, Result
+from llm_trainer.rl.reward_functions import load_function
 from llm_trainer.runtime.errors import PreemptedError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.signals import StopSignal
-from llm_trainer.stages.reward_functions import load_function
 
 
 def run(config: StageConfig, board: Board) -> str:

@@ -6,11 +6,9 @@ A stage derives its trainer from `StageTrainer` and one of TRL's, in this order,
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,8 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 
 from llm_trainer.checkpoint.store import CheckpointStore
 from llm_trainer.config import AdamW, FineTuning, TrainingSettings
-from llm_trainer.models.adapter import find_base, write_adapter
-from llm_trainer.models.export import State, publish, write_merged, write_model, write_reward_model
+from llm_trainer.models.engine import leave_out_frozen
+from llm_trainer.models.export import publish_result
 from llm_trainer.models.schedule import learning_rate_share
 from llm_trainer.protocol import CheckpointInfo, Result
 from llm_trainer.runtime.batch import accumulation_steps
@@ -39,7 +37,7 @@ def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
     """
     cuda = run.config.device == "cuda"
     return {
-        "output_dir": tempfile.mkdtemp(prefix="trl-"),  # nothing is written there
+        "output_dir": run.config.stage_folder,  # nothing is written there by TRL
         "use_cpu": not cuda,
         "bf16": settings.precision == "bfloat16" or (cuda and settings.precision == "auto"),
         "seed": settings.seed,
@@ -83,17 +81,6 @@ def deepspeed_config(settings: TrainingSettings) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 1_000_000_000,
     }
-
-
-def leave_out_frozen(engine: Any) -> None:
-    """DeepSpeed leaves frozen weights out of a checkpoint, but not under the second name of tied ones."""
-    frozen = {name for name, p in engine.module.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    whole = type(engine).module_state_dict
-
-    def state(*arguments: Any, **named: Any) -> dict[str, Any]:
-        return {name: value for name, value in whole(engine, *arguments, **named).items() if name not in frozen}
-
-    engine.module_state_dict = state
 
 
 def step_of(checkpoint: Path | None) -> int:
@@ -265,7 +252,8 @@ class StageTrainer:
         result: Result | None = None
         if self.run.group.is_first:
             with self._whole_models():
-                result = self._publish(state)
+                step = self.state.global_step
+                result = publish_result(self.run.config, self.settings, step, self.model, state, self.processing_class)
             self.run.board.update(result=result)
         self.run.group.barrier()
         self.run.board.update(phase="Training")
@@ -279,18 +267,6 @@ class StageTrainer:
             yield
         finally:
             set_hf_deepspeed_config(self.args.hf_deepspeed_config)
-
-    def _publish(self, state: State) -> Result:
-        config, step, lora = self.run.config, self.state.global_step, self.settings.lora
-        assert config.model  # noqa: S101 -- checked by run_stage
-        if lora is None:
-            write = write_reward_model if self.settings.yields == "rewardModel" else write_model
-            return publish(config, step, self.settings.yields, partial(write, self.model, state, self.processing_class))
-        base = find_base(config.model.uri or "", config.volumes_root)
-        write = partial(write_adapter, self.model, state, self.processing_class)
-        if not lora.merge:
-            return publish(config, step, "adapter", write, base)
-        return publish(config, step, "model", partial(write_merged, write, base.folder, self.processing_class))
 
     # --- called by transformers' training loop ---
 

@@ -1,0 +1,80 @@
+"""The networks of PPO: the policy and the critic learn, the reference stays what the policy was."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl.trainer.utils import disable_dropout_in_model, selective_log_softmax
+
+from llm_trainer.config import Ppo
+from llm_trainer.models.adapter import adapted
+from llm_trainer.models.build import build, build_reward_model
+from llm_trainer.models.engine import Engine, Network
+from llm_trainer.models.value import ValueModel
+from llm_trainer.rl.rewards import load_reward_model
+from llm_trainer.rl.rollout import Answers
+from llm_trainer.runtime.batch import accumulation_steps
+from llm_trainer.runtime.run import Run
+
+
+@dataclass(frozen=True)
+class Networks:
+    policy: Engine
+    critic: Engine
+    reference: Network | None  # None: the policy with its adapter off
+    temperature: float
+
+    def log_probs(self, network: Network, answers: Answers) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the tokens that were written, and the logits: (answers, length), (answers, length, vocabulary)."""
+        logits = network.logits(answers.tokens[:, :-1], answers.positions).float() / self.temperature
+        return selective_log_softmax(logits, answers.answered_tokens), logits
+
+    def values(self, answers: Answers) -> torch.Tensor:
+        """(answers, length)."""
+        return self.critic.logits(answers.tokens[:, :-1], answers.positions).float()
+
+    @torch.no_grad()
+    def reference_log_probs(self, answers: Answers) -> torch.Tensor:
+        network = self.reference or self.policy
+        with nullcontext() if self.reference else self.policy.model.disable_adapter():
+            return self.log_probs(network, answers)[0]
+
+
+def build_policy(stage: Run, settings: Ppo, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    return without_dropout(build(stage.config, tokenizer, settings.seed))
+
+
+def build_networks(stage: Run, settings: Ppo, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Networks:
+    """All but the reward models. Raises ConfigurationError."""
+    config, group, lora = stage.config, stage.group, settings.lora
+    critic = without_dropout(build_critic(stage, settings))
+    reference = None if lora else Network(build_policy(stage, settings, tokenizer), settings, group)
+    if lora:
+        policy = adapted(policy, config, lora, "CAUSAL_LM")
+        adapted(critic, config, lora, "SEQ_CLS", head="score")  # in place
+    steps = accumulation_steps(settings, group.world_size)
+    return Networks(
+        policy=Engine(policy, settings, group, steps * (2 if settings.ptx else 1)),
+        critic=Engine(ValueModel(critic), settings, group, steps, settings.critic_optimizer),
+        reference=reference,
+        temperature=settings.temperature,
+    )
+
+
+def build_critic(stage: Run, settings: Ppo) -> PreTrainedModel:
+    """From a reward model, which knows what good is, or from the start with a head that says 0."""
+    if start := settings.critic_start:
+        return load_reward_model(Path(stage.config.folder_of(start)), "critic")
+    model = build_reward_model(stage.config, settings.seed)
+    torch.nn.init.zeros_(model.score.weight)
+    return model
+
+
+def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
+    """The probabilities before an update must be those of the rollout."""
+    disable_dropout_in_model(model)
+    return model

@@ -1,0 +1,125 @@
+"""What answers are worth: reward models and the user's functions, and how a reward that can't work is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from llm_trainer.config import OnlineRl, StageConfig
+from llm_trainer.data.tokenizer import load_tokenizer
+from llm_trainer.models.build import attention, family_of
+from llm_trainer.models.engine import Network
+from llm_trainer.models.value import ValueModel
+from llm_trainer.rl.reward_functions import Function, guarded, load_function
+from llm_trainer.rl.rollout import Answers, batches
+from llm_trainer.runtime.errors import ConfigurationError, StageError
+from llm_trainer.runtime.process_group import ProcessGroup
+
+Answer = Any  # text, or the turns of a conversation
+
+FLAT_STEPS = 20  # so many steps in a row whose rewards are all the same end the attempt
+
+
+def load_reward_model(folder: Path, field: str) -> PreTrainedModel:
+    """Raises ConfigurationError for a folder without a head that scores: transformers would make a random one."""
+    if not (folder / "config.json").is_file():
+        raise ConfigurationError(f"{field}: {folder} holds no transformers model: there is no config.json")
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        folder, attn_implementation=attention(family_of(folder)), dtype=torch.float32, output_loading_info=True
+    )
+    if info["missing_keys"] or model.config.num_labels != 1:
+        raise ConfigurationError(
+            f"{field}: {folder} is no reward model: {', '.join(sorted(info['missing_keys'])) or 'one label'} is "
+            "missing; name a rewardModel stage or its result"
+        )
+    made: PreTrainedModel = model
+    return made
+
+
+def load_rewards(config: StageConfig, settings: OnlineRl) -> tuple[list[Any], list[Any]]:
+    """Reward functions and models as TRL's trainers take them, and the tokenizers of the models."""
+    rewards: list[Any] = []
+    tokenizers: list[Any] = []
+    for index, reward in enumerate(settings.rewards):
+        field = f"rewards[{index}]"
+        if reward.function:
+            function = load_function(reward.function, f"{field}.function")
+            rewards.append(guarded(function, reward.function, f"{field}.function"))
+            tokenizers.append(None)
+        elif reward.model:
+            folder = Path(config.folder_of(reward.model))
+            rewards.append(load_reward_model(folder, f"{field}.model"))
+            tokenizers.append(load_tokenizer(folder, f"the tokenizer of {field}.model"))
+    return rewards, tokenizers
+
+
+class FlatRewards:
+    """Ends a stage that can't learn because every answer is worth the same."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def see(self, rewards: torch.Tensor) -> None:
+        """`rewards`: of all answers of a step. Raises StageError."""
+        self.steps = self.steps + 1 if float(rewards.std()) < 1e-12 else 0
+        if self.steps >= FLAT_STEPS:
+            raise StageError(
+                f"all rewards of the last {FLAT_STEPS} steps were {float(rewards.flatten()[0]):g}, so there is nothing "
+                "to learn: choose a reward that tells good answers from bad ones, or start from a better model"
+            )
+
+
+class Rewards:
+    """What answers are worth to a stage of our own: (answers, rewards), in the order of the settings."""
+
+    def __init__(
+        self, config: StageConfig, settings: OnlineRl, tokenizer: PreTrainedTokenizerBase, group: ProcessGroup
+    ) -> None:
+        """Raises ConfigurationError, as for a reward model that reads other tokens than the policy writes."""
+        self.settings, self.group = settings, group
+        self.weights = torch.tensor([reward.weight for reward in settings.rewards], device=group.device)
+        self.judges: list[tuple[str, Network | Function]] = []
+        judges, tokenizers = load_rewards(config, settings)
+        for index, (judge, own) in enumerate(zip(judges, tokenizers, strict=True)):
+            if own is None:
+                self.judges.append((judge.__name__, judge))
+                continue
+            if own.get_vocab() != tokenizer.get_vocab():
+                raise ConfigurationError(
+                    f"rewards[{index}].model has another tokenizer than the policy; train it from the same base"
+                )
+            self.judges.append((f"rewards[{index}]", Network(ValueModel(judge), settings, group)))
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.judges]
+
+    @torch.no_grad()
+    def of(self, rows: list[dict[str, Any]], answers: Answers, written: list[Answer]) -> torch.Tensor:
+        """`rows` are the dataset's; `written` are the answers in the form of the prompts.
+
+        Raises StageError for a score that is no number.
+        """
+        columns = []
+        for name, judge in self.judges:
+            scores = self._scores(judge, answers) if isinstance(judge, Network) else self._call(judge, rows, written)
+            if not torch.isfinite(scores).all():
+                raise StageError(f"{name} scored an answer {float(scores[~torch.isfinite(scores)][0])}")
+            columns.append(scores)
+        return torch.stack(columns, dim=1)
+
+    def _scores(self, model: Network, answers: Answers) -> torch.Tensor:
+        """Of a model, at each answer's last token."""
+        scores = []
+        for rows in batches(len(answers.tokens), self.settings.micro_batch_size):
+            logits = model.logits(answers.tokens[rows], answers.all_positions[rows])
+            scores.append(logits.gather(1, answers.ends[rows, None]).squeeze(1).float())
+        return torch.cat(scores)
+
+    def _call(self, function: Function, rows: list[dict[str, Any]], written: list[Answer]) -> torch.Tensor:
+        columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
+        found = function(prompts=[row["prompt"] for row in rows], completions=written, **columns)
+        return torch.tensor(found, dtype=torch.float32, device=self.group.device)

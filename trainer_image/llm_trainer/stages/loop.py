@@ -1,0 +1,279 @@
+"""The loop of a stage that makes its own steps: when it saves, evaluates and publishes, how it resumes and leaves.
+
+The stages on TRL's trainers have the same from `trl_stage`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llm_trainer.checkpoint.files import read_manifest
+from llm_trainer.checkpoint.store import CheckpointStore
+from llm_trainer.config import TrainingSettings
+from llm_trainer.models.schedule import learning_rate_share
+from llm_trainer.protocol import CheckpointInfo, Result
+from llm_trainer.runtime.errors import ConfigurationError, PreemptedError, StageError
+from llm_trainer.runtime.run import Run
+
+BAD_STEPS = 10  # so many steps in a row whose gradient is not finite end the attempt
+SPEED_STEPS = 20  # tokens per second is a mean over so many steps
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step gave, the same on every rank."""
+
+    loss: float
+    tokens: int  # that it learned from, over all ranks
+    gradient_norm: float
+    applied: bool  # False if it was left out because a gradient is not finite
+    figures: dict[str, float]  # others, by name
+
+
+@dataclass
+class Speed:
+    """Mean over the last steps; saving and evaluating don't count."""
+
+    tokens: deque[int] = field(default_factory=lambda: deque(maxlen=SPEED_STEPS))
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=SPEED_STEPS))
+
+    def see(self, tokens: int, seconds: float) -> None:
+        self.tokens.append(tokens)
+        self.seconds.append(seconds)
+
+    @property
+    def seconds_per_step(self) -> float:
+        return sum(self.seconds) / max(1, len(self.seconds))
+
+    @property
+    def tokens_per_second(self) -> float:
+        return sum(self.tokens) / max(1e-9, sum(self.seconds))
+
+
+class Loop(ABC):
+    """One process of one attempt. The methods that a stage gives are called by all ranks together."""
+
+    def __init__(self, stage: Run, settings: TrainingSettings, steps: int) -> None:
+        self.stage, self.settings, self.steps = stage, settings, steps
+        self.store = CheckpointStore(stage.stage_folder, stage.config.attempt, settings.checkpoint.keep, stage.group)
+        self.step = self.tokens = 0  # made so far, over all attempts
+        self.evaluated = -1  # step of the newest evaluation
+        self.speed = Speed()
+
+    # --- what a stage gives ---
+
+    @abstractmethod
+    def make_step(self, learning_rate_share: float) -> Step:
+        """Number `self.step`, from 0; the share is of the peak learning rate."""
+
+    @abstractmethod
+    def held_out_figures(self) -> dict[str, float]:
+        """By name; empty if nothing is held out."""
+
+    @abstractmethod
+    def export(self) -> Result | None:
+        """Write the model as a result; it is known on rank 0."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be the same for the data to go on where it was."""
+
+    @abstractmethod
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Fill a checkpoint; the state, as JSON, that `read` will be given."""
+
+    @abstractmethod
+    def read(self, folder: Path, state: dict[str, Any]) -> None:
+        """Take up what `write` wrote."""
+
+    # --- the loop ---
+
+    def fit(self) -> str:
+        """From the newest good checkpoint to the end; the message of the end.
+
+        Raises PreemptedError when any rank was asked to leave: a checkpoint is committed. Raises NoSpaceError and
+        StaleAttemptError as CheckpointStore does, and StageError when the loss is lost.
+        """
+        self._resume()
+        board, bad = self.stage.board, 0
+        board.update(phase="Training", total_steps=self.steps)
+        if self.step == 0:
+            self._evaluate()
+        while self.step < self.steps:
+            began = time.monotonic()
+            share = learning_rate_share(self.settings.schedule, self.step, self.steps)
+            done = self.make_step(share)
+            leave = self.stage.stop_agreed()
+            self.step += 1
+            self.tokens += done.tokens
+            self._show(done, share * self.settings.optimizer.learning_rate, time.monotonic() - began)
+            bad = 0 if done.applied else bad + 1
+            if bad >= BAD_STEPS:
+                raise StageError(
+                    f"the gradient was not finite in {bad} steps in a row, up to step {self.step}; "
+                    "lower optimizer.learningRate"
+                )
+            self._after_step(leave=leave)
+        self._evaluate()
+        self._publish()
+        board.update(phase="Done")
+        return self._summary()
+
+    def _after_step(self, *, leave: bool) -> None:
+        last = self.step == self.steps
+        if leave or last or self.step % self.settings.checkpoint.every_steps == 0:
+            self._save()
+        if leave and not last:
+            raise PreemptedError(f"asked to leave; the checkpoint of step {self.step} is committed")
+        if not last and self.step % self.settings.evaluate_every_steps == 0:
+            self._evaluate()
+        publish = self.settings.publish_every_steps
+        if not last and publish and self.step % publish == 0:
+            self._publish()
+
+    # --- what is seen of it ---
+
+    def _show(self, done: Step, learning_rate: float, seconds: float) -> None:
+        board, metrics = self.stage.board, self.stage.board.metrics
+        self.stage.watchdog.beat()
+        self.speed.see(done.tokens, seconds)
+        board.update(
+            phase="Training",
+            step=self.step,
+            tokens=self.tokens,
+            loss=done.loss,
+            learning_rate=learning_rate,
+            tokens_per_second=round(self.speed.tokens_per_second, 1),
+            eta_seconds=round(self.speed.seconds_per_step * (self.steps - self.step), 1),
+        )
+        metrics.loss.set(done.loss)
+        metrics.learning_rate.set(learning_rate)
+        metrics.gradient_norm.set(done.gradient_norm)
+        metrics.step.set(self.step)
+        metrics.tokens.set(self.tokens)
+        metrics.tokens_per_second.set(self.speed.tokens_per_second)
+        metrics.last_step.set_to_current_time()
+        metrics.step_seconds.observe(seconds)
+        for name, value in done.figures.items():
+            metrics.figures.labels(self.stage.config.stage, name).set(value)
+        if not done.applied:
+            metrics.skipped_steps.inc()
+        if self.stage.group.is_first:
+            self._write_down(done, learning_rate, round(done.tokens / seconds, 1))
+
+    def _write_down(self, done: Step, learning_rate: float, speed: float) -> None:
+        self.stage.history.append(
+            self.step,
+            loss=done.loss,
+            learningRate=learning_rate,
+            gradNorm=done.gradient_norm,
+            tokensPerSecond=speed,
+            applied=done.applied,
+            **({"figures": done.figures} if done.figures else {}),
+        )
+        if self.step % 10 == 0 or self.step == 1:
+            print(f"step {self.step}/{self.steps} loss {done.loss:.4f} {speed:,.0f} tokens/s", flush=True)
+
+    def _evaluate(self) -> None:
+        if self.evaluated == self.step:
+            return
+        self.stage.board.update(phase="Evaluating")
+        figures = self.held_out_figures()
+        self.evaluated = self.step
+        if figures and self.stage.group.is_first:
+            self.stage.history.append(self.step, evaluation=figures)
+            print(f"step {self.step} held out: " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items()), flush=True)
+        for name, value in figures.items():
+            self.stage.board.metrics.evaluation.labels(self.stage.config.stage, name).set(value)
+        self.stage.board.update(phase="Training", evaluation=figures)
+
+    def _publish(self) -> None:
+        """The others wait for rank 0."""
+        self.stage.board.update(phase="Exporting")
+        result = self.export()
+        if result:
+            self.stage.board.update(result=result)
+        self.stage.group.barrier()
+        self.stage.board.update(phase="Training")
+
+    def _summary(self) -> str:
+        evaluation = self.stage.board.progress.evaluation
+        parts = [f"{self.steps} steps", f"{self.tokens:,} tokens"]
+        parts += [f"held-out {name} {value:.3f}" for name, value in evaluation.items() if name != "loss"]
+        return ", ".join(parts)
+
+    # --- checkpoints ---
+
+    def _save(self) -> None:
+        board = self.stage.board
+        board.update(phase="Saving")
+        began = time.monotonic()
+        folder = self.store.commit(self.step, self._write)
+        board.metrics.checkpoint_seconds.observe(time.monotonic() - began)
+        board.metrics.checkpoint_step.set(self.step)
+        board.update(
+            phase="Training", checkpoint=CheckpointInfo(step=self.step, uri=self._uri_of(folder), time=time.time())
+        )
+        self.stage.watchdog.beat()
+
+    def _write(self, folder: Path) -> None:
+        torch.save(random_states(self.stage), folder / f"random-{self.stage.group.rank}.pt")
+        state = {"step": self.step, "tokens": self.tokens, "fingerprint": self.fingerprint(), **self.write(folder)}
+        if self.stage.group.is_first:
+            (folder / "state.json").write_text(json.dumps(state))
+
+    def _resume(self) -> None:
+        self.store.claim()
+        folder, notices = self.store.newest()
+        for notice in notices:
+            self.stage.board.notice(notice.reason, notice.message)
+        if folder is not None:
+            self._load(folder)
+        if self.stage.group.is_first:
+            self.stage.history.cut_after(self.step if folder else -1)
+
+    def _load(self, folder: Path) -> None:
+        state = json.loads((folder / "state.json").read_text())
+        written_by = read_manifest(folder).world_size
+        if written_by != self.stage.group.world_size:
+            raise ConfigurationError(
+                f"checkpoint {folder.name} was written by {written_by} processes and this attempt has "
+                f"{self.stage.group.world_size}; use as many nodes and processes as before"
+            )
+        if state["fingerprint"] != self.fingerprint():
+            raise ConfigurationError(
+                f"checkpoint {folder.name} was made from other data or batch settings: {state['fingerprint']} "
+                f"instead of {self.fingerprint()}; restore them or use a new LLMTraining"
+            )
+        self.read(folder, state)
+        restore_random_states(self.stage, torch.load(folder / f"random-{self.stage.group.rank}.pt", weights_only=True))
+        self.step, self.tokens = state["step"], state["tokens"]
+        info = CheckpointInfo(step=self.step, uri=self._uri_of(folder), time=folder.stat().st_mtime)
+        self.stage.board.update(step=self.step, checkpoint=info)
+        if self.stage.group.is_first:
+            print(f"resumed from {folder.name}", flush=True)
+
+    def _uri_of(self, folder: Path) -> str:
+        return f"{self.stage.config.run_uri}/stages/{self.stage.config.stage}/checkpoints/{folder.name}"
+
+
+def random_states(stage: Run) -> dict[str, torch.Tensor]:
+    """Dropout must go on as if nothing had happened."""
+    states = {"cpu": torch.get_rng_state()}
+    if stage.group.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(stage.group.device)
+    return states
+
+
+def restore_random_states(stage: Run, states: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], stage.group.device)

@@ -1,0 +1,192 @@
+"""Proximal policy optimisation: our own, on DeepSpeed engines. A step is a rollout and the updates on it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+
+from llm_trainer.config import Ppo, StageConfig
+from llm_trainer.models.export import publish_result
+from llm_trainer.protocol import Result
+from llm_trainer.rl.experience import Experience, judge, moments
+from llm_trainer.rl.networks import build_networks, build_policy
+from llm_trainer.rl.objective import KlController
+from llm_trainer.rl.rewards import FlatRewards, Rewards
+from llm_trainer.rl.rollout import Answers, generate
+from llm_trainer.rl.update import Update
+from llm_trainer.runtime.errors import ConfigurationError
+from llm_trainer.runtime.progress import Board
+from llm_trainer.runtime.run import Run, start
+from llm_trainer.stages.fine_tuning import check_model, find_tokenizer
+from llm_trainer.stages.loop import Loop, Step
+from llm_trainer.stages.prompts import decode_answer, encode_prompt, prompt_rows
+from llm_trainer.stages.ptx import Ptx
+
+Row = dict[str, Any]
+
+
+def run(config: StageConfig, board: Board) -> str:
+    """Train by PPO; the message of the end.
+
+    Raises ConfigurationError and DataError for what a user has to change, and what `Loop.fit` raises.
+    """
+    settings = config.ppo
+    if settings is None or config.model is None:
+        raise ConfigurationError("a ppo stage needs its settings and a model")
+    datasets.disable_progress_bars()
+    with start(config, board) as stage:
+        tokenizer = find_tokenizer(config)
+        rows = prompt_rows(config, settings, tokenizer, board)
+        return PolicyOptimisation(stage, settings, tokenizer, rows).fit()
+
+
+class PolicyOptimisation(Loop):
+    settings: Ppo
+
+    def __init__(self, stage: Run, settings: Ppo, tokenizer: Any, rows: dict[str, datasets.Dataset]) -> None:
+        self.rows, self.held_out = rows["train_dataset"], rows.get("eval_dataset")
+        super().__init__(stage, settings, math.ceil(settings.epochs * len(self.rows) / settings.rollout_size))
+        self.tokenizer = tokenizer
+        policy = build_policy(stage, settings, tokenizer)
+        check_model(stage.config, settings, tokenizer, policy)
+        self.rewards = Rewards(stage.config, settings, tokenizer, stage.group)
+        self.networks = build_networks(stage, settings, policy, tokenizer)
+        self.ptx = Ptx(stage, settings, settings.ptx, self.networks.policy) if settings.ptx else None
+        self.kl = KlController(settings.kl_coefficient, settings.target_kl, settings.kl_horizon)
+        self.flat = FlatRewards()
+        self.seconds: dict[str, float] = {}
+
+    def make_step(self, learning_rate_share: float) -> Step:
+        """All chance of a step follows from its number, so that a step which is made again is the same."""
+        self.seconds = {}
+        torch.manual_seed(self._seed(0))
+        self.networks.policy.set_learning_rate(learning_rate_share)
+        self.networks.critic.set_learning_rate(learning_rate_share)
+        experience, figures = self._roll_out()
+        with self._phase("Training", "train"):
+            pretraining = self.ptx.micro_batches(self.step) if self.ptx else None
+            update = Update(self.networks, self.settings, self.stage.group, pretraining, self.stage.watchdog.beat)
+            update.learn(experience, self._seed(1), with_policy=self.step >= self.settings.critic_warmup_steps)
+        figures |= update.figures() | {f"seconds/{name}": seconds for name, seconds in self.seconds.items()}
+        (tokens,) = self.stage.group.sum(float(experience.answers.answered.sum()))
+        norm = self.networks.policy.gradient_norm
+        return Step(figures.get("policy_loss", 0.0), int(tokens), norm, update.applied, figures)
+
+    def _roll_out(self) -> tuple[Experience, dict[str, float]]:
+        """Answers of this rank to the step's prompts, and what is to be seen of all ranks' answers."""
+        group, coefficient = self.stage.group, self.kl.coefficient
+        rows = self._prompts()
+        with self._phase("Generating", "generate"):
+            answers = self._answers(rows)
+        with self._phase("Scoring", "score"):
+            each = self._rewards(rows, answers)
+            scores = each @ self.rewards.weights
+            experience = judge(self.networks, answers, scores, self.settings, coefficient, group)
+        figures = self._figures(each, scores, experience)
+        self.kl.see(figures["kl"], self.settings.rollout_size)
+        self.flat.see(torch.tensor([figures["reward"] - figures["reward_std"], figures["reward"]]))
+        return experience, figures
+
+    def _prompts(self) -> list[Row]:
+        """Every pass over the dataset has an order of its own; the ranks share a step's rows out."""
+        size, count, group = self.settings.rollout_size, len(self.rows), self.stage.group
+        places = range(self.step * size + group.rank, (self.step + 1) * size, group.world_size)
+        orders = {epoch: order_of(self.settings.seed, epoch, count) for epoch in {place // count for place in places}}
+        return [self.rows[int(orders[place // count][place % count])] for place in places]
+
+    def _answers(self, rows: list[Row]) -> Answers:
+        prompts = [encode_prompt(self.tokenizer, row["prompt"]) for row in rows]
+        return generate(self.networks.policy, prompts, self.settings, self.tokenizer)
+
+    def _rewards(self, rows: list[Row], answers: Answers) -> torch.Tensor:
+        """(answers, rewards)."""
+        written = [
+            decode_answer(self.tokenizer, row["prompt"], tokens)
+            for row, tokens in zip(rows, answers.completions(), strict=True)
+        ]
+        return self.rewards.of(rows, answers, written)
+
+    def _figures(self, each: torch.Tensor, scores: torch.Tensor, experience: Experience) -> dict[str, float]:
+        group, answers, count = self.stage.group, experience.answers, self.settings.rollout_size
+        everyone = torch.ones_like(scores, dtype=torch.bool)
+        mean, variance = moments(scores, everyone, group)
+        kl = ((experience.log_probs - experience.reference) * answers.answered).sum()
+        sums = group.sum(float(kl), float(answers.lengths.sum()), float(answers.finished.sum()), *each.sum(0).tolist())
+        errors = moments(experience.returns - experience.values, answers.answered, group)[1]
+        spread = moments(experience.returns, answers.answered, group)[1]
+        return {
+            "reward": mean,
+            "reward_std": math.sqrt(variance),
+            "kl": sums[0] / count,
+            "kl_coefficient": self.kl.coefficient,
+            "completions/mean_length": sums[1] / count,
+            "completions/eos_rate": sums[2] / count,
+            "explained_variance": 1 - errors / max(spread, 1e-12),
+            **{f"rewards/{name}": total / count for name, total in zip(self.rewards.names, sums[3:], strict=True)},
+        }
+
+    @torch.no_grad()
+    def held_out_figures(self) -> dict[str, float]:
+        """Mean reward of one sampled answer to each of the held-out prompts, and how far it is from the reference."""
+        if self.held_out is None:
+            return {}
+        torch.manual_seed(self._seed(2))
+        group, count = self.stage.group, len(self.held_out)
+        share = math.ceil(count / group.world_size)
+        places = [group.rank + group.world_size * index for index in range(share)]
+        rows = [self.held_out[min(place, count - 1)] for place in places]
+        answers = self._answers(rows)
+        counts = torch.tensor([place < count for place in places], device=group.device)
+        reward, finished = group.sum(
+            float((self._rewards(rows, answers) @ self.rewards.weights * counts).sum()),
+            float((answers.finished & counts).sum()),
+        )
+        return {"reward": reward / count, "eosRate": finished / count}
+
+    @contextmanager
+    def _phase(self, phase: str, name: str) -> Iterator[None]:
+        self.stage.board.update(phase=phase)
+        began = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - began, 3)
+        self.stage.watchdog.beat()
+
+    def _seed(self, purpose: int) -> int:
+        """Of this rank at this step."""
+        words = (self.settings.seed, self.step, self.stage.group.rank, purpose)
+        return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+    # --- results and checkpoints ---
+
+    def export(self) -> Result | None:
+        engine = self.networks.policy
+        state = engine.whole_state()
+        if state is None:
+            return None
+        return publish_result(self.stage.config, self.settings, self.step, engine.model, state, self.tokenizer)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"prompts": len(self.rows), "seed": self.settings.seed, "rolloutBatchSize": self.settings.rollout_size}
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        self.networks.policy.save(folder / "policy")
+        self.networks.critic.save(folder / "critic")
+        return {"klCoefficient": self.kl.coefficient}
+
+    def read(self, folder: Path, state: dict[str, Any]) -> None:
+        self.networks.policy.load(folder / "policy")
+        self.networks.critic.load(folder / "critic")
+        self.kl.coefficient = state["klCoefficient"]
+
+
+def order_of(seed: int, epoch: int, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The prompts' order in one pass."""
+    return np.random.default_rng((seed, epoch)).permutation(count)

@@ -1,0 +1,38 @@
+"""Pretraining beside PPO's updates (Ouyang et al. 2022), on the corpus that the training has prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from llm_trainer.config import Ppo
+from llm_trainer.config import Ptx as PtxSettings
+from llm_trainer.data.sequences import Sequences
+from llm_trainer.models.engine import Engine
+from llm_trainer.runtime.run import Run
+
+
+class Ptx:
+    def __init__(self, stage: Run, settings: Ppo, ptx: PtxSettings, policy: Engine) -> None:
+        self.group, self.settings, self.policy = stage.group, settings, policy
+        self.sequences = Sequences(Path(stage.config.data_folder), ptx.sequence_length, settings.seed)
+
+    def micro_batches(self, step: int) -> Callable[[], torch.Tensor]:
+        """Gives the loss, nats per token, of one micro-batch after another; which ones follows from the step."""
+        size, world_size = self.settings.micro_batch_size, self.group.world_size
+        place = step * self.settings.rollout_size * self.settings.update_epochs + self.group.rank * size
+
+        def loss() -> torch.Tensor:
+            nonlocal place
+            rows = [self.sequences.row(index) for index in range(place, place + size)]
+            place += size * world_size
+            tokens = torch.from_numpy(np.stack([row.tokens for row in rows])).to(self.group.device)
+            positions = torch.from_numpy(np.stack([row.positions for row in rows])).to(self.group.device)
+            logits = self.policy.logits(tokens[:, :-1], positions)
+            return functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+
+        return loss

@@ -8,7 +8,7 @@ import torch
 
 from llm_trainer.config import Ppo
 from llm_trainer.rl.networks import Networks
-from llm_trainer.rl.objective import advantages, token_rewards
+from llm_trainer.rl.objective import advantages, importance, token_rewards
 from llm_trainer.rl.rollout import Answers, batches
 from llm_trainer.runtime.process_group import ProcessGroup
 
@@ -20,11 +20,12 @@ class Experience:
     """Of one process. Tensors are (answers, length)."""
 
     answers: Answers
-    log_probs: Tensor  # of the policy that wrote the answers
+    log_probs: Tensor  # of the policy as it was when the answers were written
     reference: Tensor
     values: Tensor
     advantages: Tensor
     returns: Tensor
+    importance: Tensor  # weights of the tokens, 1 where the policy's own network wrote them
 
     def pick(self, rows: Tensor) -> Experience:
         """Some of the answers, no longer than the longest of them."""
@@ -40,9 +41,23 @@ def judge(
 ) -> Experience:
     """`scores`: (answers,), the weighted rewards."""
     log_probs, reference, values = score(networks, answers, settings.micro_batch_size)
+    return experience_of(answers, log_probs, reference, values, scores, settings, kl_coefficient, group)
+
+
+def experience_of(
+    answers: Answers,
+    log_probs: Tensor,
+    reference: Tensor,
+    values: Tensor,
+    scores: Tensor,
+    settings: Ppo,
+    kl_coefficient: float,
+    group: ProcessGroup,
+) -> Experience:
+    """From what the networks and the rewards say of the answers."""
+    answered = answers.answered
     clipped = scores.clamp(-settings.reward_clip, settings.reward_clip)
     clipped = clipped - settings.missing_eos_penalty * ~answers.finished
-    answered = answers.answered
     rewards = token_rewards(clipped, log_probs, reference, answered, kl_coefficient)
     estimates = advantages(rewards, values, answered, settings.gamma, settings.gae_lambda)
     return Experience(
@@ -52,6 +67,7 @@ def judge(
         values=values,
         advantages=whiten(estimates, answered, group),
         returns=estimates + values,
+        importance=torch.ones_like(log_probs) if answers.sampled is None else importance(log_probs, answers.sampled),
     )
 
 

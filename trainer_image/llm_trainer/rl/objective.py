@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 Tensor = torch.Tensor
+IMPORTANCE_LIMIT = 2.0  # of Yao et al. 2025, whose truncated importance sampling is for rollouts by vLLM
 
 
 def token_rewards(
@@ -62,9 +63,9 @@ def k3(log_probs: Tensor, others: Tensor) -> Tensor:
     return torch.exp(difference) - 1 - difference
 
 
-def importance(log_probs: Tensor, sampler_log_probs: Tensor, limit: float = 2.0) -> Tensor:
-    """Weights that make up for a sampler whose probabilities are not quite the policy's, cut at `limit`."""
-    return torch.exp(log_probs - sampler_log_probs).clamp(max=limit)
+def importance(log_probs: Tensor, sampled: Tensor) -> Tensor:
+    """Weights that make up for a sampler whose probabilities are not quite the policy's, truncated (Ionides 2008)."""
+    return torch.exp(log_probs - sampled).clamp(max=IMPORTANCE_LIMIT)
 
 
 @dataclass

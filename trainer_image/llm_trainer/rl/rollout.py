@@ -18,12 +18,14 @@ class Answers:
     """Rows of prompt, answer and padding: what is causal does not see what comes after.
 
     ``tokens``: (answers, length + 1). ``answered``: (answers, length), True where the next token is an answer's.
-    ``finished``: (answers,), whether an answer ended by itself.
+    ``finished``: (answers,), whether an answer ended by itself. ``sampled``: (answers, length), the log-probabilities
+    by the sampler that wrote the answers, if that was not the policy's own network.
     """
 
     tokens: torch.Tensor
     answered: torch.Tensor
     finished: torch.Tensor
+    sampled: torch.Tensor | None = None
 
     @property
     def positions(self) -> torch.Tensor:
@@ -53,7 +55,8 @@ class Answers:
     def pick(self, rows: torch.Tensor, *, trim: bool = True) -> Answers:
         """Some of the answers; `trim`: no longer than the longest of them."""
         length = int(self.ends[rows].max()) if trim else self.answered.shape[1]
-        return Answers(self.tokens[rows, : length + 1], self.answered[rows, :length], self.finished[rows])
+        sampled = self.sampled[rows, :length] if self.sampled is not None else None
+        return Answers(self.tokens[rows, : length + 1], self.answered[rows, :length], self.finished[rows], sampled)
 
     def completions(self) -> list[list[int]]:
         """Token ids of every answer, its end included."""

@@ -16,6 +16,7 @@ from llm_trainer.rl.objective import k3, policy_losses, value_losses
 from llm_trainer.rl.rollout import batches
 from llm_trainer.runtime.process_group import ProcessGroup
 
+Tensor = torch.Tensor
 Sums = dict[str, float]  # over tokens, by name
 Pretraining = Callable[[], torch.Tensor]  # the loss of another micro-batch of the corpus
 
@@ -74,26 +75,17 @@ class Update:
         return dict(zip(names, self.group.sum(*(sums[name] for name in names)), strict=True)) | {"tokens": tokens}
 
     def _learn_policy(self, part: Experience, tokens: float, sums: Sums) -> None:
-        engine, settings, answered = self.networks.policy, self.settings, part.answers.answered
-        log_probs, logits = self.networks.log_probs(engine, part.answers)
-        high = settings.clip_range_high or settings.clip_range
-        losses, clipped = policy_losses(log_probs, part.log_probs, part.advantages, settings.clip_range, high)
-        with torch.set_grad_enabled(settings.entropy_coefficient > 0):
-            entropy = entropy_from_logits(logits)
-        total = losses - settings.entropy_coefficient * entropy
-        engine.backward((total * answered).sum() * engine.share_of(tokens))
+        engine, answered = self.networks.policy, part.answers.answered
+        objective = policy_objective(*self.networks.log_probs(engine, part.answers), part, self.settings)
+        engine.backward((objective.losses * answered).sum() * engine.share_of(tokens))
         self.applied &= engine.step()
-        if self.pretraining and settings.ptx:
+        for name, values in objective.figures.items():
+            sums[name] += float((values * answered).sum())
+        if self.pretraining and self.settings.ptx:
             loss = self.pretraining()
-            engine.backward(2 * settings.ptx.coefficient * loss)  # every other micro-batch is one of these
+            engine.backward(2 * self.settings.ptx.coefficient * loss)  # every other micro-batch is one of these
             self.applied &= engine.step()
             sums["ptx_loss"] += float(loss.detach()) * float(answered.sum())
-        with torch.no_grad():
-            difference = k3(part.log_probs, log_probs)
-            for name, values in (
-                ("policy_loss", losses), ("clip_ratio", clipped), ("entropy", entropy), ("approx_kl", difference),
-            ):  # fmt: skip
-                sums[name] += float((values.detach() * answered).sum())
 
     def _learn_critic(self, part: Experience, tokens: float, sums: Sums) -> None:
         engine, answered = self.networks.critic, part.answers.answered
@@ -102,3 +94,27 @@ class Update:
         engine.backward((losses * answered).sum() * engine.share_of(tokens))
         self.applied &= engine.step()
         sums["value_loss"] += float((losses.detach() * answered).sum())
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Tensors are (answers, length); the figures have no gradient."""
+
+    losses: Tensor
+    figures: dict[str, Tensor]
+
+
+def policy_objective(log_probs: Tensor, logits: Tensor, part: Experience, settings: Ppo) -> Objective:
+    """What the policy is to make small at each token; both of the first are of the policy as it is now."""
+    high = settings.clip_range_high or settings.clip_range
+    losses, clipped = policy_losses(log_probs, part.log_probs, part.advantages, settings.clip_range, high)
+    losses = part.importance * losses
+    with torch.set_grad_enabled(settings.entropy_coefficient > 0):
+        entropy = entropy_from_logits(logits)
+    figures = {
+        "policy_loss": losses.detach(),
+        "clip_ratio": clipped,
+        "entropy": entropy.detach(),
+        "approx_kl": k3(part.log_probs, log_probs.detach()),
+    }
+    return Objective(losses - settings.entropy_coefficient * entropy, figures)

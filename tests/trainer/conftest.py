@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pydoc_data.topics
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,29 @@ def base(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     progress = Pods(config, tmp_path_factory.mktemp("pods")).run()
     assert progress.result
     return progress.result.uri
+
+
+@pytest.fixture(scope="session")
+def prompts(prepared: Path) -> str:
+    """The URI of 64 prompts."""
+    words = ["list", "tuple", "string", "number", "class", "module", "name", "value"]
+    rows = [{"prompt": f"What is a {one} of {other}? "} for one in words for other in words]
+    (prepared / "corpus" / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "pvc://corpus/prompts.jsonl"
+
+
+@pytest.fixture(scope="session")
+def pairs(prepared: Path) -> str:
+    """The URI of 160 pairs: both answers have the same words around one that is good or bad."""
+    draw = random.Random(0)
+    words = ["list", "tuple", "string", "number", "class", "module", "name", "value"]
+    rows = []
+    for _ in range(160):
+        question, before, after = draw.choice(words), draw.choice(words), draw.choice(words)
+        chosen, rejected = (f"{before} {word} {after}" for word in ("good", "bad"))
+        rows.append({"prompt": f"What is a {question}? ", "chosen": chosen, "rejected": rejected})
+    (prepared / "corpus" / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "pvc://corpus/pairs.jsonl"
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -31,20 +30,6 @@ TRAINING = {
 }
 
 Preference = Callable[..., StageConfig]
-
-
-@pytest.fixture(scope="session")
-def pairs(prepared: Path) -> str:
-    """The URI of 160 pairs: both answers have the same words around one that is good or bad."""
-    draw = random.Random(0)
-    words = ["list", "tuple", "string", "number", "class", "module", "name", "value"]
-    rows = []
-    for _ in range(160):
-        question, before, after = draw.choice(words), draw.choice(words), draw.choice(words)
-        chosen, rejected = (f"{before} {word} {after}" for word in ("good", "bad"))
-        rows.append({"prompt": f"What is a {question}? ", "chosen": chosen, "rejected": rejected})
-    (prepared / "corpus" / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return "pvc://corpus/pairs.jsonl"
 
 
 @pytest.fixture

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Compile the modules that stages and vLLM import. A pod can't keep bytecode: it would compile them again at each start.
+set -eu
+env -u PYTHONDONTWRITEBYTECODE HF_HUB_OFFLINE=1 HOME=/tmp python - << 'END'
+import importlib
+
+MODULES = """
+torch.distributed.run torch.distributed.launcher.api torch._dynamo torch._inductor.config
+deepspeed accelerate peft datasets pyarrow.parquet safetensors.torch
+trl.trainer.sft_trainer trl.trainer.reward_trainer trl.trainer.dpo_trainer trl.trainer.kto_trainer
+trl.trainer.grpo_trainer trl.models.utils trl.trainer.utils
+vllm.entrypoints.cli.main vllm.entrypoints.openai.api_server vllm.v1.engine.core vllm.v1.worker.cpu_worker
+"""
+FAMILIES = "gpt2 llama qwen3 mixtral qwen3_moe deepseek_v3 mamba mamba2 jamba"
+
+for name in [*MODULES.split(), *(f"transformers.models.{family}.modeling_{family}" for family in FAMILIES.split())]:
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # such as a kernel that wants a GPU: it is compiled at each start then
+        print(f"not compiled: {name}: {error}")
+END

@@ -174,10 +174,33 @@ WRONG_TRAININGS = (
     wrong("a field that isn't there", "spec.stagse", "no such field", stagse=[], at_server=False),
     wrong("no storage", "spec.storage", "equired", storage=REMOVE),
 )  # fmt: skip
+LEGAL = {"name": "legal", "training": {"name": "bilingual", "stage": "legal"}}
+
+
+def adapters(*given: dict[str, Any]) -> Spec:
+    """A serving with them."""
+    return changed(SERVING, adapters=list(given))
+
+
 WRONG_SERVINGS = (
     Wrong("training and uri", changed(SERVING, model__uri="pvc://models/x"), "spec.model", "exactly one of"),
     Wrong("neither training nor uri", {"model": {}}, "spec.model", "exactly one of"),
+    Wrong("an adapter twice", adapters(LEGAL, LEGAL), "spec.adapters", "legal"),
+    Wrong("an adapter from nowhere", adapters({"name": "legal"}), "spec.adapters[0]", "exactly one of training, uri"),
+    Wrong("an adapter from two places", adapters({**LEGAL, "uri": "pvc://models/legal"}), "spec.adapters[0]",
+          "exactly one of training, uri"),
+    Wrong("a rank beside the stage's", adapters({**LEGAL, "rank": 8}), "spec.adapters[0].rank", "leave it out"),
+    Wrong("a rank beyond vLLM's", adapters({"name": "law", "uri": "pvc://models/law", "rank": 513}),
+          "spec.adapters[0].rank", "less than or equal to 512"),
+    Wrong("an adapter with the model's name", changed(adapters(LEGAL), servedModelName="legal"), "spec.adapters",
+          "an adapter can't have the model's name"),
+    Wrong("adapters past the list", changed(adapters(LEGAL), extraArguments=["--lora-modules", "x=/y"]),
+          "spec.extraArguments", "take the place of spec.adapters", at_server=False),
     Wrong("negative replicas", changed(SERVING, replicas=-1), "spec.replicas", "greater than or equal to 0"),
+)  # fmt: skip
+RIGHT_SERVINGS = (
+    SERVING,
+    adapters(LEGAL, {"name": "law", "uri": "pvc://models/law"}, {"name": "old", "uri": "pvc://models/old", "rank": 64}),
 )
 
 

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.specs import SERVING, TRAINING, WRONG_SERVINGS, WRONG_TRAININGS, Spec, Wrong, changed, right_trainings
+from tests.specs import (
+    RIGHT_SERVINGS,
+    SERVING,
+    TRAINING,
+    WRONG_SERVINGS,
+    WRONG_TRAININGS,
+    Spec,
+    Wrong,
+    changed,
+    right_trainings,
+)
 
 Manifest = dict[str, Any]
 
@@ -38,7 +48,13 @@ def test_wrong_trainings_are_refused(api_server: ControlPlane, case: Wrong) -> N
     refused_by_field(apply(api_server, manifest("LLMTraining", "wrong", case.spec), "--dry-run=server"), case)
 
 
-@pytest.mark.parametrize("case", WRONG_SERVINGS, ids=lambda case: case.name)
+@pytest.mark.parametrize("spec", RIGHT_SERVINGS)
+def test_right_servings_are_accepted(api_server: ControlPlane, spec: Spec) -> None:
+    answer = apply(api_server, manifest("LLMServing", "right", spec), "--dry-run=server")
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("case", [case for case in WRONG_SERVINGS if case.at_server], ids=lambda case: case.name)
 def test_wrong_servings_are_refused(api_server: ControlPlane, case: Wrong) -> None:
     refused_by_field(apply(api_server, manifest("LLMServing", "wrong", case.spec), "--dry-run=server"), case)
 

@@ -48,7 +48,7 @@ def test_adapter_and_merged(adapted: Adapted, pods: RunPods, prepared: Path, bas
     assert figures[max(figures)]["loss"] < figures[0]["loss"]
     assert (adapter.kind, adapter.base, merged.kind) == ("adapter", base, "model")
     folder, base_folder = (Path(local_path(uri, str(prepared))) for uri in (adapter.uri, base))
-    assert read_manifest(folder).base_digest == read_manifest(base_folder).digest()
+    assert adapter.base_digest == read_manifest(folder).base_digest == read_manifest(base_folder).digest()
     beside = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_folder), folder)
     whole = AutoModelForCausalLM.from_pretrained(local_path(merged.uri, str(prepared)))
     with torch.no_grad():

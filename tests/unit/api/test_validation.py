@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from llm_operator.api.validation import InvalidSpecError, load_serving, load_training
-from tests.specs import SERVING, WRONG_SERVINGS, WRONG_TRAININGS, Spec, Wrong, right_trainings
+from tests.specs import RIGHT_SERVINGS, WRONG_SERVINGS, WRONG_TRAININGS, Spec, Wrong, right_trainings
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.yaml"))
 
@@ -31,8 +31,9 @@ def test_a_right_training_is_accepted(spec: Spec) -> None:
     load_training(spec)
 
 
-def test_a_right_serving_is_accepted() -> None:
-    assert load_serving(SERVING).replicas == 1
+@pytest.mark.parametrize("spec", RIGHT_SERVINGS)
+def test_a_right_serving_is_accepted(spec: Spec) -> None:
+    assert load_serving(spec).replicas == 1
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)

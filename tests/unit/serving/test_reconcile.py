@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from llm_operator.kube.plan import Manifest
 from llm_operator.serving.reconcile import apply_refused, reconcile
-from tests.specs import SERVING, changed
+from tests.specs import LEGAL, SERVING, adapters, changed
 from tests.unit.serving import scenes
-from tests.unit.serving.scenes import condition, run_pods, settle, training
+from tests.unit.serving.scenes import condition, run_pods, settle, training, with_adapter
 from tests.unit.world import START, World, check_golden
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -59,12 +59,17 @@ def test_a_stage_that_writes_no_text(world: World) -> None:
     assert "name one of base, chat" in condition(world, "ModelAvailable")["message"]
 
 
-def test_an_adapter_that_is_not_merged(world: World) -> None:
-    source = training("one")
-    source["status"]["stages"][-1]["result"] |= {"kind": "adapter", "base": "pvc://models/run/base"}
-    plan = scenes.step(world, source)
-    assert not plan.apply
-    assert "set lora.merge" in condition(world, "ModelAvailable")["message"]
+def test_an_adapter_without_its_base_is_no_model(world: World) -> None:
+    source = with_adapter("one")
+    scenes.step(world, source)
+    assert "stage chat" in condition(world, "ModelAvailable")["message"], "the last stage with a whole model"
+    world.owner["spec"] = changed(SERVING, model__training__stage="legal")
+    assert not scenes.step(world, source).apply
+    said = condition(world, "ModelAvailable")["message"]
+    assert "name the base in spec.model (its stage, of base, chat) and legal under spec.adapters" in said
+    source["spec"]["stages"][-1]["sft"]["lora"]["merge"] = True
+    settle(world, source)
+    assert condition(world, "ModelAvailable")["reason"] == "ModelFound"
 
 
 def test_a_claim_that_is_not_there(world: World) -> None:
@@ -158,7 +163,10 @@ def test_an_invalid_spec_makes_nothing(world: World) -> None:
     assert world.owner["status"]["phase"] == "Invalid"
 
 
-SOURCES = st.sampled_from([None, training(), training("one"), training("two"), training(phase="Failed")])
+SOURCES = st.sampled_from(
+    [None, training(), training("one"), training("two"), training(phase="Failed"), with_adapter("law"),
+     with_adapter("law", base="two"), with_adapter()]
+)  # fmt: skip
 
 
 @settings(max_examples=200)
@@ -168,7 +176,7 @@ def test_it_converges_from_any_crash(happenings: list[tuple[Manifest | None, int
     for source, replicas, run, crash in happenings:
         now += 10
         for world in (whole, torn):
-            world.owner["spec"] = changed(SERVING, replicas=replicas)
+            world.owner["spec"] = changed(adapters(LEGAL), replicas=replicas)
             if run and ("Deployment", "chat-serving") in world.objects:
                 run_pods(world)
         torn.execute(reconcile(scenes.observed(torn, source), now), crash)

@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from llm_trainer.config import Architecture
 from llm_trainer.data.manifest import TOKENIZER
 from llm_trainer.data.tokenizer import load_tokenizer
-from llm_trainer.models.build import attention, check_architecture
+from llm_trainer.models.attention import attention
+from llm_trainer.models.build import check_architecture
 from llm_trainer.models.packing import STATE_SPACE, unpack
 from llm_trainer.runtime.errors import ConfigurationError
 from tests.trainer.test_families import DENSE, FAMILIES
@@ -22,7 +23,7 @@ from tests.trainer.test_families import DENSE, FAMILIES
 def test_packed_is_unpacked(family: str) -> None:
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, vocab_size=64, **FAMILIES.get(family, DENSE))
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention(family)).eval()
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention(config).implementation).eval()
     documents = [torch.randint(1, 64, (length,)) for length in (5, 9, 3)]
     tokens = torch.cat(documents)[None]
     positions = torch.cat([torch.arange(len(document)) for document in documents])[None]

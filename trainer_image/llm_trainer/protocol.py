@@ -81,6 +81,7 @@ class Progress(Message):
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
     world_size: int = 1
+    attention: str | None = Field(default=None, description="What computes attention, and why it is nothing faster.")
     workers: list[Worker] = Field(default_factory=list)
     evaluation: dict[str, float] = Field(
         default_factory=dict, description="Newest held-out figures, such as loss and bitsPerByte/SOURCE."

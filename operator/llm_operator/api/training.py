@@ -95,6 +95,10 @@ class ProgressStatus(Status):
         default_factory=dict, description="Newest held-out figures, such as loss and bitsPerByte/SOURCE, as decimals."
     )
     world_size: int = Field(default=1, description="Processes.")
+    attention: str | None = Field(
+        default=None,
+        description="What computes attention (flash_attention_2, varlen, sdpa or eager), and why it is nothing faster.",
+    )
     last_heartbeat_time: str | None = Field(default=None, description="Last sign of life of rank 0.")
 
 

@@ -253,6 +253,7 @@ def kind_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[st
         yield from rollout_problems(spec, stage.ppo, path)
     if isinstance(settings := settings_of(stage), OnlineRl):
         yield from reward_problems(settings, path)
+        yield from vllm_problems(spec, stage, settings, path)
 
 
 def loss_problems(dpo: Dpo, path: str) -> Iterator[str]:
@@ -286,6 +287,23 @@ def rollout_problems(spec: LLMTrainingSpec, ppo: Ppo, path: str) -> Iterator[str
 def reward_problems(settings: OnlineRl, path: str) -> Iterator[str]:
     for index, reward in enumerate(settings.rewards):
         yield from exactly_one(f"{path}.rewards[{index}]", reward, "model", "function")
+
+
+def vllm_problems(spec: LLMTrainingSpec, stage: Stage, settings: OnlineRl, path: str) -> Iterator[str]:
+    if settings.vllm is None:
+        return
+    if isinstance(settings, Ppo):
+        yield f"{path}.vllm: a ppo stage writes its answers by transformers so far; remove vllm"
+        return
+    if not gpus_of(resources_of(spec, stage)):
+        yield (
+            f"{path}.vllm: shares the training's GPUs, and the pods of stage {stage.name!r} have none; "
+            f"remove vllm or set resources.limits[{GPU}]"
+        )
+        return
+    size, world = settings.vllm.tensor_parallel_size, world_size(spec, stage)
+    if world % size:
+        yield f"{path}.vllm.tensorParallelSize: {size} does not divide the {world} processes; use a divisor"
 
 
 def process_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[str]:

@@ -53,6 +53,7 @@ def progress_status(told: Progress, known: ProgressStatus | None) -> ProgressSta
         eta_seconds=whole(told.eta_seconds),
         evaluation=evaluation or (known.evaluation if known else {}),
         world_size=told.world_size,
+        attention=told.attention or (known.attention if known else None),
         last_heartbeat_time=timestamp(told.heartbeat),
     )
 

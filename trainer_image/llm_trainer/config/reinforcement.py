@@ -26,6 +26,16 @@ class Reward(Settings):
     weight: float = Field(default=1.0, description="Factor in the sum of the rewards.")
 
 
+class VllmRollouts(Settings):
+    """Answers written by a vLLM engine in the training's own processes, on the same GPUs."""
+
+    gpu_memory_utilization: float = Field(
+        default=0.3, gt=0, lt=1, description="Share of a GPU's memory for vLLM's weights and cache; TRL's default."
+    )
+    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that an engine spans, a divisor of all.")
+    sleep: bool = Field(default=True, description="vLLM's sleep mode: its memory is free while the model learns.")
+
+
 class OnlineRl(FineTuning):
     """What the stages that write answers have in common. Prompts that are too long are left out."""
 
@@ -37,6 +47,9 @@ class OnlineRl(FineTuning):
     max_prompt_length: int = Field(default=512, ge=1, description="Tokens of the longest prompt.")
     max_completion_length: int = Field(default=512, ge=1, description="Tokens of an answer; TRL's default.")
     temperature: float = Field(default=1.0, gt=0, description="Of the sampled answers; TRL's default.")
+    vllm: VllmRollouts | None = Field(
+        default=None, description="Answers by vLLM, on GPUs only. Default: by transformers' generate."
+    )
     rewards: list[Reward] = Field(min_length=1, max_length=8, description="Summed by their weights.")
 
     @property

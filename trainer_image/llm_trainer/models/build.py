@@ -14,19 +14,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import is_flash_attn_2_available
 
 from llm_trainer.config import Architecture, StageConfig
 from llm_trainer.config.training import EXTRA_KEYS
 from llm_trainer.models.adapter import base_of, is_adapter, merged
+from llm_trainer.models.attention import attention, computes_in_half
 from llm_trainer.runtime.errors import ConfigurationError
-
-
-def attention(family: str) -> str:
-    """The fastest attention that this machine has; both understand packed position_ids (block-diagonal masks)."""
-    if family in ("mamba", "mamba2"):
-        return "eager"  # they have none, and transformers refuses the others
-    return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
 
 
 def build(config: StageConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
@@ -36,8 +29,8 @@ def build(config: StageConfig, tokenizer: PreTrainedTokenizerBase, seed: int) ->
     """
     torch.manual_seed(seed)
     if config.model and config.model.architecture:
-        return from_architecture(config.model.architecture, tokenizer)
-    return from_folder(Path(config.model_folder or ""), config.volumes_root)
+        return from_architecture(config.model.architecture, tokenizer, half=computes_in_half(config))
+    return from_folder(Path(config.model_folder or ""), config.volumes_root, half=computes_in_half(config))
 
 
 def build_reward_model(config: StageConfig, seed: int) -> PreTrainedModel:
@@ -54,7 +47,7 @@ def build_reward_model(config: StageConfig, seed: int) -> PreTrainedModel:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
             num_labels=1,
-            attn_implementation=attention(family_of(folder)),
+            attn_implementation=implementation_for(folder, half=computes_in_half(config)),
             dtype=torch.float32,
             output_loading_info=True,
         )
@@ -72,7 +65,9 @@ def check_architecture(architecture: Architecture, tokenizer: PreTrainedTokenize
         from_architecture(architecture, tokenizer)
 
 
-def from_architecture(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def from_architecture(
+    architecture: Architecture, tokenizer: PreTrainedTokenizerBase, *, half: bool = False
+) -> PreTrainedModel:
     known = AutoConfig.for_model(architecture.family)
     unknown = sorted(key for key in architecture.config if not hasattr(known, key) and key not in EXTRA_KEYS)
     if unknown:
@@ -94,7 +89,7 @@ def from_architecture(architecture: Architecture, tokenizer: PreTrainedTokenizer
     try:
         config = AutoConfig.for_model(architecture.family, **settings)
         created: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, attn_implementation=attention(architecture.family), dtype=torch.float32
+            config, attn_implementation=attention(config, half=half).implementation, dtype=torch.float32
         )
     except (TypeError, ValueError, ZeroDivisionError, KeyError, StrictDataclassError) as error:
         said = " ".join(str(error).split())
@@ -102,18 +97,19 @@ def from_architecture(architecture: Architecture, tokenizer: PreTrainedTokenizer
     return created
 
 
-def from_folder(folder: Path, volumes_root: str) -> PreTrainedModel:
+def from_folder(folder: Path, volumes_root: str, *, half: bool) -> PreTrainedModel:
     base = base_of(folder, volumes_root).folder if is_adapter(folder) else folder
     check_head(base)
-    loading = {"attn_implementation": attention(family_of(base)), "dtype": torch.float32}
+    loading = {"attn_implementation": implementation_for(base, half=half), "dtype": torch.float32}
     if base != folder:
         return merged(base, folder, **loading)
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, **loading)
     return loaded
 
 
-def family_of(folder: Path) -> str:
-    return str(AutoConfig.from_pretrained(folder).model_type)
+def implementation_for(folder: Path, *, half: bool) -> str:
+    """The attention of the model in a folder, as transformers names it."""
+    return attention(AutoConfig.from_pretrained(folder), half=half).implementation
 
 
 def check_head(folder: Path) -> None:

@@ -12,6 +12,7 @@ from trl.trainer.utils import disable_dropout_in_model, selective_log_softmax
 
 from llm_trainer.config import Ppo
 from llm_trainer.models.adapter import adapted
+from llm_trainer.models.attention import computes_in_half
 from llm_trainer.models.build import build, build_reward_model
 from llm_trainer.models.engine import Engine, Network
 from llm_trainer.models.value import ValueModel
@@ -68,7 +69,7 @@ def build_networks(stage: Run, settings: Ppo, policy: PreTrainedModel, tokenizer
 def build_critic(stage: Run, settings: Ppo) -> PreTrainedModel:
     """From a reward model, which knows what good is, or from the start with a head that says 0."""
     if start := settings.critic_start:
-        return load_reward_model(Path(stage.config.folder_of(start)), "critic")
+        return load_reward_model(Path(stage.config.folder_of(start)), "critic", half=computes_in_half(stage.config))
     model = build_reward_model(stage.config, settings.seed)
     torch.nn.init.zeros_(model.score.weight)
     return model

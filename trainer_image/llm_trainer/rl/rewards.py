@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from llm_trainer.config import OnlineRl, StageConfig
 from llm_trainer.data.tokenizer import load_tokenizer
-from llm_trainer.models.build import attention, family_of
+from llm_trainer.models.build import implementation_for
 from llm_trainer.models.engine import Network
 from llm_trainer.models.value import ValueModel
 from llm_trainer.rl.reward_functions import Function, guarded, load_function
@@ -23,12 +23,12 @@ Answer = Any  # text, or the turns of a conversation
 FLAT_STEPS = 20  # so many steps in a row whose rewards are all the same end the attempt
 
 
-def load_reward_model(folder: Path, field: str) -> PreTrainedModel:
+def load_reward_model(folder: Path, field: str, *, half: bool = False) -> PreTrainedModel:
     """Raises ConfigurationError for a folder without a head that scores: transformers would make a random one."""
     if not (folder / "config.json").is_file():
         raise ConfigurationError(f"{field}: {folder} holds no transformers model: there is no config.json")
     model, info = AutoModelForSequenceClassification.from_pretrained(
-        folder, attn_implementation=attention(family_of(folder)), dtype=torch.float32, output_loading_info=True
+        folder, attn_implementation=implementation_for(folder, half=half), dtype=torch.float32, output_loading_info=True
     )
     if info["missing_keys"] or model.config.num_labels != 1:
         raise ConfigurationError(

@@ -84,6 +84,7 @@ def make_trainer(stage: Run, settings: Grpo) -> Trainer:
         loss_type=settings.loss_type,
         scale_rewards=settings.scale_rewards,
         mask_truncated_completions=settings.mask_truncated_completions,
+        **vllm_arguments(settings),
     )
     return Trainer(
         stage,
@@ -96,3 +97,18 @@ def make_trainer(stage: Run, settings: Grpo) -> Trainer:
         peft_config=peft_config(settings),
         **rows,
     )
+
+
+def vllm_arguments(settings: Grpo) -> dict[str, Any]:
+    """TRL's, with the importance correction that is its default; none if transformers writes the answers."""
+    if settings.vllm is None:
+        return {}
+    return {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_gpu_memory_utilization": settings.vllm.gpu_memory_utilization,
+        "vllm_tensor_parallel_size": settings.vllm.tensor_parallel_size,
+        "vllm_enable_sleep_mode": settings.vllm.sleep,
+        "vllm_max_model_length": settings.length,
+        "vllm_importance_sampling_correction": True,
+    }

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from llm_trainer.config import Ppo, StageConfig
+from llm_trainer.models.attention import show_attention
 from llm_trainer.models.export import publish_result
 from llm_trainer.protocol import Result
 from llm_trainer.rl.experience import Experience, judge, moments
@@ -57,6 +58,7 @@ class PolicyOptimisation(Loop):
         self.tokenizer = tokenizer
         policy = build_policy(stage, settings, tokenizer)
         check_model(stage.config, settings, tokenizer, policy)
+        show_attention(stage, policy)
         self.rewards = Rewards(stage.config, settings, tokenizer, stage.group)
         self.networks = build_networks(stage, settings, policy, tokenizer)
         self.ptx = Ptx(stage, settings, settings.ptx, self.networks.policy) if settings.ptx else None

@@ -19,6 +19,7 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 
 from llm_trainer.checkpoint.store import CheckpointStore
 from llm_trainer.config import AdamW, FineTuning, TrainingSettings
+from llm_trainer.models.attention import show_attention
 from llm_trainer.models.engine import leave_out_frozen
 from llm_trainer.models.export import publish_result
 from llm_trainer.models.schedule import learning_rate_share
@@ -172,6 +173,7 @@ class StageTrainer:
         self.store = CheckpointStore(Path(config.stage_folder), config.attempt, settings.checkpoint.keep, run.group)
         self.callback = StageCallback(run, settings)
         super().__init__(callbacks=[self.callback], **arguments)  # type: ignore[call-arg]
+        show_attention(run, self.model)
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
 
     def fit(self) -> Result | None:

@@ -1,0 +1,62 @@
+"""Tiny random models of the families, with what transformers says of a few prompts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from tests.e2e.served_families import EXPECTED
+
+# Heads of 32: vLLM's attention on CPU has kernels for 32, 64, 80, 96, 112, 128, 160, 192, 224, 256 and 512.
+SIZE = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128}
+DENSE = {**SIZE, "intermediate_size": 256, "num_key_value_heads": 2}
+EXPERTS = {**DENSE, "num_experts_per_tok": 2}
+MODELS: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 128},
+    "llama": DENSE,
+    "qwen3": {**DENSE, "head_dim": 32},
+    "mixtral": {**EXPERTS, "num_local_experts": 4},
+    "qwen3_moe": {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 64, "head_dim": 32},
+    "deepseek_v3": {
+        **EXPERTS, "n_routed_experts": 4, "moe_intermediate_size": 64, "n_group": 2, "topk_group": 1,
+        "first_k_dense_replace": 1, "q_lora_rank": 32, "kv_lora_rank": 512, "qk_rope_head_dim": 64,
+        "qk_nope_head_dim": 128, "v_head_dim": 128, "num_key_value_heads": 4,
+    },
+    "mamba": {"hidden_size": 128, "num_hidden_layers": 2, "state_size": 16},
+    "mamba2": {
+        "hidden_size": 128, "num_hidden_layers": 2, "state_size": 16, "num_heads": 8, "head_dim": 32, "n_groups": 2,
+        "chunk_size": 16, "expand": 2,
+    },
+    "jamba": {
+        **EXPERTS, "num_hidden_layers": 4, "num_experts": 4, "attn_layer_period": 2, "attn_layer_offset": 1,
+        "mamba_d_state": 16, "mamba_dt_rank": 8, "use_mamba_kernels": False,
+    },
+}  # fmt: skip
+
+
+def write_model(folder: Path, family: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A transformers folder, and the log-probabilities of random prompts of 5, 17 and 60 tokens beside it."""
+    torch.manual_seed(0)
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **ends, **MODELS[family])
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.1)  # far from uniform, so that a wrong layer shows
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    prompts = [torch.randint(3, len(tokenizer), (length,)).tolist() for length in (5, 17, 60)]
+    expected = {"prompts": prompts, "logProbs": [log_probs(model, prompt) for prompt in prompts]}
+    (folder / EXPECTED).write_text(json.dumps(expected))
+
+
+@torch.no_grad()
+def log_probs(model: Any, prompt: list[int]) -> list[float]:
+    """Nats of each token but the first."""
+    told = model(torch.tensor([prompt]), use_cache=False).logits[0, :-1].log_softmax(-1)
+    own: list[float] = told.gather(-1, torch.tensor(prompt[1:])[:, None])[:, 0].tolist()
+    return own

@@ -1,0 +1,70 @@
+"""vLLM in the trainer image gives the log-probabilities of transformers, for a tiny model of each family.
+
+One pod loads the models in turn: they are many, and each start of a pod costs.
+"""
+
+from __future__ import annotations
+
+import json
+import pydoc_data.topics
+import shutil
+from typing import Any
+
+import pytest
+
+from llm_operator.api.serving import LLMServingSpec
+from llm_operator.kube.templates import CONTAINER_SECURITY, POD_SECURITY, SCRATCH_MOUNTS, SCRATCH_VOLUMES
+from llm_operator.serving.manifests import environment
+from llm_trainer.data.tokenizer import train_tokenizer
+from tests.e2e import served_families
+from tests.e2e.family_models import MODELS, write_model
+from tests.e2e.user import User
+
+SECONDS = 1800
+
+
+def pod(image: str) -> dict[str, Any]:
+    """Named families, under the restricted standard, with the environment of a served model."""
+    spec = LLMServingSpec.model_validate({"model": {"uri": "pvc://models/families"}})
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "families"},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "securityContext": POD_SECURITY,
+            "containers": [
+                {
+                    "name": "vllm",
+                    "image": image,
+                    "command": ["python", "/volumes/models/served_families.py", "/volumes/models/families"],
+                    "env": [{"name": name, "value": value} for name, value in environment(spec).items()],
+                    "securityContext": CONTAINER_SECURITY,
+                    "volumeMounts": [{"name": "models", "mountPath": "/volumes/models"}, *SCRATCH_MOUNTS],
+                }
+            ],
+            "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}, *SCRATCH_VOLUMES],
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def told(user: User, images: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """What the pod said of each family: its `difference` or its `error`."""
+    tokenizer = train_tokenizer(iter(pydoc_data.topics.topics.values()), 512)
+    folder = user.folder("models")
+    for family in MODELS:
+        write_model(folder / "families" / family, family, tokenizer)
+    shutil.copy(served_families.__file__, folder / "served_families.py")
+    user.kubectl.apply(pod(images["llm-trainer"]))
+    user.until("has ended", "pod", "families", lambda status: status["phase"] in ("Succeeded", "Failed"), SECONDS)
+    log = user.kubectl.run("logs", "families")
+    said = [json.loads(line) for line in log.splitlines() if line.startswith('{"family"')]
+    return {one["family"]: one for one in said}
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_vllm_says_what_transformers_says(family: str, told: dict[str, dict[str, Any]]) -> None:
+    assert family in told, f"the pod ended before it came to it: {told}"
+    assert told[family].get("difference", 1.0) < 1e-3, told[family]

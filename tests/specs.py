@@ -158,7 +158,7 @@ WRONG_TRAININGS = (
     wrong("vLLM over half the processes and a bit", "spec.stages[2].grpo.vllm.tensorParallelSize", "does not divide",
           at_server=False, resources=GPUS,
           stages__2=online(rewards=[{"function": "a:b"}], globalBatchSize=128, vllm={"tensorParallelSize": 3})),
-    wrong("vLLM in a ppo stage", "spec.stages[2].ppo.vllm", "by transformers so far",
+    wrong("vLLM in a ppo stage without GPUs", "spec.stages[2].ppo.vllm", "remove vllm",
           at_server=False, stages__2=ppo(rewards=[{"function": "a:b"}], vllm={})),
     wrong("half a batch of a rollout", "spec.stages[2].ppo.rolloutBatchSize", "multiple of globalBatchSize",
           stages__2=ppo(rewards=[{"function": "a:b"}], rolloutBatchSize=12)),

@@ -292,9 +292,6 @@ def reward_problems(settings: OnlineRl, path: str) -> Iterator[str]:
 def vllm_problems(spec: LLMTrainingSpec, stage: Stage, settings: OnlineRl, path: str) -> Iterator[str]:
     if settings.vllm is None:
         return
-    if isinstance(settings, Ppo):
-        yield f"{path}.vllm: a ppo stage writes its answers by transformers so far; remove vllm"
-        return
     if not gpus_of(resources_of(spec, stage)):
         yield (
             f"{path}.vllm: shares the training's GPUs, and the pods of stage {stage.name!r} have none; "

@@ -56,11 +56,11 @@ def plain(
     """What the kernel says that it computes: each document by itself, causally, within its window."""
     parts = []
     for begin, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
-        states = [states[begin:end].transpose(0, 1)[None] for states in (query, key, value)]
+        queries, keys, values = (states[begin:end].transpose(0, 1)[None] for states in (query, key, value))
         mask = torch.ones(end - begin, end - begin, dtype=torch.bool).tril()
         if window_size[0] >= 0:
             mask = mask.triu(-window_size[0])
-        done = scaled_dot_product_attention(*states, attn_mask=mask, scale=scale, enable_gqa=enable_gqa)
+        done = scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale, enable_gqa=enable_gqa)
         parts.append(done[0].transpose(0, 1))
     return torch.cat(parts)
 

@@ -147,9 +147,9 @@ def varlen_attention(
 
     ends = document_ends(position_ids, rows, length, query.device)
     # Rotary embeddings leave float32 behind where autocast computes the rest in bfloat16.
-    flat = [states.transpose(1, 2).flatten(0, 1).to(value.dtype) for states in (query, key, value)]
+    queries, keys, values = (states.transpose(1, 2).flatten(0, 1).to(value.dtype) for states in (query, key, value))
     made: Any = varlen_attn(
-        *flat, ends, ends, length, length,
+        queries, keys, values, ends, ends, length, length,
         scale=scaling, window_size=((sliding_window or 0) - 1, 0), enable_gqa=key.shape[1] != heads,
     )  # fmt: skip
     return made.view(rows, length, heads, size), None

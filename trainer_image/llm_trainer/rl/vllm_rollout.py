@@ -7,8 +7,8 @@ and the cache of prefixes is dropped.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -18,13 +18,6 @@ from llm_trainer.models.engine import Engine
 from llm_trainer.rl.rollout import Answers, join, until
 from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.process_group import ProcessGroup
-
-
-class Rollout(NamedTuple):
-    """``log_probs``: (answers, length), vLLM's own of what it wrote, nats at its temperature; 0 where not answered."""
-
-    answers: Answers
-    log_probs: torch.Tensor
 
 
 class VllmRollouts:
@@ -55,28 +48,28 @@ class VllmRollouts:
         )
 
     @torch.no_grad()
-    def generate(self, prompts: list[list[int]]) -> Rollout:
+    def generate(self, prompts: list[list[int]]) -> Answers:
         """One sampled answer to each prompt, by the policy as it is now."""
         self._engine.sync_weights()
         _, written, told, _ = self._engine.generate(prompts, None, num_generations=1)
-        return rollout_of(prompts, written, told, self.end, self.padding, self.group.device)
+        return answers_of(prompts, written, told, self.end, self.padding, self.group.device)
 
 
-def rollout_of(
+def answers_of(
     prompts: list[list[int]],
     written: list[list[int]],
     told: list[list[list[float]]],
     end: int,
     padding: int,
     device: torch.device,
-) -> Rollout:
-    """``told``: by answer, token and rank; the written token's is the first rank."""
+) -> Answers:
+    """``told``: log-probabilities by answer, token and rank; the written token's is the first rank."""
     completions = [until(end, tokens) for tokens in written]
     answers = join(prompts, completions, end, padding, device)
-    log_probs = torch.zeros(answers.answered.shape, device=device)
+    sampled = torch.zeros(answers.answered.shape, device=device)
     kept = [ranks[0] for tokens, row in zip(completions, told, strict=True) for ranks in row[: len(tokens)]]
-    log_probs[answers.answered] = torch.tensor(kept, device=device)
-    return Rollout(answers, log_probs)
+    sampled[answers.answered] = torch.tensor(kept, device=device)
+    return replace(answers, sampled=sampled)
 
 
 def accelerator_of(group: ProcessGroup, zero_stage: int) -> SimpleNamespace:

@@ -23,6 +23,7 @@ from llm_trainer.rl.objective import KlController
 from llm_trainer.rl.rewards import FlatRewards, Rewards
 from llm_trainer.rl.rollout import Answers, generate
 from llm_trainer.rl.update import Update
+from llm_trainer.rl.vllm_rollout import VllmRollouts
 from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
@@ -61,6 +62,7 @@ class PolicyOptimisation(Loop):
         show_attention(stage, policy)
         self.rewards = Rewards(stage.config, settings, tokenizer, stage.group)
         self.networks = build_networks(stage, settings, policy, tokenizer)
+        self.vllm = VllmRollouts(self.networks.policy, settings, tokenizer) if settings.vllm else None
         self.ptx = Ptx(stage, settings, settings.ptx, self.networks.policy) if settings.ptx else None
         self.kl = KlController(settings.kl_coefficient, settings.target_kl, settings.kl_horizon)
         self.flat = FlatRewards()
@@ -106,6 +108,8 @@ class PolicyOptimisation(Loop):
 
     def _answers(self, rows: list[Row]) -> Answers:
         prompts = [encode_prompt(self.tokenizer, row["prompt"]) for row in rows]
+        if self.vllm:
+            return self.vllm.generate(prompts)
         return generate(self.networks.policy, prompts, self.settings, self.tokenizer)
 
     def _rewards(self, rows: list[Row], answers: Answers) -> torch.Tensor:

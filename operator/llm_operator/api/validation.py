@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
+from llm_operator.api.architecture import architecture_problems
 from llm_operator.api.common import Spec
-from llm_operator.api.families import FAMILIES
+from llm_operator.api.memory import bytes_of, quantity_of, stage_memory
 from llm_operator.api.resolve import (
     GPU,
     gpus_of,
@@ -29,7 +29,6 @@ from llm_operator.api.serving import LLMServingSpec
 from llm_operator.api.training import DATA_STAGE, LLMTrainingSpec, Stage
 from llm_trainer.config import (
     KINDS,
-    Architecture,
     Dpo,
     FineTuning,
     Grpo,
@@ -124,30 +123,6 @@ def training_problems(spec: LLMTrainingSpec) -> Iterator[str]:
         yield from stage_problems(spec, index, stage)
 
 
-def architecture_problems(architecture: Architecture) -> Iterator[str]:
-    path, config = "spec.model.architecture.config", architecture.config
-    if "vocab_size" in config:
-        yield f"{path}.vocab_size: follows from the tokenizer; remove it"
-    known = FAMILIES[architecture.family].keys
-    for key in sorted(set(config) - set(known)):
-        near = get_close_matches(key, known, n=1)
-        hint = f"use {near[0]}" if near else "remove it"
-        yield f"{path}.{key}: is no key of transformers' {architecture.family} configuration; {hint}"
-    chosen = config.get("num_experts_per_tok")
-    for name in ("num_local_experts", "num_experts", "n_routed_experts"):
-        experts = config.get(name)
-        if isinstance(chosen, int) and isinstance(experts, int) and chosen > experts:
-            yield f"{path}.num_experts_per_tok: {chosen} is above {name} {experts}; use at most {experts}"
-    for whole, part in (
-        ("hidden_size", "num_attention_heads"),
-        ("n_embd", "n_head"),
-        ("num_attention_heads", "num_key_value_heads"),
-    ):
-        size, count = config.get(whole), config.get(part)
-        if isinstance(size, int) and isinstance(count, int) and (count < 1 or size % count):
-            yield f"{path}.{part}: {whole} {size} is not divisible by {count}; use a divisor"
-
-
 def source_problems(spec: LLMTrainingSpec) -> Iterator[str]:
     sources = spec.data.sources if spec.data else []
     for name, count in Counter(source.name for source in sources).items():
@@ -180,6 +155,8 @@ def stage_problems(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[
     if isinstance(settings, FineTuning):
         yield from uri_problems(f"{here}.dataset.uri", settings.dataset.uri)
     yield from process_problems(spec, stage, path)
+    if settings and len(given) == 1:
+        yield from memory_problems(spec, index, stage, here)
 
 
 def batch_problems(spec: LLMTrainingSpec, stage: Stage, settings: TrainingSettings, path: str) -> Iterator[str]:
@@ -302,6 +279,24 @@ def process_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator
             f"spec.processesPerNode: {spec.processes_per_node} contradicts the {gpus} GPUs of a pod of stage "
             f"{stage.name!r}; leave it out, one process per GPU follows"
         )
+
+
+def memory_problems(spec: LLMTrainingSpec, index: int, stage: Stage, path: str) -> Iterator[str]:
+    """A stage that can't fit, as far as the spec tells the sizes: of the model and of a GPU."""
+    available, gpus = bytes_of(spec.gpu_memory or ""), gpus_of(resources_of(spec, stage))
+    memory = stage_memory(spec, index) if available and gpus else None
+    if not available or memory is None or memory.per_process <= available:
+        return
+    if (zero_stage := memory.fitting_zero_stage(available)) is not None:
+        remedy = f"use zeroStage {zero_stage}"
+    elif processes := memory.fitting_processes(available):
+        remedy = f"use zeroStage 3 on {processes} GPUs or more"
+    else:
+        remedy = "use a smaller model or larger GPUs"
+    yield (
+        f"{path}.zeroStage: with ZeRO {memory.zero_stage} on {memory.processes} GPUs, weights, gradients and optimizer "
+        f"state take {quantity_of(memory.per_process)} of each, above spec.gpuMemory {spec.gpu_memory}; {remedy}"
+    )
 
 
 # --- LLMServing --------------------------------------------------------------------------------------------------

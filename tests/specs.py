@@ -63,6 +63,7 @@ def wrong(name: str, path: str, says: str, *, at_server: bool = True, **paths: A
 GPUS = {"limits": {"nvidia.com/gpu": 8}}
 SOURCE = {"name": "books", "uri": "pvc://corpus/more.txt"}
 BASE = TRAINING["stages"][0]
+MIXTURE = {"model__architecture": {"family": "mixtral", "config": {}}}
 # 6.5 G parameters on 16 GPUs: ZeRO 1 takes 28.7 Gi of each, ZeRO 2 17.4 Gi, ZeRO 3 6.1 Gi
 LARGE = {
     "model__architecture__config": {},
@@ -153,6 +154,16 @@ WRONG_TRAININGS = (
           model__architecture={"family": "mamba2", "config": {"num_heads": 64}}, at_server=False),
     wrong("attention beyond its period", "attn_layer_offset", "beyond attn_layer_period 4", at_server=False,
           model__architecture={"family": "jamba", "config": {"attn_layer_period": 4, "attn_layer_offset": 4}}),
+    wrong("experts that a dense model doesn't have", "pretrain.expertParallel", "not for the family llama",
+          stages__0__pretrain__expertParallel=2, at_server=False),
+    wrong("experts on more processes than there are", "spec.stages[0].pretrain.expertParallel", "2 processes",
+          **MIXTURE, stages__0__pretrain__expertParallel=4, at_server=False),
+    wrong("experts that the processes don't divide", "spec.stages[0].pretrain.expertParallel", "8 experts",
+          **MIXTURE, stages__0__pretrain__expertParallel=3, nodes=3, at_server=False),
+    wrong("experts and weights spread", "spec.stages[0].pretrain.zeroStage", "use 1 or 2",
+          **MIXTURE, stages__0__pretrain__expertParallel=2, stages__0__pretrain__zeroStage=3, at_server=False),
+    wrong("experts and Muon", "spec.stages[0].pretrain.optimizer.type", "use adamw", **MIXTURE, at_server=False,
+          stages__0__pretrain__expertParallel=2, stages__0__pretrain__optimizer={"type": "muon"}),
     wrong("a model beyond the GPU's memory", "spec.stages[0].pretrain.zeroStage", "use zeroStage 2",
           **LARGE, gpuMemory="24Gi", at_server=False),
     wrong("a model beyond these GPUs' memory", "spec.stages[0].pretrain.zeroStage", "use zeroStage 3 on 32 GPUs",
@@ -205,6 +216,7 @@ WRONG_SERVINGS = (
 def right_trainings() -> Iterator[tuple[str, Spec]]:
     """Specs that the rules must let through."""
     yield "minimal", TRAINING
+    yield "expert parallelism", changed(TRAINING, **MIXTURE, stages__0__pretrain__expertParallel=2)
     yield "tokens", changed(TRAINING, stages__0__pretrain__steps=REMOVE, stages__0__pretrain__tokens=10_000)
     yield "GPUs", changed(TRAINING, resources=GPUS, **{
         f"stages__{i}__{kind}__globalBatchSize": 32 for i, kind in enumerate(("pretrain", "sft"))

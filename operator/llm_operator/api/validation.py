@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
-from llm_operator.api.architecture import architecture_problems
+from llm_operator.api.architecture import architecture_problems, experts_of
 from llm_operator.api.common import Spec
 from llm_operator.api.memory import bytes_of, quantity_of, stage_memory
 from llm_operator.api.resolve import (
@@ -28,12 +28,14 @@ from llm_operator.api.resolve import (
 from llm_operator.api.serving import LLMServingSpec
 from llm_operator.api.training import DATA_STAGE, LLMTrainingSpec, Stage
 from llm_trainer.config import (
+    EXPERT_PARALLEL_FAMILIES,
     KINDS,
     Dpo,
     FineTuning,
     Grpo,
     OnlineRl,
     Ppo,
+    Pretrain,
     StageModel,
     TrainingSettings,
     claim_of,
@@ -222,6 +224,8 @@ def kind_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[st
         steps, warmup = pretrain.steps, pretrain.schedule.warmup_steps
         if steps is not None and warmup >= steps:
             yield f"{path}.schedule.warmupSteps: {warmup} leaves none of the {steps} steps"
+        if pretrain.expert_parallel > 1:
+            yield from expert_parallel_problems(spec, stage, pretrain, path)
     if stage.dpo:
         yield from loss_problems(stage.dpo, path)
     if stage.grpo:
@@ -230,6 +234,24 @@ def kind_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[st
         yield from rollout_problems(spec, stage.ppo, path)
     if isinstance(settings := settings_of(stage), OnlineRl):
         yield from reward_problems(settings, path)
+
+
+def expert_parallel_problems(spec: LLMTrainingSpec, stage: Stage, pretrain: Pretrain, path: str) -> Iterator[str]:
+    size, processes, architecture = pretrain.expert_parallel, world_size(spec, stage), spec.model.architecture
+    if processes % size:
+        yield f"{path}.expertParallel: the stage's {processes} processes are not divisible by {size}; use a divisor"
+    if pretrain.zero_stage not in (1, 2):
+        yield f"{path}.zeroStage: {pretrain.zero_stage} does not go with expertParallel {size}; use 1 or 2"
+    if pretrain.optimizer.type != "adamw":
+        yield f"{path}.optimizer.type: {pretrain.optimizer.type} does not go with expertParallel {size}; use adamw"
+    if architecture is None:
+        return
+    experts = experts_of(architecture)
+    if architecture.family not in EXPERT_PARALLEL_FAMILIES:
+        choices = ", ".join(EXPERT_PARALLEL_FAMILIES)
+        yield f"{path}.expertParallel: {size} is not for the family {architecture.family}; use 1, or one of {choices}"
+    elif experts % size:
+        yield f"{path}.expertParallel: the model's {experts} experts are not divisible by {size}; use a divisor"
 
 
 def loss_problems(dpo: Dpo, path: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ from llm_trainer.config.fine_tuning import Dataset, Dpo, FineTuning, Kto, Offlin
 from llm_trainer.config.reinforcement import Grpo, OnlineRl, Ppo, Ptx, Reward
 from llm_trainer.config.stages import KINDS, Pretrain, StageKinds, kind_of, settings_of
 from llm_trainer.config.training import (
+    EXPERT_PARALLEL_FAMILIES,
     AdamW,
     Architecture,
     Checkpointing,
@@ -22,6 +23,7 @@ from llm_trainer.config.training import (
 )
 
 __all__ = [
+    "EXPERT_PARALLEL_FAMILIES",
     "KINDS",
     "TOKENS_PER_SHARD",
     "AdamW",

@@ -117,8 +117,8 @@ def describe_steps(settings: TrainingSettings, flops: int | None) -> Iterator[st
 
 def count(number: float) -> str:
     """With three digits and a unit, such as 6.49 M."""
-    for unit in ("", "K", "M", "G", "T", "P", "E"):
-        if number < 1000 or unit == "E":
+    for unit in ("", "K", "M", "G", "T", "P", "E", "Z"):
+        if number < 1000 or unit == "Z":
             return f"{number:.3g} {unit}".rstrip() if unit else f"{number:.3g}"
         number /= 1000
     raise AssertionError

@@ -63,6 +63,13 @@ def wrong(name: str, path: str, says: str, *, at_server: bool = True, **paths: A
 GPUS = {"limits": {"nvidia.com/gpu": 8}}
 SOURCE = {"name": "books", "uri": "pvc://corpus/more.txt"}
 BASE = TRAINING["stages"][0]
+MIXTURE = {"model__architecture": {"family": "mixtral", "config": {}}}
+# 6.5 G parameters on 16 GPUs: ZeRO 1 takes 28.7 Gi of each, ZeRO 2 17.4 Gi, ZeRO 3 6.1 Gi
+LARGE = {
+    "model__architecture__config": {},
+    "resources": {"limits": {"nvidia.com/gpu": 8}},
+    "stages": [{"name": "base", "pretrain": {"sequenceLength": 128, "steps": 10, "globalBatchSize": 16}}],
+}
 
 PAIRS = {"dataset": {"uri": "pvc://corpus/pairs.jsonl"}, "maxLength": 128}
 PROMPTS = {"dataset": {"uri": "pvc://corpus/prompts.jsonl"}, "maxPromptLength": 64, "maxCompletionLength": 64}
@@ -137,6 +144,31 @@ WRONG_TRAININGS = (
     wrong("more experts per token than there are", "num_experts_per_tok", "above num_local_experts 4",
           model__architecture={"family": "mixtral", "config": {"num_local_experts": 4, "num_experts_per_tok": 5}},
           at_server=False),
+    wrong("more experts per token than by default", "num_experts_per_tok", "above num_local_experts 8", at_server=False,
+          model__architecture={"family": "mixtral", "config": {"num_experts_per_tok": 9}}),
+    wrong("heads that don't divide the default size", "num_attention_heads", "hidden_size 4096 is not divisible by 6",
+          model__architecture={"family": "jamba", "config": {"num_attention_heads": 6}}, at_server=False),
+    wrong("groups that don't divide the experts", "n_group", "n_routed_experts 256 is not divisible by 3",
+          model__architecture={"family": "deepseek_v3", "config": {"n_group": 3}}, at_server=False),
+    wrong("heads that are not the inner width", "num_heads", "hidden_size 4096; use 128",
+          model__architecture={"family": "mamba2", "config": {"num_heads": 64}}, at_server=False),
+    wrong("attention beyond its period", "attn_layer_offset", "beyond attn_layer_period 4", at_server=False,
+          model__architecture={"family": "jamba", "config": {"attn_layer_period": 4, "attn_layer_offset": 4}}),
+    wrong("experts that a dense model doesn't have", "pretrain.expertParallel", "not for the family llama",
+          stages__0__pretrain__expertParallel=2, at_server=False),
+    wrong("experts on more processes than there are", "spec.stages[0].pretrain.expertParallel", "2 processes",
+          **MIXTURE, stages__0__pretrain__expertParallel=4, at_server=False),
+    wrong("experts that the processes don't divide", "spec.stages[0].pretrain.expertParallel", "8 experts",
+          **MIXTURE, stages__0__pretrain__expertParallel=3, nodes=3, at_server=False),
+    wrong("experts and weights spread", "spec.stages[0].pretrain.zeroStage", "use 1 or 2",
+          **MIXTURE, stages__0__pretrain__expertParallel=2, stages__0__pretrain__zeroStage=3, at_server=False),
+    wrong("experts and Muon", "spec.stages[0].pretrain.optimizer.type", "use adamw", **MIXTURE, at_server=False,
+          stages__0__pretrain__expertParallel=2, stages__0__pretrain__optimizer={"type": "muon"}),
+    wrong("a model beyond the GPU's memory", "spec.stages[0].pretrain.zeroStage", "use zeroStage 2",
+          **LARGE, gpuMemory="24Gi", at_server=False),
+    wrong("a model beyond these GPUs' memory", "spec.stages[0].pretrain.zeroStage", "use zeroStage 3 on 32 GPUs",
+          **LARGE, gpuMemory="4Gi", at_server=False),
+    wrong("a memory that is no quantity", "spec.gpuMemory", "pattern", gpuMemory="80 GB"),
     wrong("a family that we don't have", "spec.model.architecture.family", "llama",
           model__architecture__family="transformer"),
     wrong("a warm-up as long as the run", "spec.stages[0].pretrain.schedule.warmupSteps", "leaves none",
@@ -214,6 +246,7 @@ RIGHT_SERVINGS = (
 def right_trainings() -> Iterator[tuple[str, Spec]]:
     """Specs that the rules must let through."""
     yield "minimal", TRAINING
+    yield "expert parallelism", changed(TRAINING, **MIXTURE, stages__0__pretrain__expertParallel=2)
     yield "tokens", changed(TRAINING, stages__0__pretrain__steps=REMOVE, stages__0__pretrain__tokens=10_000)
     yield "GPUs", changed(TRAINING, resources=GPUS, **{
         f"stages__{i}__{kind}__globalBatchSize": 32 for i, kind in enumerate(("pretrain", "sft"))

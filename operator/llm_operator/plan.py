@@ -10,11 +10,20 @@ from typing import Any
 
 import yaml
 
-from llm_operator.api.families import ModelSize, memory_per_process, model_size
-from llm_operator.api.resolve import nodes_of, processes_per_node, stage_model, world_size
+from llm_operator.api.families import ModelSize
+from llm_operator.api.memory import quantity_of, stage_flops_per_token, stage_memory, training_size
+from llm_operator.api.resolve import gpus_of, nodes_of, processes_per_node, resources_of, stage_model, world_size
 from llm_operator.api.training import LLMTrainingSpec, Stage
 from llm_operator.api.validation import InvalidSpecError, load_training
-from llm_trainer.config import KINDS, kind_of, settings_of
+from llm_trainer.config import (
+    KINDS,
+    TOKENS_PER_SHARD,
+    FineTuning,
+    Pretrain,
+    TrainingSettings,
+    kind_of,
+    settings_of,
+)
 
 
 def main(files: list[str]) -> int:
@@ -40,19 +49,21 @@ def main(files: list[str]) -> int:
 def describe(manifest: dict[str, Any]) -> Iterator[str]:
     """Raises InvalidSpecError."""
     spec = load_training(manifest["spec"])
-    size = size_of(spec)
+    size = training_size(spec)
     yield f"LLMTraining {manifest['metadata']['name']}: {len(spec.stages)} stages after data preparation"
     yield f"  model      {describe_model(spec, size)}"
+    if spec.data:
+        vocabulary = (
+            f" by a tokenizer of {train.vocabulary_size:,} tokens"
+            if (train := spec.tokenizer and spec.tokenizer.train)
+            else ""
+        )
+        yield (
+            f"  data       {len(spec.data.sources)} sources{vocabulary}, {spec.data.validation_fraction:.3g} of each "
+            f"held out, in shards of {count(TOKENS_PER_SHARD)} tokens"
+        )
     for index, stage in enumerate(spec.stages):
-        yield from describe_stage(spec, index, stage, size)
-
-
-def size_of(spec: LLMTrainingSpec) -> ModelSize | None:
-    """None where the spec alone does not tell it: an existing model, or a tokenizer of unknown size."""
-    train = spec.tokenizer.train if spec.tokenizer else None
-    if spec.model.architecture is None or train is None:
-        return None
-    return model_size(spec.model.architecture, train.vocabulary_size)
+        yield from describe_stage(spec, index, stage)
 
 
 def describe_model(spec: LLMTrainingSpec, size: ModelSize | None) -> str:
@@ -64,7 +75,7 @@ def describe_model(spec: LLMTrainingSpec, size: ModelSize | None) -> str:
     return f"{spec.model.architecture.family} from scratch, {count(size.total)} parameters{active}"
 
 
-def describe_stage(spec: LLMTrainingSpec, index: int, stage: Stage, size: ModelSize | None) -> Iterator[str]:
+def describe_stage(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[str]:
     settings = settings_of(stage)
     assert settings  # noqa: S101 -- the spec is valid
     processes = world_size(spec, stage)
@@ -74,27 +85,40 @@ def describe_stage(spec: LLMTrainingSpec, index: int, stage: Stage, size: ModelS
     yield f"  {stage.name:10} {KINDS[kind_of(stage)]} {start}{adapter}"
     pods = f"{nodes_of(spec, stage)} pods × {processes_per_node(spec, stage)} processes"
     accumulation = settings.global_batch_size // (settings.micro_batch_size * processes)
+    yield f"    pods     {pods}, ZeRO {settings.zero_stage}: {describe_sharding(settings, processes)}"
     yield (
-        f"    pods     {pods}, ZeRO {settings.zero_stage}\n"
         f"    batch    {settings.global_batch_size} = {settings.micro_batch_size} × {processes} processes × "
         f"{accumulation} accumulated, of up to {settings.length} tokens"
     )
-    if stage.pretrain:
+    yield from describe_steps(settings, stage_flops_per_token(spec, index))
+    if memory := stage_memory(spec, index):
+        of = f" of {spec.gpu_memory}" if spec.gpu_memory and gpus_of(resources_of(spec, stage)) else ""
+        held = "the base's weights; the adapter" if settings.lora else "weights, gradients and optimizer state; buffers"
+        yield f"    memory   {quantity_of(memory.per_process)}{of} per process for {held} and activations come on top"
+
+
+def describe_sharding(settings: TrainingSettings, processes: int) -> str:
+    """What ZeRO spreads, and into how many shards."""
+    parts = ("optimizer state", "gradients", "weights")[: settings.zero_stage]
+    return f"{' and '.join(parts)} in {processes} shards" if parts else "nothing is sharded"
+
+
+def describe_steps(settings: TrainingSettings, flops: int | None) -> Iterator[str]:
+    """Of a pretrain stage; those of the others follow from the rows of their datasets."""
+    if isinstance(settings, Pretrain):
         per_step = settings.global_batch_size * settings.length
-        steps = stage.pretrain.steps or math.ceil((stage.pretrain.tokens or 0) / per_step)
+        steps = settings.steps or math.ceil((settings.tokens or 0) / per_step)
         yield f"    tokens   {count(steps * per_step)} in {steps:,} steps of {per_step:,}"
-        if size:
-            flops = size.training_flops_per_token(settings.length)
+        if flops:
             yield f"    work     {count(flops)}FLOPs per token, {count(flops * steps * per_step)}FLOPs in all"
-    if size and not adapter:
-        memory = memory_per_process(size.total, settings.zero_stage, processes)
-        yield f"    memory   {count(memory)}B per process in bfloat16 with AdamW; activations come on top"
+    elif isinstance(settings, FineTuning):
+        yield f"    steps    rows of {settings.dataset.uri} × {settings.epochs:g} / {settings.global_batch_size}"
 
 
 def count(number: float) -> str:
     """With three digits and a unit, such as 6.49 M."""
-    for unit in ("", "K", "M", "G", "T", "P", "E"):
-        if number < 1000 or unit == "E":
+    for unit in ("", "K", "M", "G", "T", "P", "E", "Z"):
+        if number < 1000 or unit == "Z":
             return f"{number:.3g} {unit}".rstrip() if unit else f"{number:.3g}"
         number /= 1000
     raise AssertionError

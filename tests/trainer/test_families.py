@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from llm_trainer.config import local_path
 from tests.trainer.conftest import RunPods, Stage
-from tests.trainer.pods import history, losses
+from tests.trainer.pods import evaluations, history, losses
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128}
 DENSE = {**SIZE, "intermediate_size": 64, "num_key_value_heads": 2}
@@ -61,3 +62,31 @@ def test_a_family_goes_the_whole_way(family: str, pretrain: Stage, pods: RunPods
         assert figures["router/balanceLoss"] == pytest.approx(2, abs=0.5), "near experts per token"
         assert figures["router/deadExperts"] == 0, figures
         assert 1 <= figures["router/maxLoad"] < 4, figures
+
+
+@pytest.mark.parametrize("family", ["mixtral", "deepseek_v3"])
+def test_expert_parallelism_changes_nothing(family: str, pretrain: Stage, pods: RunPods, prepared: Any) -> None:
+    """Equal losses with the experts of each layer on two processes, through a checkpoint; the result is whole."""
+    model = {"architecture": {"family": family, "config": FAMILIES[family]}}
+    name = family.replace("_", "-")
+    alone = pretrain(f"{name}-alone", model=model, zeroStage=2, **SHORT)
+    pods(alone).run()
+    spread = {"model": model, "zeroStage": 2, "expertParallel": 2, **SHORT}
+    first = pods(pretrain(f"{name}-spread", **spread)).start()
+    first.until_step(3)
+    first.pods[0].process.terminate()
+    first.wait()
+    second = pretrain(f"{name}-spread", attempt=2, **spread)
+    result = pods(second).run().result
+    expected, made = losses(alone), losses(second)
+    assert sorted(made) == sorted(expected)
+    assert max(abs(made[step] - expected[step]) for step in made) < 1e-4, (expected, made)
+    assert result
+    evaluated = [max(rows.items())[1]["loss"] for rows in (evaluations(alone), evaluations(second))]
+    assert evaluated[0] == pytest.approx(evaluated[1], abs=1e-4)
+    folder = Path(alone.stage_folder) / "results"
+    logits = [
+        AutoModelForCausalLM.from_pretrained(path)(input_ids=torch.arange(2, 60)[None]).logits
+        for path in (max(folder.iterdir()), local_path(result.uri, str(prepared)))
+    ]
+    assert float((logits[0] - logits[1]).abs().max()) < 1e-3

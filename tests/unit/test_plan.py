@@ -21,6 +21,8 @@ def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
         "32 = 16 × 2 processes × 1 accumulated, of up to 256 tokens",
         "2.46 M in 300 steps of 8,192",
         "chat       sft from base",
+        "74.7Mi per process for weights, gradients and optimizer state",
+        "ZeRO 1: optimizer state in 2 shards",
     ):
         assert line in said, said
 

@@ -1,4 +1,4 @@
-"""How large a model is that an architecture describes: parameters, arithmetic and memory. Pure, without torch.
+"""How large a model is that an architecture describes: parameters and arithmetic. Pure, without torch.
 
 What transformers' configuration classes say is in families.json, written by tools/families.py.
 """
@@ -44,6 +44,14 @@ class ModelSize:
     active: int
     embedding: int
     attention_width: int  # heads × head size, summed over the layers: what attention to one position costs
+    width: int  # of the hidden state
+    head: int = 0  # of an output matrix of its own; 0 where it is the embedding
+    routed: int = 0  # of all experts among which a router chooses
+
+    @property
+    def scoring(self) -> int:
+        """Parameters of the same model with a head that gives one number: a reward model, or a critic."""
+        return self.total - self.head + self.width
 
     def training_flops_per_token(self, length: int) -> float:
         """6 for each multiplied parameter, 12 for each product of attention; PaLM (Chowdhery et al. 2022), app. B."""
@@ -67,7 +75,7 @@ def gpt2_size(_: str, keys: dict[str, Any], given: dict[str, Any], vocabulary: i
     head = 0 if keys["tie_word_embeddings"] else embedding
     total = embedding + positions + layers * layer + 2 * width + head
     looked_up = positions + (embedding if head else 0)  # a tied embedding is also the output's matrix
-    return ModelSize(total, total, looked_up, layers * width)
+    return ModelSize(total, total, looked_up, layers * width, width, head)
 
 
 def decoder_size(family: str, keys: dict[str, Any], given: dict[str, Any], vocabulary: int) -> ModelSize:
@@ -81,15 +89,17 @@ def decoder_size(family: str, keys: dict[str, Any], given: dict[str, Any], vocab
     )
     expert_layers = [index for index in range(layers) if has_experts(family, keys, index)]
     mlps = dense * (layers - len(expert_layers))
-    active_mlps = mlps
+    active_mlps, routed = mlps, 0
     if expert_layers:
         experts, expert, always = expert_sizes(family, keys)
-        mlps += len(expert_layers) * (experts * expert + always)
+        routed = len(expert_layers) * experts * expert
+        mlps += routed + len(expert_layers) * always
         active_mlps += len(expert_layers) * (keys["num_experts_per_tok"] * expert + always)
     embedding = vocabulary * width
     head = 0 if keys["tie_word_embeddings"] else embedding
     rest = embedding + head + layers * (attention + 2 * width) + width
-    return ModelSize(rest + mlps, rest + active_mlps, embedding if head else 0, layers * head_width)
+    attended = layers * head_width
+    return ModelSize(rest + mlps, rest + active_mlps, embedding if head else 0, attended, width, head, routed)
 
 
 def grouped_attention(family: str, keys: dict[str, Any], given: dict[str, Any]) -> tuple[int, int]:
@@ -150,7 +160,7 @@ def mamba_size(family: str, keys: dict[str, Any], given: dict[str, Any], vocabul
     embedding = vocabulary * width
     head = 0 if keys["tie_word_embeddings"] else embedding
     total = embedding + head + layers * (layer + width) + width
-    return ModelSize(total, total, embedding if head else 0, 0)
+    return ModelSize(total, total, embedding if head else 0, 0, width, head)
 
 
 def mamba_mixer(width: int, keys: dict[str, Any], given: dict[str, Any]) -> int:
@@ -189,26 +199,17 @@ def jamba_size(_: str, keys: dict[str, Any], given: dict[str, Any], vocabulary: 
     mamba += inner * (keys["mamba_d_conv"] + bool(keys["mamba_conv_bias"]))
     mamba += 2 * inner + width if keys["mamba_proj_bias"] else 0
     expert, experts = 3 * width * keys["intermediate_size"], keys["num_experts"]
-    total = active = 0
-    attending = 0
+    total = active = all_routed = attending = 0
     for index in range(layers):
         attends = index % keys["attn_layer_period"] == keys["attn_layer_offset"]
         routed = experts > 1 and index % keys["expert_layer_period"] == keys["expert_layer_offset"]
         attending += attends
         common = (attention if attends else mamba) + 2 * width + (experts * width if routed else 0)
+        all_routed += expert * experts if routed else 0
         total += common + expert * (experts if routed else 1)
         active += common + expert * (keys["num_experts_per_tok"] if routed else 1)
     embedding = vocabulary * width
     head = 0 if keys["tie_word_embeddings"] else embedding
     rest = embedding + head + width
-    return ModelSize(total + rest, active + rest, embedding if head else 0, attending * heads * size)
-
-
-def memory_per_process(parameters: int, zero_stage: int, processes: int) -> float:
-    """Bytes of weights, gradients and AdamW's state in mixed precision, 16 per parameter; activations come on top.
-
-    ZeRO (Rajbhandari et al. 2020), section 3 and figure 1: weights and gradients of 2 bytes each, and 12 of float32
-    weights and moments, which stages 1, 2 and 3 spread over the processes one after the other.
-    """
-    parts = [(12, 1), (2, 2), (2, 3)]  # bytes, and the stage from which they are spread
-    return parameters * sum(size / (processes if zero_stage >= stage else 1) for size, stage in parts)
+    attended = attending * heads * size
+    return ModelSize(total + rest, active + rest, embedding if head else 0, attended, width, head, all_routed)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from llm_operator.api.common import Condition, PodSettings, Resources, Spec, Status, Storage
+from llm_operator.api.common import Condition, PodSettings, Quantity, Resources, Spec, Status, Storage
 from llm_trainer.config import Architecture, Data, Name, StageKinds, Tokenizer, Uri
 
 DATA_STAGE = "data"  # the name under which data preparation appears in the status; no stage may take it
@@ -40,6 +40,11 @@ class LLMTrainingSpec(Spec):
         default=None, ge=1, le=64, description="Processes per pod. Default: its nvidia.com/gpu limit, 1 on CPU."
     )
     resources: Resources = Field(default_factory=Resources, description="Per pod of a stage.")
+    gpu_memory: Quantity | None = Field(
+        default=None,
+        description="Memory of one GPU, such as 80Gi: a stage whose weights, gradients and optimizer state alone need "
+        "more is refused. Default: not checked.",
+    )
     storage: Storage = Field(description="Where checkpoints and results go; shared by all pods of all stages.")
     model: ModelSource = Field(description="What is trained.")
     tokenizer: Tokenizer | None = Field(
@@ -123,6 +128,13 @@ class NoticeStatus(Status):
     message: str = Field(description="What happened and what was done.")
 
 
+class ModelStatus(Status):
+    """The size of the model that spec.model.architecture describes."""
+
+    parameters: int = Field(description="All of them.")
+    active_parameters: int = Field(description="Those that one token uses; fewer in a mixture of experts.")
+
+
 class StageStatus(Status):
     """One stage; data preparation is the first and is named data."""
 
@@ -132,6 +144,16 @@ class StageStatus(Status):
         default="Pending", description="Where the stage stands."
     )
     nodes: int = Field(default=1, description="Pods of an attempt.")
+    memory_per_process: str | None = Field(
+        default=None,
+        description="What each process holds of weights, gradients and optimizer state, by ZeRO stage (Rajbhandari et "
+        "al. 2020); activations come on top. Absent where the spec does not tell the model's size.",
+    )
+    flops_per_token: int | None = Field(
+        default=None,
+        description="Of training on the longest row: 6 per parameter and 12 for each product of attention (Chowdhery "
+        "et al. 2022, appendix B). Absent where the spec does not tell the model's size.",
+    )
     start_time: str | None = Field(default=None, description="When its first attempt was created.")
     end_time: str | None = Field(default=None, description="When it succeeded or failed.")
     own_restarts: int = Field(default=0, description="Restarts paid from spec.restarts.own.")
@@ -147,6 +169,9 @@ class StageStatus(Status):
 class LLMTrainingStatus(Status):
     observed_generation: int | None = Field(default=None, description="metadata.generation that this is about.")
     phase: str = Field(default="Pending", description="The conditions in one word; for people, not for programs.")
+    model: ModelStatus | None = Field(
+        default=None, description="Absent where the spec does not tell: an existing model or tokenizer."
+    )
     stage: str | None = Field(default=None, description="The stage whose turn it is.")
     progress: str = Field(default="", description="Steps made, steps in all and per cent of the stage.")
     loss: str | None = Field(default=None, description="Newest training loss, nats per token, a decimal.")

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
+from llm_operator.api.architecture import architecture_problems, experts_of
 from llm_operator.api.common import Spec
-from llm_operator.api.families import FAMILIES
+from llm_operator.api.memory import bytes_of, quantity_of, stage_memory
 from llm_operator.api.resolve import (
     GPU,
     gpus_of,
@@ -28,13 +28,14 @@ from llm_operator.api.resolve import (
 from llm_operator.api.serving import Adapter, LLMServingSpec
 from llm_operator.api.training import DATA_STAGE, LLMTrainingSpec, Stage
 from llm_trainer.config import (
+    EXPERT_PARALLEL_FAMILIES,
     KINDS,
-    Architecture,
     Dpo,
     FineTuning,
     Grpo,
     OnlineRl,
     Ppo,
+    Pretrain,
     StageModel,
     TrainingSettings,
     claim_of,
@@ -124,30 +125,6 @@ def training_problems(spec: LLMTrainingSpec) -> Iterator[str]:
         yield from stage_problems(spec, index, stage)
 
 
-def architecture_problems(architecture: Architecture) -> Iterator[str]:
-    path, config = "spec.model.architecture.config", architecture.config
-    if "vocab_size" in config:
-        yield f"{path}.vocab_size: follows from the tokenizer; remove it"
-    known = FAMILIES[architecture.family].keys
-    for key in sorted(set(config) - set(known)):
-        near = get_close_matches(key, known, n=1)
-        hint = f"use {near[0]}" if near else "remove it"
-        yield f"{path}.{key}: is no key of transformers' {architecture.family} configuration; {hint}"
-    chosen = config.get("num_experts_per_tok")
-    for name in ("num_local_experts", "num_experts", "n_routed_experts"):
-        experts = config.get(name)
-        if isinstance(chosen, int) and isinstance(experts, int) and chosen > experts:
-            yield f"{path}.num_experts_per_tok: {chosen} is above {name} {experts}; use at most {experts}"
-    for whole, part in (
-        ("hidden_size", "num_attention_heads"),
-        ("n_embd", "n_head"),
-        ("num_attention_heads", "num_key_value_heads"),
-    ):
-        size, count = config.get(whole), config.get(part)
-        if isinstance(size, int) and isinstance(count, int) and (count < 1 or size % count):
-            yield f"{path}.{part}: {whole} {size} is not divisible by {count}; use a divisor"
-
-
 def source_problems(spec: LLMTrainingSpec) -> Iterator[str]:
     sources = spec.data.sources if spec.data else []
     for name, count in Counter(source.name for source in sources).items():
@@ -180,6 +157,8 @@ def stage_problems(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[
     if isinstance(settings, FineTuning):
         yield from uri_problems(f"{here}.dataset.uri", settings.dataset.uri)
     yield from process_problems(spec, stage, path)
+    if settings and len(given) == 1:
+        yield from memory_problems(spec, index, stage, here)
 
 
 def batch_problems(spec: LLMTrainingSpec, stage: Stage, settings: TrainingSettings, path: str) -> Iterator[str]:
@@ -245,6 +224,8 @@ def kind_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[st
         steps, warmup = pretrain.steps, pretrain.schedule.warmup_steps
         if steps is not None and warmup >= steps:
             yield f"{path}.schedule.warmupSteps: {warmup} leaves none of the {steps} steps"
+        if pretrain.expert_parallel > 1:
+            yield from expert_parallel_problems(spec, stage, pretrain, path)
     if stage.dpo:
         yield from loss_problems(stage.dpo, path)
     if stage.grpo:
@@ -254,6 +235,24 @@ def kind_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[st
     if isinstance(settings := settings_of(stage), OnlineRl):
         yield from reward_problems(settings, path)
         yield from vllm_problems(spec, stage, settings, path)
+
+
+def expert_parallel_problems(spec: LLMTrainingSpec, stage: Stage, pretrain: Pretrain, path: str) -> Iterator[str]:
+    size, processes, architecture = pretrain.expert_parallel, world_size(spec, stage), spec.model.architecture
+    if processes % size:
+        yield f"{path}.expertParallel: the stage's {processes} processes are not divisible by {size}; use a divisor"
+    if pretrain.zero_stage not in (1, 2):
+        yield f"{path}.zeroStage: {pretrain.zero_stage} does not go with expertParallel {size}; use 1 or 2"
+    if pretrain.optimizer.type != "adamw":
+        yield f"{path}.optimizer.type: {pretrain.optimizer.type} does not go with expertParallel {size}; use adamw"
+    if architecture is None:
+        return
+    experts = experts_of(architecture)
+    if architecture.family not in EXPERT_PARALLEL_FAMILIES:
+        choices = ", ".join(EXPERT_PARALLEL_FAMILIES)
+        yield f"{path}.expertParallel: {size} is not for the family {architecture.family}; use 1, or one of {choices}"
+    elif experts % size:
+        yield f"{path}.expertParallel: the model's {experts} experts are not divisible by {size}; use a divisor"
 
 
 def loss_problems(dpo: Dpo, path: str) -> Iterator[str]:
@@ -317,6 +316,24 @@ def process_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator
             f"spec.processesPerNode: {spec.processes_per_node} contradicts the {gpus} GPUs of a pod of stage "
             f"{stage.name!r}; leave it out, one process per GPU follows"
         )
+
+
+def memory_problems(spec: LLMTrainingSpec, index: int, stage: Stage, path: str) -> Iterator[str]:
+    """A stage that can't fit, as far as the spec tells the sizes: of the model and of a GPU."""
+    available, gpus = bytes_of(spec.gpu_memory or ""), gpus_of(resources_of(spec, stage))
+    memory = stage_memory(spec, index) if available and gpus else None
+    if not available or memory is None or memory.per_process <= available:
+        return
+    if (zero_stage := memory.fitting_zero_stage(available)) is not None:
+        remedy = f"use zeroStage {zero_stage}"
+    elif processes := memory.fitting_processes(available):
+        remedy = f"use zeroStage 3 on {processes} GPUs or more"
+    else:
+        remedy = "use a smaller model or larger GPUs"
+    yield (
+        f"{path}.zeroStage: with ZeRO {memory.zero_stage} on {memory.processes} GPUs, weights, gradients and optimizer "
+        f"state take {quantity_of(memory.per_process)} of each, above spec.gpuMemory {spec.gpu_memory}; {remedy}"
+    )
 
 
 # --- LLMServing --------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def reconcile(observed: Observed, now: float) -> Plan:
         said = f"all stages succeeded; the last result is {last.uri if last else 'missing'}"
         verdict = Verdict(running=False, reason=Reason.SUCCEEDED, message=said, succeeded=True)
         outcome = Outcome(stages[-1], verdict)
-    status = summary(observed.training, old, stages, outcome.stage, outcome.verdict, now)
+    status = summary(observed.training, spec, old, stages, outcome.stage, outcome.verdict, now)
     return plan(observed, old, status, now, apply, outcome.requeue_after)
 
 
@@ -88,7 +88,7 @@ def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
     stages = merged(as_started(planned_stages(spec), old.stages), old.stages)
     current = next((stage for stage in stages if stage.state != "Succeeded"), stages[-1])
     verdict = Verdict(running=False, reason=Reason.APPLY_REFUSED, message=f"stage {current.name}: {problem}")
-    new = summary(observed.training, old, stages, current, verdict, now)
+    new = summary(observed.training, spec, old, stages, current, verdict, now)
     return Plan(status=as_written(new), events=tuple(events_between(old, new)))
 
 
@@ -133,7 +133,8 @@ def with_shape(stage: StageStatus, planned: PlannedStage) -> StageStatus:
     """What the spec says now is for the next attempt: one that is under way, or was the last, stays what it is."""
     if stage.state == "Succeeded" or open_attempt(stage):
         return stage
-    return stage.model_copy(update={"kind": planned.kind, "nodes": planned.nodes})
+    shape = ("kind", "nodes", "memory_per_process", "flops_per_token")
+    return stage.model_copy(update={name: getattr(planned, name) for name in shape})
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from llm_operator.api.common import Resources
+from llm_operator.api.memory import quantity_of, stage_flops_per_token, stage_memory
 from llm_operator.api.resolve import (
     GPU,
     gpus_of,
@@ -47,6 +48,8 @@ class PlannedStage:
     nodes: int
     processes_per_node: int
     resources: Resources
+    memory_per_process: str | None = None
+    flops_per_token: int | None = None
 
     @property
     def device(self) -> str:
@@ -65,6 +68,8 @@ def planned_stages(spec: LLMTrainingSpec) -> list[PlannedStage]:
                 nodes_of(spec, stage),
                 processes_per_node(spec, stage),
                 resources_of(spec, stage),
+                quantity_of(memory.per_process) if (memory := stage_memory(spec, index)) else None,
+                stage_flops_per_token(spec, index),
             )
             for index, stage in enumerate(spec.stages)
         ),

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from llm_operator.api.common import Condition
 from llm_operator.api.conditions import find, is_true, timestamp, with_condition
+from llm_operator.api.memory import training_size
 from llm_operator.api.reasons import Reason, TrainingCondition
-from llm_operator.api.training import LLMTrainingStatus, StageStatus
+from llm_operator.api.training import LLMTrainingSpec, LLMTrainingStatus, ModelStatus, StageStatus
 from llm_operator.kube.plan import Manifest
 
 
@@ -39,6 +40,7 @@ def refused(training: Manifest, old: LLMTrainingStatus, problems: str, now: floa
 
 def summary(
     training: Manifest,
+    spec: LLMTrainingSpec,
     old: LLMTrainingStatus,
     stages: Sequence[StageStatus],
     current: StageStatus,
@@ -61,6 +63,7 @@ def summary(
     return LLMTrainingStatus(
         observed_generation=generation,
         phase=phase(conditions),
+        model=model_status(spec),
         stage=current.name,
         progress=progress_column(current),
         loss=next((s.progress.loss for s in (current, *reversed(stages)) if s.progress and s.progress.loss), None),
@@ -69,6 +72,11 @@ def summary(
         conditions=conditions,
         stages=list(stages),
     )
+
+
+def model_status(spec: LLMTrainingSpec) -> ModelStatus | None:
+    size = training_size(spec)
+    return ModelStatus(parameters=size.total, active_parameters=size.active) if size else None
 
 
 def condition(kind: str, status: str, reason: str, message: str, generation: int | None, now: float) -> Condition:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from tools.families import families as of_transformers
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from llm_operator.api import families
-from llm_operator.api.families import memory_per_process, model_size
+from llm_operator.api.families import model_size
+from llm_operator.api.memory import Network, StageMemory
 from llm_trainer.config import Architecture
 from tests.trainer.test_families import DENSE, FAMILIES
 
@@ -50,6 +51,13 @@ def test_parameters(family: str, config: dict[str, Any]) -> None:
         if ".experts." in name:
             unused += parameter.numel() * (parameter.shape[0] - 2) // parameter.shape[0]
     assert size.active == size.total - unused
+    assert size.routed == sum(p.numel() for name, p in made.named_parameters() if ".experts." in name)
+    if family != "mamba" and family != "mamba2":  # transformers has no reward model of them
+        with torch.device("meta"):
+            judge = AutoModelForSequenceClassification.from_config(
+                AutoConfig.for_model(family, vocab_size=VOCABULARY, num_labels=1, **config)
+            )
+        assert size.scoring == sum(parameter.numel() for parameter in judge.parameters())
 
 
 def test_flops_of_gpt3() -> None:
@@ -63,4 +71,6 @@ def test_flops_of_gpt3() -> None:
 @pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120), (1, 31.4), (2, 16.6), (3, 1.9)])
 def test_memory_of_the_zero_paper(stage: int, gigabytes: float) -> None:
     """7.5 G parameters on 64 devices: Rajbhandari et al. 2020, figure 1."""
-    assert memory_per_process(7_500_000_000, stage, 64) / 1e9 == pytest.approx(gigabytes, abs=0.05)
+    model = Network(7_500_000_000, routed=0, learns=True)
+    memory = StageMemory((model,), weights=2, gradients=2, state=12, zero_stage=stage, processes=64)
+    assert memory.per_process / 1e9 == pytest.approx(gigabytes, abs=0.05)

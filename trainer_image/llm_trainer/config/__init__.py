@@ -6,11 +6,12 @@ description exist once. This package imports nothing heavy: the operator's image
 
 from llm_trainer.config.attempt import DatasetCheck, FunctionCheck, Model, PrepareData, StageConfig
 from llm_trainer.config.base import Name, Settings, Uri, claim_of, local_path
-from llm_trainer.config.corpus import Data, Source, Tokenizer, TrainTokenizer
+from llm_trainer.config.corpus import TOKENS_PER_SHARD, Data, Source, Tokenizer, TrainTokenizer
 from llm_trainer.config.fine_tuning import Dataset, Dpo, FineTuning, Kto, Offline, RewardModel, Sft
 from llm_trainer.config.reinforcement import Grpo, OnlineRl, Ppo, Ptx, Reward
 from llm_trainer.config.stages import KINDS, Pretrain, StageKinds, kind_of, settings_of
 from llm_trainer.config.training import (
+    EXPERT_PARALLEL_FAMILIES,
     AdamW,
     Architecture,
     Checkpointing,
@@ -22,7 +23,9 @@ from llm_trainer.config.training import (
 )
 
 __all__ = [
+    "EXPERT_PARALLEL_FAMILIES",
     "KINDS",
+    "TOKENS_PER_SHARD",
     "AdamW",
     "Architecture",
     "Checkpointing",

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from llm_trainer.config.base import Name, Settings, Uri
 
+TOKENS_PER_SHARD = 1 << 28  # a file of prepared data: 512 MiB as uint16
+
 
 class Source(Settings):
     """One named part of the corpus."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,14 @@ class Offline(FineTuning):
     max_length: int = Field(default=1024, ge=8, description="Tokens per row; TRL's default.")
 
 
+RouterAuxLossCoef = Annotated[
+    float | None,
+    Field(
+        ge=0, description="Mixtures of experts: weight of the load-balance loss. Default: that of the model's config."
+    ),
+]
+
+
 class Sft(Offline):
     """Supervised fine-tuning on conversations (`messages`) or `prompt`/`completion` rows, by TRL's SFTTrainer.
 
@@ -49,6 +57,7 @@ class Sft(Offline):
     columns = (("messages",), ("prompt", "completion"))
 
     optimizer: SftOptimizer = Field(default_factory=SftOptimizer, description="Optimizer settings.")
+    router_aux_loss_coef: RouterAuxLossCoef = None
     assistant_only_loss: bool = Field(default=True, description="Loss on the assistant's turns only.")
 
 
@@ -84,6 +93,7 @@ class Dpo(Offline):
 
     optimizer: PreferenceOptimizer = Field(default_factory=PreferenceOptimizer, description="Optimizer settings.")
     beta: float = Field(default=0.1, gt=0, description="Weight of staying near the reference; TRL's default.")
+    router_aux_loss_coef: RouterAuxLossCoef = None
     loss_type: list[DpoLossType] = Field(
         default=["sigmoid"], min_length=1, max_length=8, description="One loss, or several that are summed (MPO)."
     )
@@ -108,5 +118,6 @@ class Kto(Offline):
         default=2, ge=2, description="Sequences per process and forward pass; the loss compares those of a batch."
     )
     beta: float = Field(default=0.1, gt=0, description="Weight of staying near the reference; TRL's default.")
+    router_aux_loss_coef: RouterAuxLossCoef = None
     desirable_weight: float = Field(default=1.0, gt=0, description="Weight of the good answers; TRL's default.")
     undesirable_weight: float = Field(default=1.0, gt=0, description="Weight of the bad answers; TRL's default.")

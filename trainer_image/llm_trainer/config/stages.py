@@ -25,6 +25,12 @@ class Pretrain(TrainingSettings):
     router_z_loss_coef: float = Field(
         default=0.0, ge=0, description="Mixtures of experts: weight of the router's z-loss; ST-MoE: 0.001."
     )
+    expert_parallel: int = Field(
+        default=1,
+        ge=1,
+        description="Mixtures of experts: processes that share the experts of a layer, by DeepSpeed's AutoEP. It must "
+        "divide the processes and the experts, and needs ZeRO 1 or 2 and AdamW.",
+    )
     steps: int | None = Field(default=None, ge=1, description="Optimizer steps of the run.")
     tokens: int | None = Field(default=None, ge=1, description="Training tokens of the run; steps follow from it.")
 

@@ -12,6 +12,7 @@ from llm_trainer.config.base import Name, Settings, Uri
 Precision = Literal["auto", "float32", "bfloat16"]
 Family = Literal["gpt2", "llama", "qwen3", "mixtral", "qwen3_moe", "deepseek_v3", "mamba", "mamba2", "jamba"]
 EXTRA_KEYS = frozenset({"head_dim"})  # that models read although their configuration class does not name them
+EXPERT_PARALLEL_FAMILIES = ("mixtral", "qwen3_moe", "deepseek_v3")  # for which DeepSpeed's AutoEP has a preset
 ResultKind = Literal["model", "rewardModel"]
 
 

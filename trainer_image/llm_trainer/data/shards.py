@@ -11,10 +11,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from llm_trainer.config import Source
+from llm_trainer.config import TOKENS_PER_SHARD, Source
 from llm_trainer.data.manifest import Shard, Split, TokenType
-
-TOKENS_PER_SHARD = 1 << 28  # 512 MiB as uint16
 
 
 def token_type(vocabulary_size: int) -> TokenType:

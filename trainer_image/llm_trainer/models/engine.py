@@ -12,8 +12,9 @@ import torch
 from torch.nn import Module
 from transformers import PreTrainedModel
 
-from llm_trainer.config import AdamW, TrainingSettings
+from llm_trainer.config import AdamW, Pretrain, TrainingSettings
 from llm_trainer.models.engine_config import computes_in_bfloat16, deepspeed_config, parameter_groups, peak_of
+from llm_trainer.models.expert_parallel import expert_parallel_config, whole_experts
 from llm_trainer.models.experts import Routing, experts_per_token, routing
 from llm_trainer.models.packing import STATE_SPACE, unpack
 from llm_trainer.runtime.process_group import ProcessGroup
@@ -80,6 +81,7 @@ class Engine(Network):
     ) -> None:
         """``optimizer``: the settings' own by default."""
         self._optimizer, self._accumulation_steps = optimizer or settings.optimizer, accumulation_steps
+        self._expert_parallel = settings.expert_parallel if isinstance(settings, Pretrain) else 1
         self._has_frozen = any(not parameter.requires_grad for parameter in module.parameters())
         super().__init__(module, settings, group)
         self._experts_per_token = experts_per_token(self.model.config)
@@ -93,6 +95,7 @@ class Engine(Network):
         config = deepspeed_config(
             self.settings, self.group.device, self._accumulation_steps, self._optimizer, bfloat16=self.bfloat16
         )
+        config |= expert_parallel_config(self._expert_parallel, self.model.config.model_type)
         groups = list(parameter_groups(module, self._optimizer))
         return deepspeed.initialize(model=module, model_parameters=groups, config=config)[0]
 
@@ -168,8 +171,11 @@ class Engine(Network):
         if self.settings.zero_stage == 3:
             state: dict[str, torch.Tensor] | None = self._engine._zero3_consolidated_16bit_state_dict()
             return state
-        if not self.group.is_first:
-            return None
+        if self._expert_parallel > 1:
+            return whole_experts(self.model, self._own_state() if self.group.is_first else None)
+        return self._own_state() if self.group.is_first else None
+
+    def _own_state(self) -> dict[str, torch.Tensor]:
         return {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
 
     def _drop_bad_gradients(self) -> bool:

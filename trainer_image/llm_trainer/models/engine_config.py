@@ -21,12 +21,13 @@ def computes_in_bfloat16(settings: TrainingSettings, device: torch.device) -> bo
 
 
 def parameter_groups(module: Module, optimizer: AdamW) -> Iterator[dict[str, Any]]:
-    """Weight decay on matrices only, not on norms and biases."""
+    """Weight decay on matrices only, not on norms and biases. DeepSpeed tells groups with experts apart by name."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     vectors = [parameter for parameter in trained if parameter.dim() < 2]
-    yield {"params": [p for p in trained if p.dim() >= 2], "weight_decay": optimizer.weight_decay}
+    matrices = [parameter for parameter in trained if parameter.dim() >= 2]
+    yield {"name": "matrices", "params": matrices, "weight_decay": optimizer.weight_decay}
     if vectors:
-        yield {"params": vectors, "weight_decay": 0.0}
+        yield {"name": "vectors", "params": vectors, "weight_decay": 0.0}
 
 
 def deepspeed_config(

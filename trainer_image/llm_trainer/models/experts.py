@@ -49,6 +49,9 @@ class Routers:
     def __init__(self, balance_weight: float, z_weight: float) -> None:
         self.balance_weight, self.z_weight = balance_weight, z_weight
         self._seen: list[Routing] = []
+        self.load: list[
+            list[float]
+        ] = []  # of the last step that `figures` was asked for: [layer][expert], each a share
 
     def add(self, routed: Routing | None) -> torch.Tensor | float:
         """What the micro-batch's loss grows by; a mean over the micro-batches and ranks follows from DeepSpeed's."""
@@ -73,9 +76,11 @@ class Routers:
             *load.flatten().tolist(),
         ]
         balance, z, *loads = (value / group.world_size for value in group.sum(*parts))
+        experts = load.shape[1]
+        self.load = [loads[first : first + experts] for first in range(0, len(loads), experts)]
         return {
             "router/balanceLoss": balance,
             "router/zLoss": z,
-            "router/maxLoad": max(loads) * load.shape[1],
+            "router/maxLoad": max(loads) * experts,
             "router/deadExperts": float(sum(value == 0 for value in loads)),
         }

@@ -22,6 +22,9 @@ class Metrics:
         self.checkpoint_step = gauge("checkpoint_step", "Step of the newest checkpoint.").labels(stage)
         self.evaluation = gauge("evaluation", "Newest held-out figures.", "name")
         self.figures = gauge("figures", "Other figures of the last step, such as rewards and entropy.", "name")
+        self.expert_load = gauge(
+            "expert_load", "Share of a layer's routed tokens, in the last step.", "layer", "expert"
+        )
         self.stage = stage
         self.step_seconds = Histogram(
             "llm_trainer_step_seconds", "Time of one optimizer step.", ["stage"], registry=self.registry,
@@ -35,3 +38,9 @@ class Metrics:
             "llm_trainer_skipped_steps", "Steps left out because a gradient was not finite.", ["stage"],
             registry=self.registry,
         ).labels(stage)  # fmt: skip
+
+    def show_expert_load(self, load: list[list[float]]) -> None:
+        """`load`: [layer with experts][expert], counted from 0."""
+        for layer, shares in enumerate(load):
+            for expert, share in enumerate(shares):
+                self.expert_load.labels(self.stage, str(layer), str(expert)).set(share)

@@ -69,6 +69,7 @@ def make_trainer(stage: Run, settings: Dpo) -> Trainer:
         **training_arguments(stage, settings),
         num_train_epochs=settings.epochs,
         max_length=settings.max_length,
+        router_aux_loss_coef=settings.router_aux_loss_coef,
         beta=settings.beta,
         loss_type=list(settings.loss_type),
         loss_weights=settings.loss_weights,

@@ -60,6 +60,11 @@ def check_model(
             f"the tokenizer has {len(tokenizer)} tokens and the model {embeddings} embeddings, so they don't belong "
             "together; give the model its own tokenizer"
         )
+    if getattr(settings, "router_aux_loss_coef", None) and not hasattr(model.config, "output_router_logits"):
+        raise ConfigurationError(
+            f"{kind}.routerAuxLossCoef is for mixtures of experts that show what their routers do, and a "
+            f"{model.config.model_type} model does not; leave it out"
+        )
     if settings.lora:
         check_start(config)
         check_targets(model, settings.lora)

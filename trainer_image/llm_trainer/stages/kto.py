@@ -64,6 +64,7 @@ def make_trainer(stage: Run, settings: Kto) -> Trainer:
         **training_arguments(stage, settings),
         num_train_epochs=settings.epochs,
         max_length=settings.max_length,
+        router_aux_loss_coef=settings.router_aux_loss_coef,
         beta=settings.beta,
         desirable_weight=settings.desirable_weight,
         undesirable_weight=settings.undesirable_weight,

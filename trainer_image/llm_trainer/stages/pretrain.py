@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from llm_trainer.config import Pretrain, StageConfig
+from llm_trainer.config import EXPERT_PARALLEL_FAMILIES, Pretrain, StageConfig
 from llm_trainer.data.sequences import Sequences
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.attention import show_attention
@@ -57,6 +57,7 @@ class Pretraining(Loop):
         self.accumulation_steps = accumulation_steps(settings, stage.group.world_size)
         model = build(config, self.tokenizer, settings.seed)
         check_length(settings, model.config)
+        check_experts(settings, model.config)
         show_attention(stage, model)
         self.engine = Engine(model, settings, stage.group, self.accumulation_steps)
         self.tokens_per_step = settings.global_batch_size * settings.sequence_length
@@ -76,12 +77,14 @@ class Pretraining(Loop):
             applied = self.engine.step()
             nats += float(loss.detach())
         (total,) = self.stage.group.sum(nats)
+        figures = self.routers.figures(self.stage.group)
+        self.stage.board.metrics.show_expert_load(self.routers.load)
         return Step(
             loss=total / self.tokens_per_step,  # nats per token over the whole global batch
             tokens=self.tokens_per_step,
             gradient_norm=self.engine.gradient_norm,
             applied=applied,
-            figures=self.routers.figures(self.stage.group),
+            figures=figures,
         )
 
     def _rows(self, micro_batch: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,4 +130,20 @@ def check_length(settings: Pretrain, model_config: Any) -> None:
     if longest and settings.sequence_length > longest:
         raise ConfigurationError(
             f"pretrain.sequenceLength {settings.sequence_length} is beyond the model's {longest} positions"
+        )
+
+
+def check_experts(settings: Pretrain, model_config: Any) -> None:
+    """Raises ConfigurationError when the experts of an existing model can't be shared as asked."""
+    size, family = settings.expert_parallel, model_config.model_type
+    if size == 1:
+        return
+    if family not in EXPERT_PARALLEL_FAMILIES:
+        raise ConfigurationError(
+            f"pretrain.expertParallel {size} is not for the family {family}; use 1, or a model of one of "
+            f"{', '.join(EXPERT_PARALLEL_FAMILIES)}"
+        )
+    if model_config.num_local_experts % size:
+        raise ConfigurationError(
+            f"pretrain.expertParallel: the model's {model_config.num_local_experts} experts are not divisible by {size}"
         )

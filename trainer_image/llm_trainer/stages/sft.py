@@ -77,6 +77,7 @@ def make_trainer(stage: Run, settings: Sft) -> Trainer:
         **training_arguments(stage, settings),
         num_train_epochs=settings.epochs,
         max_length=settings.max_length,
+        router_aux_loss_coef=settings.router_aux_loss_coef,
         assistant_only_loss=assistant_only_loss,
         packing=False,
     )

@@ -1,0 +1,156 @@
+"""What a process of a stage must hold: weights, gradients and optimizer state of its networks. Pure.
+
+Activations, buffers and the adapter's own weights come on top: a stage that needs more than this can't run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from llm_operator.api.families import ModelSize, model_size
+from llm_operator.api.resolve import gpus_of, resources_of, stage_model, world_size
+from llm_operator.api.training import LLMTrainingSpec
+from llm_trainer.config import (
+    Grpo,
+    OnlineRl,
+    Ppo,
+    PretrainOptimizer,
+    RewardModel,
+    StageModel,
+    TrainingSettings,
+    settings_of,
+)
+
+UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of a stage's networks: so many parameters, all of which learn or none. ``routed``: those of its experts."""
+
+    parameters: int
+    routed: int
+    learns: bool
+
+
+@dataclass(frozen=True)
+class StageMemory:
+    """``weights``, ``gradients`` and ``state``: bytes per parameter."""
+
+    networks: tuple[Network, ...]
+    weights: int
+    gradients: int
+    state: int
+    zero_stage: int
+    processes: int
+    expert_parallel: int = 1
+
+    @property
+    def per_process(self) -> int:
+        """Bytes.
+
+        ZeRO (Rajbhandari et al. 2020), section 3 and figure 1: stages 1, 2 and 3 spread the optimizer's state, the
+        gradients and the weights over the processes. Experts are spread over ``expert_parallel`` of them before.
+        """
+        total = 0.0
+        for network in self.networks:
+            whole = network.parameters - network.routed + network.routed / self.expert_parallel
+            for size, stage, learning in (
+                (self.state, 1, True), (self.gradients, 2, True), (self.weights, 3, False),
+            ):  # fmt: skip
+                if network.learns or not learning:
+                    total += size * (network.parameters / self.processes if self.zero_stage >= stage else whole)
+        return round(total)
+
+    def fitting_zero_stage(self, memory: int) -> int | None:
+        """The lowest ZeRO stage that takes at most so many bytes; None if there is none."""
+        stages = (stage for stage in range(4) if replace(self, zero_stage=stage).per_process <= memory)
+        return next(stages, None)
+
+    def fitting_processes(self, memory: int) -> int | None:
+        """The least number of processes, by doubling, with which ZeRO 3 takes at most so many bytes."""
+        counts = (self.processes << doubled for doubled in range(1, 12))
+        spread = (n for n in counts if replace(self, zero_stage=3, processes=n).per_process <= memory)
+        return next(spread, None)
+
+
+def training_size(spec: LLMTrainingSpec) -> ModelSize | None:
+    """Of the model from scratch; None where the spec alone does not tell: an existing model or tokenizer."""
+    train = spec.tokenizer.train if spec.tokenizer else None
+    if spec.model.architecture is None or train is None:
+        return None
+    return model_size(spec.model.architecture, train.vocabulary_size)
+
+
+def stage_memory(spec: LLMTrainingSpec, index: int) -> StageMemory | None:
+    """None where the spec alone does not tell how large one of the networks is."""
+    settings, size = settings_of(spec.stages[index]), training_size(spec)
+    models = [stage_model(spec, index), *(reference.model for reference in settings.references())] if settings else []
+    if settings is None or size is None or not all(is_of_the_training(spec, model) for model in models):
+        return None
+    mixed = settings.precision != "float32" and gpus_of(resources_of(spec, spec.stages[index])) > 0
+    moments = 4 if isinstance(settings.optimizer, PretrainOptimizer) and settings.optimizer.type == "muon" else 8
+    return StageMemory(
+        networks=tuple(networks(settings, size)),
+        weights=2 if mixed else 4,
+        gradients=2 if mixed else 4,
+        state=moments + (4 if mixed else 0),  # and a copy of the weights in float32
+        zero_stage=settings.zero_stage,
+        processes=world_size(spec, spec.stages[index]),
+        expert_parallel=getattr(settings, "expert_parallel", 1),
+    )
+
+
+def stage_flops_per_token(spec: LLMTrainingSpec, index: int) -> int | None:
+    """Of training on the longest row; None where the spec does not tell it, or where the stage does more than train."""
+    settings, size = settings_of(spec.stages[index]), training_size(spec)
+    if settings is None or size is None or settings.lora or isinstance(settings, OnlineRl):
+        return None
+    known = is_of_the_training(spec, stage_model(spec, index))
+    return round(size.training_flops_per_token(settings.length)) if known else None
+
+
+def is_of_the_training(spec: LLMTrainingSpec, model: StageModel | None) -> bool:
+    """Whether it is spec.model's architecture, or comes from it through other stages."""
+    seen: set[str] = set()
+    while model is not None and model.stage is not None and model.stage not in seen:
+        seen.add(model.stage)
+        indices = [index for index, stage in enumerate(spec.stages) if stage.name == model.stage]
+        if not indices:
+            return False
+        model = stage_model(spec, indices[0])
+    return model is None
+
+
+def networks(settings: TrainingSettings, size: ModelSize) -> Iterator[Network]:
+    """Those on a process at the same time."""
+    learns = settings.lora is None
+    policy = Network(size.total, size.routed, learns)
+    scorer = Network(size.scoring, size.routed, learns)
+    yield scorer if isinstance(settings, RewardModel) else policy
+    if isinstance(settings, Ppo):
+        yield scorer
+    # DPO and KTO ask the reference before they train; that of a low-rank adapter is its base
+    if learns and (isinstance(settings, Ppo) or (isinstance(settings, Grpo) and settings.beta)):
+        yield replace(policy, learns=False)
+    if isinstance(settings, OnlineRl):
+        yield from (replace(scorer, learns=False) for reward in settings.rewards if reward.model)
+
+
+def bytes_of(quantity: str | int) -> int | None:
+    """Of a Kubernetes quantity such as 80Gi; None if it is none."""
+    text = str(quantity)
+    unit = next((unit for unit in UNITS if text.endswith(unit)), "")
+    try:
+        return int(float(text.removesuffix(unit)) * UNITS.get(unit, 1))
+    except (ValueError, OverflowError):
+        return None
+
+
+def quantity_of(size: int) -> str:
+    """As Kubernetes writes memory: 1.2Gi, 80Gi, 300Mi."""
+    for unit in ("Ti", "Gi", "Mi"):
+        if size >= UNITS[unit]:
+            return f"{size / UNITS[unit]:.3g}{unit}" if size < 1000 * UNITS[unit] else f"{size // UNITS[unit]}{unit}"
+    return f"{-(-size // UNITS['Ki'])}Ki"

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
+from llm_operator.api.adapters import adapter_problems
 from llm_operator.api.common import Spec
 from llm_operator.api.families import FAMILIES
 from llm_operator.api.resolve import (
@@ -176,6 +177,7 @@ def stage_problems(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[
         yield from batch_problems(spec, stage, settings, here)
         yield from length_problems(spec, settings, here)
         yield from model_problems(spec, index, settings, here)
+        yield from adapter_problems(spec, index, settings, here)
         yield from kind_problems(spec, stage, here)
     if isinstance(settings, FineTuning):
         yield from uri_problems(f"{here}.dataset.uri", settings.dataset.uri)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from llm_trainer.config import Pretrain, StageConfig
 from llm_trainer.data.sequences import Sequences
 from llm_trainer.data.tokenizer import load_tokenizer
+from llm_trainer.models.adapter import adapted
 from llm_trainer.models.build import build
 from llm_trainer.models.engine import Engine
 from llm_trainer.models.experts import Routers
@@ -56,6 +57,8 @@ class Pretraining(Loop):
         self.accumulation_steps = accumulation_steps(settings, stage.group.world_size)
         model = build(config, self.tokenizer, settings.seed)
         check_length(settings, model.config)
+        if settings.lora:
+            model = adapted(model, config, settings.lora, "CAUSAL_LM")
         self.engine = Engine(model, settings, stage.group, self.accumulation_steps)
         self.tokens_per_step = settings.global_batch_size * settings.sequence_length
         self.routers = Routers(settings.router_aux_loss_coef, settings.router_z_loss_coef)

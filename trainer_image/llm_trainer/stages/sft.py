@@ -86,7 +86,7 @@ def make_trainer(stage: Run, settings: Sft) -> Trainer:
         model=model,
         args=arguments,
         processing_class=tokenizer,
-        peft_config=peft_config(settings),
+        peft_config=peft_config(model, settings),
         **rows,
     )
     report_dropped_rows(trainer, rows, "has no token of its answer within sft.maxLength")

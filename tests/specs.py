@@ -209,6 +209,28 @@ WRONG_TRAININGS = (
           stages__2={"name": "d", "dpo": {**PAIRS, "lossType": ["sigmoidal"]}}),
     wrong("a batch of one for KTO", "spec.stages[2].kto.microBatchSize", "greater than or equal to 2",
           stages__2={"name": "k", "kto": {**PAIRS, "microBatchSize": 1}}),
+    wrong("an adapter of no weights", "spec.stages[0].pretrain.lora", "from scratch", at_server=False,
+          stages__0__pretrain__lora={}),
+    wrong("an adapter on an adapter", "spec.stages[2].sft.lora", "set lora.merge in stage 'chat'", at_server=False,
+          stages__1__sft__lora={}, stages__2={"name": "legal", "sft": {**PAIRS, "lora": {}}}),
+    wrong("a reward model from an adapter", "spec.stages[2].rewardModel.model", "set lora.merge in stage 'chat'",
+          stages__1__sft__lora={}, stages__2=TASTE, at_server=False),
+    wrong("an adapter as a reward", "spec.stages[3].grpo.rewards[0].model.stage", "set lora.merge in stage 'taste'",
+          stages__2={"name": "taste", "rewardModel": {**PAIRS, "lora": {}}}, stages__3=online(), at_server=False),
+    wrong("experts of a dense model", "spec.stages[1].sft.lora.experts", "llama has no experts", at_server=False,
+          stages__1__sft__lora={"experts": True}),
+    wrong("DoRA on experts", "spec.stages[1].sft.lora.dora", "remove dora, or experts", at_server=False,
+          model__architecture={"family": "mixtral"}, stages__1__sft__lora={"experts": True, "dora": True}),
+    wrong("dropout on experts", "spec.stages[1].sft.lora.dropout", "set 0 or remove experts", at_server=False,
+          model__architecture={"family": "mixtral"}, stages__1__sft__lora={"experts": True, "dropout": 0.1}),
+    wrong("QLoRA without CUDA", "spec.stages[1].sft.lora.quantization", "have no GPU", at_server=False,
+          stages__1__sft__lora={"quantization": "nf4"}),
+    wrong("QLoRA with ZeRO-3", "spec.stages[1].sft.lora.quantization", "sft.zeroStage to 2 or less", at_server=False,
+          stages__1__resources=GPUS, stages__1__sft__lora={"quantization": "nf4"}, stages__1__sft__zeroStage=3),
+    wrong("QLoRA in a loop of our own", "spec.stages[2].ppo.lora.quantization", "a ppo stage can't hold",
+          stages__2=ppo(rewards=[{"function": "a:b"}], lora={"quantization": "nf4"}), at_server=False),
+    wrong("a quantisation that isn't there", "spec.stages[1].sft.lora.quantization", "nf4",
+          stages__1__sft__lora={"quantization": "int8"}),
     wrong("no nodes", "spec.nodes", "greater than or equal to 1", nodes=0),
     wrong("a field that isn't there", "spec.stagse", "no such field", stagse=[], at_server=False),
     wrong("no storage", "spec.storage", "equired", storage=REMOVE),
@@ -268,5 +290,13 @@ def right_trainings() -> Iterator[tuple[str, Spec]]:
             stages__6={**ppo(rolloutBatchSize=16, ptx={"sequenceLength": 64}), "name": "tutored"},
             stages__7={"name": "legal", "sft": {**PAIRS, "lora": {"rank": 8, "merge": True}}},
         ),
+    )
+    yield (
+        "a whole model after an adapter",
+        changed(TRAINING, stages__1__sft__lora={}, stages__2={"name": "full", "sft": PAIRS}),
+    )
+    yield (
+        "an adapter on a merged one",
+        changed(TRAINING, stages__1__sft__lora={"merge": True}, stages__2={"name": "l", "sft": {**PAIRS, "lora": {}}}),
     )
     yield "a stage's model by name", changed(TRAINING, stages__1__sft__model={"stage": "base"})

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
+from llm_operator.api.adapters import adapter_problems
 from llm_operator.api.architecture import architecture_problems, experts_of
 from llm_operator.api.common import Spec
 from llm_operator.api.memory import bytes_of, quantity_of, stage_memory
@@ -153,6 +154,7 @@ def stage_problems(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[
         yield from batch_problems(spec, stage, settings, here)
         yield from length_problems(spec, settings, here)
         yield from model_problems(spec, index, settings, here)
+        yield from adapter_problems(spec, index, settings, here)
         yield from kind_problems(spec, stage, here)
     if isinstance(settings, FineTuning):
         yield from uri_problems(f"{here}.dataset.uri", settings.dataset.uri)

@@ -131,9 +131,14 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
         data=spec.data,
         tokenizer=spec.tokenizer or Tokenizer(uri=spec.model.uri),
         architecture=spec.model.architecture,
+        model_uri=spec.model.uri,
         sequence_length=max((stage.pretrain.length for stage in spec.stages if stage.pretrain), default=None),
         datasets=[
-            DatasetCheck.of(settings, f"spec.stages[{i}].{KINDS[kind_of(stage)]}")
+            DatasetCheck.of(
+                settings,
+                f"spec.stages[{i}].{KINDS[kind_of(stage)]}",
+                training_tokenizer=has_training_tokenizer(spec, i),
+            )
             for i, stage in enumerate(spec.stages)
             if isinstance(settings := settings_of(stage), FineTuning)
         ],
@@ -145,6 +150,17 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
             if (function := reward.function)
         ],
     )
+
+
+def has_training_tokenizer(spec: LLMTrainingSpec, index: int) -> bool:
+    """Whether the model that a stage begins from, by the stages before it, comes without a tokenizer of its own."""
+    source = stage_model(spec, index)
+    if source is None:
+        return True
+    if source.uri:
+        return source.uri == spec.model.uri and spec.tokenizer is None
+    before = next((i for i, stage in enumerate(spec.stages[:index]) if stage.name == source.stage), None)
+    return before is not None and (bool(spec.stages[before].pretrain) or has_training_tokenizer(spec, before))
 
 
 def claims_of(spec: LLMTrainingSpec) -> list[str]:

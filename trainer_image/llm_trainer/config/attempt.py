@@ -8,7 +8,8 @@ from pydantic import Field
 
 from llm_trainer.config.base import Settings, Uri, local_path
 from llm_trainer.config.corpus import Data, Tokenizer
-from llm_trainer.config.fine_tuning import FineTuning
+from llm_trainer.config.fine_tuning import FineTuning, Sft
+from llm_trainer.config.reinforcement import OnlineRl
 from llm_trainer.config.stages import StageKinds
 from llm_trainer.config.training import Architecture, StageModel
 
@@ -22,15 +23,25 @@ class DatasetCheck(Settings):
     optional_columns: list[str] = Field(
         default_factory=list, description="Read as well where a row has them; *: all others."
     )
+    training_tokenizer: bool = Field(default=True, description="Its stage reads by the tokenizer of this training.")
+    assistant_only_loss: bool = Field(default=False, description="The chat template must mark what the assistant says.")
+    prompt_field: str = Field(default="", description="Which of the stage's fields holds the next figure.")
+    longest_prompt: int | None = Field(default=None, description="Tokens; a row with a longer prompt is left out.")
 
     @classmethod
-    def of(cls, settings: FineTuning, stage: str) -> DatasetCheck:
+    def of(cls, settings: FineTuning, stage: str, *, training_tokenizer: bool = True) -> DatasetCheck:
         """What `stage`, such as spec.stages[1].sft, needs of its dataset."""
         return cls(
             field=f"{stage}.dataset.uri",
             uri=settings.dataset.uri,
             any_of_columns=[list(columns) for columns in settings.columns],
             optional_columns=list(settings.optional_columns),
+            training_tokenizer=training_tokenizer,
+            assistant_only_loss=isinstance(settings, Sft) and settings.assistant_only_loss,
+            prompt_field=f"{stage}.{'maxPromptLength' if isinstance(settings, OnlineRl) else 'maxLength'}",
+            longest_prompt=(
+                settings.max_prompt_length if isinstance(settings, OnlineRl) else settings.length - 1  # and an answer
+            ),
         )
 
 
@@ -47,6 +58,7 @@ class PrepareData(Settings):
     data: Data | None = None
     tokenizer: Tokenizer
     architecture: Architecture | None = Field(default=None, description="Of the model; checked with the tokenizer.")
+    model_uri: Uri | None = Field(default=None, description="Of an existing model; checked with the tokenizer.")
     sequence_length: int | None = Field(default=None, description="Longest that a pretrain stage will ask for.")
     datasets: list[DatasetCheck] = Field(default_factory=list)
     functions: list[FunctionCheck] = Field(default_factory=list)

@@ -89,7 +89,18 @@ class Lora(Settings):
     target_modules: list[str] = Field(
         default_factory=list,
         max_length=64,
-        description="Names of the modules to adapt, such as q_proj. Default: every linear layer but the output.",
+        description="Names of the modules to adapt, such as q_proj. Default: every linear layer but the output. The "
+        "experts of a mixture are no such layers.",
+    )
+    experts: bool = Field(
+        default=False,
+        description="Adapt the experts of a mixture as well; with dropout 0 and without dora. vLLM serves such an "
+        "adapter merged, so it is off by default.",
+    )
+    quantization: Literal["nf4"] | None = Field(
+        default=None,
+        description="Hold the model's own weights in 4-bit NormalFloat with double quantisation, by bitsandbytes "
+        "(QLoRA, Dettmers et al. 2023). CUDA only. Default: no quantisation.",
     )
     rslora: bool = Field(default=False, description="Scale by alpha over the root of the rank; Kalajdzievski 2023.")
     dora: bool = Field(default=False, description="Learn magnitude and direction apart; Liu et al. 2024.")

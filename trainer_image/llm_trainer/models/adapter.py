@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import load_peft_weights
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from llm_trainer.checkpoint.files import MANIFEST, read_manifest
 from llm_trainer.config import Lora, StageConfig, local_path
+from llm_trainer.models.targets import target_modules, target_parameters
 from llm_trainer.runtime.errors import ConfigurationError
 
 ADAPTER_FILE = "adapter_config.json"
@@ -57,8 +64,7 @@ def base_of(folder: Path, volumes_root: str) -> Base:
 def adapted(model: PreTrainedModel, config: StageConfig, lora: Lora, task: str, head: str | None = None) -> PeftModel:
     """The model with a new adapter, which alone is trained. Raises ConfigurationError."""
     check_start(config)
-    check_targets(model, lora)
-    wrapped: PeftModel = get_peft_model(model, lora_config(lora, task, head))
+    wrapped: PeftModel = get_peft_model(model, lora_config(model, lora, task, head))
     return wrapped
 
 
@@ -74,29 +80,22 @@ def check_start(config: StageConfig) -> None:
         )
 
 
-def lora_config(lora: Lora, task: str, head: str | None = None) -> LoraConfig:
-    """`task` is peft's name of it; `head` a module that is trained and kept whole, such as a reward model's."""
+def lora_config(model: PreTrainedModel, lora: Lora, task: str, head: str | None = None) -> LoraConfig:
+    """`task` is peft's name of it; `head` a module that is trained and kept whole, such as a reward model's.
+
+    Raises ConfigurationError for what the model doesn't have.
+    """
     return LoraConfig(
         task_type=task,
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=lora.target_modules or "all-linear",
+        target_modules=target_modules(model, lora),
+        target_parameters=target_parameters(model, lora),
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         modules_to_save=[head] if head else None,
     )
-
-
-def check_targets(model: PreTrainedModel, lora: Lora) -> None:
-    """Raises ConfigurationError for modules that the model doesn't have, naming those that it has."""
-    there = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    if unknown := sorted(set(lora.target_modules) - there):
-        linear = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-        raise ConfigurationError(
-            f"lora.targetModules: the model has no {', '.join(unknown)}; its linear layers are "
-            f"{', '.join(sorted(linear))}"
-        )
 
 
 def write_adapter(
@@ -116,11 +115,13 @@ def write_adapter(
 
 @torch.no_grad()
 def merged(base: Path, adapter: Path, **loading: Any) -> PreTrainedModel:
-    """The base with the adapter in its weights.
+    """The base with the adapter in its weights; a reward model if the adapter is of one, with the adapter's head.
 
     Raises RuntimeError if its logits are not those of base and adapter side by side.
     """
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, **loading), adapter).eval()
+    scores = LoraConfig.from_pretrained(adapter).task_type == "SEQ_CLS"
+    kind = partial(AutoModelForSequenceClassification.from_pretrained, num_labels=1) if scores else None
+    model = PeftModel.from_pretrained((kind or AutoModelForCausalLM.from_pretrained)(base, **loading), adapter).eval()
     sample = torch.arange(1, 33).remainder(model.config.vocab_size)[None]
     before = model(input_ids=sample).logits
     whole: PreTrainedModel = model.merge_and_unload()

@@ -19,6 +19,7 @@ from llm_trainer.config import Architecture, StageConfig
 from llm_trainer.config.training import EXTRA_KEYS
 from llm_trainer.models.adapter import base_of, is_adapter, merged
 from llm_trainer.models.attention import attention, computes_in_half
+from llm_trainer.models.quantization import quantized_loading
 from llm_trainer.runtime.errors import ConfigurationError
 
 
@@ -30,7 +31,8 @@ def build(config: StageConfig, tokenizer: PreTrainedTokenizerBase, seed: int) ->
     torch.manual_seed(seed)
     if config.model and config.model.architecture:
         return from_architecture(config.model.architecture, tokenizer, half=computes_in_half(config))
-    return from_folder(Path(config.model_folder or ""), config.volumes_root, half=computes_in_half(config))
+    folder, half = Path(config.model_folder or ""), computes_in_half(config)
+    return from_folder(folder, config.volumes_root, half=half, **quantized_loading(config))
 
 
 def build_reward_model(config: StageConfig, seed: int) -> PreTrainedModel:
@@ -48,8 +50,8 @@ def build_reward_model(config: StageConfig, seed: int) -> PreTrainedModel:
             folder,
             num_labels=1,
             attn_implementation=implementation_for(folder, half=computes_in_half(config)),
-            dtype=torch.float32,
             output_loading_info=True,
+            **{"dtype": torch.float32, **quantized_loading(config)},
         )
     except ValueError as error:
         raise ConfigurationError(f"there is no reward model of this family: {error}") from error
@@ -97,13 +99,14 @@ def from_architecture(
     return created
 
 
-def from_folder(folder: Path, volumes_root: str, *, half: bool) -> PreTrainedModel:
+def from_folder(folder: Path, volumes_root: str, *, half: bool, **quantized: Any) -> PreTrainedModel:
+    """`quantized`: arguments of `from_pretrained` for a whole model."""
     base = base_of(folder, volumes_root).folder if is_adapter(folder) else folder
     check_head(base)
     loading = {"attn_implementation": implementation_for(base, half=half), "dtype": torch.float32}
     if base != folder:
         return merged(base, folder, **loading)
-    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, **loading)
+    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, **{**loading, **quantized})
     return loaded
 
 

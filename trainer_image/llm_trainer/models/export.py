@@ -36,15 +36,16 @@ def publish_result(
     tokenizer: PreTrainedTokenizerBase,
 ) -> Result:
     """What the stage yields: a model, a reward model, an adapter, or the model with the adapter merged; on rank 0."""
+    write = write_reward_model if settings.yields == "rewardModel" else write_model
     if settings.lora is None:
-        write = write_reward_model if settings.yields == "rewardModel" else write_model
         return publish(config, step, settings.yields, partial(write, model, state, tokenizer))
     assert config.model  # noqa: S101 -- every stage that trains has one
     base = find_base(config.model.uri or "", config.volumes_root)
     adapter = partial(write_adapter, model, state, tokenizer)
     if not settings.lora.merge:
         return publish(config, step, "adapter", adapter, base)
-    return publish(config, step, "model", partial(write_merged, adapter, base.folder, tokenizer))
+    whole = partial(write_merged, adapter, write, base.folder, tokenizer)
+    return publish(config, step, settings.yields, whole)
 
 
 def publish(
@@ -98,13 +99,19 @@ def write_reward_model(model: PreTrainedModel, state: State, tokenizer: PreTrain
     verify(loaded.state_dict(), state)
 
 
-def write_merged(write: Callable[[Path], None], base: Path, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """A language model: what `write` gives, an adapter, in the weights of its base."""
+def write_merged(
+    write_adapter: Callable[[Path], None],
+    write: Callable[..., None],
+    base: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+) -> None:
+    """What `write_adapter` gives, in the weights of its base, by `write`."""
     adapter = folder / "adapter"
-    write(adapter)
+    write_adapter(adapter)
     model = merged(base, adapter, dtype="auto")
     shutil.rmtree(adapter)
-    write_model(model, model.state_dict(), tokenizer, folder)
+    write(model, model.state_dict(), tokenizer, folder)
 
 
 def save(model: PreTrainedModel, state: State, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

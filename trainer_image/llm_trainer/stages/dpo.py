@@ -82,7 +82,7 @@ def make_trainer(stage: Run, settings: Dpo) -> Trainer:
         model=model,
         args=arguments,
         processing_class=tokenizer,
-        peft_config=peft_config(settings),
+        peft_config=peft_config(model, settings),
         **rows,
     )
     report_dropped_rows(trainer, rows, "has a prompt that fills dpo.maxLength")

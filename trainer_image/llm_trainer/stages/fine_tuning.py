@@ -13,7 +13,7 @@ from llm_trainer.config import KINDS, DatasetCheck, FineTuning, StageConfig, kin
 from llm_trainer.data.manifest import TOKENIZER
 from llm_trainer.data.rows import Row, read_rows, split_rows
 from llm_trainer.data.tokenizer import load_tokenizer
-from llm_trainer.models.adapter import check_start, check_targets, lora_config
+from llm_trainer.models.adapter import check_start, lora_config
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
@@ -67,12 +67,11 @@ def check_model(
         )
     if settings.lora:
         check_start(config)
-        check_targets(model, settings.lora)
 
 
-def peft_config(settings: FineTuning, task: str = "CAUSAL_LM", head: str | None = None) -> Any:
+def peft_config(model: PreTrainedModel, settings: FineTuning, task: str = "CAUSAL_LM", head: str | None = None) -> Any:
     """Peft's configuration; None if the stage trains the model itself."""
-    return lora_config(settings.lora, task, head) if settings.lora else None
+    return lora_config(model, settings.lora, task, head) if settings.lora else None
 
 
 def rows_of(config: StageConfig, settings: FineTuning) -> dict[str, datasets.Dataset]:

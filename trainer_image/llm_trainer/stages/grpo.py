@@ -94,7 +94,7 @@ def make_trainer(stage: Run, settings: Grpo) -> Trainer:
         processing_class=tokenizer,
         reward_funcs=rewards,
         reward_processing_classes=tokenizers,
-        peft_config=peft_config(settings),
+        peft_config=peft_config(model, settings),
         **rows,
     )
 

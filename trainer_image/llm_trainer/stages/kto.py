@@ -70,7 +70,7 @@ def make_trainer(stage: Run, settings: Kto) -> Trainer:
         undesirable_weight=settings.undesirable_weight,
         precompute_ref_log_probs=True,
     )
-    adapter = peft_config(settings)
+    adapter = peft_config(model, settings)
     trainer = Trainer(
         stage, settings, model=model, args=arguments, processing_class=tokenizer, peft_config=adapter, **rows
     )

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llm_trainer.config import DatasetCheck, PrepareData, StageConfig
+from transformers import PreTrainedTokenizerBase
+
+from llm_trainer.config import DatasetCheck, PrepareData, StageConfig, local_path
 from llm_trainer.data.manifest import TOKENIZER, DataManifest
 from llm_trainer.data.prepare import Step, prepare
 from llm_trainer.data.rows import read_rows
 from llm_trainer.data.tokenizer import load_tokenizer
+from llm_trainer.data.tokenizer_checks import check_rows, check_vocabulary
+from llm_trainer.models.adapter import is_adapter
 from llm_trainer.models.build import check_architecture
 from llm_trainer.protocol import Notice, Result
 from llm_trainer.rl.reward_functions import load_function
@@ -32,10 +36,12 @@ def run(config: StageConfig, board: Board) -> str:
     for check in settings.functions:
         load_function(check.function, check.field)
     manifest = prepare(settings, Path(config.data_folder), config.volumes_root, config.attempt, report)
+    tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
     if settings.architecture:
-        tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
         check_architecture(settings.architecture, tokenizer)
-    for notice in notices(settings, manifest):
+    if settings.model_uri and not is_adapter(folder := Path(local_path(settings.model_uri, config.volumes_root))):
+        check_vocabulary(tokenizer, folder)
+    for notice in [*notices(settings, manifest), *long_prompts(settings, tokenizer, config.volumes_root)]:
         board.notice(notice.reason, notice.message)
     result = Result(uri=f"{config.run_uri}/data", digest=manifest.digest, kind="data")
     board.update(phase="Done", step=100, total_steps=100, tokens=manifest.tokens("train"), result=result)
@@ -45,6 +51,18 @@ def run(config: StageConfig, board: Board) -> str:
 def check_dataset(check: DatasetCheck, volumes_root: str) -> int:
     """How many rows a dataset of a later stage has. Raises DataError for the first that its stage could not use."""
     return sum(1 for _ in read_rows(check, volumes_root))
+
+
+def long_prompts(settings: PrepareData, tokenizer: PreTrainedTokenizerBase, volumes_root: str) -> list[Notice]:
+    """Of rows that their stages will leave out. Raises DataError where none is left, as `check_rows` does."""
+    found = []
+    for check in settings.datasets:
+        if not check.training_tokenizer:
+            continue
+        if count := check_rows(check, read_rows(check, volumes_root), tokenizer):
+            message = f"{check.prompt_field}: {count} prompts have more than {check.longest_prompt} tokens"
+            found.append(Notice(reason="LongPrompts", message=f"{message}; their rows will be left out"))
+    return found
 
 
 def percent(step: Step) -> int:

@@ -6,13 +6,13 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from llm_trainer.config import OnlineRl, StageConfig
+from llm_trainer.data.tokenizer_checks import Prompt as Prompt
+from llm_trainer.data.tokenizer_checks import encode_prompt as encode_prompt
 from llm_trainer.runtime.errors import DataError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.stages.fine_tuning import check_chat_template, rows_of
 
 HELD_OUT_PROMPTS = 64  # an evaluation writes an answer to each
-
-Prompt = str | list[dict[str, str]]  # text, or the turns of a conversation
 
 
 def prompt_rows(
@@ -36,15 +36,6 @@ def prompt_rows(
     if held_out is not None and len(held_out):
         kept["eval_dataset"] = held_out.select(range(min(len(held_out), HELD_OUT_PROMPTS)))
     return kept
-
-
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids, up to where the answer begins."""
-    if isinstance(prompt, str):
-        ids: list[int] = tokenizer(prompt)["input_ids"]
-        return ids
-    chat: list[int] = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
-    return chat
 
 
 def decode_answer(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, tokens: list[int]) -> Prompt:

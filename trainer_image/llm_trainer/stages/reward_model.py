@@ -61,7 +61,7 @@ def make_trainer(stage: Run, settings: RewardModel) -> Trainer:
         max_length=settings.max_length,
         center_rewards_coefficient=settings.center_rewards_coefficient,
     )
-    adapter = peft_config(settings, "SEQ_CLS", head="score")
+    adapter = peft_config(model, settings, "SEQ_CLS", head="score")
     trainer = Trainer(
         stage, settings, model=model, args=arguments, processing_class=tokenizer, peft_config=adapter, **rows
     )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import torch
-from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
-from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from llm_trainer.config import Sft, StageConfig
+from llm_trainer.data.tokenizer_checks import check_generation_marks
 from llm_trainer.models.build import build
-from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run
 from llm_trainer.stages.fine_tuning import (
@@ -87,22 +85,8 @@ def make_trainer(stage: Run, settings: Sft) -> Trainer:
         model=model,
         args=arguments,
         processing_class=tokenizer,
-        peft_config=peft_config(settings),
+        peft_config=peft_config(model, settings),
         **rows,
     )
     report_dropped_rows(trainer, rows, "has no token of its answer within sft.maxLength")
     return trainer
-
-
-def check_generation_marks(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises ConfigurationError for a chat template that does not tell what the assistant says."""
-    if has_generation_markers(tokenizer.chat_template):
-        return
-    try:
-        get_training_chat_template(tokenizer)  # TRL knows the templates of many models and how to mark them
-    except ValueError as error:
-        raise ConfigurationError(
-            "assistantOnlyLoss needs to know what the assistant says, and the tokenizer's chat template does not mark "
-            "it: put {% generation %} … {% endgeneration %} around it, or set assistantOnlyLoss: false to learn whole "
-            "conversations"
-        ) from error

@@ -64,7 +64,7 @@ class Pretraining(Loop):
     def make_step(self, learning_rate_share: float) -> Step:
         """Forward and backward over this rank's share of the global batch, then the update."""
         self.engine.set_learning_rate(learning_rate_share)
-        nats, applied = 0.0, True
+        nats, applied = torch.zeros((), dtype=torch.float64, device=self.stage.group.device), True
         for micro_batch in range(self.accumulation_steps):
             tokens, positions = self._rows(micro_batch)
             logits, routed = self.engine.logits_and_routing(tokens[:, :-1], positions)
@@ -72,8 +72,8 @@ class Pretraining(Loop):
             scale = self.engine.share_of(self.tokens_per_step)
             self.engine.backward(loss * scale + self.routers.add(routed))
             applied = self.engine.step()
-            nats += float(loss.detach())
-        (total,) = self.stage.group.sum(nats)
+            nats += loss.detach()  # read once a step: a GPU would have to wait for each
+        (total,) = self.stage.group.sum(float(nats))
         return Step(
             loss=total / self.tokens_per_step,  # nats per token over the whole global batch
             tokens=self.tokens_per_step,

@@ -10,7 +10,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +27,7 @@ from transformers import (
 )
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-
-@dataclass(frozen=True)
-class Rival:
-    """``arguments`` are those of transformers' TrainingArguments."""
-
-    kind: str
-    model: str
-    rows: str
-    log: str
-    max_length: int
-    arguments: dict[str, Any]
-
-    def write(self, file: Path) -> Path:
-        file.write_text(json.dumps(asdict(self)))
-        return file
+from tests.bench.trainer_runs import Rival
 
 
 class Log(TrainerCallback):  # type: ignore[misc]

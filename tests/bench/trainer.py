@@ -19,7 +19,7 @@ import torch
 from llm_trainer.config import TrainingSettings
 from llm_trainer.models.engine_config import computes_in_bfloat16
 from tests.bench.overhead import runtime_seconds
-from tests.bench.trainer_cases import LENGTH, LOG_EVERY, Bench
+from tests.bench.trainer_cases import LOG_EVERY, Bench
 from tests.bench.trainer_runs import Machine, Measured, run_ours, run_rival
 
 CASES = ("pretrain", "sft", "lora", "dpo")
@@ -91,16 +91,15 @@ def against_defaults(bench: Bench) -> Pair:
 
 
 def report(case: str, pairs: list[Pair], machine: Machine) -> Iterator[str]:
-    """Lines; `steps/s` are medians over the rounds."""
+    """Lines; tokens per second are medians over the rounds, peaks sums over the processes."""
     gpu = machine.device == "cuda"
     speeds = [pair.speed for pair in pairs]
     sides = [pair.ours for pair in pairs], [pair.rival for pair in pairs]
     ours, rival = (median(1 / run.seconds(WARM_UP) for run in runs) for runs in sides)
     our_peak, rival_peak = (max(run.peak(gpu=gpu) for run in runs) for runs in sides)
     yield f"\n{case}: {median(speeds):.2f} times the rival's speed ({min(speeds):.2f} to {max(speeds):.2f})"
-    yield f"  steps/s         ours {ours:.3f}, rival {rival:.3f}"
-    if case == "pretrain":
-        yield f"  tokens/s        ours {ours * 8 * LENGTH:,.0f}, rival {rival * 8 * LENGTH:,.0f}"
+    tokens = pairs[0].ours.tokens / max(pairs[0].ours.ends)  # of a mean step
+    yield f"  tokens/s        ours {ours * tokens:,.0f}, rival {rival * tokens:,.0f}"
     yield f"  CPU seconds     the rival takes {median(pair.cpu for pair in pairs):.2f} times ours"
     yield f"  peak memory     ours {our_peak / 2**20:,.0f} MiB, rival {rival_peak / 2**20:,.0f} MiB"
     first, last = ([runs[0].mean_losses(LOG_EVERY)[at] for runs in sides] for at in (0, -1))

@@ -16,8 +16,7 @@ from llm_trainer.data.manifest import TOKENIZER
 from llm_trainer.data.sequences import Sequences
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.build import from_architecture
-from tests.bench.rivals import Rival
-from tests.bench.trainer_runs import Machine
+from tests.bench.trainer_runs import Machine, Rival
 from tests.trainer.pods import Pods
 
 LOG_EVERY = 10  # steps; what transformers' trainers do by default

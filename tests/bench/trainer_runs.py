@@ -7,14 +7,14 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
 from llm_trainer.config import StageConfig
-from tests.bench.rivals import Rival
 from tests.cluster.settings import REPOSITORY
 from tests.trainer.pods import Pods, free_port
 
@@ -40,6 +40,18 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """What `tests.bench.rivals` runs; ``arguments`` are those of transformers' TrainingArguments."""
+
+    kind: str
+    model: str
+    rows: str
+    log: str
+    max_length: int
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Sample:
     """Sums over the processes of a run; bytes are peaks so far."""
 
@@ -51,11 +63,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Measured:
-    """`ends`: when each step ended; `losses`: by the step that logged it, a mean over the steps since the last log."""
+    """`ends`: when each step ended; `losses`: by the step that logged it, a mean over the steps since the last log.
+
+    `tokens`: of the whole run, without padding; only ours are counted, and the rival sees the same rows.
+    """
 
     ends: dict[int, float]
     losses: dict[int, float]
     samples: list[Sample]
+    tokens: int = 0
 
     def seconds(self, first: int) -> float:
         """Per step, over the steps after `first`."""
@@ -87,11 +103,13 @@ def run_ours(config: StageConfig, machine: Machine, folder: Path) -> Measured:
     samples = watch(pods.pods[0].process, machine)
     word = pods.wait()[0]
     assert word.exit_code == 0, f"{word.reason}: {word.message}\n{pods.pods[0].log[-3000:]}"
-    return read(Path(config.stage_folder) / "history.jsonl", samples)
+    measured = read(Path(config.stage_folder) / "history.jsonl", samples)
+    return replace(measured, tokens=word.progress.tokens if word.progress else 0)
 
 
 def run_rival(rival: Rival, machine: Machine, folder: Path) -> Measured:
-    job = rival.write(folder / "rival.json")
+    job = folder / "rival.json"
+    job.write_text(json.dumps(asdict(rival)))
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={machine.processes}"]
     command += [f"--master-port={free_port()}", "-m", "tests.bench.rivals", str(job)]
     with (folder / "rival.txt").open("wb") as output:

@@ -70,8 +70,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--defaults", action="store_true", help="also our defaults against Trainer's")
     options = parser.parse_args(arguments)
-    if options.steps <= WARM_UP:
-        parser.error(f"--steps {options.steps}: the first {WARM_UP} don't count; make more")
+    if options.steps < LOG_EVERY or options.steps % LOG_EVERY:
+        parser.error(f"--steps {options.steps}: make a multiple of {LOG_EVERY}, by which the rivals log their losses")
     return options
 
 

@@ -49,8 +49,10 @@ test-trainer: ## Real torch, DeepSpeed and TRL on two processes
 test-e2e: cluster-build images ## On the two-node cluster
 	@$(python) python -m pytest tests/e2e $(ARGS)
 
-.PHONY: bench
+.PHONY: bench bench-trainer
 bench: cluster-build ## Figures of the operator on a real API server
 	@$(python) python -m tests.bench
+bench-trainer: ## Our stages against TRL's and transformers' own trainers, side by side
+	@$(python) python -m tests.bench trainer $(ARGS)
 
 -include tests/cluster/cluster.mk

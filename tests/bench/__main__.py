@@ -1,5 +1,12 @@
-"""``make bench``: figures, never a pass or fail by time."""
+"""``make bench`` and ``make bench-trainer``: figures, never a pass or fail by time."""
 
-from tests.bench.operator import main
+import sys
 
-main()
+if sys.argv[1:2] == ["trainer"]:
+    from tests.bench.trainer import main as trainer
+
+    trainer(sys.argv[2:])
+else:
+    from tests.bench.operator import main
+
+    main()

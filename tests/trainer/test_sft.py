@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llm_trainer.config import StageConfig, local_path
@@ -73,3 +75,16 @@ def test_rows_without_the_columns(sft: Sft, pods: RunPods, prepared: Path) -> No
     assert words[0].exit_code == ExitCode.DATA
     assert "messages" in words[0].message
     assert "wrong.jsonl" in words[0].message
+
+
+def test_bfloat16_products_on_float32_weights(sft: Sft, pods: RunPods, prepared: Path) -> None:
+    exact, rounded = sft("exact", nodes=1, epochs=0.5), sft("rounded", nodes=1, epochs=0.5, precision="bfloat16")
+    pods(exact).run()
+    result = pods(rounded).run().result
+    apart = [abs(loss - losses(exact)[step]) for step, loss in losses(rounded).items()]
+    assert 0 < max(apart) < 0.05, f"the losses must differ by a rounding: {apart}"
+    assert result
+    weights = load_file(Path(local_path(result.uri, str(prepared))) / "model.safetensors").values()
+    assert {weight.dtype for weight in weights} == {torch.float32}
+    finer = [not torch.equal(weight, weight.bfloat16().float()) for weight in weights]
+    assert all(finer), "the weights themselves are rounded"

@@ -348,14 +348,14 @@ def serving_problems(spec: LLMServingSpec) -> Iterator[str]:
         if count > 1:
             yield f"spec.adapters: {count} adapters are named {name!r}; give each its own name"
     for index, adapter in enumerate(spec.adapters):
-        yield from adapter_problems(spec, adapter, f"spec.adapters[{index}]")
+        yield from served_adapter_problems(spec, adapter, f"spec.adapters[{index}]")
     if spec.adapters:
         for argument in spec.extra_arguments:
             if argument.split("=")[0].replace("_", "-") == "--lora-modules":
                 yield "spec.extraArguments: --lora-modules would take the place of spec.adapters; list all there"
 
 
-def adapter_problems(spec: LLMServingSpec, adapter: Adapter, path: str) -> Iterator[str]:
+def served_adapter_problems(spec: LLMServingSpec, adapter: Adapter, path: str) -> Iterator[str]:
     yield from exactly_one(path, adapter, "training", "uri")
     yield from uri_problems(f"{path}.uri", adapter.uri)
     if adapter.rank is not None and adapter.uri is None:

@@ -13,6 +13,7 @@ from llm_trainer.config import AdamW, PretrainOptimizer, TrainingSettings
 
 
 def computes_in_bfloat16(settings: TrainingSettings, device: torch.device) -> bool:
+    """Whether a stage's products are in bfloat16: for every stage, of ours and on TRL's trainers, decided here."""
     if settings.precision != "auto":
         return settings.precision == "bfloat16"
     if device.type == "cuda":
@@ -72,6 +73,7 @@ def peak_of(optimizer: AdamW, *, muon: bool) -> float:
 def optimizer_config(optimizer: AdamW) -> dict[str, Any]:
     adam = {"betas": [optimizer.beta1, optimizer.beta2], "eps": optimizer.epsilon, "torch_adam": True}
     if not (isinstance(optimizer, PretrainOptimizer) and optimizer.type == "muon"):
-        return {"type": "AdamW", "params": {"lr": optimizer.learning_rate, **adam}}
+        # torch's fused kernel reads and writes each weight once, on CPU too; DeepSpeed's own has to be compiled
+        return {"type": "AdamW", "params": {"lr": optimizer.learning_rate, "fused": True, **adam}}
     rates = {"muon_lr": optimizer.muon_learning_rate, "adam_lr": optimizer.learning_rate}
     return {"type": "Muon", "params": {"lr": optimizer.learning_rate, "momentum": 0.95, **rates, **adam}}

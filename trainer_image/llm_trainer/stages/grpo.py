@@ -50,6 +50,11 @@ class Trainer(StageTrainer, GRPOTrainer):  # type: ignore[misc]
         total, count = group.sum(total, count)
         return {"reward": total / count}
 
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        """Answers are written, and looked back at, in the precision in which they are learned from."""
+        with self.compute_loss_context_manager():
+            return super()._generate_and_score_completions(inputs)
+
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         """(answers of all ranks, rewards)."""
         rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)

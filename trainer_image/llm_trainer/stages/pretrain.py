@@ -70,7 +70,7 @@ class Pretraining(Loop):
     def make_step(self, learning_rate_share: float) -> Step:
         """Forward and backward over this rank's share of the global batch, then the update."""
         self.engine.set_learning_rate(learning_rate_share)
-        nats, applied = 0.0, True
+        nats, applied = torch.zeros((), dtype=torch.float64, device=self.stage.group.device), True
         for micro_batch in range(self.accumulation_steps):
             tokens, positions = self._rows(micro_batch)
             logits, routed = self.engine.logits_and_routing(tokens[:, :-1], positions)
@@ -78,8 +78,8 @@ class Pretraining(Loop):
             scale = self.engine.share_of(self.tokens_per_step)
             self.engine.backward(loss * scale + self.routers.add(routed))
             applied = self.engine.step()
-            nats += float(loss.detach())
-        (total,) = self.stage.group.sum(nats)
+            nats += loss.detach()  # read once a step: a GPU would have to wait for each
+        (total,) = self.stage.group.sum(float(nats))
         figures = self.routers.figures(self.stage.group)
         self.stage.board.metrics.show_expert_load(self.routers.load)
         return Step(

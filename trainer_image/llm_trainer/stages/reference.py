@@ -66,7 +66,11 @@ class ReferenceTrainer(StageTrainer):
         for begin in range(0, share, batch_size):
             examples = [rows[index] for index in mine[begin : begin + batch_size]]
             batch = self._prepare_inputs(self.data_collator(examples))  # type: ignore[attr-defined]
-            found = [part for part in self.compute_ref_log_probs(self._precompute_engine, batch) if part is not None]
+            with (
+                self.compute_loss_context_manager()
+            ):  # the precision of the training: equal models must give equal numbers
+                answers = self.compute_ref_log_probs(self._precompute_engine, batch)
+            found = [part for part in answers if part is not None]
             parts.append(torch.stack(found).cpu().numpy())
             self.run.watchdog.beat()
         everyone = np.concatenate(group.gather(np.concatenate(parts, axis=1)), axis=1)[:, : len(rows)]

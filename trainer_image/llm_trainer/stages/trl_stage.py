@@ -21,6 +21,7 @@ from llm_trainer.checkpoint.store import CheckpointStore
 from llm_trainer.config import AdamW, FineTuning, TrainingSettings
 from llm_trainer.models.attention import show_attention
 from llm_trainer.models.engine import leave_out_frozen
+from llm_trainer.models.engine_config import computes_in_bfloat16
 from llm_trainer.models.export import publish_result
 from llm_trainer.models.schedule import learning_rate_share
 from llm_trainer.protocol import CheckpointInfo, Result
@@ -40,7 +41,7 @@ def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
     return {
         "output_dir": run.config.stage_folder,  # nothing is written there by TRL
         "use_cpu": not cuda,
-        "bf16": settings.precision == "bfloat16" or (cuda and settings.precision == "auto"),
+        "bf16": cuda and computes_in_bfloat16(settings, run.group.device),  # on CPU by autocast, see StageTrainer
         "seed": settings.seed,
         "per_device_train_batch_size": settings.micro_batch_size,
         "per_device_eval_batch_size": settings.micro_batch_size,
@@ -56,13 +57,12 @@ def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
         "report_to": [],
         "disable_tqdm": True,
         "dataloader_pin_memory": cuda,
-        "include_num_input_tokens_seen": "non_padding",
     }
 
 
 def adamw(optimizer: AdamW) -> dict[str, Any]:
     return {
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused",
         "learning_rate": optimizer.learning_rate,
         "adam_beta1": optimizer.beta1,
         "adam_beta2": optimizer.beta2,
@@ -95,6 +95,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
     def __init__(self, run: Run, settings: TrainingSettings) -> None:
         self.run, self.settings = run, settings
         self.leaving = False
+        self.own_tokens: torch.Tensor | int = 0  # of this rank in this step, without padding
         self._begin = time.monotonic()
         self._tokens = 0
 
@@ -104,10 +105,13 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._begin = time.monotonic()
+        self.own_tokens = 0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.run.watchdog.beat()
-        self.leaving = self.run.stop_agreed()
+        asked, tokens = self.run.group.sum(float(self.run.stop.asked), float(self.own_tokens))
+        self.leaving = asked > 0
+        state.num_input_tokens_seen += int(tokens)
         step, last = state.global_step, state.global_step >= state.max_steps
         control.should_training_stop |= self.leaving or last
         # The last evaluation follows after the training, so that a stage which leaves here makes it when it is back.
@@ -203,7 +207,7 @@ class StageTrainer:
 
     def forward(self, **inputs: Any) -> Any:
         """The model's outputs, in the precision of the training."""
-        with self.compute_loss_context_manager():  # type: ignore[attr-defined]
+        with self.compute_loss_context_manager():
             return self.model_wrapped(**inputs, use_cache=False)
 
     def summary(self) -> str:
@@ -271,6 +275,19 @@ class StageTrainer:
             set_hf_deepspeed_config(self.args.hf_deepspeed_config)
 
     # --- called by transformers' training loop ---
+
+    def compute_loss_context_manager(self) -> Any:
+        """On CPU bfloat16 is for the products only, as in pretraining; on CUDA DeepSpeed keeps the weights in it."""
+        contexts = super().compute_loss_context_manager()  # type: ignore[misc]
+        device = self.run.group.device
+        if device.type == "cpu" and computes_in_bfloat16(self.settings, device):
+            contexts.enter_context(torch.autocast("cpu", dtype=torch.bfloat16))
+        return contexts
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        """Replaces a collective for each micro-batch: the callback sums once a step. GRPO counts by itself."""
+        if "attention_mask" in inputs:
+            self.callback.own_tokens = self.callback.own_tokens + inputs["attention_mask"].sum()
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.lr_scheduler is None:

@@ -1,0 +1,90 @@
+"""What our runtime adds to a step: a loop whose steps do nothing is all runtime.
+
+Run under torchrun with a stage's configuration as JSON; rank 0 prints the median seconds of a step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from llm_trainer.config import Pretrain, StageConfig
+from llm_trainer.protocol import Result
+from llm_trainer.runtime.progress import Board
+from llm_trainer.runtime.run import start
+from llm_trainer.stages.loop import Loop, Step
+from tests.bench.trainer_runs import Machine
+from tests.cluster.settings import REPOSITORY
+from tests.trainer.pods import free_port
+
+STEPS = 300
+
+
+class EmptyLoop(Loop):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.begun: list[float] = []
+
+    def make_step(self, learning_rate_share: float) -> Step:
+        self.begun.append(time.perf_counter())
+        return Step(loss=1.0, tokens=1, gradient_norm=1.0, applied=True, figures={})
+
+    def held_out_figures(self) -> dict[str, float]:
+        return {}
+
+    def export(self) -> Result | None:
+        return None
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {}
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        return {}
+
+    def read(self, folder: Path, state: dict[str, Any]) -> None:
+        """Nothing was written."""
+
+
+def main() -> None:
+    config = StageConfig.model_validate_json(sys.argv[1])
+    assert config.pretrain
+    with start(config, Board(config.stage, config.attempt)) as stage:
+        loop = EmptyLoop(stage, config.pretrain, STEPS)
+        loop.fit()
+        if stage.group.is_first:
+            print(json.dumps(median(after - before for before, after in pairwise(loop.begun))), flush=True)
+
+
+def runtime_seconds(machine: Machine) -> float:
+    """Of one step."""
+    with tempfile.TemporaryDirectory(prefix="bench-overhead-") as folder:
+        settings = Pretrain.model_validate({"sequenceLength": 8, "steps": STEPS, "checkpoint": {"everySteps": 10**6}})
+        config = StageConfig(
+            training="bench", namespace="default", uid="0", stage="empty", attempt=1, nodes=1,
+            processes_per_node=machine.processes, device="cpu", volumes_root=folder, run_uri="pvc://models/run",
+            pretrain=settings,
+        )  # fmt: skip
+        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={machine.processes}"]
+        command += [f"--master-port={free_port()}", "-m", "tests.bench.overhead", config.model_dump_json(by_alias=True)]
+        run = subprocess.run(
+            command, check=False, capture_output=True, text=True, cwd=REPOSITORY, env=overhead_environment(machine)
+        )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return float(json.loads(run.stdout.strip().splitlines()[-1]))
+
+
+def overhead_environment(machine: Machine) -> dict[str, str]:
+    paths = f"{REPOSITORY}:{REPOSITORY}/trainer_image"
+    return {**os.environ, **Machine("cpu", machine.processes).environment, "PYTHONPATH": paths}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""What is compared: one model, its data, and each stage as our user and as TRL's would write it."""
+
+from __future__ import annotations
+
+import json
+import pydoc_data.topics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llm_trainer.config import Architecture, StageConfig, local_path
+from llm_trainer.data.manifest import TOKENIZER
+from llm_trainer.data.sequences import Sequences
+from llm_trainer.data.tokenizer import load_tokenizer
+from llm_trainer.models.build import from_architecture
+from tests.bench.trainer_runs import Machine, Rival
+from tests.trainer.pods import Pods
+
+LOG_EVERY = 10  # steps; what transformers' trainers do by default
+LENGTH = 256
+MODEL = Architecture(
+    family="llama",
+    config={
+        "hidden_size": 256,
+        "intermediate_size": 704,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": LENGTH + 1,
+        "tie_word_embeddings": True,
+    },
+)
+Message = dict[str, str]
+BATCH = {"globalBatchSize": 8, "microBatchSize": 2}
+KINDS = {"pretrain": "pretrain", "sft": "sft", "lora": "sft", "dpo": "dpo"}
+DATASETS = {"sft": "chat", "lora": "chat", "dpo": "pairs"}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A folder with the corpus, its prepared data and the model that every run starts from."""
+
+    volumes: Path
+    machine: Machine
+    steps: int
+
+    def config(self, stage: str, **settings: Any) -> StageConfig:
+        return StageConfig.model_validate(
+            {
+                "training": "bench",
+                "namespace": "default",
+                "uid": "0",
+                "stage": stage,
+                "attempt": 1,
+                "nodes": 1,
+                "processesPerNode": self.machine.processes,
+                "device": self.machine.device,
+                "volumesRoot": str(self.volumes),
+                "runUri": "pvc://models/run",
+                **settings,
+            }
+        )
+
+    # --- what is needed before ---
+
+    def prepare(self) -> None:
+        corpus = self.volumes / "corpus"
+        corpus.mkdir(parents=True)
+        texts = list(pydoc_data.topics.topics.values())
+        write_rows(corpus / "text.jsonl", [{"text": text} for text in texts])
+        questions = list(question_rows(texts, self.steps * BATCH["globalBatchSize"]))
+        write_rows(corpus / "chat.jsonl", [{"messages": [*q, a]} for q, a, _ in questions])
+        write_rows(corpus / "pairs.jsonl", [{"prompt": q, "chosen": [a], "rejected": [b]} for q, a, b in questions])
+        settings = {
+            "data": {"sources": [{"name": "text", "uri": "pvc://corpus/text.jsonl"}], "validationFraction": 0.001},
+            "tokenizer": {"train": {"vocabularySize": 8192}},
+        }
+        config = self.config("data", processesPerNode=1, device="cpu", prepareData=settings)
+        Pods(config, self.volumes, {"CUDA_VISIBLE_DEVICES": ""}).run()
+        tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER)
+        torch.manual_seed(0)
+        from_architecture(MODEL, tokenizer).save_pretrained(self.volumes / "models/start")
+        tokenizer.save_pretrained(self.volumes / "models/start")
+        self._write_packed_rows(config)
+
+    def _write_packed_rows(self, config: StageConfig) -> None:
+        """The rows of our pretraining, in its order, for a trainer that wants them as a dataset."""
+        sequences = Sequences(Path(config.data_folder), LENGTH, seed=0)
+        eos = sequences.manifest.eos_token_id
+        packed = []
+        for index in range(self.steps * BATCH["globalBatchSize"]):
+            tokens, positions = (part.tolist() for part in vars(sequences.row(index)).values())
+            # the last token is only a target; its position is needed all the same, and nothing is learned from it
+            positions.append(0 if tokens[-1] == eos else positions[-1] + 1)
+            packed.append({"input_ids": tokens, "position_ids": positions, "labels": tokens})
+        write_rows(self.volumes / "corpus/packed.jsonl", packed)
+
+    # --- the two sides ---
+
+    def ours(self, case: str, name: str, precision: str) -> StageConfig:
+        settings: dict[str, Any] = {
+            **BATCH,
+            "precision": precision,
+            "optimizer": {"learningRate": 3e-4, "beta2": 0.999, "weightDecay": 0.1},
+            "schedule": {"type": "constant"},
+            "checkpoint": {"everySteps": 10**6},
+            "evaluateEverySteps": 10**6,
+        }
+        if case == "pretrain":
+            settings |= {"sequenceLength": LENGTH, "steps": self.steps}
+        else:
+            uri = f"pvc://corpus/{DATASETS[case]}.jsonl"
+            settings |= {"dataset": {"uri": uri, "validationFraction": 0.0}, "maxLength": LENGTH}
+        if case == "lora":
+            settings["lora"] = {"rank": 16, "alpha": 32}
+        return self.config(name, model={"uri": "pvc://models/start"}, **{KINDS[case]: settings})
+
+    def rival(self, case: str, name: str, *, bfloat16: bool, deepspeed: bool = True) -> Rival:
+        cuda = self.machine.device == "cuda"
+        accumulation = BATCH["globalBatchSize"] // BATCH["microBatchSize"] // self.machine.processes
+        arguments: dict[str, Any] = {
+            "output_dir": str(self.volumes / name),
+            "use_cpu": not cuda,
+            "seed": 0,
+            "per_device_train_batch_size": BATCH["microBatchSize"],
+            "gradient_accumulation_steps": accumulation,
+            "max_steps": self.steps,
+            "learning_rate": 3e-4,
+            "weight_decay": 0.1,
+            "lr_scheduler_type": "constant",
+            "logging_steps": LOG_EVERY,
+            "save_strategy": "no",
+            "report_to": [],
+            "disable_tqdm": True,
+            "bf16": bfloat16,
+            "gradient_checkpointing": cuda,
+            "dataloader_pin_memory": cuda,
+        }
+        if deepspeed:
+            arguments["deepspeed"] = deepspeed_config(bfloat16=bfloat16)
+        rows = self.volumes / f"corpus/{DATASETS.get(case, 'packed')}.jsonl"
+        start = local_path("pvc://models/start", str(self.volumes))
+        return Rival(case, start, str(rows), str(self.volumes / f"{name}.jsonl"), LENGTH, arguments)
+
+
+def deepspeed_config(*, bfloat16: bool) -> dict[str, Any]:
+    """As transformers' documentation writes it, with ZeRO 1."""
+    return {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": bfloat16},
+        "zero_optimization": {"stage": 1},
+        "zero_allow_untested_optimizer": True,
+    }
+
+
+def question_rows(texts: list[str], count: int) -> Iterator[tuple[list[Message], Message, Message]]:
+    """Questions, each with the passage that follows it in the text and, for pairs, one from elsewhere."""
+    passages = [text[at : at + 600].strip() for text in texts for at in range(0, len(text) - 300, 300)]
+    if len(passages) < count:
+        raise ValueError(f"the text has {len(passages)} passages and {count} rows are needed; make fewer steps")
+    for index in range(count):
+        passage, other = passages[index], passages[(index + len(passages) // 2) % len(passages)]
+        question = [{"role": "user", "content": passage[:80]}]
+        yield (
+            question,
+            {"role": "assistant", "content": passage[80:]},
+            {"role": "assistant", "content": other[80:]},
+        )
+
+
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from demo import run
 from demo.corpus import build_corpus, summary
+from demo.preferences import write_preferences
 from demo.progress import cause
-from demo.questions import build_questions
+from demo.questions import build_questions, make_pairs
 from demo.results import closing_words, converse, show_figures
 from demo.setting import built_in, own
 
@@ -27,13 +28,14 @@ def arguments() -> argparse.Namespace:
 
 
 def gather_text(output: Path) -> Path:
-    """The corpus and the questions in one folder."""
+    """The corpus, the questions and the preferences in one folder."""
     corpus = build_corpus()
     folder = output / "corpus"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(corpus, folder)
     print(summary(corpus))
     build_questions(corpus, folder)
+    write_preferences(make_pairs(corpus), folder)
     return folder
 
 

@@ -133,12 +133,13 @@ def _pair(section: Section, code: str, kind: Kind, topic: str, answer: str) -> P
         program = PROGRAMS.get(section.page.split("/")[1], "LibreOffice")
         place = language.help.format(program=program) if kind is Kind.SECTION else program
     wordings = language.questions[kind]
-    wording = wordings[_digest(topic + section.page) % len(wordings)]
+    wording = wordings[digest(topic + section.page) % len(wordings)]
     question = wording.format(topic=topic, place=place, page=section.page_title)
     return Pair(section.page, code, kind, question, answer)
 
 
-def _digest(text: str) -> int:
+def digest(text: str) -> int:
+    """64 bits of a text's hash: chance that is the same on every machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
@@ -175,8 +176,8 @@ def split(pairs: Iterable[Pair]) -> tuple[list[Pair], list[Pair]]:
     """Training and held-out pairs, by page; each in an order that mixes languages and works."""
     train: list[Pair] = []
     held_out: list[Pair] = []
-    for pair in sorted(pairs, key=lambda pair: _digest(pair.question)):
-        (held_out if _digest(pair.page) < HELD_OUT * 2**64 else train).append(pair)
+    for pair in sorted(pairs, key=lambda pair: digest(pair.question)):
+        (held_out if digest(pair.page) < HELD_OUT * 2**64 else train).append(pair)
     return train, held_out
 
 

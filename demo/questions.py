@@ -3,8 +3,8 @@
     python -m demo.questions CORPUS_FOLDER OUT_FOLDER
 
 writes `questions-train.jsonl` and `questions-heldout.jsonl`, one {"messages": [user, assistant]} a line as TRL reads
-it. An answer is one or two whole sentences of a document; its question follows from the heading above. The rules are in
-docs/demo_corpus.md.
+it, and the Japanese part of the first as `questions-train-ja.jsonl`. An answer is one or two whole sentences of a
+document; its question follows from the heading above. The rules are in docs/demo_corpus.md.
 """
 
 import argparse
@@ -190,11 +190,12 @@ def write_messages(path: Path, pairs: Iterable[Pair]) -> None:
 
 
 def build_questions(corpus: Path, out: Path) -> None:
-    """Writes `questions-train.jsonl` and `questions-heldout.jsonl` into the folder `out`, and prints their sizes."""
+    """Writes the questions' files into the folder `out`, and prints their sizes."""
     out.mkdir(parents=True, exist_ok=True)
-    for name, pairs in zip(
-        ("questions-train.jsonl", "questions-heldout.jsonl"), split(make_pairs(corpus)), strict=True
-    ):
+    train, held_out = split(make_pairs(corpus))
+    japanese = [pair for pair in train if pair.language == "ja"]
+    for part, pairs in (("train", train), ("train-ja", japanese), ("heldout", held_out)):
+        name = f"questions-{part}.jsonl"
         write_messages(out / name, pairs)
         counts = Counter(pair.language for pair in pairs)
         by_language = ", ".join(f"{counts[code]} {code}" for code in sorted(counts))

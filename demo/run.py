@@ -104,12 +104,12 @@ def read_history(kubectl: Kubectl, status: dict[str, Any], stage: str) -> list[d
 
 
 def wait_for_serving(kubectl: Kubectl, name: str) -> dict[str, Any]:
-    """The spec of a serving that is ready."""
+    """The spec of a serving that answers with its model and all its adapters."""
 
     def ready() -> bool:
-        serving = kubectl.get("llmserving", name) or {}
-        conditions = serving.get("status", {}).get("conditions", [])
-        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        status = (kubectl.get("llmserving", name) or {}).get("status", {})
+        answers = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
+        return answers and all(adapter["state"] == "Serving" for adapter in status.get("adapters", []))
 
     wait_for("the served model", ready, 600)
     return dict((kubectl.get("llmserving", name) or {})["spec"])

@@ -64,6 +64,11 @@ def succeeded(user: User, name: str, seconds: float = 600) -> Manifest:
     return status
 
 
+def serves_adapters(status: Manifest) -> bool:
+    states = [adapter["state"] for adapter in status.get("adapters", ())]
+    return condition(status, "Ready").get("status") == "True" and bool(states) and set(states) == {"Serving"}
+
+
 def is_finite(figure: str) -> bool:
     return math.isfinite(float(figure))
 
@@ -96,14 +101,14 @@ def test_a_family(user: User, index: int) -> None:
 def test_the_whole_chain(user: User) -> None:
     training, serving = yaml.safe_load_all((EXAMPLES / "whole-chain.yaml").read_text())
     user.apply("LLMTraining", "whole-chain", changed(training["spec"], **SMALLER))
-    user.apply("LLMServing", "whole-chain", changed(serving["spec"], resources=SERVING_RESOURCES))
     status = succeeded(user, "whole-chain", 1200)
     assert {name: stage(status, name)["result"]["kind"] for name in CHAIN} == CHAIN
     adapter, chat = (stage(status, name)["result"] for name in ("japanese", "chat"))
     assert adapter["base"] == chat["uri"]
     assert is_finite(stage(status, "aligned")["progress"]["evaluation"]["reward"])
 
-    user.until("serves", "llmserving", "whole-chain", lambda s: condition(s, "Ready").get("status") == "True", 420)
+    user.apply("LLMServing", "whole-chain", changed(serving["spec"], resources=SERVING_RESOURCES))
+    user.until("serves", "llmserving", "whole-chain", serves_adapters, 420)
     with user.kubectl.forward("service/whole-chain-serving", 80) as url:
         answer = ask(url, "japanese", "lambdaの第1部は何ですか？", max_tokens=16)
         assert answer.finish_reason in ("stop", "length")

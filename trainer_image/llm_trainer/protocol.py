@@ -49,7 +49,8 @@ class Result(Message):
     digest: str = Field(description="sha256:… over the result's manifest.")
     kind: str
     step: int = 0
-    base: str | None = None
+    base: str | None = Field(default=None, description="Of an adapter: URI of the model that it belongs to.")
+    base_digest: str | None = Field(default=None, description="Of that model, if it has one.")
 
 
 class Notice(Message):

@@ -18,6 +18,7 @@ class ServingCondition(StrEnum):
     """Conditions of an LLMServing; Ready sums up."""
 
     MODEL_AVAILABLE = "ModelAvailable"
+    ADAPTERS_AVAILABLE = "AdaptersAvailable"
     READY = "Ready"
 
 
@@ -64,6 +65,10 @@ class Reason(StrEnum):
     STAGE_NOT_FOUND = "StageNotFound"
     NOT_A_LANGUAGE_MODEL = "NotALanguageModel"
     MODEL_FOUND = "ModelFound"
+    NOT_AN_ADAPTER = "NotAnAdapter"
+    ADAPTER_NOT_SUPPORTED = "AdapterNotSupported"
+    BASE_DIFFERS = "BaseDiffers"
+    ADAPTER_FOUND = "AdapterFound"
     ROLLING_OUT = "RollingOut"
     READY = "Ready"
     NOT_READY = "NotReady"

@@ -125,15 +125,27 @@ SERVING_RULES: dict[Path, tuple[Rule, ...]] = {
             "metadata.name must be of at most 52 small letters, digits and '-', and begin with a letter: "
             "a Service is named by it",
         ),
+        Rule(
+            "!has(self.spec.adapters) || self.spec.adapters.all(a, a.name != "
+            "(has(self.spec.servedModelName) ? self.spec.servedModelName : self.metadata.name))",
+            "an adapter can't have the model's name; rename it or set spec.servedModelName",
+            ".spec.adapters",
+        ),
     ),
     ("spec", "model"): (exactly_one("training", "uri"),),
+    ("spec", "adapters", "*"): (
+        exactly_one("training", "uri"),
+        Rule("!has(self.rank) || has(self.uri)", "is that of the stage; leave it out with training", ".rank"),
+    ),
 }
 LIST_KEYS: dict[Path, list[str]] = {
     ("spec", "stages"): ["name"],
     ("spec", "data", "sources"): ["name"],
     ("spec", "pods", "env"): ["name"],
+    ("spec", "adapters"): ["name"],
     ("status", "conditions"): ["type"],
     ("status", "stages"): ["name"],
+    ("status", "adapters"): ["name"],
     ("status", "stages", "*", "attempts"): ["number"],
     ("status", "stages", "*", "workers"): ["rank"],
 }

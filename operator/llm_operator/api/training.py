@@ -69,6 +69,7 @@ class Result(Status):
     kind: str = Field(description="data, model, rewardModel or adapter.")
     step: int = Field(default=0, description="Optimizer step at which it was exported.")
     base: str | None = Field(default=None, description="Of an adapter: the model that it belongs to.")
+    base_digest: str | None = Field(default=None, description="Of an adapter: the digest of that model, if it has one.")
 
 
 class WorkerStatus(Status):

@@ -25,7 +25,7 @@ from llm_operator.api.resolve import (
     stage_model,
     world_size,
 )
-from llm_operator.api.serving import LLMServingSpec
+from llm_operator.api.serving import Adapter, LLMServingSpec
 from llm_operator.api.training import DATA_STAGE, LLMTrainingSpec, Stage
 from llm_trainer.config import (
     KINDS,
@@ -310,3 +310,21 @@ def process_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator
 def serving_problems(spec: LLMServingSpec) -> Iterator[str]:
     yield from exactly_one("spec.model", spec.model, "training", "uri")
     yield from uri_problems("spec.model.uri", spec.model.uri)
+    for name, count in Counter(adapter.name for adapter in spec.adapters).items():
+        if count > 1:
+            yield f"spec.adapters: {count} adapters are named {name!r}; give each its own name"
+    for index, adapter in enumerate(spec.adapters):
+        yield from adapter_problems(spec, adapter, f"spec.adapters[{index}]")
+    if spec.adapters:
+        for argument in spec.extra_arguments:
+            if argument.split("=")[0].replace("_", "-") == "--lora-modules":
+                yield "spec.extraArguments: --lora-modules would take the place of spec.adapters; list all there"
+
+
+def adapter_problems(spec: LLMServingSpec, adapter: Adapter, path: str) -> Iterator[str]:
+    yield from exactly_one(path, adapter, "training", "uri")
+    yield from uri_problems(f"{path}.uri", adapter.uri)
+    if adapter.rank is not None and adapter.uri is None:
+        yield f"{path}.rank: is that of the stage; leave it out with training"
+    if adapter.name == spec.served_model_name:
+        yield f"spec.adapters: an adapter can't have the model's name {adapter.name!r}; rename it"

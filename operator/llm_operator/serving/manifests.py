@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from llm_operator.api.common import GROUP
 from llm_operator.api.resolve import cpus_of, gpus_of
-from llm_operator.api.serving import LLMServingSpec, ServedResult
+from llm_operator.api.serving import LLMServingSpec, ServedAdapter, ServedResult
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import (
     CONTAINER_SECURITY,
@@ -24,22 +25,25 @@ from llm_operator.kube.templates import (
     resource_requirements,
     variables,
 )
+from llm_operator.serving.adapters import max_lora_rank
+from llm_operator.serving.annotations import served
 from llm_operator.serving.names import CONTAINER, PORT, common_metadata, selector
 from llm_operator.serving.probes import probes
 from llm_trainer.config import claim_of, local_path
 
 APPLIED = f"{GROUP}/applied"  # annotation: hash of what we last applied; the same again is not written
-MODEL_URI, MODEL_DIGEST, MODEL_STEP = (f"{GROUP}/model-{part}" for part in ("uri", "digest", "step"))
 LEAVE_SECONDS = 10  # until every node's kube-proxy and every client's connection pool has learned that a pod leaves
 SPARE_SECONDS = 10  # from the end of the drain to SIGKILL
 
 
-def children(serving: Manifest, spec: LLMServingSpec, model: ServedResult, image: str) -> tuple[Manifest, ...]:
+def children(
+    serving: Manifest, spec: LLMServingSpec, model: ServedResult, adapters: Sequence[ServedAdapter], image: str
+) -> tuple[Manifest, ...]:
     metadata = common_metadata(serving, owner_reference(serving))
     made = (
         service(serving, metadata),
         disruption_budget(serving, metadata),
-        deployment(serving, spec, model, image, metadata),
+        deployment(serving, spec, pod_template(serving, spec, model, adapters, image, metadata), metadata),
     )
     return tuple(marked(manifest) for manifest in made)
 
@@ -72,9 +76,7 @@ def disruption_budget(serving: Manifest, metadata: dict[str, Any]) -> Manifest:
     }
 
 
-def deployment(
-    serving: Manifest, spec: LLMServingSpec, model: ServedResult, image: str, metadata: dict[str, Any]
-) -> Manifest:
+def deployment(serving: Manifest, spec: LLMServingSpec, template: Manifest, metadata: dict[str, Any]) -> Manifest:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -85,25 +87,29 @@ def deployment(
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "progressDeadlineSeconds": spec.startup_timeout_seconds + 60,
             "revisionHistoryLimit": 2,
-            "template": {
-                "metadata": {"labels": metadata["labels"], "annotations": model_annotations(model)},
-                "spec": pod_spec(serving, spec, model, image),
-            },
+            "template": template,
         },
     }
 
 
-def model_annotations(model: ServedResult) -> dict[str, str]:
-    """What a pod serves; another model so is another pod template, to which the Deployment rolls."""
+def pod_template(
+    serving: Manifest,
+    spec: LLMServingSpec,
+    model: ServedResult,
+    adapters: Sequence[ServedAdapter],
+    image: str,
+    metadata: dict[str, Any],
+) -> Manifest:
     return {
-        MODEL_URI: model.uri,
-        **({MODEL_DIGEST: model.digest} if model.digest else {}),
-        **({MODEL_STEP: str(model.step)} if model.step is not None else {}),
+        "metadata": {"labels": metadata["labels"], "annotations": served(model, adapters)},
+        "spec": pod_spec(serving, spec, model, adapters, image),
     }
 
 
-def pod_spec(serving: Manifest, spec: LLMServingSpec, model: ServedResult, image: str) -> dict[str, Any]:
-    claim = claim_of(model.uri)
+def pod_spec(
+    serving: Manifest, spec: LLMServingSpec, model: ServedResult, adapters: Sequence[ServedAdapter], image: str
+) -> dict[str, Any]:
+    volumes = claim_volumes(model, adapters)
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # a Service named vllm would set VLLM_* variables
@@ -114,7 +120,7 @@ def pod_spec(serving: Manifest, spec: LLMServingSpec, model: ServedResult, image
                 "name": CONTAINER,
                 "image": image,
                 "command": ["vllm", "serve", local_path(model.uri)],
-                "args": arguments(serving, spec),
+                "args": arguments(serving, spec, adapters),
                 "env": variables(environment(spec), spec.pods),
                 "ports": [{"name": "http", "containerPort": PORT}],
                 "resources": resource_requirements(spec.resources),
@@ -123,20 +129,33 @@ def pod_spec(serving: Manifest, spec: LLMServingSpec, model: ServedResult, image
                 "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_SECONDS}}},
                 **probes(model_name(serving, spec), spec.startup_timeout_seconds),
                 "volumeMounts": [
-                    {"name": "model", "mountPath": f"/volumes/{claim}", "readOnly": True},
+                    *(
+                        {"name": name, "mountPath": f"/volumes/{claim}", "readOnly": True}
+                        for name, claim in volumes.items()
+                    ),
                     *SCRATCH_MOUNTS,
                 ],
             }
         ],
         "volumes": [
-            {"name": "model", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}},
+            *(
+                {"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+                for name, claim in volumes.items()
+            ),
             *SCRATCH_VOLUMES,
         ],
         **placement(spec.pods),
     }
 
 
-def arguments(serving: Manifest, spec: LLMServingSpec) -> list[str]:
+def claim_volumes(model: ServedResult, adapters: Sequence[ServedAdapter]) -> dict[str, str | None]:
+    """Names of volumes → claims, each once; a claim's own name may be no name of a volume."""
+    claim = claim_of(model.uri)
+    others = sorted({str(claim_of(adapter.uri)) for adapter in adapters} - {claim})
+    return {"model": claim, **{f"adapters-{index}": other for index, other in enumerate(others)}}
+
+
+def arguments(serving: Manifest, spec: LLMServingSpec, adapters: Sequence[ServedAdapter]) -> list[str]:
     gpus = gpus_of(spec.resources)
     given = [
         f"--served-model-name={model_name(serving, spec)}",
@@ -151,7 +170,16 @@ def arguments(serving: Manifest, spec: LLMServingSpec) -> list[str]:
         given.append(f"--tensor-parallel-size={gpus}")
     if not gpus:
         given.append("--enforce-eager")  # a pod has no compiler
-    return [*given, *spec.extra_arguments]
+    return [*given, *adapter_arguments(adapters), *spec.extra_arguments]
+
+
+def adapter_arguments(adapters: Sequence[ServedAdapter]) -> list[str]:
+    """VLLM's short form NAME=PATH breaks at a comma or '=' in the path, its JSON form does not."""
+    if not adapters:
+        return []
+    modules = [json.dumps({"name": adapter.name, "path": local_path(adapter.uri)}) for adapter in adapters]
+    limits = [f"--max-loras={len(adapters)}", f"--max-lora-rank={max_lora_rank(adapters)}"]
+    return ["--enable-lora", "--lora-modules", *modules, *limits]
 
 
 def model_name(serving: Manifest, spec: LLMServingSpec) -> str:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llm_operator.api.conditions import is_true
-from llm_operator.api.reasons import Reason, TrainingCondition
+from llm_operator.api.reasons import Reason
 from llm_operator.api.serving import LLMServingSpec, ServedResult, TrainingReference
-from llm_operator.api.training import LLMTrainingStatus
 from llm_operator.kube.plan import Manifest
 from llm_operator.serving.observe import Observed
+from llm_operator.serving.results import (
+    REWARD_MODEL,
+    Absence,
+    language_models,
+    no_stage,
+    no_training,
+    result_of,
+    stage_text,
+    stages_of,
+)
 from llm_trainer.config import claim_of
-
-NO_TEXT = "rewardModel"  # the kind of stage whose result can't be served
 
 
 @dataclass(frozen=True)
@@ -36,35 +42,33 @@ def of_uri(uri: str) -> Choice:
 
 
 def of_training(observed: Observed, reference: TrainingReference) -> Choice:
-    training = observed.training
+    training = observed.trainings.get(reference.name)
     if training is None:
-        namespace = observed.serving["metadata"]["namespace"]
-        said = f"LLMTraining {reference.name} does not exist in namespace {namespace}; create it or correct spec.model"
-        return Choice(None, Reason.TRAINING_NOT_FOUND, said)
-    stages = (training.get("spec") or {}).get("stages") or ()
-    names = [stage["name"] for stage in stages]
-    writers = [stage["name"] for stage in stages if NO_TEXT not in stage]
-    name = reference.stage or (writers[-1] if writers else "")
-    if name not in names:
-        said = f"LLMTraining {reference.name} has no stage {name!r}; its stages are {', '.join(names)}"
-        return Choice(None, Reason.STAGE_NOT_FOUND, said)
-    if name not in writers:
-        said = f"stage {name} of LLMTraining {reference.name} makes a reward model, which writes no text; "
-        return Choice(None, Reason.NOT_A_LANGUAGE_MODEL, f"{said}name one of {', '.join(writers) or 'none'}")
-    return of_stage(training, name)
+        return none(no_training(reference.name, observed.serving["metadata"]["namespace"], "spec.model"))
+    models = language_models(training)
+    name = reference.stage or (models[-1] if models else "")
+    if name not in stages_of(training):
+        return none(no_stage(training, name))
+    if name not in models:
+        return none(not_a_language_model(training, name, models))
+    found = result_of(training, name)
+    if isinstance(found, Absence):
+        return none(found)
+    model = ServedResult(uri=found.uri, digest=found.digest, step=found.step)
+    return Choice(model, Reason.MODEL_FOUND, f"{stage_text(training, name)}, step {found.step}: {found.uri}")
 
 
-def of_stage(training: Manifest, name: str) -> Choice:
-    status = LLMTrainingStatus.model_validate(training.get("status") or {})
-    found = next((stage.result for stage in status.stages if stage.name == name), None)
-    who = f"stage {name} of LLMTraining {training['metadata']['name']}"
-    if found and found.kind == "adapter":
-        said = f"{who} made an adapter for {found.base}; set lora.merge in the stage to serve it"
-        return Choice(None, Reason.NOT_A_LANGUAGE_MODEL, said)
-    if found:
-        model = ServedResult(uri=found.uri, digest=found.digest, step=found.step)
-        return Choice(model, Reason.MODEL_FOUND, f"{who}, step {found.step}: {found.uri}")
-    if is_true(status.conditions, TrainingCondition.FAILED):
-        said = f"{who} has no result and the training failed; see kubectl describe llmtraining"
-        return Choice(None, Reason.TRAINING_FAILED, said)
-    return Choice(None, Reason.TRAINING_NOT_FINISHED, f"{who} has no result yet; the training is {status.phase}")
+def none(absence: Absence) -> Choice:
+    return Choice(None, absence.reason, absence.message)
+
+
+def not_a_language_model(training: Manifest, name: str, models: list[str]) -> Absence:
+    who, others = stage_text(training, name), ", ".join(models) or "none"
+    if REWARD_MODEL in stages_of(training)[name]:
+        said = f"{who} makes a reward model, which writes no text; name one of {others}"
+    else:
+        said = (
+            f"{who} makes an adapter without its base; name the base in spec.model (its stage, of {others}) and "
+            f"{name} under spec.adapters, or set lora.merge in the stage"
+        )
+    return Absence(Reason.NOT_A_LANGUAGE_MODEL, said)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, POD, SERVICE, TRAINING
@@ -11,10 +12,10 @@ from llm_operator.kube.plan import Key, Manifest
 
 @dataclass(frozen=True)
 class Observed:
-    """``training`` is the one that the spec names, if it exists; ``claims`` are those of the namespace."""
+    """``trainings`` are those that the spec names and that exist, by name; ``claims`` are those of the namespace."""
 
     serving: Manifest
-    training: Manifest | None = None
+    trainings: Mapping[str, Manifest] = field(default_factory=dict)
     deployments: tuple[Manifest, ...] = ()
     services: tuple[Manifest, ...] = ()
     disruption_budgets: tuple[Manifest, ...] = ()
@@ -27,10 +28,10 @@ def observe(cache: Cache, key: Key, serving_image: str) -> Observed | None:
     serving = cache.get(key.kind, key.namespace, key.name)
     if serving is None:
         return None
-    training = referenced_training(serving)
+    named = {name: cache.get(TRAINING.name, key.namespace, name) for name in referenced_trainings(serving)}
     return Observed(
         serving=serving,
-        training=cache.get(TRAINING.name, key.namespace, training) if training else None,
+        trainings={name: training for name, training in named.items() if training},
         deployments=tuple(cache.children(DEPLOYMENT.name, key)),
         services=tuple(cache.children(SERVICE.name, key)),
         disruption_budgets=tuple(cache.children(DISRUPTION_BUDGET.name, key)),
@@ -40,8 +41,8 @@ def observe(cache: Cache, key: Key, serving_image: str) -> Observed | None:
     )
 
 
-def referenced_training(serving: Manifest) -> str | None:
-    """The name of the training that a serving follows, whatever else its spec says."""
-    model = (serving.get("spec") or {}).get("model") or {}
-    name: str | None = (model.get("training") or {}).get("name")
-    return name
+def referenced_trainings(serving: Manifest) -> set[str]:
+    """The names of the trainings that a serving follows, whatever else its spec says."""
+    spec = serving.get("spec") or {}
+    sources = [spec.get("model") or {}, *(spec.get("adapters") or ())]
+    return {source["training"]["name"] for source in sources if (source.get("training") or {}).get("name")}

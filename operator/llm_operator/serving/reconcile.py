@@ -9,6 +9,7 @@ from llm_operator.api.reasons import Reason, ServingCondition
 from llm_operator.api.serving import LLMServingStatus
 from llm_operator.api.validation import InvalidSpecError, load_serving
 from llm_operator.kube.plan import Event, Manifest, Plan
+from llm_operator.serving.adapters import choose_adapters, to_load
 from llm_operator.serving.manifests import APPLIED, children
 from llm_operator.serving.model import choose_model
 from llm_operator.serving.observe import Observed
@@ -26,11 +27,13 @@ def reconcile(observed: Observed, now: float) -> Plan:
     except InvalidSpecError as error:
         return plan(observed, old, refused(observed, old, str(error), now))
     choice = choose_model(observed, spec)
+    adapters = choose_adapters(observed, spec, choice.model)
     apply: tuple[Manifest, ...] = ()
     if choice.model:
-        wanted = children(observed.serving, spec, choice.model, spec.image or observed.serving_image)
+        loaded = to_load(adapters, observed, choice.model)
+        wanted = children(observed.serving, spec, choice.model, loaded, spec.image or observed.serving_image)
         apply = tuple(child for child in wanted if differs(child, observed))
-    return plan(observed, old, summary(observed, spec, old, choice, now), apply)
+    return plan(observed, old, summary(observed, spec, old, choice, adapters, now), apply)
 
 
 def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
@@ -38,7 +41,9 @@ def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
     old = LLMServingStatus.model_validate(observed.serving.get("status") or {})
     spec = load_serving(observed.serving.get("spec") or {})
     readiness = Readiness(old.ready_replicas > 0, Reason.APPLY_REFUSED, problem)
-    return plan(observed, old, old.model_copy(update=said(observed, old, choose_model(observed, spec), readiness, now)))
+    choice = choose_model(observed, spec)
+    adapters = choose_adapters(observed, spec, choice.model)
+    return plan(observed, old, old.model_copy(update=said(observed, old, choice, adapters, readiness, now)))
 
 
 def differs(child: Manifest, observed: Observed) -> bool:

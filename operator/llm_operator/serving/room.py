@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, SERVING, TRAINING
 from llm_operator.kube.plan import Key, Manifest, Plan
-from llm_operator.serving.observe import Observed, observe, referenced_training
+from llm_operator.serving.observe import Observed, observe, referenced_trainings
 from llm_operator.serving.reconcile import apply_refused, reconcile
 from llm_operator.settings import Settings
 
@@ -32,5 +32,5 @@ class ServingRoom:
             return
         metadata = manifest["metadata"]
         for serving in self._cache.objects(SERVING.name, metadata["namespace"]):
-            if kind == CLAIM.name or referenced_training(serving) == metadata["name"]:
+            if kind == CLAIM.name or metadata["name"] in referenced_trainings(serving):
                 yield Key("LLMServing", metadata["namespace"], serving["metadata"]["name"])

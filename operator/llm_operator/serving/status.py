@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llm_operator.api.common import Condition
 from llm_operator.api.conditions import find, timestamp, with_condition
 from llm_operator.api.reasons import Reason, ServingCondition
-from llm_operator.api.serving import LLMServingSpec, LLMServingStatus, ServedResult
+from llm_operator.api.serving import LLMServingSpec, LLMServingStatus
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.pods import (
     condition_of,
@@ -19,7 +19,8 @@ from llm_operator.kube.pods import (
     where,
     without_pod_name,
 )
-from llm_operator.serving.manifests import MODEL_DIGEST, MODEL_STEP, MODEL_URI
+from llm_operator.serving.adapters import AdapterChoice, statuses
+from llm_operator.serving.annotations import adapters_in, model_in
 from llm_operator.serving.model import Choice
 from llm_operator.serving.names import CONTAINER, selector_text, url
 from llm_operator.serving.observe import Observed
@@ -36,35 +37,50 @@ def refused(observed: Observed, old: LLMServingStatus, problems: str, now: float
     """The status of a spec that can't work; what serves already goes on."""
     choice = Choice(None, Reason.INVALID_SPEC, problems)
     readiness = Readiness(old.ready_replicas > 0, Reason.INVALID_SPEC, problems)
-    return old.model_copy(update=said(observed, old, choice, readiness, now))
+    return old.model_copy(update=said(observed, old, choice, (), readiness, now))
 
 
 def summary(
-    observed: Observed, spec: LLMServingSpec, old: LLMServingStatus, choice: Choice, now: float
+    observed: Observed,
+    spec: LLMServingSpec,
+    old: LLMServingStatus,
+    choice: Choice,
+    adapters: Sequence[AdapterChoice],
+    now: float,
 ) -> LLMServingStatus:
     deployment = observed.deployments[0] if observed.deployments else {}
     counts = deployment.get("status") or {}
     readiness = judge(observed, spec, choice, deployment)
+    told = newest_answer(observed.pods)
     return LLMServingStatus(
         url=url(observed.serving),
-        model=served_model(observed.pods) or old.model,
+        model=model_in(told) or old.model,
+        adapters=statuses(adapters, adapters_in(told)),
         replicas=counts.get("replicas", 0),
         ready_replicas=counts.get("readyReplicas", 0),
         updated_replicas=counts.get("updatedReplicas", 0),
         selector=selector_text(observed.serving),
-    ).model_copy(update=said(observed, old, choice, readiness, now))
+    ).model_copy(update=said(observed, old, choice, adapters, readiness, now))
 
 
 def said(
-    observed: Observed, old: LLMServingStatus, choice: Choice, readiness: Readiness, now: float
+    observed: Observed,
+    old: LLMServingStatus,
+    choice: Choice,
+    adapters: Sequence[AdapterChoice],
+    readiness: Readiness,
+    now: float,
 ) -> dict[str, object]:
     """The fields that sum up."""
     generation = observed.serving["metadata"].get("generation")
-    conditions: list[Condition] = list(old.conditions)
-    for kind, holds_now, reason, message in (
+    told = [
         (ServingCondition.MODEL_AVAILABLE, choice.model is not None, choice.reason, choice.message),
+        *adapters_available(adapters),
         (ServingCondition.READY, readiness.ready, readiness.reason, readiness.message),
-    ):
+    ]
+    kinds = {str(kind) for kind, *_ in told}
+    conditions = [condition for condition in old.conditions if condition.type in kinds]
+    for kind, holds_now, reason, message in told:
         new = Condition.model_validate(
             {
                 "type": str(kind),
@@ -77,6 +93,15 @@ def said(
         )
         conditions = with_condition(conditions, new)
     return {"observed_generation": generation, "conditions": conditions, "phase": phase(conditions)}
+
+
+def adapters_available(adapters: Sequence[AdapterChoice]) -> Iterator[tuple[ServingCondition, bool, Reason, str]]:
+    """Whether each adapter is there, and what the first one that isn't waits for; nothing if none is asked for."""
+    missing = [choice for choice in adapters if choice.adapter is None]
+    shown = missing or adapters
+    if shown:
+        said = "; ".join(f"{choice.name}: {choice.message}" for choice in shown)
+        yield ServingCondition.ADAPTERS_AVAILABLE, not missing, shown[0].reason, said
 
 
 def judge(observed: Observed, spec: LLMServingSpec, choice: Choice, deployment: Manifest) -> Readiness:
@@ -123,17 +148,13 @@ def pod_problem(pod: Manifest) -> tuple[Reason, str] | None:
     return None
 
 
-def served_model(pods: Sequence[Manifest]) -> ServedResult | None:
-    """What the newest ready pod serves, by the annotations it was made with."""
+def newest_answer(pods: Sequence[Manifest]) -> Mapping[str, str]:
+    """The annotations of the newest ready pod, which say what it serves."""
     answering = [pod for pod in pods if holds(pod, "Ready") and "deletionTimestamp" not in pod["metadata"]]
     if not answering:
-        return None
+        return {}
     newest = max(answering, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
-    told = newest["metadata"].get("annotations") or {}
-    if MODEL_URI not in told:
-        return None
-    step = told.get(MODEL_STEP)
-    return ServedResult(uri=told[MODEL_URI], digest=told.get(MODEL_DIGEST), step=int(step) if step else None)
+    return newest["metadata"].get("annotations") or {}
 
 
 def phase(conditions: Sequence[Condition]) -> str:

@@ -29,7 +29,7 @@ def training(digest: str | None = None, phase: str = "Running") -> Manifest:
 def observed(world: World, source: Manifest | None, claims: tuple[str, ...] = ("models",)) -> Observed:
     return Observed(
         serving=copy.deepcopy(world.owner),
-        training=source,
+        trainings={"bilingual": source} if source else {},
         deployments=world.of("Deployment"),
         services=world.of("Service"),
         disruption_budgets=world.of("PodDisruptionBudget"),

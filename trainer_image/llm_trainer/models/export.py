@@ -73,7 +73,14 @@ def publish(
     for old in sorted(results.glob("step-*"))[:-KEEP_PUBLISHED]:
         shutil.rmtree(old)
     uri = f"{config.run_uri}/stages/{config.stage}/results/{final.name}"
-    return Result(uri=uri, digest=manifest.digest(), kind=kind, step=step, base=manifest.base)
+    return Result(
+        uri=uri,
+        digest=manifest.digest(),
+        kind=kind,
+        step=step,
+        base=manifest.base,
+        base_digest=manifest.base_digest,
+    )
 
 
 def write_model(model: PreTrainedModel, state: State, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -1,0 +1,74 @@
+"""What the stages of a training yield, and whether it is there. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llm_operator.api.conditions import is_true
+from llm_operator.api.reasons import Reason, TrainingCondition
+from llm_operator.api.training import LLMTrainingStatus, Result
+from llm_operator.kube.plan import Manifest
+from llm_trainer.config import KINDS, Lora
+
+REWARD_MODEL = "rewardModel"  # the kind of stage whose result writes no text
+
+
+@dataclass(frozen=True)
+class Absence:
+    """Why there is nothing to serve."""
+
+    reason: Reason
+    message: str
+
+
+def stages_of(training: Manifest) -> dict[str, dict[str, Any]]:
+    """By name, in order."""
+    return {stage["name"]: stage for stage in (training.get("spec") or {}).get("stages") or ()}
+
+
+def lora_of(stage: dict[str, Any]) -> Lora | None:
+    """The adapter that a stage trains, merged or not."""
+    settings: dict[str, Any] = next((stage[kind] for kind in KINDS.values() if kind in stage), {})
+    return Lora.model_validate(settings["lora"]) if settings.get("lora") is not None else None
+
+
+def language_models(training: Manifest) -> list[str]:
+    """The stages whose results vLLM can serve by themselves."""
+    return [
+        name
+        for name, stage in stages_of(training).items()
+        if REWARD_MODEL not in stage and not ((lora := lora_of(stage)) and not lora.merge)
+    ]
+
+
+def no_training(name: str, namespace: str, field: str) -> Absence:
+    said = f"LLMTraining {name} does not exist in namespace {namespace}; create it or correct {field}"
+    return Absence(Reason.TRAINING_NOT_FOUND, said)
+
+
+def no_stage(training: Manifest, name: str) -> Absence:
+    said = f"LLMTraining {training['metadata']['name']} has no stage {name!r}; "
+    return Absence(Reason.STAGE_NOT_FOUND, f"{said}its stages are {', '.join(stages_of(training))}")
+
+
+def stage_text(training: Manifest, name: str) -> str:
+    return f"stage {name} of LLMTraining {training['metadata']['name']}"
+
+
+def result_of(training: Manifest, name: str) -> Result | Absence:
+    """The newest result of a stage that exists."""
+    status = LLMTrainingStatus.model_validate(training.get("status") or {})
+    if found := next((stage.result for stage in status.stages if stage.name == name), None):
+        return found
+    who = stage_text(training, name)
+    if is_true(status.conditions, TrainingCondition.FAILED):
+        said = f"{who} has no result and the training failed; see kubectl describe llmtraining"
+        return Absence(Reason.TRAINING_FAILED, said)
+    return Absence(Reason.TRAINING_NOT_FINISHED, f"{who} has no result yet; the training is {status.phase}")
+
+
+def stage_with_result(training: Manifest, uri: str | None) -> str | None:
+    """The stage that has made what lies there."""
+    status = LLMTrainingStatus.model_validate(training.get("status") or {})
+    return next((stage.name for stage in status.stages if stage.result and stage.result.uri == uri), None)

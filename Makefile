@@ -14,8 +14,8 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: $(if $(REGISTRY),,cluster-build) ## The main job: text to chat answer on the built-in cluster, or on yours with KUBECONFIG=… REGISTRY=…
-	@$(python) python -m demo $(if $(REGISTRY),--kubeconfig $(KUBECONFIG) --registry $(REGISTRY) $(if $(STORAGE_CLASS),--storage-class $(STORAGE_CLASS)))
+demo: $(if $(REGISTRY),,cluster-build) ## The main job, or EXAMPLE=…, on the built-in cluster, or on yours with KUBECONFIG=… REGISTRY=…
+	@$(python) python -m demo $(if $(EXAMPLE),--example $(EXAMPLE)) $(if $(REGISTRY),--kubeconfig $(KUBECONFIG) --registry $(REGISTRY) $(if $(STORAGE_CLASS),--storage-class $(STORAGE_CLASS)))
 
 .PHONY: test
 test: lint cluster-build images ## Every check and every test

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from demo import run
 from demo.corpus import build_corpus, summary
+from demo.preferences import write_preferences
 from demo.progress import cause
-from demo.questions import build_questions
+from demo.questions import build_questions, make_pairs
 from demo.results import closing_words, converse, show_figures
 from demo.setting import built_in, own
 
@@ -22,18 +23,20 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--kubeconfig", type=Path, help="a cluster of your own")
     parser.add_argument("--registry", help="a registry that its nodes pull from and this machine pushes to")
     parser.add_argument("--storage-class", help="ReadWriteMany; default: the cluster's default class")
+    parser.add_argument("--example", type=Path, default=run.EXAMPLE, help="an LLMTraining and its LLMServing")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where curves and figures go")
     return parser.parse_args()
 
 
 def gather_text(output: Path) -> Path:
-    """The corpus and the questions in one folder."""
+    """The corpus, the questions and the preferences in one folder."""
     corpus = build_corpus()
     folder = output / "corpus"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(corpus, folder)
     print(summary(corpus))
     build_questions(corpus, folder)
+    write_preferences(make_pairs(corpus), folder)
     return folder
 
 
@@ -51,21 +54,23 @@ def main() -> None:
     corpus = gather_text(options.output)
     run.upload(kubectl, setting.images.trainer, setting.storage_class, corpus)
 
-    run.say(f"kubectl apply -f {run.EXAMPLE}")
-    kubectl.run("apply", "-f", str(run.EXAMPLE))
-    status = run.follow(kubectl)
+    name = options.example.stem
+    run.say(f"kubectl apply -f {options.example}")
+    kubectl.run("apply", "-f", str(options.example))
+    status = run.follow(kubectl, name)
     if status["phase"] == "Failed":
         raise SystemExit(f"the training failed: {cause(status)}")
     show_figures(setting, status, options.output)
 
     run.say("A conversation with the served model, on questions it has not seen")
-    run.wait_for_serving(kubectl)
-    converse(setting, corpus / "questions-heldout.jsonl", run.SERVING)
+    serving = run.wait_for_serving(kubectl, name)
+    for model in (name, *(adapter["name"] for adapter in serving.get("adapters", []))):
+        converse(setting, corpus / "questions-heldout.jsonl", name, model)
 
     run.say("What kubectl shows")
     print(kubectl.run("get", "llmt,llms"))
     print(kubectl.run("get", "pods", "-o", "wide"))
-    print(closing_words(setting, options.output))
+    print(closing_words(setting, name, options.output))
     run.say(f"Done in {(time.monotonic() - began) / 60:.0f} minutes")
 
 

@@ -3,8 +3,8 @@
     python -m demo.questions CORPUS_FOLDER OUT_FOLDER
 
 writes `questions-train.jsonl` and `questions-heldout.jsonl`, one {"messages": [user, assistant]} a line as TRL reads
-it. An answer is one or two whole sentences of a document; its question follows from the heading above. The rules are in
-docs/demo_corpus.md.
+it, and the Japanese part of the first as `questions-train-ja.jsonl`. An answer is one or two whole sentences of a
+document; its question follows from the heading above. The rules are in docs/demo_corpus.md.
 """
 
 import argparse
@@ -133,12 +133,13 @@ def _pair(section: Section, code: str, kind: Kind, topic: str, answer: str) -> P
         program = PROGRAMS.get(section.page.split("/")[1], "LibreOffice")
         place = language.help.format(program=program) if kind is Kind.SECTION else program
     wordings = language.questions[kind]
-    wording = wordings[_digest(topic + section.page) % len(wordings)]
+    wording = wordings[digest(topic + section.page) % len(wordings)]
     question = wording.format(topic=topic, place=place, page=section.page_title)
     return Pair(section.page, code, kind, question, answer)
 
 
-def _digest(text: str) -> int:
+def digest(text: str) -> int:
+    """64 bits of a text's hash: chance that is the same on every machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
@@ -175,8 +176,8 @@ def split(pairs: Iterable[Pair]) -> tuple[list[Pair], list[Pair]]:
     """Training and held-out pairs, by page; each in an order that mixes languages and works."""
     train: list[Pair] = []
     held_out: list[Pair] = []
-    for pair in sorted(pairs, key=lambda pair: _digest(pair.question)):
-        (held_out if _digest(pair.page) < HELD_OUT * 2**64 else train).append(pair)
+    for pair in sorted(pairs, key=lambda pair: digest(pair.question)):
+        (held_out if digest(pair.page) < HELD_OUT * 2**64 else train).append(pair)
     return train, held_out
 
 
@@ -189,11 +190,12 @@ def write_messages(path: Path, pairs: Iterable[Pair]) -> None:
 
 
 def build_questions(corpus: Path, out: Path) -> None:
-    """Writes `questions-train.jsonl` and `questions-heldout.jsonl` into the folder `out`, and prints their sizes."""
+    """Writes the questions' files into the folder `out`, and prints their sizes."""
     out.mkdir(parents=True, exist_ok=True)
-    for name, pairs in zip(
-        ("questions-train.jsonl", "questions-heldout.jsonl"), split(make_pairs(corpus)), strict=True
-    ):
+    train, held_out = split(make_pairs(corpus))
+    japanese = [pair for pair in train if pair.language == "ja"]
+    for part, pairs in (("train", train), ("train-ja", japanese), ("heldout", held_out)):
+        name = f"questions-{part}.jsonl"
         write_messages(out / name, pairs)
         counts = Counter(pair.language for pair in pairs)
         by_language = ", ".join(f"{counts[code]} {code}" for code in sorted(counts))

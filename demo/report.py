@@ -8,10 +8,11 @@ from typing import Any
 from demo.chat import Answer, ask
 
 Rows = list[dict[str, Any]]
+Points = list[tuple[int, float]]
 
 
 def draw_curves(histories: dict[str, Rows], target: Path) -> None:
-    """One panel a stage: training loss and held-out loss over steps."""
+    """One panel a stage: its loss, or the reward of a stage that has one, in training and held out, over steps."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -19,17 +20,25 @@ def draw_curves(histories: dict[str, Rows], target: Path) -> None:
 
     figure, panels = plt.subplots(1, len(histories), figsize=(6 * len(histories), 4), squeeze=False)
     for panel, (stage, rows) in zip(panels[0], histories.items(), strict=True):
-        training = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-        held_out = [(row["step"], row["evaluation"]["loss"]) for row in rows if "evaluation" in row]
+        name, training, held_out = curves_of(rows)
         panel.plot(*zip(*training, strict=True), label="training", linewidth=1)
         if held_out:
             panel.plot(*zip(*held_out, strict=True), "o-", label="held out", markersize=4)
-        panel.set(title=stage, xlabel="step", ylabel="loss (nats per token)")
+        panel.set(title=stage, xlabel="step", ylabel=name)
         panel.grid(visible=True, alpha=0.3)
         panel.legend()
     figure.tight_layout()
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=120)
+
+
+def curves_of(rows: Rows) -> tuple[str, Points, Points]:
+    """What is drawn of a stage's history: its name, and (step, figure) in training and held out."""
+    rewards = [(row["step"], row["figures"]["reward"]) for row in rows if "reward" in row.get("figures", {})]
+    name = "reward" if rewards else "loss"
+    training = rewards or [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    evaluations = [(row["step"], row["evaluation"]) for row in rows if "evaluation" in row]
+    return name, training, [(step, figures[name]) for step, figures in evaluations if name in figures]
 
 
 def compression_table(model: dict[str, float], compressors: dict[str, dict[str, float]]) -> str:

@@ -23,7 +23,7 @@ REPETITION_PENALTY = 1.15  # a model this small repeats itself when each next wo
 
 
 def show_figures(setting: Setting, status: dict[str, Any], output: Path) -> None:
-    """Held-out figures of both stages, and the curves as a picture."""
+    """Compression against xz, every stage's held-out figures, and the curves as a picture."""
     stages = [stage["name"] for stage in status["stages"] if stage["kind"] != "prepareData"]
     histories = {stage: run.read_history(setting.kubectl, status, stage) for stage in stages}
     draw_curves(histories, output / "curves.png")
@@ -35,52 +35,63 @@ def show_figures(setting: Setting, status: dict[str, Any], output: Path) -> None
     print("\nHeld-out bits per byte; less is better:")
     print(compression_table(last, {language: compressed_bits_per_byte(found) for language, found in texts.items()}))
     print("through the run: " + " → ".join(f"{figures['bitsPerByte']:.2f}" for figures in base))
-    chat = evaluations(histories[stages[-1]])[-1]
-    print(f"Loss on held-out answers: {chat['baseLoss']:.3f} before {stages[-1]}, {chat['loss']:.3f} after it")
-    (output / "figures.json").write_text(json.dumps({"base": base, "chat": chat}, indent=1))
+    print("On what each stage holds out, from its first evaluation to its last:")
+    for stage in stages[1:]:
+        print(f"  {stage:<10} {change_of(evaluations(histories[stage]))}")
+    (output / "figures.json").write_text(
+        json.dumps({stage: evaluations(rows) for stage, rows in histories.items()}, indent=1)
+    )
 
 
 def evaluations(history: list[dict[str, Any]]) -> list[dict[str, float]]:
     return [row["evaluation"] for row in history if "evaluation" in row]
 
 
-def converse(setting: Setting, questions: Path, model: str) -> None:
-    """Ask the served model what it was not trained on."""
+def change_of(figures: list[dict[str, float]]) -> str:
+    """Each figure as "name before → after"; before fine-tuning the loss is told as baseLoss."""
+    first, last = figures[0], figures[-1]
+    before = {**first, **({"loss": last["baseLoss"]} if "baseLoss" in last else {})}
+    return ", ".join(f"{name} {before[name]:.3f} → {last[name]:.3f}" for name in last if name != "baseLoss")
+
+
+def converse(setting: Setting, questions: Path, serving: str, model: str) -> None:
+    """Ask one of a serving's models what it was not trained on."""
     pairs = [json.loads(line)["messages"] for line in questions.read_text().splitlines()]
     asked = [messages[0]["content"] for messages in pairs]
     by_language = {
         "en": [question for question in asked if not JAPANESE.search(question)][: ASKED // 2],
         "ja": [question for question in asked if JAPANESE.search(question)][: ASKED // 2],
     }
-    with setting.kubectl.forward(f"service/{run.SERVING}-serving", 80) as url:
+    with setting.kubectl.forward(f"service/{serving}-serving", 80) as url:
 
         def answer(question: str) -> Answer:
             return ask(url, model, question, repetition_penalty=REPETITION_PENALTY)
 
         with ThreadPoolExecutor(4) as pool:
             answers = {language: list(pool.map(answer, found)) for language, found in by_language.items()}
+    print(f"\nmodel {model}:")
     for language, found in by_language.items():
         for question, reply in list(zip(found, answers[language], strict=True))[:SHOWN]:
             print(f"\n  you:   {question}\n  model: {reply.text}")
     every = [reply for found in answers.values() for reply in found]
     ended = sum(reply.ended for reply in every)
-    print(f"\nThe model ended {ended} of {len(every)} answers to held-out questions by itself")
+    print(f"\n{model} ended {ended} of {len(every)} answers to held-out questions by itself")
 
 
-def closing_words(setting: Setting, output: Path) -> str:
+def closing_words(setting: Setting, name: str, output: Path) -> str:
     """What was made, and how to look at it."""
     lines = [
         "What was created:",
-        f"  namespace {setting.kubectl.namespace}: LLMTraining and LLMServing {run.TRAINING}, their pods and claims",
+        f"  namespace {setting.kubectl.namespace}: LLMTraining and LLMServing {name}, their pods and claims",
         "  namespace llm-operator: the operator",
         f"  {output}: curves.png, figures.json",
         "Look at it:",
         f"  {setting.environment}",
         f"  kubectl -n {setting.kubectl.namespace} get llmt,llms,pods -o wide",
-        f"  kubectl -n {setting.kubectl.namespace} describe llmt {run.TRAINING}",
-        f"  kubectl -n {setting.kubectl.namespace} port-forward service/{run.SERVING}-serving 8000:80",
+        f"  kubectl -n {setting.kubectl.namespace} describe llmt {name}",
+        f"  kubectl -n {setting.kubectl.namespace} port-forward service/{name}-serving 8000:80",
         "  curl localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\",
-        f'    -d \'{{"model": "{run.SERVING}", "messages": [{{"role": "user", "content": "What is a kernel?"}}]}}\'',
+        f'    -d \'{{"model": "{name}", "messages": [{{"role": "user", "content": "What is a kernel?"}}]}}\'',
     ]
     if setting.built_in:
         lines += ["Take it down:", "  make cluster-down"]

@@ -14,7 +14,6 @@ from typing import Any
 from demo import manifests, progress
 from demo.kubectl import Kubectl
 
-TRAINING = SERVING = "bilingual-chat"
 EXAMPLE = Path("examples/bilingual-chat.yaml")
 
 
@@ -74,11 +73,11 @@ def upload(kubectl: Kubectl, image: str, storage_class: str | None, corpus: Path
         raise RuntimeError("tar could not read the corpus")
 
 
-def follow(kubectl: Kubectl) -> dict[str, Any]:
-    """Draw the training's progress until it ends; its final status."""
+def follow(kubectl: Kubectl, name: str) -> dict[str, Any]:
+    """Draw a training's progress until it ends; its final status."""
     live, shown, drawn = sys.stdout.isatty(), "", 0.0
     while True:
-        training = kubectl.get("llmtraining", TRAINING)
+        training = kubectl.get("llmtraining", name)
         status = (training or {}).get("status", {})
         text = progress.line(status) if status else "waiting for the operator"
         if live:
@@ -104,11 +103,13 @@ def read_history(kubectl: Kubectl, status: dict[str, Any], stage: str) -> list[d
     return [json.loads(row) for row in read(kubectl, f"{folder}/history.jsonl").splitlines()]
 
 
-def wait_for_serving(kubectl: Kubectl) -> dict[str, Any]:
+def wait_for_serving(kubectl: Kubectl, name: str) -> dict[str, Any]:
+    """The spec of a serving that answers with its model and all its adapters."""
+
     def ready() -> bool:
-        serving = kubectl.get("llmserving", SERVING) or {}
-        conditions = serving.get("status", {}).get("conditions", [])
-        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        status = (kubectl.get("llmserving", name) or {}).get("status", {})
+        answers = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
+        return answers and all(adapter["state"] == "Serving" for adapter in status.get("adapters", []))
 
     wait_for("the served model", ready, 600)
-    return dict((kubectl.get("llmserving", SERVING) or {})["status"])
+    return dict((kubectl.get("llmserving", name) or {})["spec"])

@@ -171,3 +171,11 @@ def test_writes_conversations_as_trl_reads_them(corpus: Path, tmp_path: Path) ->
             messages = json.loads(line)["messages"]
             assert [message["role"] for message in messages] == ["user", "assistant"]
             assert all(message["content"] for message in messages)
+
+
+def test_the_japanese_part_is_written_once_more(corpus: Path, tmp_path: Path) -> None:
+    build_questions(corpus, tmp_path / "out")
+    every = (tmp_path / "out" / "questions-train.jsonl").read_text().splitlines()
+    japanese = (tmp_path / "out" / "questions-train-ja.jsonl").read_text().splitlines()
+    assert 0 < len(japanese) < len(every)
+    assert japanese == [line for line in every if not json.loads(line)["messages"][1]["content"].isascii()]

@@ -1,4 +1,4 @@
-"""vLLM in the trainer image gives the log-probabilities of transformers, for a tiny model of each family.
+"""vLLM in the trainer image gives the log-probabilities of transformers, for a tiny model of each served family.
 
 One pod loads the models in turn: they are many, and each start of a pod costs.
 """
@@ -26,6 +26,8 @@ SECONDS = 1800
 def pod(image: str) -> dict[str, Any]:
     """Named families, under the restricted standard, with the environment of a served model."""
     spec = LLMServingSpec.model_validate({"model": {"uri": "pvc://models/families"}})
+    # In one process vLLM need not be imported again for each model.
+    variables = {**environment(spec), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -39,7 +41,7 @@ def pod(image: str) -> dict[str, Any]:
                     "name": "vllm",
                     "image": image,
                     "command": ["python", "/volumes/models/served_families.py", "/volumes/models/families"],
-                    "env": [{"name": name, "value": value} for name, value in environment(spec).items()],
+                    "env": [{"name": name, "value": value} for name, value in variables.items()],
                     "securityContext": CONTAINER_SECURITY,
                     "volumeMounts": [{"name": "models", "mountPath": "/volumes/models"}, *SCRATCH_MOUNTS],
                 }

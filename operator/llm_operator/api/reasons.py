@@ -64,6 +64,7 @@ class Reason(StrEnum):
     TRAINING_FAILED = "TrainingFailed"
     STAGE_NOT_FOUND = "StageNotFound"
     NOT_A_LANGUAGE_MODEL = "NotALanguageModel"
+    FAMILY_NOT_SERVED = "FamilyNotServed"
     MODEL_FOUND = "ModelFound"
     NOT_AN_ADAPTER = "NotAnAdapter"
     ADAPTER_NOT_SUPPORTED = "AdapterNotSupported"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llm_operator.api.reasons import Reason
+from llm_operator.api.resolve import gpus_of
 from llm_operator.api.serving import LLMServingSpec, ServedResult, TrainingReference
 from llm_operator.kube.plan import Manifest
+from llm_operator.serving.families import why_not_served
 from llm_operator.serving.observe import Observed
 from llm_operator.serving.results import (
     REWARD_MODEL,
@@ -31,7 +33,9 @@ class Choice:
 
 
 def choose_model(observed: Observed, spec: LLMServingSpec) -> Choice:
-    choice = of_training(observed, spec.model.training) if spec.model.training else of_uri(spec.model.uri or "")
+    gpus = gpus_of(spec.resources) > 0
+    named = spec.model.training
+    choice = of_training(observed, named, gpus=gpus) if named else of_uri(spec.model.uri or "")
     if choice.model and (claim := claim_of(choice.model.uri)) not in observed.claims:
         return Choice(None, Reason.CLAIM_NOT_FOUND, f"PersistentVolumeClaim {claim} does not exist; create it")
     return choice
@@ -41,7 +45,7 @@ def of_uri(uri: str) -> Choice:
     return Choice(ServedResult(uri=uri), Reason.MODEL_FOUND, uri)
 
 
-def of_training(observed: Observed, reference: TrainingReference) -> Choice:
+def of_training(observed: Observed, reference: TrainingReference, *, gpus: bool) -> Choice:
     training = observed.trainings.get(reference.name)
     if training is None:
         return none(no_training(reference.name, observed.serving["metadata"]["namespace"], "spec.model"))
@@ -51,6 +55,8 @@ def of_training(observed: Observed, reference: TrainingReference) -> Choice:
         return none(no_stage(training, name))
     if name not in models:
         return none(not_a_language_model(training, name, models))
+    if why := why_not_served(training, gpus=gpus):
+        return Choice(None, Reason.FAMILY_NOT_SERVED, f"{stage_text(training, name)}: {why}")
     found = result_of(training, name)
     if isinstance(found, Absence):
         return none(found)

@@ -72,6 +72,28 @@ def test_an_adapter_without_its_base_is_no_model(world: World) -> None:
     assert condition(world, "ModelAvailable")["reason"] == "ModelFound"
 
 
+@pytest.mark.parametrize(
+    ("architecture", "says"),
+    [
+        ({"family": "deepseek_v3"}, "deepseek_v3: vLLM's latent attention on CPU"),
+        ({"family": "jamba"}, "jamba: vLLM has no kernel"),
+        ({"family": "mamba2"}, "n_groups 8 of a mamba2"),
+        ({"family": "mamba2", "config": {"n_groups": 1}}, None),
+        ({"family": "mixtral"}, None),
+    ],
+)
+def test_a_family_that_vllm_would_answer_wrongly_for(world: World, architecture: Manifest, says: str | None) -> None:
+    source = training("one")
+    source["spec"]["model"] = {"architecture": architecture}
+    made = scenes.step(world, source)
+    assert bool(made.apply) == (says is None)
+    assert (says or "step 100") in condition(world, "ModelAvailable")["message"]
+    world.owner["spec"] = changed(SERVING, resources={"limits": {"nvidia.com/gpu": 1}})
+    scenes.step(world, source)
+    on_gpus = condition(world, "ModelAvailable")["reason"]
+    assert on_gpus == ("FamilyNotServed" if says and "n_groups" in says else "ModelFound")
+
+
 def test_a_claim_that_is_not_there(world: World) -> None:
     world.owner["spec"] = {"model": {"uri": "pvc://elsewhere/model"}}
     scenes.step(world, None)

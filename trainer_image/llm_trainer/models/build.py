@@ -22,6 +22,9 @@ from llm_trainer.models.attention import attention, computes_in_half
 from llm_trainer.models.quantization import quantized_loading
 from llm_trainer.runtime.errors import ConfigurationError
 
+# How transformers computes without being told; vLLM reads it from the configuration.
+UNSAID = {"deepseek_v3": {"topk_method": "noaux_tc", "scoring_func": "sigmoid"}}
+
 
 def build(config: StageConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
     """The stage's language model in float32, the same on every rank; an adapter comes merged into its base.
@@ -81,6 +84,7 @@ def from_architecture(
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
+        **UNSAID.get(architecture.family, {}),
         **architecture.config,
     }
     if settings["vocab_size"] < len(tokenizer):

@@ -1,0 +1,32 @@
+"""Families whose models vLLM loads and then does not answer as they were trained. Pure.
+
+Measured by tests/e2e/test_families.py with vLLM 0.31; docs/families.md has the figures.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_operator.api.families import FAMILIES
+from llm_operator.api.resolve import GPU
+from llm_operator.kube.plan import Manifest
+
+# On CPU; on GPUs nothing is known against them.
+NOT_ON_CPU = {
+    "deepseek_v3": "vLLM's latent attention on CPU gives other log-probabilities than transformers",
+    "mamba": "vLLM has no kernel for its scan on CPU",
+    "jamba": "vLLM has no kernel for its scan on CPU",
+}
+
+
+def why_not_served(training: Manifest, *, gpus: bool) -> str | None:
+    """Why vLLM must not serve what a training makes; None where nothing is known against it."""
+    architecture: dict[str, Any] = ((training.get("spec") or {}).get("model") or {}).get("architecture") or {}
+    family, config = architecture.get("family"), architecture.get("config") or {}
+    if family == "mamba2" and (groups := FAMILIES[family].resolve(config)["n_groups"]) != 1:
+        return (
+            f"vLLM normalises each of the n_groups {groups} of a mamba2 by itself, and transformers all; train with 1"
+        )
+    if not gpus and family in NOT_ON_CPU:
+        return f"{family}: {NOT_ON_CPU[family]}; set resources.limits[{GPU}]"
+    return None

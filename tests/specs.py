@@ -205,6 +205,8 @@ WRONG_TRAININGS = (
           stages__2={"name": "d", "dpo": {**PAIRS, "lossType": ["sigmoid", "sft"], "lossWeights": [1.0]}}),
     wrong("a loss twice", "spec.stages[2].dpo.lossType", "given 2 times",
           stages__2={"name": "d", "dpo": {**PAIRS, "lossType": ["sft", "sft"]}}, at_server=False),
+    wrong("EXO without smoothing", "spec.stages[2].dpo.labelSmoothing", "exo_pair needs one above 0",
+          stages__2={"name": "d", "dpo": {**PAIRS, "lossType": ["exo_pair"]}}, at_server=False),
     wrong("a loss that isn't there", "spec.stages[2].dpo.lossType", "sigmoid",
           stages__2={"name": "d", "dpo": {**PAIRS, "lossType": ["sigmoidal"]}}),
     wrong("a batch of one for KTO", "spec.stages[2].kto.microBatchSize", "greater than or equal to 2",

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from trl import DPOConfig, DPOTrainer
 
-from llm_trainer.config import StageConfig, local_path
+from llm_trainer.config import Architecture, StageConfig, local_path
+from llm_trainer.config.fine_tuning import DpoLossType
+from llm_trainer.data.manifest import TOKENIZER
+from llm_trainer.data.tokenizer import load_tokenizer
+from llm_trainer.models.build import from_architecture
 from llm_trainer.protocol import ExitCode
 from tests.trainer.conftest import RunPods, stage_config
 from tests.trainer.pods import evaluations, losses
@@ -125,3 +132,20 @@ def test_kto_tells_good_from_bad(preference: Preference, pods: RunPods, prepared
     first, last = figures[0], figures[max(figures)]
     assert first["margin"] == pytest.approx(0, abs=1e-4), figures
     assert last["margin"] > 0.1, figures
+
+
+@pytest.mark.parametrize("loss", get_args(DpoLossType))
+def test_trl_has_every_loss(loss: str, prepared: Path, tmp_path: Path) -> None:
+    """One step in this process; that the stages learn is shown above."""
+    tokenizer = load_tokenizer(prepared / "models/run/data" / TOKENIZER)
+    config = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    model = from_architecture(Architecture(family="llama", config=config), tokenizer, half=False)
+    rows = [{"prompt": f"What is {n}? ", "chosen": f"{n} good", "rejected": f"{n} bad"} for n in ("one", "two")]
+    arguments = DPOConfig(
+        output_dir=str(tmp_path), loss_type=[loss], use_cpu=True, bf16=False, max_steps=1, max_length=64,
+        per_device_train_batch_size=2, report_to=[], save_strategy="no", gradient_checkpointing=False,
+        precompute_ref_log_probs=True, label_smoothing=0.001 if loss == "exo_pair" else 0.0,
+    )  # fmt: skip
+    trainer = DPOTrainer(model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    assert math.isfinite(trainer.train().training_loss)

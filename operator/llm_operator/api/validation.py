@@ -261,6 +261,8 @@ def loss_problems(dpo: Dpo, path: str) -> Iterator[str]:
     for loss, count in Counter(dpo.loss_type).items():
         if count > 1:
             yield f"{path}.lossType: {loss} is given {count} times; give each loss once and weigh it by lossWeights"
+    if "exo_pair" in dpo.loss_type and dpo.label_smoothing == 0:
+        yield f"{path}.labelSmoothing: exo_pair needs one above 0; Ji et al. 2024 recommend 0.001"
     if dpo.loss_weights is not None and len(dpo.loss_weights) != len(dpo.loss_type):
         yield (
             f"{path}.lossWeights: must have a weight for each of lossType, {len(dpo.loss_type)} and not "

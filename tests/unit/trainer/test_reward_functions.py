@@ -16,6 +16,10 @@ def broken(completions: list[str], **_: Any) -> list[float | None]:
     raise KeyError("answer")
 
 
+def narrow(prompts: list[str], completions: list[str]) -> list[float | None]:
+    return [1.0 for _ in completions]
+
+
 def test_a_function_of_the_image() -> None:
     assert load_function(f"{__name__}:broken", FIELD) is broken
 
@@ -23,7 +27,8 @@ def test_a_function_of_the_image() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [("no_such_module:f", "can't be imported"), (f"{__name__}:missing", "has no 'missing'"),
-     (f"{__name__}:FIELD", "is a str and no function")],
+     (f"{__name__}:FIELD", "is a str and no function"),
+     (f"{__name__}:narrow", r"write def narrow\(completions, \*\*columns\)")],
 )  # fmt: skip
 def test_functions_that_are_not_there(name: str, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says) as error:

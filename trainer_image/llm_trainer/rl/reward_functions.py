@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ Function = Callable[..., list[float | None]]
 
 
 def load_function(name: str, field: str) -> Function:
-    """Raises ConfigurationError if the image has no such function."""
+    """Raises ConfigurationError if the image has no such function, or one that can't be called as TRL calls one."""
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -25,6 +26,12 @@ def load_function(name: str, field: str) -> Function:
         raise ConfigurationError(f"{field}: module {module} has no {attribute!r}; correct the name") from error
     if not callable(found):
         raise ConfigurationError(f"{field}: {name!r} is a {type(found).__name__} and no function")
+    parameters = inspect.signature(found).parameters.values()
+    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        raise ConfigurationError(
+            f"{field}: {name!r} does not take every keyword that it is called with, such as the dataset's columns; "
+            f"write def {attribute}(completions, **columns)"
+        )
     function: Function = found
     return function
 

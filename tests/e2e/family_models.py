@@ -43,6 +43,8 @@ def write_model(folder: Path, family: str, tokenizer: PreTrainedTokenizerBase) -
     prompts = [torch.randint(3, len(tokenizer), (length,)).tolist() for length in (5, 17, 60)]
     expected = {"prompts": prompts, "logProbs": [log_probs(model, prompt) for prompt in prompts]}
     (folder / EXPECTED).write_text(json.dumps(expected))
+    for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors keeps its file to one user, and the pod's is another
 
 
 @torch.no_grad()

@@ -13,7 +13,15 @@ from llm_trainer.protocol import ExitCode
 from tests.trainer.conftest import RunPods, stage_config
 from tests.trainer.online import LARGEST_KL, ONLINE, PYTHONPATH, assert_reward_rises, figures
 
-GRPO = {**ONLINE, "epochs": 6, "numGenerations": 8, "beta": 0.02}  # 78 steps
+GRPO = {
+    **ONLINE,
+    "epochs": 9,  # 50 steps
+    "globalBatchSize": 64,
+    "microBatchSize": 32,
+    "numGenerations": 8,
+    "beta": 0.15,
+    "optimizer": {"learningRate": 0.003},
+}
 
 Grpo = Callable[..., StageConfig]
 

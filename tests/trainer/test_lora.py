@@ -92,7 +92,7 @@ def test_a_stage_from_an_adapter(adapted: Adapted, pods: RunPods, prepared: Path
     """It starts from base and adapter together, and refuses a base that is another by now."""
     adapter = pods(adapted("first", nodes=1)).run().result
     assert adapter
-    after = adapted("second", nodes=1, model=adapter.uri, epochs=0.1)
+    after = adapted("second", nodes=1, model=adapter.uri, epochs=0.1, lora=None)
     pods(after).run()
     figures = evaluations(adapted("first"))
     assert evaluations(after)[0]["loss"] == pytest.approx(figures[max(figures)]["loss"], abs=1e-4)
@@ -100,7 +100,7 @@ def test_a_stage_from_an_adapter(adapted: Adapted, pods: RunPods, prepared: Path
     text = manifest.read_text()
     try:
         manifest.write_text(text.replace('"step": 20', '"step": 21'))
-        words = pods(adapted("third", nodes=1, model=adapter.uri)).start().wait()
+        words = pods(adapted("third", nodes=1, model=adapter.uri, lora=None)).start().wait()
     finally:
         manifest.write_text(text)
     assert words[0].exit_code == ExitCode.CONFIGURATION, words

@@ -125,6 +125,7 @@ def merged(base: Path, adapter: Path, **loading: Any) -> PreTrainedModel:
     sample = torch.arange(1, 33).remainder(model.config.vocab_size)[None]
     before = model(input_ids=sample).logits
     whole: PreTrainedModel = model.merge_and_unload()
+    whole.requires_grad_(requires_grad=True)  # peft has frozen the base
     difference = float((whole(input_ids=sample).logits - before).abs().max() / before.abs().max())
     if not difference <= TOLERANCE:
         raise RuntimeError(f"merging {adapter} into {base} moved the logits by {difference:.2e} of the largest")

@@ -112,7 +112,7 @@ def describe_steps(settings: TrainingSettings, flops: int | None) -> Iterator[st
         if flops:
             yield f"    work     {count(flops)}FLOPs per token, {count(flops * steps * per_step)}FLOPs in all"
     elif isinstance(settings, FineTuning):
-        yield f"    steps    rows of {settings.dataset.uri} × {settings.epochs:g} / {settings.global_batch_size}"
+        yield f"    steps    rows of {settings.dataset.uri} × {settings.epochs:g} / {settings.rows_per_step}"
 
 
 def count(number: float) -> str:

@@ -27,6 +27,14 @@ def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
         assert line in said, said
 
 
+def test_a_rollout_is_a_step(capsys: pytest.CaptureFixture[str]) -> None:
+    """PPO's steps are rollouts, not updates; GRPO's prompts have several answers each."""
+    assert main([str(EXAMPLE.parent / "whole-chain.yaml"), str(EXAMPLE.parent / "stages" / "grpo.yaml")]) == 0
+    said = capsys.readouterr().out
+    assert "rows of pvc://corpus/prompts-train.jsonl × 0.25 / 64" in said, said
+    assert "rows of pvc://corpus/prompts-train.jsonl × 0.05 / 8" in said, said
+
+
 def test_a_file_that_can_not_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "wrong.yaml"
     spec = changed(TRAINING, stages__0__pretrain__globalBatchSize=9)

@@ -33,6 +33,11 @@ class FineTuning(TrainingSettings):
     dataset: Dataset = Field(description="Rows in one of TRL's formats for this stage.")
     epochs: float = Field(default=1, gt=0, description="Passes over the dataset.")
 
+    @property
+    def rows_per_step(self) -> int:
+        """Of the dataset, over all processes."""
+        return self.global_batch_size
+
 
 class Offline(FineTuning):
     """What the stages that learn from given answers have in common."""

@@ -83,6 +83,11 @@ class Grpo(OnlineRl):
     )
     mask_truncated_completions: bool = Field(default=False, description="No loss on answers that were cut off.")
 
+    @property
+    def rows_per_step(self) -> int:
+        """Prompts."""
+        return self.global_batch_size // self.num_generations
+
 
 class Ptx(Settings):
     """Pretraining goes on beside the updates (PPO-ptx, Ouyang et al. 2022), on the prepared corpus."""
@@ -141,6 +146,11 @@ class Ppo(OnlineRl):
     def rollout_size(self) -> int:
         """Answers of a rollout, over all processes."""
         return self.rollout_batch_size or self.global_batch_size
+
+    @property
+    def rows_per_step(self) -> int:
+        """Prompts, each with one answer."""
+        return self.rollout_size
 
     def references(self) -> Iterator[Reference]:
         yield from super().references()

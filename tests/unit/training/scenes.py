@@ -150,3 +150,12 @@ def run_stage(world: World, now: float = START) -> None:
 NOTICE = Notice(reason="CheckpointSetAside", message="checkpoint step-00000030 is not used")
 KILLED = 128 + 9
 PEER_LOST = int(ExitCode.PEER_LOST)
+
+
+def fit_nowhere(pod: Manifest) -> None:
+    """Leave a pod as the scheduler does when no node has room for it."""
+    said = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+    pod["status"] = {
+        "phase": "Pending",
+        "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}],
+    }

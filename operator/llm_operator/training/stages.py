@@ -153,7 +153,7 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
 
 
 def has_training_tokenizer(spec: LLMTrainingSpec, index: int) -> bool:
-    """Whether the model that a stage begins from, by the stages before it, comes without a tokenizer of its own."""
+    """Whether a stage reads its rows by the training's tokenizer, so that data preparation can check them with it."""
     source = stage_model(spec, index)
     if source is None:
         return True

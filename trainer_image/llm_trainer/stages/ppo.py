@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from llm_trainer.config import Ppo, StageConfig
+from llm_trainer.data.tokenizer_checks import encode_prompt
 from llm_trainer.models.attention import show_attention
 from llm_trainer.models.export import publish_result
 from llm_trainer.protocol import Result
@@ -29,7 +30,7 @@ from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
 from llm_trainer.stages.fine_tuning import check_model, find_tokenizer
 from llm_trainer.stages.loop import Loop, Step
-from llm_trainer.stages.prompts import decode_answer, encode_prompt, prompt_rows
+from llm_trainer.stages.prompts import decode_answer, prompt_rows
 from llm_trainer.stages.ptx import Ptx
 
 Row = dict[str, Any]

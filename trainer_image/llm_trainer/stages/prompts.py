@@ -6,8 +6,7 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from llm_trainer.config import OnlineRl, StageConfig
-from llm_trainer.data.tokenizer_checks import Prompt as Prompt
-from llm_trainer.data.tokenizer_checks import encode_prompt as encode_prompt
+from llm_trainer.data.tokenizer_checks import Prompt, encode_prompt
 from llm_trainer.runtime.errors import DataError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.stages.fine_tuning import check_chat_template, rows_of

@@ -1,12 +1,17 @@
-"""``make bench`` and ``make bench-trainer``: figures, never a pass or fail by time."""
+"""``make bench``, ``make bench-trainer`` and ``make bench-start``: figures, never a pass or fail by time."""
 
 import sys
 
-if sys.argv[1:2] == ["trainer"]:
-    from tests.bench.trainer import main as trainer
+match sys.argv[1:2]:
+    case ["trainer"]:
+        from tests.bench.trainer import main as trainer
 
-    trainer(sys.argv[2:])
-else:
-    from tests.bench.operator import main
+        trainer(sys.argv[2:])
+    case ["start"]:
+        from tests.bench.start import main as start
 
-    main()
+        start(sys.argv[2:])
+    case _:
+        from tests.bench.operator import main
+
+        main()

@@ -57,6 +57,7 @@ def main() -> None:
     config = StageConfig.model_validate_json(sys.argv[1])
     assert config.pretrain
     with start(config, Board(config.stage, config.attempt)) as stage:
+        stage.meet()
         loop = EmptyLoop(stage, config.pretrain, STEPS)
         loop.fit()
         if stage.group.is_first:

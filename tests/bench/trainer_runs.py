@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -100,7 +101,7 @@ class Measured:
 
 def run_ours(config: StageConfig, machine: Machine, folder: Path) -> Measured:
     pods = Pods(config, folder, machine.environment).start()
-    samples = watch(pods.pods[0].process, machine)
+    samples = watch(pods.pods[0].pid, pods.pods[0].process.is_alive, machine)
     word = pods.wait()[0]
     assert word.exit_code == 0, f"{word.reason}: {word.message}\n{pods.pods[0].log[-3000:]}"
     measured = read(Path(config.stage_folder) / "history.jsonl", samples)
@@ -115,7 +116,7 @@ def run_rival(rival: Rival, machine: Machine, folder: Path) -> Measured:
     with (folder / "rival.txt").open("wb") as output:
         environment = {**os.environ, **machine.environment, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/trainer_image"}
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=folder)
-    samples = watch(process, machine)
+    samples = watch(process.pid, lambda: process.poll() is None, machine)
     assert process.returncode == 0, (folder / "rival.txt").read_text()[-3000:]
     return read(Path(rival.log), samples)
 
@@ -130,11 +131,11 @@ def read(log: Path, samples: list[Sample]) -> Measured:
     )
 
 
-def watch(launcher: subprocess.Popen[bytes], machine: Machine) -> list[Sample]:
-    """Samples until the launcher ends."""
+def watch(launcher: int, is_alive: Callable[[], bool], machine: Machine) -> list[Sample]:
+    """Samples of the processes of a launcher, by its pid, until it ends."""
     samples: list[Sample] = []
-    while launcher.poll() is None:
-        pids = children(launcher.pid)
+    while is_alive():
+        pids = children(launcher)
         gpu = gpu_memory(pids) if machine.device == "cuda" else 0
         peak = max([gpu, *(sample.gpu_memory for sample in samples[-1:])])
         samples.append(Sample(time.time(), sum(map(cpu_seconds, pids)), sum(map(peak_memory, pids)), peak))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from llm_trainer.config import StageConfig
+from tests.trainer.online import WORDS, write_prompts
 from tests.trainer.pods import Pods
 
 MODEL = {
@@ -57,9 +58,12 @@ RunPods = Callable[..., Pods]
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A volumes root with claim `models`, whose run `run` has prepared data of Python's own documentation."""
-    volumes = tmp_path_factory.mktemp("volumes")
+    return prepare(tmp_path_factory.mktemp("volumes"), tmp_path_factory.mktemp("pods"))
+
+
+def prepare(volumes: Path, pods: Path) -> Path:
     corpus = volumes / "corpus"
-    corpus.mkdir()
+    corpus.mkdir(parents=True)
     texts = list(pydoc_data.topics.topics.values())
     for name, part in (("even", texts[::2]), ("odd", texts[1::2])):
         (corpus / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in part))
@@ -79,7 +83,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
                       "anyOfColumns": [["messages"], ["prompt", "completion"]]}],
     }  # fmt: skip
     config = stage_config(volumes, "data", nodes=1, prepareData=settings)
-    Pods(config, tmp_path_factory.mktemp("pods")).run()
+    Pods(config, pods).run()
     return volumes
 
 
@@ -105,7 +109,7 @@ def stage_config(volumes: Path, stage: str, *, nodes: int = 2, attempt: int = 1,
 def base(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The URI of a pretrained model."""
     config = stage_config(prepared, "base", model=MODEL, pretrain=PRETRAIN)
-    progress = Pods(config, tmp_path_factory.mktemp("pods")).run()
+    progress = Pods(config, tmp_path_factory.mktemp("pods"), warm=True).run()
     assert progress.result
     return progress.result.uri
 
@@ -113,20 +117,16 @@ def base(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def prompts(prepared: Path) -> str:
     """The URI of 64 prompts."""
-    words = ["list", "tuple", "string", "number", "class", "module", "name", "value"]
-    rows = [{"prompt": f"What is a {one} of {other}? "} for one in words for other in words]
-    (prepared / "corpus" / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return "pvc://corpus/prompts.jsonl"
+    return write_prompts(prepared)
 
 
 @pytest.fixture(scope="session")
 def pairs(prepared: Path) -> str:
     """The URI of 160 pairs: both answers have the same words around one that is good or bad."""
     draw = random.Random(0)
-    words = ["list", "tuple", "string", "number", "class", "module", "name", "value"]
     rows = []
     for _ in range(160):
-        question, before, after = draw.choice(words), draw.choice(words), draw.choice(words)
+        question, before, after = draw.choice(WORDS), draw.choice(WORDS), draw.choice(WORDS)
         chosen, rejected = (f"{before} {word} {after}" for word in ("good", "bad"))
         rows.append({"prompt": f"What is a {question}? ", "chosen": chosen, "rejected": rejected})
     (prepared / "corpus" / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -147,11 +147,11 @@ def pretrain(prepared: Path) -> Stage:
 
 @pytest.fixture
 def pods(tmp_path: Path) -> Iterator[RunPods]:
-    """`pods(config)`: its pods, not yet started; ended with the test."""
+    """`pods(config)`: its pods, not yet started; ended with the test. `warm=False` for what is about the start."""
     made: list[Pods] = []
 
-    def make(config: StageConfig, **environment: str) -> Pods:
-        made.append(Pods(config, tmp_path, environment))
+    def make(config: StageConfig, *, warm: bool = True, **environment: str) -> Pods:
+        made.append(Pods(config, tmp_path, environment, warm))
         return made[-1]
 
     yield make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,16 @@ ONLINE: dict[str, Any] = {
     "evaluateEverySteps": 1000,
     "rewards": [{"function": "tests.trainer.reward_functions:early"}],
 }
+
+
+WORDS = ("list", "tuple", "string", "number", "class", "module", "name", "value")
+
+
+def write_prompts(volumes: Path) -> str:
+    """The URI of 64 prompts."""
+    rows = [{"prompt": f"What is a {one} of {other}? "} for one in WORDS for other in WORDS]
+    (volumes / "corpus" / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "pvc://corpus/prompts.jsonl"
 
 
 def figures(config: StageConfig, name: str) -> dict[int, float]:

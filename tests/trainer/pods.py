@@ -1,9 +1,14 @@
-"""Runs a stage as the operator's pods do: one launcher per pod, on this machine and CPU."""
+"""Runs a stage as the operator's pods do: one launcher per pod, on this machine and CPU.
+
+A cold pod is `python -m llm_trainer.launch`, as in a container; a warm one is the same launcher, forked from a parent
+that has imported everything (warm.py).
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -11,21 +16,58 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from llm_trainer.config import StageConfig
 from llm_trainer.protocol import Progress, Termination
+from tests.trainer.warm import ENVIRONMENT, start_pod
 
 ROOT = Path(__file__).parents[2]
 END_SECONDS = 300
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Below the ports that the kernel gives to connections: one of those would be taken before a pod listens on it."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("0.0.0.0", port))
+            return port
+
+
+class Process(Protocol):
+    """What is needed of a launcher, however it was started."""
+
+    @property
+    def pid(self) -> int | None: ...
+    def is_alive(self) -> bool: ...
+    def join(self, timeout: float) -> None: ...
+    def terminate(self) -> None: ...
+
+
+class ColdProcess:
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        with log.open("wb") as output:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "llm_trainer.launch"], env=environment, stdout=output, stderr=output
+            )
+
+    @property
+    def pid(self) -> int | None:
+        return self.popen.pid
+
+    def is_alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def join(self, timeout: float) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self.popen.wait(timeout)
+
+    def terminate(self) -> None:
+        self.popen.terminate()
 
 
 @dataclass
@@ -34,7 +76,13 @@ class Pod:
 
     folder: Path
     progress_port: int
-    process: subprocess.Popen[bytes]
+    process: Process
+
+    @property
+    def pid(self) -> int:
+        """The launcher's."""
+        assert self.process.pid
+        return self.process.pid
 
     @property
     def log(self) -> str:
@@ -56,11 +104,8 @@ class Pod:
 
     def worker(self) -> int:
         """The pid of its training process."""
-        children: list[int] = []
-        for listing in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
-            children += [int(pid) for pid in listing.read_text().split()]
-        names = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children}
-        return next(pid for pid, name in names.items() if "llm_trainer" in name)
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return int(children.read_text().split()[0])
 
 
 @dataclass
@@ -70,6 +115,7 @@ class Pods:
     config: StageConfig
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    warm: bool = False
     pods: list[Pod] = field(default_factory=list)
 
     def start(self) -> Pods:
@@ -92,17 +138,11 @@ class Pods:
                 "MASTER_ADDR": "127.0.0.1",
                 "JOB_COMPLETION_INDEX": str(index),
                 "NODE_NAME": f"node-{index}",
-                "OMP_NUM_THREADS": "1",
-                "CUDA_VISIBLE_DEVICES": "",
-                "DS_ACCELERATOR": "cpu",
-                "HF_HUB_OFFLINE": "1",
-                "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16",
+                **ENVIRONMENT,
                 **self.environment,
             }
-            with (folder / "log").open("wb") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "llm_trainer.launch"], env=environment, stdout=log, stderr=log
-                )
+            log = folder / "log"
+            process = start_pod(environment, log) if self.warm else ColdProcess(environment, log)
             self.pods.append(Pod(folder, port, process))
         return self
 
@@ -110,7 +150,8 @@ class Pods:
         """Every pod's last word, in order."""
         try:
             for pod in self.pods:
-                pod.process.wait(END_SECONDS)
+                pod.process.join(END_SECONDS)
+                assert not pod.process.is_alive(), f"not ended in {END_SECONDS} s; the log ends:\n{pod.log[-4000:]}"
         finally:
             self.kill()
         return [pod.termination for pod in self.pods]
@@ -127,27 +168,27 @@ class Pods:
         """Wait until so many steps are made."""
         end = time.monotonic() + END_SECONDS
         while not ((progress := self.pods[0].progress()) and progress.step >= step):
-            ended = [pod for pod in self.pods if pod.process.poll() is not None]
+            ended = [pod for pod in self.pods if not pod.process.is_alive()]
             assert not ended, f"a pod ended before step {step}:\n{ended[0].log[-4000:]}"
             assert time.monotonic() < end, f"step {step} was not reached; the progress is {progress}"
             time.sleep(0.02)
 
     def kill(self) -> None:
         for pod in self.pods:
-            for pid in (*_workers(pod), pod.process.pid):
+            for pid in (*_workers(pod), pod.pid):
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     continue
-            pod.process.wait()
+            pod.process.join(END_SECONDS)
 
 
 def _workers(pod: Pod) -> list[int]:
-    if pod.process.poll() is not None:
+    if not pod.process.is_alive():
         return []
     try:
         return [pod.worker()]
-    except (StopIteration, OSError):
+    except (IndexError, OSError):
         return []
 
 

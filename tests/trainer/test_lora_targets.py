@@ -11,7 +11,7 @@ from peft import PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from llm_trainer.config import Lora
-from llm_trainer.models.adapter import lora_config, merged
+from llm_trainer.models.low_rank import lora_config, merged
 from llm_trainer.runtime.errors import ConfigurationError
 
 SIZES = {

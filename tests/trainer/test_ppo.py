@@ -68,7 +68,9 @@ def test_zero_changes_nothing_and_neither_do_kills(ppo: Ppo, pods: RunPods) -> N
     pods(plain, PYTHONPATH=PYTHONPATH).run()
     same_run(plain, whole)
     for attempt, phase, step in ((1, "Generating", 2), (2, "Training", 4)):
-        killed = pods(ppo("ppo-killed", attempt=attempt, zeroStage=3, **SHORT), PYTHONPATH=PYTHONPATH).start()
+        killed = pods(
+            ppo("ppo-killed", attempt=attempt, zeroStage=3, **SHORT), warm=False, PYTHONPATH=PYTHONPATH
+        ).start()
         kill_in(killed, phase, step)
     last = ppo("ppo-killed", attempt=3, zeroStage=3, **SHORT)
     pods(last, PYTHONPATH=PYTHONPATH).run()
@@ -89,7 +91,7 @@ def kill_in(pods: Pods, phase: str, step: int) -> None:
     """SIGKILL to rank 1 while rank 0 is in that phase of a step after the given one."""
     end = time.monotonic() + END_SECONDS
     while not ((told := pods.pods[0].progress()) and told.phase == phase and told.step >= step):
-        ended = [pod for pod in pods.pods if pod.process.poll() is not None]
+        ended = [pod for pod in pods.pods if not pod.process.is_alive()]
         assert not ended, f"a pod ended before it was seen {phase} after step {step}:\n{ended[0].log[-4000:]}"
         assert time.monotonic() < end, f"never seen {phase} after step {step}; the progress is {told}"
     os.kill(pods.pods[1].worker(), signal.SIGKILL)

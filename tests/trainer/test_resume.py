@@ -39,7 +39,7 @@ def same_losses(config: StageConfig, expected: dict[int, float]) -> None:
 
 
 def test_kill_in_mid_stage(pretrain: Stage, pods: RunPods, uninterrupted: dict[int, float]) -> None:
-    first = pods(pretrain("killed", **SETTINGS)).start()
+    first = pods(pretrain("killed", **SETTINGS), warm=False).start()
     first.until_step(14)
     os.kill(first.pods[1].worker(), signal.SIGKILL)
     words = first.wait()
@@ -53,7 +53,7 @@ def test_kill_in_mid_stage(pretrain: Stage, pods: RunPods, uninterrupted: dict[i
 
 
 def test_sigterm_to_one_rank_saves_at_one_step(pretrain: Stage, pods: RunPods, uninterrupted: dict[int, float]) -> None:
-    first = pods(pretrain("preempted", **SETTINGS)).start()
+    first = pods(pretrain("preempted", **SETTINGS), warm=False).start()
     first.until_step(13)
     first.pods[1].process.terminate()
     words = first.wait()
@@ -98,7 +98,7 @@ def test_a_bad_checkpoint_is_set_aside(
 
 
 def test_a_stale_attempt_may_not_commit(pretrain: Stage, pods: RunPods) -> None:
-    first = pods(pretrain("stale", nodes=1, **SETTINGS)).start()
+    first = pods(pretrain("stale", nodes=1, **SETTINGS), warm=False).start()
     first.until_step(3)
     (Path(first.config.stage_folder) / "attempt").write_text("2")
     words = first.wait()
@@ -122,7 +122,7 @@ def small_disk(prepared: Path) -> Iterator[Path]:
 def test_a_full_disk_keeps_the_last_good_checkpoint(pretrain: Stage, pods: RunPods, small_disk: Path) -> None:
     settings = {**SETTINGS, "checkpoint": {"everySteps": 2, "keep": 20}}
     config = pretrain("full", nodes=1, **settings).model_copy(update={"volumes_root": str(small_disk)})
-    words = pods(config).start().wait()
+    words = pods(config, warm=False).start().wait()
     assert words[0].exit_code == ExitCode.NO_SPACE, words
     assert words[0].reason == "NoSpace"
     kept = sorted((Path(config.stage_folder) / "checkpoints").glob("step-*"))

@@ -5,8 +5,8 @@ env -u PYTHONDONTWRITEBYTECODE HF_HUB_OFFLINE=1 HOME=/tmp python - << 'END'
 import importlib
 
 MODULES = """
-torch.distributed.run torch.distributed.launcher.api torch._dynamo torch._inductor.config
-deepspeed accelerate peft datasets pyarrow.parquet safetensors.torch
+torch._dynamo torch._inductor.config
+deepspeed deepspeed.runtime.zero.muon.muon_optimizer deepspeed.ops.adam accelerate peft datasets pyarrow.parquet safetensors.torch
 trl.trainer.sft_trainer trl.trainer.reward_trainer trl.trainer.dpo_trainer trl.trainer.kto_trainer
 trl.trainer.grpo_trainer trl.models.utils trl.trainer.utils
 vllm.entrypoints.cli.main vllm.entrypoints.openai.api_server vllm.v1.engine.core vllm.v1.worker.cpu_worker

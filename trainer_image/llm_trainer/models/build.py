@@ -17,7 +17,7 @@ from transformers import (
 
 from llm_trainer.config import Architecture, StageConfig
 from llm_trainer.config.training import EXTRA_KEYS
-from llm_trainer.models.adapter import base_of, is_adapter, merged
+from llm_trainer.models.adapter import base_of, is_adapter
 from llm_trainer.models.attention import attention, computes_in_half
 from llm_trainer.models.quantization import quantized_loading
 from llm_trainer.runtime.errors import ConfigurationError
@@ -109,6 +109,8 @@ def from_folder(folder: Path, volumes_root: str, *, half: bool, **quantized: Any
     check_head(base)
     loading = {"attn_implementation": implementation_for(base, half=half), "dtype": torch.float32}
     if base != folder:
+        from llm_trainer.models.low_rank import merged
+
         return merged(base, folder, **loading)
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, **{**loading, **quantized})
     return loaded

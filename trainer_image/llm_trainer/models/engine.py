@@ -89,9 +89,6 @@ class Engine(Network):
     def _wrap(self, module: Module) -> Any:
         import deepspeed
 
-        if self.group.device.type == "cpu":
-            # A pod has no compiler; DeepSpeed's Muon kernels would ask for one.
-            torch.compiler.set_stance("force_eager")
         config = deepspeed_config(
             self.settings, self.group.device, self._accumulation_steps, self._optimizer, bfloat16=self.bfloat16
         )

@@ -18,7 +18,7 @@ from transformers import (
 
 from llm_trainer.checkpoint.files import MANIFEST, FolderManifest, content_files, flush_folder, record, write_durably
 from llm_trainer.config import StageConfig, TrainingSettings
-from llm_trainer.models.adapter import Base, find_base, merged, write_adapter
+from llm_trainer.models.adapter import Base, find_base
 from llm_trainer.protocol import Result
 
 KEEP_PUBLISHED = 3  # a serving may still roll from an older one
@@ -39,6 +39,8 @@ def publish_result(
     write = write_reward_model if settings.yields == "rewardModel" else write_model
     if settings.lora is None:
         return publish(config, step, settings.yields, partial(write, model, state, tokenizer))
+    from llm_trainer.models.low_rank import write_adapter
+
     assert config.model  # noqa: S101 -- every stage that trains has one
     base = find_base(config.model.uri or "", config.volumes_root)
     adapter = partial(write_adapter, model, state, tokenizer)
@@ -107,6 +109,8 @@ def write_merged(
     folder: Path,
 ) -> None:
     """What `write_adapter` gives, in the weights of its base, by `write`."""
+    from llm_trainer.models.low_rank import merged
+
     adapter = folder / "adapter"
     write_adapter(adapter)
     model = merged(base, adapter, dtype="auto")

@@ -11,7 +11,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import disable_dropout_in_model, selective_log_softmax
 
 from llm_trainer.config import Ppo
-from llm_trainer.models.adapter import adapted
 from llm_trainer.models.attention import computes_in_half
 from llm_trainer.models.build import build, build_reward_model
 from llm_trainer.models.engine import Engine, Network
@@ -55,6 +54,8 @@ def build_networks(stage: Run, settings: Ppo, policy: PreTrainedModel, tokenizer
     critic = without_dropout(build_critic(stage, settings))
     reference = None if lora else Network(build_policy(stage, settings, tokenizer), settings, group)
     if lora:
+        from llm_trainer.models.low_rank import adapted
+
         policy = adapted(policy, config, lora, "CAUSAL_LM")
         adapted(critic, config, lora, "SEQ_CLS", head="score")  # in place
     steps = accumulation_steps(settings, group.world_size)

@@ -45,6 +45,13 @@ class PreemptedError(StageError):
     reason = "Preempted"
 
 
+class PeerLostError(StageError):
+    """Another process of the group is gone or never came."""
+
+    exit_code = ExitCode.PEER_LOST
+    reason = "PeerLost"
+
+
 class StaleAttemptError(StageError):
     """A newer attempt owns the stage: nothing may be written any more."""
 
@@ -58,6 +65,7 @@ _PEER_LOST = (
     "Connection reset by peer",
     "Broken pipe",
     "Timed out waiting",
+    "client socket has timed out",
     "NCCL communicator was aborted",
     "remote process exited",
 )

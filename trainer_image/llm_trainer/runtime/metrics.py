@@ -25,6 +25,7 @@ class Metrics:
         self.expert_load = gauge(
             "expert_load", "Share of a layer's routed tokens, in the last step.", "layer", "expert"
         )
+        self.start_seconds = gauge("start_seconds", "From the pod's start to the first step, by part.", "part")
         self.stage = stage
         self.step_seconds = Histogram(
             "llm_trainer_step_seconds", "Time of one optimizer step.", ["stage"], registry=self.registry,

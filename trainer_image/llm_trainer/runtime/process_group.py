@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -12,8 +12,12 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from llm_trainer.runtime.errors import PeerLostError
+from llm_trainer.runtime.startup import importing
+
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)
+NAME_SECONDS = 300.0  # until the first pod must be scheduled and its name resolve
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,34 @@ class ProcessGroup:
     local_rank: int
     world_size: int
     device: torch.device
+
+    @classmethod
+    def from_environment(cls, device: str) -> ProcessGroup:
+        """The process that the launcher describes; it has not joined the others yet."""
+        rank, local_rank, world_size = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+        if device == "cuda":
+            torch.cuda.set_device(local_rank)
+        where = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
+        return cls(rank, local_rank, world_size, where)
+
+    def join(self) -> None:
+        """Meet the other processes at rank 0's address. Raises PeerLostError if its name never resolves.
+
+        DeepSpeed's initialisation comes before accelerate's, or ZeRO-3 computes batch sizes for one process.
+        """
+        with importing():
+            import deepspeed
+        await_name(os.environ["MASTER_ADDR"], NAME_SECONDS)
+        backend = "nccl" if self.device.type == "cuda" else "gloo"
+        deepspeed.init_distributed(dist_backend=backend, timeout=TIMEOUT, verbose=False)
+
+    def leave(self) -> None:
+        """After a good end only: after a failure the others are gone, and a barrier would wait for them.
+
+        Without the barrier some runs abort in their last moment (a gloo thread outlives the group).
+        """
+        dist.barrier()
+        dist.destroy_process_group()
 
     @property
     def is_first(self) -> bool:
@@ -62,25 +94,17 @@ class ProcessGroup:
             dist.barrier()
 
 
-@contextmanager
-def process_group(device: str) -> Iterator[ProcessGroup]:
-    """Join the group that torchrun describes in the environment; leave it together.
-
-    DeepSpeed's initialisation comes before any use of transformers, or ZeRO-3 computes batch sizes for one process.
-    """
-    import deepspeed
-
-    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1")):
-        os.environ.setdefault(name, default)
-    os.environ.setdefault("MASTER_PORT", "29500")
-    if device == "cuda":
-        torch.cuda.set_device(local_rank)
-    deepspeed.init_distributed(dist_backend="nccl" if device == "cuda" else "gloo", timeout=TIMEOUT, verbose=False)
-    where = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
-    yield ProcessGroup(rank, local_rank, world_size, where)
-    # Only after a good end: after a failure the others are gone, and a barrier would wait for them.
-    # Without it some runs abort in their last moment (a gloo thread outlives the group).
-    dist.barrier()
-    dist.destroy_process_group()
+def await_name(name: str, limit_seconds: float) -> None:
+    """Wait until a name resolves: a new pod's may lag behind the pod. Raises PeerLostError after the limit."""
+    end = time.monotonic() + limit_seconds
+    while True:
+        try:
+            socket.getaddrinfo(name, None)
+        except OSError as error:
+            if time.monotonic() > end:
+                raise PeerLostError(
+                    f"the name of the first pod, {name}, did not resolve within {limit_seconds:.0f} s"
+                ) from error
+            time.sleep(0.5)
+        else:
+            return

@@ -13,6 +13,7 @@ from prometheus_client import generate_latest
 
 from llm_trainer.protocol import PROGRESS_PORT, Notice, Progress
 from llm_trainer.runtime.metrics import Metrics
+from llm_trainer.runtime.startup import Startup
 
 MAX_NOTICES = 20
 
@@ -20,7 +21,8 @@ MAX_NOTICES = 20
 class Board:
     """The newest Progress, changed by the stage and read by the server's threads."""
 
-    def __init__(self, stage: str, attempt: int) -> None:
+    def __init__(self, stage: str, attempt: int, startup: Startup | None = None) -> None:
+        self.startup = startup or Startup()
         self._lock = threading.Lock()
         self._progress = Progress(stage=stage, attempt=attempt, heartbeat=time.time())
         self.metrics = Metrics(stage)
@@ -34,6 +36,13 @@ class Board:
         """Set fields of Progress; every update is a sign of life."""
         with self._lock:
             self._progress = self._progress.model_copy(update={**fields, "heartbeat": time.time()})
+
+    def stepped(self) -> None:
+        """After every step; the first one ends the start, of which Prometheus and the log are told."""
+        if line := self.startup.first_step():
+            print(line, flush=True)
+            for part, seconds in self.startup.parts.items():
+                self.metrics.start_seconds.labels(self.metrics.stage, part).set(seconds)
 
     def notice(self, reason: str, message: str) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ from pathlib import Path
 from llm_trainer.config import StageConfig
 from llm_trainer.protocol import Worker
 from llm_trainer.runtime.history import History
-from llm_trainer.runtime.process_group import ProcessGroup, process_group
+from llm_trainer.runtime.process_group import ProcessGroup
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.signals import StopSignal
 from llm_trainer.runtime.watchdog import Watchdog
@@ -33,6 +33,20 @@ class Run:
     def stage_folder(self) -> Path:
         return Path(self.config.stage_folder)
 
+    def meet(self) -> None:
+        """Join the other processes; rank 0 tells the world who they are.
+
+        A stage reads what it can by itself before: the pods do not come at the same time. Until then a SIGTERM ends
+        the process at once, as there is nothing to save.
+        """
+        self.board.startup.reached("model")
+        self.group.join()
+        self.stop.listen()
+        host = socket.gethostname()
+        workers = self.group.gather(Worker(rank=self.group.rank, host=host, node=os.environ.get("NODE_NAME", host)))
+        self.board.update(world_size=self.group.world_size, workers=workers)
+        self.board.startup.reached("group")
+
     def stop_agreed(self) -> bool:
         """Whether any rank was asked to leave; a collective."""
         return self.group.any(self.stop.asked)
@@ -40,11 +54,8 @@ class Run:
 
 @contextmanager
 def start(config: StageConfig, board: Board) -> Iterator[Run]:
-    """Join the other processes; rank 0 tells the world who they are."""
-    stop = StopSignal()
-    with process_group(config.device) as group:
-        host = socket.gethostname()
-        workers = group.gather(Worker(rank=group.rank, host=host, node=os.environ.get("NODE_NAME", host)))
-        board.update(world_size=group.world_size, workers=workers)
-        history = History(Path(config.stage_folder) / "history.jsonl", config.attempt)
-        yield Run(config, group, board, history, stop, Watchdog())
+    """A stage that trains, until it leaves the others after a good end."""
+    group = ProcessGroup.from_environment(config.device)
+    history = History(Path(config.stage_folder) / "history.jsonl", config.attempt)
+    yield Run(config, group, board, history, StopSignal(), Watchdog())
+    group.leave()

@@ -11,6 +11,9 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.asked = False
+
+    def listen(self) -> None:
+        """From now on; before, SIGTERM ends the process at once."""
         signal.signal(signal.SIGTERM, self._ask)
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:

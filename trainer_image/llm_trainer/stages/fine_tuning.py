@@ -13,7 +13,8 @@ from llm_trainer.config import KINDS, DatasetCheck, FineTuning, StageConfig, kin
 from llm_trainer.data.manifest import TOKENIZER
 from llm_trainer.data.rows import Row, read_rows, split_rows
 from llm_trainer.data.tokenizer import load_tokenizer
-from llm_trainer.models.adapter import check_start, lora_config
+from llm_trainer.models.adapter import check_start
+from llm_trainer.models.low_rank import lora_config
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start

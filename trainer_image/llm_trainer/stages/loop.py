@@ -105,8 +105,10 @@ class Loop(ABC):
         self._resume()
         board, bad = self.stage.board, 0
         board.update(phase="Training", total_steps=self.steps)
+        board.startup.reached("engine")
         if self.step == 0:
             self._evaluate()
+            board.startup.reached("evaluation")
         while self.step < self.steps:
             began = time.monotonic()
             share = learning_rate_share(self.settings.schedule, self.step, self.steps)
@@ -168,6 +170,7 @@ class Loop(ABC):
             metrics.skipped_steps.inc()
         if self.stage.group.is_first:
             self._write_down(done, learning_rate, round(done.tokens / seconds, 1))
+        board.stepped()
 
     def _write_down(self, done: Step, learning_rate: float, speed: float) -> None:
         self.stage.history.append(

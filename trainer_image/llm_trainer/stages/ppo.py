@@ -61,6 +61,7 @@ class PolicyOptimisation(Loop):
         policy = build_policy(stage, settings, tokenizer)
         check_model(stage.config, settings, tokenizer, policy)
         show_attention(stage, policy)
+        stage.meet()
         self.rewards = Rewards(stage.config, settings, tokenizer, stage.group)
         self.networks = build_networks(stage, settings, policy, tokenizer)
         self.vllm = VllmRollouts(self.networks.policy, settings, tokenizer) if settings.vllm else None

@@ -26,6 +26,7 @@ def run(config: StageConfig, board: Board) -> str:
     settings = config.prepare_data
     assert settings  # noqa: S101 -- the caller chose this stage by it
     stop = StopSignal()
+    stop.listen()
 
     def report(step: Step) -> None:
         if stop.asked:

@@ -13,7 +13,6 @@ from torch.nn import functional
 from llm_trainer.config import EXPERT_PARALLEL_FAMILIES, Pretrain, StageConfig
 from llm_trainer.data.sequences import Sequences
 from llm_trainer.data.tokenizer import load_tokenizer
-from llm_trainer.models.adapter import adapted
 from llm_trainer.models.attention import show_attention
 from llm_trainer.models.build import build
 from llm_trainer.models.engine import Engine
@@ -61,7 +60,10 @@ class Pretraining(Loop):
         check_experts(settings, model.config)
         show_attention(stage, model)
         if settings.lora:
+            from llm_trainer.models.low_rank import adapted
+
             model = adapted(model, config, settings.lora, "CAUSAL_LM")
+        stage.meet()
         self.engine = Engine(model, settings, stage.group, self.accumulation_steps)
         self.tokens_per_step = settings.global_batch_size * settings.sequence_length
         self.routers = Routers(settings.router_aux_loss_coef, settings.router_z_loss_coef)

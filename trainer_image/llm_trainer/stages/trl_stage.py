@@ -35,8 +35,10 @@ KNOWN = ("loss", "learning_rate", "grad_norm", "epoch", "num_tokens", "num_input
 def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
     """The arguments that the configs of all TRL trainers share.
 
-    TRL's own logs, checkpoints and evaluation are off: the callback below asks for each of them.
+    TRL's own logs, checkpoints and evaluation are off: the callback below asks for each of them. The processes meet
+    here: accelerate, which these arguments wake, must find them together.
     """
+    run.meet()
     cuda = run.config.device == "cuda"
     return {
         "output_dir": run.config.stage_folder,  # nothing is written there by TRL
@@ -101,6 +103,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._tokens = state.num_input_tokens_seen
+        self.run.board.startup.reached("engine")
         self.run.board.update(phase="Training", step=state.global_step, total_steps=state.max_steps)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -150,6 +153,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
                 tokensPerSecond=figures["tokens_per_second"],
                 **({"figures": others} if others else {}),
             )
+        self.run.board.stepped()
 
 
 class StageTrainer:
@@ -307,6 +311,7 @@ class StageTrainer:
 
     def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, *, skip_scheduler: bool = False) -> dict[str, float]:
         self.evaluate_stage()
+        self.run.board.startup.reached("evaluation")
         return {}
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

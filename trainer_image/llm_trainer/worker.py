@@ -1,19 +1,18 @@
-"""One process of a stage, started by `llm_trainer.launch`: `python -m llm_trainer`."""
+"""One process of a stage, forked by the launcher."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 from llm_trainer.config import KINDS, StageConfig
-from llm_trainer.protocol import CONFIG_PATH, ExitCode, Termination
+from llm_trainer.protocol import ExitCode, Termination
 from llm_trainer.runtime.errors import ConfigurationError, classify
 from llm_trainer.runtime.last_words import write_last_words
 from llm_trainer.runtime.progress import Board
+from llm_trainer.runtime.startup import Startup, importing
 
 Stage = Callable[[StageConfig, Board], str]
 STAGES = ("prepare_data", *KINDS)  # a field of StageConfig and a module of llm_trainer.stages
@@ -24,18 +23,21 @@ def stage_of(config: StageConfig) -> Stage:
     chosen = [name for name in STAGES if getattr(config, name) is not None]
     if len(chosen) != 1:
         raise ConfigurationError(f"exactly one of {', '.join(STAGES)} must be set, not {chosen or 'none'}")
-    run: Stage = importlib.import_module(f"llm_trainer.stages.{chosen[0]}").run
+    with importing():
+        run: Stage = importlib.import_module(f"llm_trainer.stages.{chosen[0]}").run
     return run
 
 
-def main() -> int:
-    rank = int(os.environ.get("RANK", "0"))
-    config = StageConfig.model_validate_json(Path(os.environ.get("LLM_STAGE_CONFIG", CONFIG_PATH)).read_bytes())
-    board = Board(config.stage, config.attempt)
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+def work(config: StageConfig, startup: Startup) -> int:
+    """Run this process's part of the stage, leave its last words, and return its exit code."""
+    rank = int(os.environ["RANK"])
+    board = Board(config.stage, config.attempt, startup)
+    if int(os.environ["LOCAL_RANK"]) == 0:
         board.serve()
     try:
-        message = stage_of(config)(config, board)
+        run = stage_of(config)
+        startup.reached("libraries")
+        message = run(config, board)
         code, reason = ExitCode.SUCCEEDED, "Succeeded"
         if rank == 0:
             print(f"{config.stage}: {message}", flush=True)
@@ -45,11 +47,3 @@ def main() -> int:
     progress = board.progress if rank == 0 else None
     write_last_words(Termination(reason=reason, message=message, exit_code=code, rank=rank, progress=progress))
     return code
-
-
-if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # After a failure threads of a torn process group may never end.
-    os._exit(code)

@@ -1,0 +1,82 @@
+"""Low-rank adapters: how peft is asked for one, how it is written, and how it becomes part of its base again."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.utils import load_peft_weights
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from llm_trainer.config import Lora, StageConfig
+from llm_trainer.models.adapter import check_start
+from llm_trainer.models.targets import target_modules, target_parameters
+
+TOLERANCE = 1e-5  # of logits, base with adapter against merged, relative to the largest
+
+
+def adapted(model: PreTrainedModel, config: StageConfig, lora: Lora, task: str, head: str | None = None) -> PeftModel:
+    """The model with a new adapter, which alone is trained. Raises ConfigurationError."""
+    check_start(config)
+    wrapped: PeftModel = get_peft_model(model, lora_config(model, lora, task, head))
+    return wrapped
+
+
+def lora_config(model: PreTrainedModel, lora: Lora, task: str, head: str | None = None) -> LoraConfig:
+    """`task` is peft's name of it; `head` a module that is trained and kept whole, such as a reward model's.
+
+    Raises ConfigurationError for what the model doesn't have.
+    """
+    return LoraConfig(
+        task_type=task,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=target_modules(model, lora),
+        target_parameters=target_parameters(model, lora),
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        modules_to_save=[head] if head else None,
+    )
+
+
+def write_adapter(
+    model: PeftModel, state: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> None:
+    """The adapter alone, read back; raises RuntimeError if a tensor differs. `state` may hold the base as well."""
+    model.save_pretrained(folder, state_dict=state)
+    tokenizer.save_pretrained(folder)
+    expected = get_peft_model_state_dict(model, state_dict=state)
+    loaded = load_peft_weights(str(folder), device="cpu")
+    if set(loaded) != set(expected):
+        raise RuntimeError(f"the exported adapter differs in {sorted(set(loaded) ^ set(expected))}")
+    for name, tensor in loaded.items():
+        if not torch.equal(tensor, expected[name].cpu().to(tensor.dtype)):
+            raise RuntimeError(f"the exported adapter differs from the trained one in {name}")
+
+
+@torch.no_grad()
+def merged(base: Path, adapter: Path, **loading: Any) -> PreTrainedModel:
+    """The base with the adapter in its weights; a reward model if the adapter is of one, with the adapter's head.
+
+    Raises RuntimeError if its logits are not those of base and adapter side by side.
+    """
+    scores = LoraConfig.from_pretrained(adapter).task_type == "SEQ_CLS"
+    kind = partial(AutoModelForSequenceClassification.from_pretrained, num_labels=1) if scores else None
+    model = PeftModel.from_pretrained((kind or AutoModelForCausalLM.from_pretrained)(base, **loading), adapter).eval()
+    sample = torch.arange(1, 33).remainder(model.config.vocab_size)[None]
+    before = model(input_ids=sample).logits
+    whole: PreTrainedModel = model.merge_and_unload()
+    whole.requires_grad_(requires_grad=True)  # peft has frozen the base
+    difference = float((whole(input_ids=sample).logits - before).abs().max() / before.abs().max())
+    if not difference <= TOLERANCE:
+        raise RuntimeError(f"merging {adapter} into {base} moved the logits by {difference:.2e} of the largest")
+    return whole

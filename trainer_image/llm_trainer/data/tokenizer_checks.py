@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
-from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from llm_trainer.config import DatasetCheck
 from llm_trainer.data.rows import Row
@@ -62,6 +61,8 @@ def check_template(check: DatasetCheck, tokenizer: PreTrainedTokenizerBase) -> N
 
 def check_generation_marks(tokenizer: PreTrainedTokenizerBase, field: str = "assistantOnlyLoss") -> None:
     """Raises ConfigurationError for a chat template that does not tell what the assistant says."""
+    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+
     if has_generation_markers(tokenizer.chat_template):
         return
     try:

@@ -1,24 +1,28 @@
-"""Data preparation: checks every dataset of the training, then makes the tokenizer and the shards. One process."""
+"""Data preparation: checks every dataset of the training, then makes the tokenizer and the shards. One process.
+
+Missing files and bad rows are told before transformers is imported, and torch models only for an architecture.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from llm_trainer.config import DatasetCheck, PrepareData, StageConfig, local_path
 from llm_trainer.data.manifest import TOKENIZER, DataManifest
-from llm_trainer.data.prepare import Step, prepare
 from llm_trainer.data.rows import read_rows
-from llm_trainer.data.tokenizer import load_tokenizer
-from llm_trainer.data.tokenizer_checks import check_rows, check_vocabulary
 from llm_trainer.models.adapter import is_adapter
-from llm_trainer.models.build import check_architecture
 from llm_trainer.protocol import Notice, Result
 from llm_trainer.rl.reward_functions import load_function
 from llm_trainer.runtime.errors import PreemptedError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.signals import StopSignal
+from llm_trainer.runtime.startup import importing
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from llm_trainer.data.prepare import Step
 
 
 def run(config: StageConfig, board: Board) -> str:
@@ -36,9 +40,15 @@ def run(config: StageConfig, board: Board) -> str:
     rows = [f"{check_dataset(check, config.volumes_root):,} rows in {check.uri}" for check in settings.datasets]
     for check in settings.functions:
         load_function(check.function, check.field)
+    with importing():
+        from llm_trainer.data.prepare import prepare
+        from llm_trainer.data.tokenizer import load_tokenizer
+        from llm_trainer.data.tokenizer_checks import check_vocabulary
     manifest = prepare(settings, Path(config.data_folder), config.volumes_root, config.attempt, report)
     tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
     if settings.architecture:
+        with importing():
+            from llm_trainer.models.build import check_architecture
         check_architecture(settings.architecture, tokenizer)
     if settings.model_uri and not is_adapter(folder := Path(local_path(settings.model_uri, config.volumes_root))):
         check_vocabulary(tokenizer, folder)
@@ -56,6 +66,8 @@ def check_dataset(check: DatasetCheck, volumes_root: str) -> int:
 
 def long_prompts(settings: PrepareData, tokenizer: PreTrainedTokenizerBase, volumes_root: str) -> list[Notice]:
     """Of rows that their stages will leave out. Raises DataError where none is left, as `check_rows` does."""
+    from llm_trainer.data.tokenizer_checks import check_rows
+
     found = []
     for check in settings.datasets:
         if not check.training_tokenizer:

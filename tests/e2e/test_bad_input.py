@@ -8,6 +8,25 @@ from tests.e2e.specs import REQUESTS, TRAINING
 from tests.e2e.user import Manifest, User, condition
 from tests.specs import changed
 
+BAD_DATA = {
+    "no-file": {"data__sources__0__uri": "pvc://corpus/nothing-*.jsonl"},
+    "no-json": {"data__sources__0__uri": "pvc://corpus/broken.jsonl"},
+    "no-columns": {"stages__1__sft__dataset__uri": "pvc://corpus/columns.jsonl"},
+}
+CANNOT_START: dict[str, Manifest] = {
+    "no-image": {"image": "registry.test/nowhere:1"},
+    "too-big": {"resources": {"requests": {"cpu": "100"}}},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def applied(user: User) -> None:
+    """All at once: each waits for the cluster, and none for another."""
+    (user.folder("corpus") / "broken.jsonl").write_text('{"text": "fine"}\n{"text": \n')
+    (user.folder("corpus") / "columns.jsonl").write_text('{"question": "?", "answer": "!"}\n')
+    for name, change in {**BAD_DATA, **CANNOT_START}.items():
+        user.apply("LLMTraining", name, changed(TRAINING, **change))
+
 
 def pods_of(user: User, name: str) -> list[str]:
     return user.kubectl.run("get", "pods", "-l", f"llm-operator.io/training={name}", "-o", "name").split()
@@ -38,9 +57,8 @@ def test_a_missing_claim_is_waited_for(user: User) -> None:
     user.kubectl.run("delete", "llmtraining", "no-claim")
 
 
-def bad_data(user: User, name: str, spec: Manifest) -> str:
+def bad_data(user: User, name: str) -> str:
     """The message with which a training fails in its data stage, before any other pod is made."""
-    user.apply("LLMTraining", name, spec)
     status = user.until("fails", "llmtraining", name, lambda s: s["phase"] == "Failed")
     assert condition(status, "Failed")["reason"] in ("DataError", "ConfigurationError")
     assert len(status["stages"][0]["attempts"]) == 1
@@ -49,33 +67,30 @@ def bad_data(user: User, name: str, spec: Manifest) -> str:
 
 
 def test_a_source_that_matches_no_file(user: User) -> None:
-    said = bad_data(user, "no-file", changed(TRAINING, data__sources__0__uri="pvc://corpus/nothing-*.jsonl"))
+    said = bad_data(user, "no-file")
     assert "nothing-*.jsonl" in said
 
 
 def test_a_line_that_is_no_json(user: User) -> None:
-    (user.folder("corpus") / "broken.jsonl").write_text('{"text": "fine"}\n{"text": \n')
-    said = bad_data(user, "no-json", changed(TRAINING, data__sources__0__uri="pvc://corpus/broken.jsonl"))
+    said = bad_data(user, "no-json")
     assert "broken.jsonl" in said
     assert "2" in said
 
 
 def test_a_dataset_without_its_columns_stops_before_pretraining(user: User) -> None:
-    (user.folder("corpus") / "columns.jsonl").write_text('{"question": "?", "answer": "!"}\n')
-    said = bad_data(user, "no-columns", changed(TRAINING, stages__1__sft__dataset__uri="pvc://corpus/columns.jsonl"))
+    said = bad_data(user, "no-columns")
     assert "columns.jsonl" in said
     assert "messages" in said
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "reason", "says"),
+    ("name", "reason", "says"),
     [
-        ("no-image", {"image": "registry.test/nowhere:1"}, "ImagePullFailed", "registry.test/nowhere:1"),
-        ("too-big", {"resources": {"requests": {"cpu": "100"}}}, "Unschedulable", "Insufficient cpu"),
+        ("no-image", "ImagePullFailed", "registry.test/nowhere:1"),
+        ("too-big", "Unschedulable", "Insufficient cpu"),
     ],
 )
-def test_pods_that_cannot_start(user: User, name: str, change: Manifest, reason: str, says: str) -> None:
-    user.apply("LLMTraining", name, changed(TRAINING, **change))
+def test_pods_that_cannot_start(user: User, name: str, reason: str, says: str) -> None:
     status = user.until(reason, "llmtraining", name, lambda s: condition(s, "Running").get("reason") == reason)
     assert says in condition(status, "Running")["message"]
     user.kubectl.run("delete", "llmtraining", name)

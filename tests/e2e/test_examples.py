@@ -13,7 +13,7 @@ from demo.chat import ask, post
 
 from tests.e2e.specs import SERVING_RESOURCES
 from tests.e2e.text import write_text
-from tests.e2e.user import Manifest, User, condition, stage
+from tests.e2e.user import Manifest, Seen, User, condition, stage
 from tests.specs import changed
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -77,35 +77,42 @@ def model_folder(user: User, uri: str) -> Path:
     return user.folder("models") / uri.removeprefix("pvc://models/")
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("file", STAGES, ids=lambda file: str(file.stem))
-def test_a_stage(user: User, file: Path) -> None:
+def test_a_stage(user: User, file: Path, record_property: Seen) -> None:
     user.kubectl.run("apply", "-f", str(file))
     made = succeeded(user, file.stem)["stages"][1]
     assert made["result"]["kind"] == RESULTS.get(file.stem, "model")
-    assert is_finite(made["progress"]["evaluation"][FIGURES.get(file.stem, "loss")])
+    figure = FIGURES.get(file.stem, "loss")
+    record_property(figure, made["progress"]["evaluation"][figure])
+    assert is_finite(made["progress"]["evaluation"][figure])
     if copy := COPIES.get(file.stem):
         shutil.copytree(model_folder(user, made["result"]["uri"]), user.folder("models") / copy)
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("index", range(len(FAMILIES)), ids=[file.stem for file in FAMILIES])
-def test_a_family(user: User, index: int) -> None:
+def test_a_family(user: User, index: int, record_property: Seen) -> None:
     for file in FAMILIES[index : index + 2]:  # while one's pods start or end, there is time for the next one's
         user.kubectl.run("apply", "-f", str(file))
     made = succeeded(user, FAMILIES[index].stem)["stages"][1]
     assert made["result"]["kind"] == "model"
+    record_property("held-out bits per byte", made["progress"]["evaluation"]["bitsPerByte"])
     assert is_finite(made["progress"]["loss"])
     assert is_finite(made["progress"]["evaluation"]["bitsPerByte"])
 
 
 @pytest.mark.timeout(1800)  # seven stages and a serving
-def test_the_whole_chain(user: User) -> None:
+def test_the_whole_chain(user: User, record_property: Seen) -> None:
     training, serving = yaml.safe_load_all((EXAMPLES / "whole-chain.yaml").read_text())
     user.apply("LLMTraining", "whole-chain", changed(training["spec"], **SMALLER))
     status = succeeded(user, "whole-chain", 1200)
     assert {name: stage(status, name)["result"]["kind"] for name in CHAIN} == CHAIN
     adapter, chat = (stage(status, name)["result"] for name in ("japanese", "chat"))
     assert adapter["base"] == chat["uri"]
-    assert is_finite(stage(status, "aligned")["progress"]["evaluation"]["reward"])
+    reward = stage(status, "aligned")["progress"]["evaluation"]["reward"]
+    record_property("held-out reward", reward)
+    assert is_finite(reward)
 
     user.apply("LLMServing", "whole-chain", changed(serving["spec"], resources=SERVING_RESOURCES))
     user.until("serves", "llmserving", "whole-chain", serves_adapters, 420)

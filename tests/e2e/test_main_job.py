@@ -19,17 +19,15 @@ from tests.bench import audit
 from tests.cluster.control_plane import ControlPlane
 from tests.e2e import rbac
 from tests.e2e.specs import BASE_STEPS, SERVING_RESOURCES, TRAINING
-from tests.e2e.user import User, condition, stage, step
+from tests.e2e.user import Seen, User, condition, stage, step
 
 OPERATOR = "system:serviceaccount:llm-operator:llm-operator"
 QUIET_SECONDS = 120
 KILL = """
 import os, pathlib, signal, time
-for process in pathlib.Path("/proc").glob("[0-9]*"):
-    words = (process / "cmdline").read_bytes().split(b"\\0")
-    if b"llm_trainer" in words:
-        print(time.time())
-        os.kill(int(process.name), signal.SIGKILL)
+(process,) = pathlib.Path("/proc/1/task/1/children").read_text().split()
+print(time.time())
+os.kill(int(process), signal.SIGKILL)
 """
 
 
@@ -50,7 +48,7 @@ def test_two_pods_on_two_nodes(user: User) -> None:
 
 
 def test_a_killed_process_starts_again_from_its_checkpoint(
-    user: User, plane: ControlPlane, capsys: pytest.CaptureFixture[str]
+    user: User, plane: ControlPlane, record_property: Seen
 ) -> None:
     before = user.status("llmtraining", "main")
     victim = stage(before, "base")["workers"][1]["pod"]
@@ -66,13 +64,22 @@ def test_a_killed_process_starts_again_from_its_checkpoint(
         for request in audit.requests(plane.audit_log, since=killed_at)
         if request.verb == "create" and request.resource == "pods" and request.namespace == user.namespace
     ]
-    with capsys.disabled():
-        print(f"\nfrom the kill to the creation of the new pods: {created[0]:.2f} and {created[1]:.2f} s")
+    record_property("from the kill to the new pods", f"{created[0]:.2f} and {created[1]:.2f} s")
 
     def log() -> str:
         return user.kubectl.run("logs", "-l", f"batch.kubernetes.io/job-name={second['job']}", "--tail=-1")
 
-    user.until("attempt 2 resumes", "llmtraining", "main", lambda _: "resumed from step-" in log())
+    user.until("attempt 2 steps", "llmtraining", "main", lambda _: "started in" in log())
+    assert "resumed from step-" in log()
+    record_property("from the kill to the next first step", f"{first_step(user, attempt=2) - killed_at:.1f} s")
+    record_property("of which in the pod", next(line for line in log().splitlines() if line.startswith("started in")))
+
+
+def first_step(user: User, attempt: int) -> float:
+    """When an attempt at the stage `base` made its first step, in seconds since the epoch."""
+    (history,) = user.folder("models").glob("**/stages/base/history.jsonl")
+    rows = [json.loads(line) for line in history.read_text().splitlines()]
+    return next(float(row["time"]) for row in rows if row["attempt"] == attempt and "loss" in row)
 
 
 def test_the_operator_may_go(user: User, plane: ControlPlane) -> None:
@@ -112,7 +119,7 @@ def ready(status: dict[str, Any]) -> bool:
     return bool(condition(status, "Ready").get("status") == "True")
 
 
-def test_served_log_probabilities_are_those_of_transformers(user: User) -> None:
+def test_served_log_probabilities_are_those_of_transformers(user: User, record_property: Seen) -> None:
     status = user.until("serves", "llmserving", "main", ready, 420)
     folder = model_folder(user, status["model"]["uri"])
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -130,6 +137,7 @@ def test_served_log_probabilities_are_those_of_transformers(user: User) -> None:
                 expected = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
             own = expected.gather(-1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
             worst = max(worst, *(abs(a - b) for a, b in zip(served, own, strict=True)))
+    record_property("largest difference", f"{worst:.1e} nats")
     assert worst < 1e-3
 
 

@@ -16,6 +16,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.settings import SHARED
 
 Manifest = dict[str, Any]
+Seen = Callable[[str, object], None]  # pytest's record_property: goes into the table at the end
 CLAIMS = ("models", "corpus")
 POLL_SECONDS = 1.5  # kubectl takes a good share of a CPU core that the pods need
 

@@ -7,19 +7,23 @@ SHELL := /bin/bash
 export LLM_OPERATOR_CACHE ?= $(HOME)/.cache/llm-operator
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)
 # A recipe that needs Python starts with $(python): it makes the environment when it isn't there.
-python = venv=$$(tools/environment.sh); export PATH=$$venv/bin:$$PATH;
+python = python3 -m tests.cluster build environment; venv=$$(tools/environment.sh); export PATH=$$venv/bin:$$PATH;
 
 .PHONY: help
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: $(if $(REGISTRY),,cluster-build) ## The main job, or EXAMPLE=…, on the built-in cluster, or on yours with KUBECONFIG=… REGISTRY=…
+demo: $(if $(REGISTRY),images,build) ## The main job, or EXAMPLE=…, on the built-in cluster, or on yours with KUBECONFIG=… REGISTRY=…
 	@$(python) python -m demo $(if $(EXAMPLE),--example $(EXAMPLE)) $(if $(REGISTRY),--kubeconfig $(KUBECONFIG) --registry $(REGISTRY) $(if $(STORAGE_CLASS),--storage-class $(STORAGE_CLASS)))
 
-.PHONY: test
-test: lint cluster-build images ## Every check and every test
-	@$(python) python -m pytest tests $(ARGS)
+.PHONY: test test-all
+test: build lint ## What every change must pass
+	@export LLM_OPERATOR_BUILD_SECONDS=$$(cat $(LLM_OPERATOR_CACHE)/build-seconds)
+	$(python) python -m pytest tests --durations=30 $(ARGS)
+test-all: build lint ## That and every example and family on the cluster, before a release; a table of what was seen
+	@export LLM_OPERATOR_BUILD_SECONDS=$$(cat $(LLM_OPERATOR_CACHE)/build-seconds)
+	$(python) python -m pytest tests --durations=30 -m "" $(ARGS)
 
 .PHONY: lint
 lint: cluster-build ## ruff, mypy, import-linter, generated files, helm lint
@@ -29,7 +33,7 @@ lint: cluster-build ## ruff, mypy, import-linter, generated files, helm lint
 	mypy
 	lint-imports
 	python -m llm_operator.api.schema --check
-	"$$(python -m tests.cluster build)/helm" lint --strict charts/llm-operator
+	"$$(python -m tests.cluster folder)/helm" lint --strict charts/llm-operator
 
 .PHONY: generate
 generate: ## Write crds/, the chart's copies and the reference pages from the models
@@ -46,13 +50,15 @@ test-api: cluster-build ## Against a real API server
 	@$(python) python -m pytest tests/api $(ARGS)
 test-trainer: ## Real torch, DeepSpeed and TRL on two processes
 	@$(python) python -m pytest tests/trainer $(ARGS)
-test-e2e: cluster-build images ## On the two-node cluster
+test-e2e: build ## On the two-node cluster
 	@$(python) python -m pytest tests/e2e $(ARGS)
 
-.PHONY: bench bench-trainer
+.PHONY: bench bench-trainer bench-start
 bench: cluster-build ## Figures of the operator on a real API server
 	@$(python) python -m tests.bench
 bench-trainer: ## Our stages against TRL's and transformers' own trainers, side by side
 	@$(python) python -m tests.bench trainer $(ARGS)
+bench-start: ## CPU seconds of a stage before its first step, and where they go
+	@$(python) python -m tests.bench start $(ARGS)
 
 -include tests/cluster/cluster.mk

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from demo import run
+from demo.alive import alive
 from demo.corpus import build_corpus, summary
 from demo.preferences import write_preferences
 from demo.progress import cause
@@ -30,13 +31,15 @@ def arguments() -> argparse.Namespace:
 
 def gather_text(output: Path) -> Path:
     """The corpus, the questions and the preferences in one folder."""
-    corpus = build_corpus()
+    with alive("downloading and reading the packages"):
+        corpus = build_corpus()
     folder = output / "corpus"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(corpus, folder)
     print(summary(corpus))
-    build_questions(corpus, folder)
-    write_preferences(make_pairs(corpus), folder)
+    with alive("making questions and preferences"):
+        build_questions(corpus, folder)
+        write_preferences(make_pairs(corpus), folder)
     return folder
 
 
@@ -60,7 +63,8 @@ def main() -> None:
     status = run.follow(kubectl, name)
     if status["phase"] == "Failed":
         raise SystemExit(f"the training failed: {cause(status)}")
-    show_figures(setting, status, options.output)
+    with alive("reading the run's history, and compressing the held-out text by xz and gzip"):
+        show_figures(setting, status, options.output)
 
     run.say("A conversation with the served model, on questions it has not seen")
     serving = run.wait_for_serving(kubectl, name)

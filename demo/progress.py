@@ -33,6 +33,11 @@ def line(status: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
+def unchanged(text: str, seconds: float) -> str:
+    """What has been so for a while, with for how long."""
+    return f"{text}  ({seconds:.0f} s)" if seconds >= 10 else text
+
+
 def cause(status: dict[str, Any]) -> str:
     """The message of the Running condition: why there is no progress."""
     conditions = {c["type"]: c for c in status.get("conditions", [])}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import held_out, run
+from demo.alive import alive
 from demo.baseline import compressed_bits_per_byte
 from demo.chat import Answer, ask
 from demo.html_text import CJK
@@ -62,10 +63,14 @@ def converse(setting: Setting, questions: Path, serving: str, model: str) -> Non
         "en": [question for question in asked if not JAPANESE.search(question)][: ASKED // 2],
         "ja": [question for question in asked if JAPANESE.search(question)][: ASKED // 2],
     }
-    with setting.kubectl.forward(f"service/{serving}-serving", 80) as url:
+    every: list[Answer] = []
+    asking = alive(f"asking {model} {sum(map(len, by_language.values()))} questions", lambda: f"{len(every)} answers")
+    with setting.kubectl.forward(f"service/{serving}-serving", 80) as url, asking:
 
         def answer(question: str) -> Answer:
-            return ask(url, model, question, repetition_penalty=REPETITION_PENALTY)
+            reply = ask(url, model, question, repetition_penalty=REPETITION_PENALTY)
+            every.append(reply)
+            return reply
 
         with ThreadPoolExecutor(4) as pool:
             answers = {language: list(pool.map(answer, found)) for language, found in by_language.items()}
@@ -73,7 +78,6 @@ def converse(setting: Setting, questions: Path, serving: str, model: str) -> Non
     for language, found in by_language.items():
         for question, reply in list(zip(found, answers[language], strict=True))[:SHOWN]:
             print(f"\n  you:   {question}\n  model: {reply.text}")
-    every = [reply for found in answers.values() for reply in found]
     ended = sum(reply.ended for reply in every)
     print(f"\n{model} ended {ended} of {len(every)} answers to held-out questions by itself")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import manifests, progress
+from demo.alive import alive
 from demo.kubectl import Kubectl
 
 EXAMPLE = Path("examples/bilingual-chat.yaml")
@@ -27,28 +28,28 @@ def say(text: str) -> None:
     print(f"\n\033[1m▸ {text}\033[0m" if sys.stdout.isatty() else f"\n> {text}", flush=True)
 
 
-def wait_for(what: str, ready: Callable[[], bool], seconds: float) -> None:
+def wait_for(what: str, ready: Callable[[], bool], seconds: float, state: Callable[[], str] = str) -> None:
+    """Until it is ready; what is waited for, for how long and in what state is told meanwhile."""
     deadline = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds:.0f} s")
-        time.sleep(0.5)
+    with alive(f"waiting for {what}", state):
+        while not ready():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{what}: not within {seconds:.0f} s")
+            time.sleep(0.5)
 
 
 def install(helm: Path, kubectl: Kubectl, images: Images) -> None:
     """The operator, as any user installs it."""
     repository, _, tag = images.operator.rpartition(":")
     trainer_repository, _, trainer_tag = images.trainer.rpartition(":")
-    subprocess.run(
-        [
-            str(helm), "--kubeconfig", str(kubectl.kubeconfig), "upgrade", "--install", "llm-operator",
-            "charts/llm-operator", "--namespace", "llm-operator", "--create-namespace", "--wait", "--timeout", "3m",
-            "--set", f"image.repository={repository},image.tag={tag}",
-            "--set", f"trainerImage.repository={trainer_repository},trainerImage.tag={trainer_tag}",
-        ],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    command = [
+        str(helm), "--kubeconfig", str(kubectl.kubeconfig), "upgrade", "--install", "llm-operator",
+        "charts/llm-operator", "--namespace", "llm-operator", "--create-namespace", "--wait", "--timeout", "3m",
+        "--set", f"image.repository={repository},image.tag={tag}",
+        "--set", f"trainerImage.repository={trainer_repository},trainerImage.tag={trainer_tag}",
+    ]  # fmt: skip
+    with alive("helm installs the chart and waits for the operator"):
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def upload(kubectl: Kubectl, image: str, storage_class: str | None, corpus: Path) -> None:
@@ -68,23 +69,26 @@ def upload(kubectl: Kubectl, image: str, storage_class: str | None, corpus: Path
     archive = subprocess.Popen(["tar", "-C", str(corpus), "-c", *files], stdout=subprocess.PIPE)
     target = f"/volumes/{manifests.CORPUS_CLAIM}"
     unpack = ("tar", "-x", "--no-same-owner", "-m", "-C", target)
-    kubectl.run("exec", "-i", manifests.LOADER, "--", *unpack, stdin=archive.stdout)
+    with alive("copying the text into the cluster"):
+        kubectl.run("exec", "-i", manifests.LOADER, "--", *unpack, stdin=archive.stdout)
     if archive.wait():
         raise RuntimeError("tar could not read the corpus")
 
 
 def follow(kubectl: Kubectl, name: str) -> dict[str, Any]:
     """Draw a training's progress until it ends; its final status."""
-    live, shown, drawn = sys.stdout.isatty(), "", 0.0
+    live, shown, drawn, changed = sys.stdout.isatty(), "", 0.0, 0.0
     while True:
-        training = kubectl.get("llmtraining", name)
-        status = (training or {}).get("status", {})
-        text = progress.line(status) if status else "waiting for the operator"
+        status = (kubectl.get("llmtraining", name) or {}).get("status", {})
+        text, now = progress.line(status) if status else "waiting for the operator", time.monotonic()
+        if text != shown:
+            shown, changed = text, now
+        text = progress.unchanged(text, now - changed)
         if live:
             print(f"\r\033[K{text}", end="", flush=True)
-        elif text != shown and time.monotonic() - drawn > 10:
+        elif now > drawn + 15:
             print(text, flush=True)
-            shown, drawn = text, time.monotonic()
+            drawn = now
         if status.get("phase") in ("Succeeded", "Failed"):
             print()
             return dict(status)
@@ -106,10 +110,13 @@ def read_history(kubectl: Kubectl, status: dict[str, Any], stage: str) -> list[d
 def wait_for_serving(kubectl: Kubectl, name: str) -> dict[str, Any]:
     """The spec of a serving that answers with its model and all its adapters."""
 
-    def ready() -> bool:
-        status = (kubectl.get("llmserving", name) or {}).get("status", {})
-        answers = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
-        return answers and all(adapter["state"] == "Serving" for adapter in status.get("adapters", []))
+    def condition() -> dict[str, str]:
+        conditions = (kubectl.get("llmserving", name) or {}).get("status", {}).get("conditions", [])
+        return next((c for c in conditions if c["type"] == "Ready"), {})
 
-    wait_for("the served model", ready, 600)
+    def ready() -> bool:
+        adapters = (kubectl.get("llmserving", name) or {}).get("status", {}).get("adapters", [])
+        return condition().get("status") == "True" and all(adapter["state"] == "Serving" for adapter in adapters)
+
+    wait_for("the served model", ready, 600, lambda: condition().get("message", ""))
     return dict((kubectl.get("llmserving", name) or {})["spec"])

@@ -41,12 +41,16 @@ def built_in() -> Setting:
 
 def own(kubeconfig: Path, registry: str, storage_class: str | None) -> Setting:
     """A cluster of the user's: its kubectl and helm are those of this machine, its images go into its registry."""
-    from tests.cluster.images import IMAGES, build, push
+    from tests.cluster import images
+    from tests.cluster.build import ensure
 
     tools = {name: shutil.which(name) for name in ("kubectl", "helm")}
     if missing := [name for name, path in tools.items() if path is None]:
         raise SystemExit(f"{' and '.join(missing)} must be installed to use a cluster of your own")
-    names = {name: push(build(name), registry) for name in IMAGES}
+    ensure("images")
+    local = {name: images.tagged(name) for name in images.IMAGES}
+    names = {name: image.replace("localhost", registry, 1) for name, image in local.items()}
+    images.push({local[name]: names[name] for name in names})
     kubectl = Kubectl(Path(tools["kubectl"] or ""), kubeconfig, NAMESPACE)
-    images = Images(names["llm-operator"], names["llm-trainer"])
-    return Setting(kubectl, Path(tools["helm"] or ""), images, storage_class, built_in=False)
+    ours = Images(names["llm-operator"], names["llm-trainer"])
+    return Setting(kubectl, Path(tools["helm"] or ""), ours, storage_class, built_in=False)

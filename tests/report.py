@@ -25,7 +25,7 @@ def minutes(seconds: float) -> str:
 
 
 def seconds_by_part(reports: Iterable[pytest.TestReport], building: float) -> dict[str, float]:
-    """Setups and teardowns count; `building` is what came before the tests, `release` what only `make test-all` runs."""
+    """With setups and teardowns. `building` is what came before the tests, `release` what only `make test-all` runs."""
     found = {"building": building} if building else {}
     for report in reports:
         part = "release" if "release" in report.keywords else part_of(report.nodeid)

@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
-# Make the development environment and print its folder. Nothing is done when it is there already.
-# Needs root on a Debian machine for missing packages; a machine that has them needs no root.
+# Make the development environment and print its folder. Nothing is done when it is there already; with --check the
+# exit status says whether it is. Needs root on a Debian machine for missing packages; one that has them needs none.
 set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 cache=${LLM_OPERATOR_CACHE:-$HOME/.cache/llm-operator}
 uv_version=0.13.9
+table=$top/trainer_image/build/transformers_table.py
+key=$(cat "$top/requirements/dev.txt" "$table" "$0" | sha256sum | cut -c1-12)
+venv=$cache/venv-$key
+if [ "${1:-}" = --check ]; then
+  [ -e "$venv/complete" ]
+  exit
+fi
 
 # python3-dev and g++: DeepSpeed compiles its shared-memory all-reduce on first use.
 missing=()
@@ -15,15 +22,14 @@ if ((${#missing[@]})); then
   { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}"; } >&2
 fi
 
-key=$(cat "$top/requirements/dev.txt" "$0" | sha256sum | cut -c1-12)
-venv=$cache/venv-$key
 if [ ! -e "$venv/complete" ]; then
   echo "making the Python environment $key" >&2
   rm -rf "$venv"
   python3 -m venv "$venv"
   "$venv/bin/python" -m pip install -q "uv==$uv_version" >&2
   # Hash-checked; the project itself is found by PYTHONPATH, so that an edit needs no install.
-  env -u UV_PYTHON "$venv/bin/uv" pip install -q --python "$venv/bin/python" --require-hashes -r "$top/requirements/dev.txt" >&2
+  env -u UV_PYTHON "$venv/bin/uv" pip install --python "$venv/bin/python" --require-hashes -r "$top/requirements/dev.txt" >&2
+  "$venv/bin/python" "$table" >&2  # as in the image
   touch "$venv/complete"
   find "$cache" -maxdepth 1 -name 'venv-*' ! -name "venv-$key" -mtime +7 -exec rm -rf {} +
 fi

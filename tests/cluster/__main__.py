@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 
-from tests.cluster import cluster, images
-
-
-def build_images() -> None:
-    for name in images.IMAGES:
-        print(images.build(name), flush=True)
+from tests.cluster import binaries, build, cluster
 
 
 def push_images() -> None:
@@ -21,13 +17,13 @@ def push_images() -> None:
 
 
 VERBS: dict[str, Callable[..., None]] = {
-    "build": lambda: print(cluster.binaries()),
+    "build": build.ensure,
+    "folder": lambda: print(binaries.folder()),
     "up": cluster.up,
     "down": cluster.down,
     "status": cluster.status,
     "stop-node": cluster.stop_node,
     "start-node": cluster.start_node,
-    "images": build_images,
     "push-images": push_images,
 }
 
@@ -35,11 +31,17 @@ VERBS: dict[str, Callable[..., None]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("verb", choices=VERBS)
-    parser.add_argument("node", nargs="*", help="for stop-node and start-node")
+    parser.add_argument("word", nargs="*", help=f"a node's name; for build: {', '.join(build.PARTS)}")
     options = parser.parse_args()
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and options.word != ["environment"]:
         sys.exit("the test cluster needs root: it makes network namespaces, mounts and control groups")
-    VERBS[options.verb](*options.node)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with us
+    try:
+        VERBS[options.verb](*options.word)
+    except RuntimeError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the next run goes on from here")
 
 
 if __name__ == "__main__":

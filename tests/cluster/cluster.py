@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import time
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from tests.cluster import images, network, nodes
+from tests.cluster import binaries as programs
+from tests.cluster import build, images, network, nodes
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.processes import run, wait
 from tests.cluster.settings import (
@@ -38,8 +39,8 @@ SYSCTLS = (
 @cache
 def binaries() -> Path:
     """The folder of the cluster's binaries, built on first use."""
-    done = subprocess.run([HERE / "build.sh"], text=True, stdout=subprocess.PIPE, check=True)
-    return Path(done.stdout.strip().splitlines()[-1])
+    build.ensure("binaries")
+    return programs.folder()
 
 
 def control_plane() -> ControlPlane:
@@ -64,7 +65,7 @@ def up() -> None:
     wait("both nodes Ready", lambda: all(is_ready(plane, one.name) for one in NODES))
     for manifest in ("coredns.yaml", "storage.yaml"):
         plane.kubectl("apply", "--server-side", "-f", HERE / manifest)
-    plane.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s")
+    wait("DNS", lambda: is_rolled_out(plane, "coredns"))
     print(
         f"nodes and DNS ready after {time.monotonic() - began:.1f} s\nexport KUBECONFIG={plane.kubeconfig}", flush=True
     )
@@ -111,6 +112,11 @@ def is_ready(plane: ControlPlane, name: str) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
+def is_rolled_out(plane: ControlPlane, deployment: str) -> bool:
+    asked = ("-n", "kube-system", "rollout", "status", f"deployment/{deployment}", "--watch=false")
+    return "successfully rolled out" in plane.kubectl(*asked, check=False)
+
+
 def stop_node(name: str) -> None:
     nodes.stop(node(name), control_plane())
 
@@ -135,22 +141,29 @@ def start_registry(plane: ControlPlane) -> None:
 
 def push_parts() -> None:
     """The two images that the cluster itself needs: one static program each."""
-    for program in ("pause", "coredns"):
-        if run("curl", "-sf", f"http://{REGISTRY}/v2/{program}/manifests/1", check=False).returncode:
-            images.push(images.build_static(binaries() / program, f"localhost/{program}:1"), REGISTRY, insecure=True)
+    names = {program: f"localhost/{program}:1" for program in ("pause", "coredns")}
+    for program, local in names.items():
+        if not is_pushed(local):
+            images.build_static(binaries() / program, local)
+    push(names.values())
 
 
 def push_images() -> dict[str, str]:
     """Build and push ours; the names under which pods pull them, by image."""
-    names = {}
-    for name in images.IMAGES:
-        local = images.build(name)
-        pushed = local.removeprefix("localhost/")
-        repository, tag = pushed.split(":")
-        if run("curl", "-sf", f"http://{REGISTRY}/v2/{repository}/manifests/{tag}", check=False).returncode:
-            images.push(local, REGISTRY, insecure=True)
-        names[name] = f"{REGISTRY_NAME}/{pushed}"
-    return names
+    build.ensure("images")
+    names = {name: images.tagged(name) for name in images.IMAGES}
+    push(names.values())
+    return {name: local.replace("localhost", REGISTRY_NAME, 1) for name, local in names.items()}
+
+
+def push(names: Iterable[str]) -> None:
+    """Push local images that the cluster's registry lacks."""
+    images.push({name: name.replace("localhost", REGISTRY, 1) for name in names if not is_pushed(name)}, insecure=True)
+
+
+def is_pushed(local: str) -> bool:
+    repository, tag = local.removeprefix("localhost/").split(":")
+    return run("curl", "-sf", f"http://{REGISTRY}/v2/{repository}/manifests/{tag}", check=False).returncode == 0
 
 
 def save_sysctls() -> None:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
-from tests.cluster.settings import CACHE, REPOSITORY
+from tests.cluster import steps
+from tests.cluster.processes import run
+from tests.cluster.settings import CACHE, LOGS, REPOSITORY
+from tests.cluster.steps import Step, in_order
 
 STORE = CACHE / "images"
 BASE = "localhost/debian:bookworm"
+DEBIAN = """
+rm -rf "$1"
+debootstrap --variant=minbase --cache-dir="$2" --include=ca-certificates bookworm "$1"
+for folder in var/cache/apt/archives var/lib/apt/lists var/log usr/share/doc usr/share/man usr/share/locale; do
+  rm -rf "$1/$folder"
+  mkdir "$1/$folder"
+done
+> "$1/etc/machine-id"
+container=$(buildah from scratch)
+buildah copy -q "$container" "$1" /
+buildah config --env LANG=C.UTF-8 "$container"
+buildah commit -q --rm "$container" "$3"
+rm -rf "$1"
+"""
 # image → Containerfile and the sources that its content depends on
 IMAGES = {
     "llm-operator": (
@@ -27,56 +43,23 @@ IMAGES = {
 }
 
 
-def environment() -> dict[str, str]:
+def storage() -> dict[str, str]:
     """Buildah's storage under our cache, and no need for a user namespace."""
     for folder in ("tmp", "debs"):
         (STORE / folder).mkdir(parents=True, exist_ok=True)
-    storage = STORE / "storage.conf"
-    storage.write_text(f'[storage]\ndriver="overlay"\nrunroot="{STORE}/runroot"\ngraphroot="{STORE}/storage"\n')
-    return os.environ | {
-        "CONTAINERS_STORAGE_CONF": str(storage),
-        "TMPDIR": str(STORE / "tmp"),
-        "BUILDAH_ISOLATION": "chroot",
-    }
+    file = STORE / "storage.conf"
+    file.write_text(f'[storage]\ndriver="overlay"\nrunroot="{STORE}/runroot"\ngraphroot="{STORE}/storage"\n')
+    return {"CONTAINERS_STORAGE_CONF": str(file), "TMPDIR": str(STORE / "tmp"), "BUILDAH_ISOLATION": "chroot"}
 
 
 def buildah(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(["buildah", *arguments], env=environment(), text=True, capture_output=True, check=False)
-    if check and done.returncode:
-        raise RuntimeError(f"buildah {arguments[0]}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return done
+    return run("buildah", *arguments, check=check, **storage())
 
 
-def make_base() -> None:
+def make_base() -> Step:
     """A minimal Debian from its packages, where no registry has one."""
-    if buildah("inspect", "--type", "image", BASE, check=False).returncode == 0:
-        return
-    root = STORE / "tmp" / "debian"
-    shutil.rmtree(root, ignore_errors=True)
-    subprocess.run(
-        [
-            "debootstrap", "--variant=minbase", f"--cache-dir={STORE / 'debs'}", "--include=ca-certificates",
-            "bookworm", str(root),
-        ],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    for folder in (
-        "var/cache/apt/archives",
-        "var/lib/apt/lists",
-        "var/log",
-        "usr/share/doc",
-        "usr/share/man",
-        "usr/share/locale",
-    ):
-        shutil.rmtree(root / folder)
-        (root / folder).mkdir()
-    (root / "etc/machine-id").write_text("")
-    container = buildah("from", "scratch").stdout.strip()
-    buildah("copy", "-q", container, str(root), "/")
-    buildah("config", "--env", "LANG=C.UTF-8", container)
-    buildah("commit", "-q", "--rm", container, BASE)
-    shutil.rmtree(root)
+    command = ["bash", "-euc", DEBIAN, "debian", STORE / "tmp/debian", STORE / "debs", BASE]
+    return Step("image debian", command, environment=storage())
 
 
 def content_hash(sources: list[str]) -> str:
@@ -91,19 +74,31 @@ def content_hash(sources: list[str]) -> str:
     return digest.hexdigest()[:12]
 
 
-def build(name: str) -> str:
-    """Build one image if its content changed; its local name with the content's hash as tag."""
-    containerfile, sources = IMAGES[name]
-    tagged = f"localhost/{name}:{content_hash(sources)}"
-    if buildah("inspect", "--type", "image", tagged, check=False).returncode:
-        make_base()
-        buildah(
-            "bud", "--layers", "--build-arg", f"BASE_IMAGE={BASE}", "--build-arg", "ACCELERATOR=cpu",
-            # the machine's own certificates: a proxy in front of the package registries is trusted in the build too
-            "-v", "/etc/ssl/certs:/etc/ssl/certs:ro",
-            "-f", containerfile, "-t", tagged, "-t", f"localhost/{name}:dev", str(REPOSITORY),
-        )  # fmt: skip
-    return tagged
+def tagged(name: str) -> str:
+    """The local name of an image: its tag is the content's hash."""
+    return f"localhost/{name}:{content_hash(IMAGES[name][1])}"
+
+
+def exists(name: str) -> bool:
+    found = shutil.which("buildah") is not None
+    return found and buildah("inspect", "--type", "image", name, check=False).returncode == 0
+
+
+def missing() -> list[Step]:
+    """What is left to build, one after the other: both images share layers."""
+    names = [name for name in IMAGES if not exists(tagged(name))]
+    base = [make_base()] if names and not exists(BASE) else []
+    return in_order([*base, *(build(name) for name in names)])
+
+
+def build(name: str) -> Step:
+    command = [
+        "buildah", "bud", "--layers", "--build-arg", f"BASE_IMAGE={BASE}", "--build-arg", "ACCELERATOR=cpu",
+        # the machine's own certificates: a proxy in front of the package registries is trusted in the build too
+        "-v", "/etc/ssl/certs:/etc/ssl/certs:ro",
+        "-f", IMAGES[name][0], "-t", tagged(name), "-t", f"localhost/{name}:dev", REPOSITORY,
+    ]  # fmt: skip
+    return Step(f"image {name}", command, folder=REPOSITORY, environment=storage(), telling=r"STEP \d+/\d+|^COMMIT")
 
 
 def build_static(program: Path, name: str) -> str:
@@ -115,9 +110,12 @@ def build_static(program: Path, name: str) -> str:
     return name
 
 
-def push(local: str, registry: str, *, insecure: bool = False) -> str:
-    """Push an image; the name by which a cluster pulls it."""
-    target = f"{registry}/{local.removeprefix('localhost/')}"
-    tls = ["--tls-verify=false"] if insecure else []
-    buildah("push", "-q", *tls, local, f"docker://{target}")
-    return target
+def push(names: dict[str, str], *, insecure: bool = False) -> None:
+    """Push images to registries, telling of it: local name → the name by which a cluster pulls it."""
+    # The built-in cluster pulls zstd, which takes half of gzip's time; not every registry has it.
+    options = ["--tls-verify=false", "--compression-format=zstd", "--compression-level=1"] if insecure else []
+    pushes = [
+        Step(f"push {target}", ["buildah", "push", *options, local, f"docker://{target}"], environment=storage())
+        for local, target in names.items()
+    ]
+    steps.run(in_order(pushes), LOGS)

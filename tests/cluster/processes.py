@@ -22,10 +22,15 @@ def run(*command: object, check: bool = True, **environment: str) -> subprocess.
 
 
 def wait(what: str, done: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
+    """Until it is done; what is waited for is told every 15 s."""
+    began = told = time.monotonic()
     while not done():
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > began + seconds:
             raise TimeoutError(f"{what}: not within {seconds:.0f} s")
+        if now > told + 15:
+            told = now
+            print(f"waiting for {what} for {now - began:.0f} s", flush=True)
         time.sleep(0.1)
 
 

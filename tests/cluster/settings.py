@@ -9,6 +9,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 CACHE = Path(os.environ.get("LLM_OPERATOR_CACHE", Path.home() / ".cache/llm-operator"))
+LOGS = CACHE / "log"  # of what is built and pushed
 STATE = Path(os.environ.get("LLM_OPERATOR_CLUSTER", "/srv/llm-operator-cluster"))
 SHARED = STATE / "shared"  # behind the ReadWriteMany volumes; inside a node it is /mnt/shared
 

@@ -8,8 +8,9 @@ from tests.report import part_of, seconds_by_part, table
 
 
 def report(nodeid: str, when: str = "call", seconds: float = 1.0, *marks: str, **seen: str) -> pytest.TestReport:
+    keywords, properties = dict.fromkeys(marks, 1), [*seen.items()]
     return pytest.TestReport(
-        nodeid, ("", None, ""), dict.fromkeys(marks, 1), "passed", None, when, user_properties=[*seen.items()], duration=seconds  # type: ignore[arg-type]
+        nodeid, ("", None, ""), keywords, "passed", None, when, user_properties=properties, duration=seconds  # type: ignore[arg-type]
     )  # fmt: skip
 
 

@@ -1,0 +1,24 @@
+"""While the demo waits, it says for what and for how long."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from demo import alive, progress
+
+
+def test_what_takes_its_time_is_told_at_once_and_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(alive, "INTERVAL", 0.05)
+    with alive.alive("waiting for the pod", lambda: "pulling"):
+        time.sleep(0.2)
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "  waiting for the pod …"
+    assert second == "  waiting for the pod for 0 s: pulling"
+
+
+def test_a_line_that_stays_the_same_says_for_how_long() -> None:
+    assert progress.unchanged("Pending", 3.2) == "Pending"
+    assert progress.unchanged("Pending", 31.7) == "Pending  (32 s)"

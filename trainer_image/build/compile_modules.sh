@@ -10,6 +10,7 @@ deepspeed deepspeed.runtime.zero.muon.muon_optimizer deepspeed.ops.adam accelera
 trl.trainer.sft_trainer trl.trainer.reward_trainer trl.trainer.dpo_trainer trl.trainer.kto_trainer
 trl.trainer.grpo_trainer trl.models.utils trl.trainer.utils
 vllm.entrypoints.cli.main vllm.entrypoints.openai.api_server vllm.v1.engine.core vllm.v1.worker.cpu_worker
+vllm.model_executor.layers.mamba.mamba_mixer2
 """
 FAMILIES = "gpt2 llama qwen3 mixtral qwen3_moe deepseek_v3 mamba mamba2 jamba"
 

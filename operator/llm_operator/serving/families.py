@@ -11,9 +11,8 @@ from llm_operator.api.families import FAMILIES
 from llm_operator.api.resolve import GPU
 from llm_operator.kube.plan import Manifest
 
-# On CPU; on GPUs nothing is known against them.
+# On a CPU of any kind; on GPUs nothing is known against them.
 NOT_ON_CPU = {
-    "deepseek_v3": "vLLM's latent attention on CPU gives other log-probabilities than transformers",
     "mamba": "vLLM has no kernel for its scan on CPU",
     "jamba": "vLLM has no kernel for its scan on CPU",
 }

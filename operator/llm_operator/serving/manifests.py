@@ -170,6 +170,9 @@ def arguments(serving: Manifest, spec: LLMServingSpec, adapters: Sequence[Served
         given.append(f"--tensor-parallel-size={gpus}")
     if not gpus:
         given.append("--enforce-eager")  # a pod has no compiler
+        # vLLM's own kernel takes each head for a token where queries come as (tokens, heads, width), as those of latent
+        # attention do.
+        given.append('--compilation-config={"custom_ops": ["-rotary_embedding"]}')
     return [*given, *adapter_arguments(adapters), *spec.extra_arguments]
 
 
@@ -214,5 +217,7 @@ def environment(spec: LLMServingSpec) -> dict[str, str]:
         # It would bind its threads to the first cores of the node, as every other pod on it does: under load a second
         # one then doesn't even start.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # Its kernels for latent attention know one width of heads, and with AMX no float32; plain attention knows many.
+        "VLLM_MLA_DISABLE": "1",
         **({"OMP_NUM_THREADS": str(threads)} if threads else {}),
     }

@@ -52,7 +52,7 @@ def main() -> None:
     text = source.read_text() + APPENDED
     source.unlink()  # it may be a hard link into a cache that other environments share
     source.write_text(text)
-    subprocess.run([sys.executable, "-c", CHECK], check=True)
+    subprocess.run([sys.executable, "-P", "-c", CHECK], check=True)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ if [ ! -e "$venv/complete" ]; then
   rm -rf "$venv"
   python3 -m venv "$venv"
   "$venv/bin/python" -m pip install -q "uv==$uv_version" >&2
-  # Hash-checked; the project itself is found by PYTHONPATH, so that an edit needs no install.
-  env -u UV_PYTHON "$venv/bin/uv" pip install --python "$venv/bin/python" --require-hashes -r "$top/requirements/dev.txt" >&2
+  # Hash-checked; the project itself is found by PYTHONPATH, so that an edit needs no install. With bytecode, as in the
+  # image: each process of a test would compile torch and the others again where Python is told to write none.
+  env -u UV_PYTHON -u PYTHONDONTWRITEBYTECODE "$venv/bin/uv" pip install --compile-bytecode --python "$venv/bin/python" --require-hashes -r "$top/requirements/dev.txt" >&2
   "$venv/bin/python" "$table" >&2  # as in the image
   touch "$venv/complete"
   find "$cache" -maxdepth 1 -name 'venv-*' ! -name "venv-$key" -mtime +7 -exec rm -rf {} +

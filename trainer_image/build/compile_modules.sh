@@ -20,3 +20,8 @@ for name in [*MODULES.split(), *(f"transformers.models.{family}.modeling_{family
     except Exception as error:  # such as a kernel that wants a GPU: it is compiled at each start then
         print(f"not compiled: {name}: {error}")
 END
+
+# What vLLM's server and its engine import late.
+cd /opt/venv/lib/python3.11/site-packages
+env -u PYTHONDONTWRITEBYTECODE python -m compileall -q vllm/entrypoints vllm/v1 vllm/distributed vllm/utils \
+  compressed_tensors model_hosting_container_standards pydantic uvicorn websockets httptools loguru zmq

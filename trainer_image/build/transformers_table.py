@@ -6,6 +6,7 @@ is the same every time, so it is written down where the library is installed, be
 """
 
 import pickle
+import py_compile
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,7 @@ def main() -> None:
     text = source.read_text() + APPENDED
     source.unlink()  # it may be a hard link into a cache that other environments share
     source.write_text(text)
+    py_compile.compile(str(source), doraise=True)
     subprocess.run([sys.executable, "-P", "-c", CHECK], check=True)
 
 

@@ -102,10 +102,16 @@ class Pod:
         except OSError:
             return None
 
+    def workers(self) -> list[int]:
+        """The pids of its training processes, by local rank."""
+        try:
+            return sorted(map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()))
+        except OSError:
+            return []
+
     def worker(self) -> int:
-        """The pid of its training process."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        return int(children.read_text().split()[0])
+        """The first one."""
+        return self.workers()[0]
 
 
 @dataclass
@@ -175,21 +181,10 @@ class Pods:
 
     def kill(self) -> None:
         for pod in self.pods:
-            for pid in (*_workers(pod), pod.pid):
-                try:
+            for pid in (*pod.workers(), pod.pid) if pod.process.is_alive() else ():
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
             pod.process.join(END_SECONDS)
-
-
-def _workers(pod: Pod) -> list[int]:
-    if not pod.process.is_alive():
-        return []
-    try:
-        return [pod.worker()]
-    except (IndexError, OSError):
-        return []
 
 
 def history(config: StageConfig) -> list[dict[str, Any]]:

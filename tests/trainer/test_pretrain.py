@@ -70,11 +70,14 @@ def test_export_loads_and_says_the_same(pretrain: Stage, pods: RunPods, prepared
 
 
 def test_two_processes_learn_as_one_does(pretrain: Stage, pods: RunPods) -> None:
-    one, two = pretrain("alone", nodes=1), pretrain("together", nodes=2)
-    pods(one).run()
-    pods(two).run()
-    apart = {step: abs(loss - losses(two)[step]) for step, loss in losses(one).items()}
-    assert max(apart.values()) < 1e-4, apart
+    """On two nodes, and on one."""
+    alone, apart = pretrain("alone", nodes=1), pretrain("apart", nodes=2)
+    together = pretrain("together", nodes=1).model_copy(update={"processes_per_node": 2})
+    for config in (alone, apart, together):
+        assert pods(config).run().world_size == config.nodes * config.processes_per_node
+    for two in (apart, together):
+        differences = {step: abs(loss - losses(two)[step]) for step, loss in losses(alone).items()}
+        assert max(differences.values()) < 1e-4, differences
 
 
 def test_tokens_instead_of_steps(pretrain: Stage, pods: RunPods) -> None:

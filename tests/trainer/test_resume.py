@@ -52,6 +52,15 @@ def test_kill_in_mid_stage(pretrain: Stage, pods: RunPods, uninterrupted: dict[i
     same_losses(second, uninterrupted)
 
 
+def test_kill_of_one_of_two_in_a_pod(pretrain: Stage, pods: RunPods) -> None:
+    config = pretrain("killed-in-pod", nodes=1, **SETTINGS).model_copy(update={"processes_per_node": 2})
+    pair = pods(config, warm=False).start()
+    pair.until_step(3)
+    os.kill(pair.pods[0].workers()[1], signal.SIGKILL)
+    word = pair.wait()[0]
+    assert (word.reason, word.rank, word.exit_code) == ("Killed", 1, 128 + signal.SIGKILL), word
+
+
 def test_sigterm_to_one_rank_saves_at_one_step(pretrain: Stage, pods: RunPods, uninterrupted: dict[int, float]) -> None:
     first = pods(pretrain("preempted", **SETTINGS), warm=False).start()
     first.until_step(13)

@@ -65,7 +65,6 @@ _PEER_LOST = (
     "Connection reset by peer",
     "Broken pipe",
     "Timed out waiting",
-    "client socket has timed out",
     "NCCL communicator was aborted",
     "remote process exited",
 )

@@ -39,7 +39,7 @@ class ProcessGroup:
         return cls(rank, local_rank, world_size, where)
 
     def join(self) -> None:
-        """Meet the other processes at rank 0's address. Raises PeerLostError if its name never resolves.
+        """Meet the other processes at rank 0's address. Raises PeerLostError if that fails or its name never resolves.
 
         DeepSpeed's initialisation comes before accelerate's, or ZeRO-3 computes batch sizes for one process.
         """
@@ -47,7 +47,10 @@ class ProcessGroup:
             import deepspeed
         await_name(os.environ["MASTER_ADDR"], NAME_SECONDS)
         backend = "nccl" if self.device.type == "cuda" else "gloo"
-        deepspeed.init_distributed(dist_backend=backend, timeout=TIMEOUT, verbose=False)
+        try:
+            deepspeed.init_distributed(dist_backend=backend, timeout=TIMEOUT, verbose=False)
+        except dist.DistError as error:  # another pod is gone or never came
+            raise PeerLostError(f"the processes could not meet: {str(error).splitlines()[0]}") from error
 
     def leave(self) -> None:
         """After a good end only: after a failure the others are gone, and a barrier would wait for them.

@@ -43,7 +43,8 @@ class User:
             self.kubectl.apply(self._volume(claim), self._claim(claim))
 
     def move_out(self) -> None:
-        self.kubectl.run("delete", "namespace", self.namespace, "--wait=true", "--timeout=180s", check=False)
+        """What is left ends by itself, beside the tests of the next one."""
+        self.kubectl.run("delete", "namespace", self.namespace, "--wait=false", check=False)
         for claim in CLAIMS:
             self.kubectl.run("delete", "pv", f"{self.namespace}-{claim}", "--wait=false", check=False)
         shutil.rmtree(SHARED / self.namespace, ignore_errors=True)

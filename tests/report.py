@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-SHOWN = ("passed", "failed", "skipped", "xfailed", "xpassed")
+SHOWN = ("passed", "error", "failed", "skipped", "xfailed", "xpassed")
 
 
 def part_of(nodeid: str) -> str:
@@ -38,7 +38,8 @@ def table(reports: Iterable[pytest.TestReport]) -> Iterator[str]:
     yield "| test | result | time | seen |"
     yield "|---|---|---|---|"
     for report in reports:
-        if report.when == "call" and (report.user_properties or part_of(report.nodeid) == "e2e"):
+        counts = report.when == "call" or report.outcome != "passed"  # a fixture that failed or left a test out
+        if counts and (report.user_properties or part_of(report.nodeid) == "e2e"):
             name = report.nodeid.removeprefix("tests/").replace("|", "\\|")
             seen = "; ".join(f"{key}: {value}" for key, value in report.user_properties)
             yield f"| `{name}` | {report.outcome} | {minutes(report.duration)} | {seen} |"

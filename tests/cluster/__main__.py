@@ -35,7 +35,8 @@ def main() -> None:
     options = parser.parse_args()
     if os.geteuid() != 0 and options.word != ["environment"]:
         sys.exit("the test cluster needs root: it makes network namespaces, mounts and control groups")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with us
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda ended_by, _: sys.exit(128 + ended_by))  # what was started ends with us
     try:
         VERBS[options.verb](*options.word)
     except RuntimeError as error:

@@ -41,6 +41,7 @@ LINKER = "-s -w"  # nothing for a debugger; so the compiler need not make it eit
 FLAGS = ("-trimpath", "-gcflags=all=-dwarf=false", "-tags=no_btrfs,no_zfs,no_devmapper,no_tracing")  # containerd's tags
 # Both caches grow to 16 GB in all and go when the programs are there. An interrupted build goes on with them.
 WORK = CACHE / "go"
+# The compiler's own work folder is there too: it would stay behind where a step is ended.
 FINISH = """
 touch "$1/complete"
 rm -rf "$2"
@@ -81,6 +82,7 @@ def missing() -> list[Step]:
         return [finish] if WORK.exists() else []
     if shutil.which("go") is None:
         raise RuntimeError("Go 1.26 or newer is needed to build the test cluster: install it and put it on PATH")
+    WORK.mkdir(parents=True, exist_ok=True)
     downloads = [download(module) for module in PROGRAMS]
     builds = [build(module, program) for module, found in PROGRAMS.items() for program in found]
     return [*in_order(downloads), *in_order([*builds, finish])]
@@ -92,6 +94,7 @@ def environment() -> dict[str, str]:
         "GOFLAGS": "-modcacherw",
         "GOCACHE": os.environ.get("CLUSTER_GOCACHE", str(WORK / "build")),
         "GOMODCACHE": os.environ.get("CLUSTER_GOMODCACHE", str(WORK / "modules")),
+        "GOTMPDIR": str(WORK),
     }
 
 

@@ -15,6 +15,7 @@ from tests.cluster.steps import Step, in_order
 STORE = CACHE / "images"
 BASE = "localhost/debian:bookworm"
 DEBIAN = """
+umount "$1/proc" 2> /dev/null || true  # of an interrupted run
 rm -rf "$1"
 debootstrap --variant=minbase --cache-dir="$2" --include=ca-certificates bookworm "$1"
 for folder in var/cache/apt/archives var/lib/apt/lists var/log usr/share/doc usr/share/man usr/share/locale; do

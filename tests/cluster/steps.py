@@ -151,8 +151,18 @@ def end(processes: Sequence[subprocess.Popen[bytes]], grace: float = 10) -> None
             os.killpg(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + grace
     for process in processes:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(max(0, deadline - time.monotonic()))
+        while is_running(process) and time.monotonic() < deadline:
+            time.sleep(0.05)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # what didn't listen
         process.wait()
+
+
+def is_running(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the command or anything that it started still runs."""
+    process.poll()  # a zombie would count
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pydoc_data.topics
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from demo.run import Images, install
 from tests.cluster import cluster
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.processes import run
+from tests.cluster.settings import SHARED
 from tests.e2e.user import User
 
 _numbers = itertools.count(os.getpid())
@@ -29,6 +31,8 @@ def plane() -> Iterator[ControlPlane]:
     try:
         yield cluster.control_plane()
     finally:
+        for left in SHARED.glob("e2e-*"):  # pods of users who moved out may have written to the end
+            shutil.rmtree(left, ignore_errors=True)
         if not found_up and not os.environ.get("LLM_OPERATOR_KEEP_CLUSTER"):
             cluster.down()
 

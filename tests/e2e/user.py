@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +46,6 @@ class User:
         self.kubectl.run("delete", "namespace", self.namespace, "--wait=false", check=False)
         for claim in CLAIMS:
             self.kubectl.run("delete", "pv", f"{self.namespace}-{claim}", "--wait=false", check=False)
-        shutil.rmtree(SHARED / self.namespace, ignore_errors=True)
 
     def folder(self, claim: str) -> Path:
         """A claim's content, on this machine."""

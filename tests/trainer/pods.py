@@ -29,10 +29,16 @@ ROOT = Path(__file__).parents[2]
 END_SECONDS = 300
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
     """Below the ports that the kernel gives to connections: one of those would be taken before a pod listens on it."""
     while True:
         port = random.randrange(20_000, 32_000)
+        if port in _given:
+            continue
+        _given.add(port)
         with socket.socket() as listener, suppress(OSError):
             listener.bind(("0.0.0.0", port))
             return port

@@ -59,8 +59,11 @@ def test_at_a_failure_the_others_are_asked_to_leave(ended: list[subprocess.Popen
 
 
 def test_who_does_not_leave_is_killed_and_that_is_no_cause(ended: list[subprocess.Popen[str]]) -> None:
-    work = "if rank == 1: time.sleep(1); return 65\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(600)"
-    assert ends(launch(ended, work, farewell=1)) == {"1": 65}
+    work = (
+        "if rank == 1: os.read(ready, 1); return 65\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nos.write(tell, b'.')\ntime.sleep(600)"
+    )
+    assert ends(launch(ended, work, farewell=1, before="ready, tell = os.pipe()")) == {"1": 65}
 
 
 def test_a_kill_from_outside_is_a_cause(ended: list[subprocess.Popen[str]]) -> None:
@@ -72,7 +75,7 @@ def test_an_exception_that_nobody_caught_ends_the_process_alone(ended: list[subp
 
 
 def test_sigterm_reaches_all(ended: list[subprocess.Popen[str]]) -> None:
-    work = "signal.signal(signal.SIGTERM, lambda *_: os._exit(75))\nprint('ready', flush=True)\ntime.sleep(600)"
+    work = "signal.signal(signal.SIGTERM, lambda *_: os._exit(75))\nos.write(1, b'ready\\n')\ntime.sleep(600)"
     launcher = launch(ended, work)
     assert launcher.stdout
     assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n"] * 2

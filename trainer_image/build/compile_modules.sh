@@ -22,6 +22,6 @@ for name in [*MODULES.split(), *(f"transformers.models.{family}.modeling_{family
 END
 
 # What vLLM's server and its engine import late.
-cd /opt/venv/lib/python3.11/site-packages
+cd "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 env -u PYTHONDONTWRITEBYTECODE python -m compileall -q vllm/entrypoints vllm/v1 vllm/distributed vllm/utils \
   compressed_tensors model_hosting_container_standards pydantic uvicorn websockets httptools loguru zmq

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from llm_trainer.worker import work
 
 
 def main() -> int:
+    # PID 1 loses a SIGTERM for which it has no handler; a blocked one waits.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     startup = Startup()
     try:
         config = StageConfig.model_validate_json(Path(os.environ.get("LLM_STAGE_CONFIG", CONFIG_PATH)).read_bytes())
@@ -70,9 +73,11 @@ def pod_end(ends: Mapping[int, int]) -> Termination:
         first = min(ends)
         return words.get(first, Termination(reason="Succeeded", rank=first))
     for rank, code in ends.items():
-        if rank not in words and code < 0:
+        if rank in words and words[rank].exit_code:
+            continue
+        if code < 0:  # perhaps after it had said that it succeeded
             words[rank] = killed(rank, -code)
-        elif rank not in words and code > 0:
+        elif code > 0:
             message = f"process of rank {rank} ended with exit code {code} before it could say why"
             words[rank] = Termination(reason="InternalError", message=message, exit_code=ExitCode.INTERNAL, rank=rank)
     return cause([*words.values()])

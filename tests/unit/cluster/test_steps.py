@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -42,11 +43,11 @@ def test_each_step_is_told_of_when_it_begins_and_ends_and_while_it_runs(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run([shell("slow", "echo busy; sleep 0.5"), shell("next", f"touch {tmp_path}/x", "slow")], tmp_path / "log", 0.2)
-    told = capfd.readouterr().err.splitlines()
+    told = re.sub(r"\d+ s\b", "N s", capfd.readouterr().err).splitlines()
     assert [line for line in told if "[" in line] == [
-        "[1/2] slow …", "[1/2] slow: done in 1 s", "[2/2] next …", "[2/2] next: done in 0 s",
+        "[1/2] slow …", "[1/2] slow: done in N s", "[2/2] next …", "[2/2] next: done in N s",
     ]  # fmt: skip
-    assert "    slow for 0 s: busy" in told
+    assert "    slow for N s: busy" in told
     assert told[-1].startswith("all done in")
     assert (tmp_path / "x").exists()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import re
+import threading
 
 import pytest
 from demo import alive, progress
@@ -12,11 +13,17 @@ def test_what_takes_its_time_is_told_at_once_and_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(alive, "INTERVAL", 0.05)
-    with alive.alive("waiting for the pod", lambda: "pulling"):
-        time.sleep(0.2)
+    asked = [threading.Event(), threading.Event()]
+
+    def state() -> str:
+        next((event for event in asked if not event.is_set()), asked[0]).set()
+        return "pulling"
+
+    with alive.alive("waiting for the pod", state):
+        assert all(event.wait(60) for event in asked)
     first, second, *_ = capsys.readouterr().out.splitlines()
     assert first == "  waiting for the pod …"
-    assert second == "  waiting for the pod for 0 s: pulling"
+    assert re.fullmatch(r"  waiting for the pod for \d+ s: pulling", second)
 
 
 def test_a_line_that_stays_the_same_says_for_how_long() -> None:

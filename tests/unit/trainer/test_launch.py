@@ -68,6 +68,18 @@ def test_who_was_asked_to_leave_is_not_the_cause() -> None:
 
 
 @pytest.mark.usefixtures("words")
+def test_asked_to_leave_before_the_first_step() -> None:
+    told = pod_end({0: -15})
+    assert (told.reason, told.exit_code) == ("Preempted", ExitCode.PREEMPTED)
+
+
+@pytest.mark.usefixtures("words")
+def test_killed_after_it_had_said_that_it_succeeded() -> None:
+    write_last_words(Termination(reason="Succeeded", rank=0))
+    assert (pod_end({0: -6}).reason, pod_end({0: -6}).exit_code) == ("Killed", 134)
+
+
+@pytest.mark.usefixtures("words")
 def test_an_end_without_a_word() -> None:
     told = pod_end({0: 3})
     assert (told.reason, told.exit_code) == ("InternalError", ExitCode.INTERNAL)

@@ -9,6 +9,7 @@ from pathlib import Path
 from llm_trainer.protocol import TERMINATION_MESSAGE_BYTES, TERMINATION_MESSAGE_PATH, ExitCode, Termination
 
 MESSAGE_CHARACTERS = 1500
+CONSEQUENCES: dict[int, int] = {ExitCode.PREEMPTED: 1, ExitCode.PEER_LOST: 2}  # the larger, the less of a cause
 
 
 def folder() -> Path:
@@ -30,6 +31,9 @@ def read_last_words() -> dict[int, Termination]:
 
 def killed(rank: int, number: int) -> Termination:
     """For a process that a signal ended before it could say anything."""
+    if number == signal.SIGTERM:
+        message = f"process of rank {rank} was asked to leave before the first step"
+        return Termination(reason="Preempted", message=message, exit_code=ExitCode.PREEMPTED, rank=rank)
     name = signal.Signals(number).name
     message = f"process of rank {rank} was killed by signal {number} ({name})"
     if number == signal.SIGKILL:
@@ -40,8 +44,7 @@ def killed(rank: int, number: int) -> Termination:
 def cause(words: list[Termination]) -> Termination:
     """Why a pod failed: the end of a process that was no mere consequence of another's."""
     failed = [word for word in words if word.exit_code != ExitCode.SUCCEEDED]
-    own = [word for word in failed if word.exit_code not in (ExitCode.PEER_LOST, 128 + signal.SIGTERM)]
-    return (own or failed)[0]
+    return min(failed, key=lambda word: CONSEQUENCES.get(word.exit_code, 0))
 
 
 def report(termination: Termination) -> None:

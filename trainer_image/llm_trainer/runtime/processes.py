@@ -24,7 +24,7 @@ class Processes:
     def start(self, work: Callable[[int], int], count: int) -> None:
         """Fork a process for each local rank; `work` gets the rank and returns its exit code.
 
-        A SIGTERM that comes in between waits: PID 1 would lose it, and a child must not pass it on.
+        A SIGTERM that comes in between waits: a child must not pass it on.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         signal.signal(signal.SIGTERM, self._pass_on)

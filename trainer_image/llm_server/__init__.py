@@ -1,1 +1,1 @@
-"""What vLLM 0.31 needs to answer on every kind of CPU as transformers does. It loads this as one of its plugins."""
+"""What vLLM 0.31 needs on CPU: to answer on every kind as transformers does, and to start fast. Its plugin."""

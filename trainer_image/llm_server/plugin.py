@@ -1,6 +1,6 @@
-"""Layers that take the place of vLLM's own, by its registry of out-of-tree layers. Entry point `vllm.general_plugins`.
+"""What vLLM calls by its entry points: `register` before it makes a model, `platform` before it does anything.
 
-vLLM calls `register` in each of its processes before it makes a model, and may do so more than once.
+It calls `register` in each of its processes, perhaps more than once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,13 @@ def register() -> None:
 
     if current_platform.is_cpu():
         replace_mixer()
+
+
+def platform() -> str | None:
+    """The class of the platform; None where vLLM would not take its own for CPU either."""
+    from vllm.platforms import cpu_platform_plugin
+
+    return "llm_server.platform.ForkingCpu" if cpu_platform_plugin() == "vllm.platforms.cpu.CpuPlatform" else None
 
 
 def replace_mixer() -> None:

@@ -10,3 +10,5 @@ import llm_server.plugin
 def test_vllm_finds_it() -> None:
     [found] = entry_points(group="vllm.general_plugins", name="llm_server")
     assert found.load() is llm_server.plugin.register
+    [found] = entry_points(group="vllm.platform_plugins", name="llm_server")
+    assert found.load() is llm_server.plugin.platform

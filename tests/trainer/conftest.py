@@ -62,6 +62,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prepare(volumes: Path, pods: Path) -> Path:
+    """The same in a folder of the caller's; `pods`: for logs."""
     corpus = volumes / "corpus"
     corpus.mkdir(parents=True)
     texts = list(pydoc_data.topics.topics.values())

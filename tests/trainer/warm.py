@@ -14,6 +14,10 @@ from collections.abc import Mapping
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import get_args
+
+from llm_trainer.config.training import Family
+from llm_trainer.worker import STAGES
 
 # What a library reads as it is imported; a pod that wants others must be started by `python -m llm_trainer.launch`.
 ENVIRONMENT = {
@@ -25,8 +29,6 @@ ENVIRONMENT = {
 }
 # pyarrow's allocator would start a thread as it is imported.
 OF_PARENT = {**ENVIRONMENT, "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-STAGES = ("prepare_data", "pretrain", "sft", "reward_model", "dpo", "kto", "ppo", "grpo")
-FAMILIES = ("gpt2", "llama", "qwen3", "mixtral", "qwen3_moe", "deepseek_v3", "mamba", "mamba2", "jamba")
 
 _context = multiprocessing.get_context("forkserver")
 
@@ -74,7 +76,7 @@ def import_everything() -> None:
     """All that any stage imports. Raises RuntimeError if that starts a thread: a fork would not have it."""
     modules = ["llm_trainer.launch", "deepspeed", "deepspeed.runtime.engine", "llm_trainer.models.low_rank"]
     modules += [f"llm_trainer.stages.{stage}" for stage in STAGES]
-    modules += [f"transformers.models.{family}.modeling_{family}" for family in FAMILIES]
+    modules += [f"transformers.models.{family}.modeling_{family}" for family in get_args(Family)]
     for module in modules:
         importlib.import_module(module)
     if (threads := len([*Path("/proc/self/task").iterdir()])) != 1:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from llm_operator.api.training import SHARED
+
 Spec = dict[str, Any]
 
 CONFIG = {
@@ -68,7 +70,7 @@ MIXTURE = {"model__architecture": {"family": "mixtral", "config": {}}}
 LARGE = {
     "model__architecture__config": {},
     "resources": {"limits": {"nvidia.com/gpu": 8}},
-    "stages": [{"name": "base", "pretrain": {"sequenceLength": 128, "steps": 10, "globalBatchSize": 16}}],
+    "stages": [{"name": "base", "pretrain": {"sequenceLength": 128, "steps": 10}, "globalBatchSize": 16}],
 }
 
 PAIRS = {"dataset": {"uri": "pvc://corpus/pairs.jsonl"}, "maxLength": 128}
@@ -77,14 +79,30 @@ TASTE = {"name": "taste", "rewardModel": PAIRS}
 
 
 def online(**settings: Any) -> dict[str, Any]:
-    """A grpo stage named aligned."""
+    """A grpo stage named aligned; what all kinds share goes beside the kind."""
+    shared = {name: settings.pop(name) for name in SHARED if name in settings}
     rewards = [{"model": {"stage": "taste"}}]
-    return {"name": "aligned", "grpo": {**PROMPTS, "model": {"stage": "chat"}, "rewards": rewards, **settings}}
+    return {
+        "name": "aligned",
+        "grpo": {**PROMPTS, "rewards": rewards, **settings},
+        "model": {"stage": "chat"},
+        **shared,
+    }
 
 
 def ppo(**settings: Any) -> dict[str, Any]:
     """A ppo stage named aligned."""
-    return {"name": "aligned", "ppo": online(**settings)["grpo"]}
+    made = online(**settings)
+    answers = made.pop("grpo")
+    return {**made, "ppo": answers}
+
+
+def nested(depth: int) -> Any:
+    """An object in an object in an object."""
+    made: Any = 1
+    for _ in range(depth):
+        made = {"a": made}
+    return made
 
 
 WRONG_TRAININGS = (
@@ -100,31 +118,31 @@ WRONG_TRAININGS = (
           stages__0__pretrain__tokens=1000),
     wrong("neither steps nor tokens", "spec.stages[0].pretrain", "exactly one of steps, tokens",
           stages__0__pretrain__steps=REMOVE),
-    wrong("a batch that the micro-batch doesn't divide", "spec.stages[0].pretrain.globalBatchSize", "divisible",
-          stages__0__pretrain__globalBatchSize=10, stages__0__pretrain__microBatchSize=4),
-    wrong("a batch that the processes don't divide", "spec.stages[0].pretrain.globalBatchSize", "2 nodes",
-          stages__0__pretrain__globalBatchSize=9, at_server=False),
+    wrong("a batch that the micro-batch doesn't divide", "spec.stages[0].globalBatchSize", "divisible",
+          stages__0__globalBatchSize=10, stages__0__microBatchSize=4),
+    wrong("a batch that the processes don't divide", "spec.stages[0].globalBatchSize", "2 nodes",
+          stages__0__globalBatchSize=9, at_server=False),
     wrong("sequences beyond the model's", "spec.stages[0].pretrain.sequenceLength", "beyond the model's 256",
           stages__0__pretrain__sequenceLength=512, at_server=False),
     wrong("rows beyond the model's", "spec.stages[1].sft.maxLength", "beyond the model's 256",
           stages__1__sft__maxLength=512, at_server=False),
-    wrong("a later stage's model", "spec.stages[0].pretrain.model.stage", "comes later",
-          stages__0__pretrain__model={"stage": "chat"}, at_server=False),
-    wrong("a missing stage's model", "spec.stages[1].sft.model.stage", "does not exist",
-          stages__1__sft__model={"stage": "nowhere"}, at_server=False),
-    wrong("a stage's model twice", "spec.stages[1].sft.model", "exactly one of stage, uri",
-          stages__1__sft__model={"stage": "base", "uri": "pvc://models/x"}),
-    wrong("a pretrain model twice", "spec.stages[0].pretrain.model", "exactly one of stage, uri",
-          stages__0__pretrain__model={"stage": "base", "uri": "pvc://models/x"}),
-    wrong("nothing to fine-tune", "spec.stages[0].sft.model", "no model to start from",
+    wrong("a later stage's model", "spec.stages[0].model.stage", "comes later",
+          stages__0__model={"stage": "chat"}, at_server=False),
+    wrong("a missing stage's model", "spec.stages[1].model.stage", "does not exist",
+          stages__1__model={"stage": "nowhere"}, at_server=False),
+    wrong("a stage's model twice", "spec.stages[1].model", "exactly one of stage, uri",
+          stages__1__model={"stage": "base", "uri": "pvc://models/x"}),
+    wrong("a pretrain model twice", "spec.stages[0].model", "exactly one of stage, uri",
+          stages__0__model={"stage": "base", "uri": "pvc://models/x"}),
+    wrong("nothing to fine-tune", "spec.stages[0].model", "no model to start from",
           stages=[TRAINING["stages"][1]], at_server=False),
     wrong("processes that contradict the GPUs", "spec.processesPerNode", "8 GPUs",
-          processesPerNode=4, resources=GPUS, stages__0__pretrain__globalBatchSize=16, at_server=False),
+          processesPerNode=4, resources=GPUS, stages__0__globalBatchSize=16, at_server=False),
     wrong("half a GPU", "spec.resources.limits", "no whole number",
           resources={"limits": {"nvidia.com/gpu": "500m"}}, at_server=False),
     wrong("GPUs requested but not limited", "spec.resources.requests", "must equal the limit",
-          resources={"requests": {"nvidia.com/gpu": 8}}, stages__0__pretrain__globalBatchSize=16,
-          stages__1__sft__globalBatchSize=16, at_server=False),
+          resources={"requests": {"nvidia.com/gpu": 8}}, stages__0__globalBatchSize=16,
+          stages__1__globalBatchSize=16, at_server=False),
     wrong("two sources of one name", "spec.data.sources", "books", data__sources__1=SOURCE),
     wrong("a source that is no claim", "spec.data.sources[0].uri", "pvc://",
           data__sources__0__uri="https://example.com/books"),
@@ -160,30 +178,46 @@ WRONG_TRAININGS = (
           **MIXTURE, stages__0__pretrain__expertParallel=4, at_server=False),
     wrong("experts that the processes don't divide", "spec.stages[0].pretrain.expertParallel", "8 experts",
           **MIXTURE, stages__0__pretrain__expertParallel=3, nodes=3, at_server=False),
-    wrong("experts and weights spread", "spec.stages[0].pretrain.zeroStage", "use 1 or 2",
-          **MIXTURE, stages__0__pretrain__expertParallel=2, stages__0__pretrain__zeroStage=3, at_server=False),
-    wrong("experts and Muon", "spec.stages[0].pretrain.optimizer.type", "use adamw", **MIXTURE, at_server=False,
-          stages__0__pretrain__expertParallel=2, stages__0__pretrain__optimizer={"type": "muon"}),
-    wrong("a model beyond the GPU's memory", "spec.stages[0].pretrain.zeroStage", "use zeroStage 2",
+    wrong("experts and weights spread", "spec.stages[0].zeroStage", "use 1 or 2",
+          **MIXTURE, stages__0__pretrain__expertParallel=2, stages__0__zeroStage=3, at_server=False),
+    wrong("experts and Muon", "spec.stages[0].optimizer.type", "use adamw", **MIXTURE, at_server=False,
+          stages__0__pretrain__expertParallel=2, stages__0__optimizer={"type": "muon"}),
+    wrong("a model beyond the GPU's memory", "spec.stages[0].zeroStage", "use zeroStage 2",
           **LARGE, gpuMemory="24Gi", at_server=False),
-    wrong("a model beyond these GPUs' memory", "spec.stages[0].pretrain.zeroStage", "use zeroStage 3 on 32 GPUs",
+    wrong("a model beyond these GPUs' memory", "spec.stages[0].zeroStage", "use zeroStage 3 on 32 GPUs",
           **LARGE, gpuMemory="4Gi", at_server=False),
     wrong("a memory that is no quantity", "spec.gpuMemory", "pattern", gpuMemory="80 GB"),
     wrong("a family that we don't have", "spec.model.architecture.family", "llama",
           model__architecture__family="transformer"),
-    wrong("a warm-up as long as the run", "spec.stages[0].pretrain.schedule.warmupSteps", "leaves none",
-          stages__0__pretrain__schedule={"warmupSteps": 100}, at_server=False),
-    wrong("Muon to fine-tune", "spec.stages[1].sft.optimizer.type", "adamw",
-          stages__1__sft__optimizer={"type": "muon"}),
-    wrong("a reward model as a policy", "spec.stages[3].dpo.model.stage", "a reward model, which writes no text",
-          stages__2=TASTE, stages__3={"name": "d", "dpo": {**PAIRS, "model": {"stage": "taste"}}}, at_server=False),
+    wrong("a warm-up as long as the run", "spec.stages[0].schedule.warmupSteps", "leaves none",
+          stages__0__schedule={"warmupSteps": 100}, at_server=False),
+    wrong("a learning rate of Muon for AdamW", "spec.stages[0].optimizer.muonLearningRate", "set type: muon",
+          stages__0__optimizer={"muonLearningRate": 0.02}),
+    wrong("a shared field in the kind", "spec.stages[1]", "globalBatchSize of sft stands beside sft", at_server=False,
+          stages__1__sft__globalBatchSize=8),
+    wrong("a shared value out of its bounds", "spec.stages[1].zeroStage", "less than or equal to 3",
+          stages__1__zeroStage=4),
+    wrong("a size that is a word", "config.hidden_size", "integer",
+          model__architecture__config__hidden_size="64"),
+    wrong("more layers than anybody counts", "config.num_hidden_layers", "1024",
+          model__architecture__config__num_hidden_layers=10**9),
+    wrong("a deep value", "config.rope_parameters.rope_type", "string",
+          model__architecture__config__rope_parameters={"rope_type": nested(900)}),
+    wrong("a period of no layers", "config.attn_layer_period", "",
+          model__architecture={"family": "jamba", "config": {"attn_layer_period": 0}}),
+    wrong("the ids of tokens in the architecture", "config.eos_token_id", "follows from the tokenizer",
+          model__architecture__config__eos_token_id=5, at_server=False),
+    wrong("Muon to fine-tune", "spec.stages[1].optimizer.type", "adamw",
+          stages__1__optimizer={"type": "muon"}),
+    wrong("a reward model as a policy", "spec.stages[3].model.stage", "a reward model, which writes no text",
+          stages__2=TASTE, stages__3={"name": "d", "dpo": PAIRS, "model": {"stage": "taste"}}, at_server=False),
     wrong("a policy as a reward", "spec.stages[3].grpo.rewards[0].model.stage", "a language model; name one of taste",
           stages__2=TASTE, stages__3=online(rewards=[{"model": {"stage": "chat"}}]), at_server=False),
     wrong("a reward that is a model and a function", "spec.stages[2].grpo.rewards[0]", "exactly one of",
           stages__2=online(rewards=[{"model": {"stage": "chat"}, "function": "a:b"}])),
     wrong("a function that is no name", "spec.stages[2].grpo.rewards[0].function", "pattern",
           stages__2=online(rewards=[{"function": "lambda: 1"}])),
-    wrong("half a group of answers", "spec.stages[2].grpo.globalBatchSize", "numGenerations",
+    wrong("half a group of answers", "spec.stages[2].globalBatchSize", "numGenerations",
           stages__2=online(rewards=[{"function": "a:b"}], globalBatchSize=12)),
     wrong("vLLM without GPUs", "spec.stages[2].grpo.vllm", "remove vllm or set resources.limits[nvidia.com/gpu]",
           at_server=False, stages__2=online(rewards=[{"function": "a:b"}], vllm={})),
@@ -209,30 +243,30 @@ WRONG_TRAININGS = (
           stages__2={"name": "d", "dpo": {**PAIRS, "lossType": ["exo_pair"]}}, at_server=False),
     wrong("a loss that isn't there", "spec.stages[2].dpo.lossType", "sigmoid",
           stages__2={"name": "d", "dpo": {**PAIRS, "lossType": ["sigmoidal"]}}),
-    wrong("a batch of one for KTO", "spec.stages[2].kto.microBatchSize", "greater than or equal to 2",
-          stages__2={"name": "k", "kto": {**PAIRS, "microBatchSize": 1}}),
-    wrong("an adapter of no weights", "spec.stages[0].pretrain.lora", "from scratch", at_server=False,
-          stages__0__pretrain__lora={}),
-    wrong("an adapter on an adapter", "spec.stages[2].sft.lora", "set lora.merge in stage 'chat'", at_server=False,
-          stages__1__sft__lora={}, stages__2={"name": "legal", "sft": {**PAIRS, "lora": {}}}),
-    wrong("a reward model from an adapter", "spec.stages[2].rewardModel.model", "set lora.merge in stage 'chat'",
-          stages__1__sft__lora={}, stages__2=TASTE, at_server=False),
+    wrong("a batch of one for KTO", "spec.stages[2].microBatchSize", "greater than or equal to 2",
+          stages__2={"name": "k", "kto": PAIRS, "microBatchSize": 1}),
+    wrong("an adapter of no weights", "spec.stages[0].lora", "from scratch", at_server=False,
+          stages__0__lora={}),
+    wrong("an adapter on an adapter", "spec.stages[2].lora", "set lora.merge in stage 'chat'", at_server=False,
+          stages__1__lora={}, stages__2={"name": "legal", "sft": PAIRS, "lora": {}}),
+    wrong("a reward model from an adapter", "spec.stages[2].model", "set lora.merge in stage 'chat'",
+          stages__1__lora={}, stages__2=TASTE, at_server=False),
     wrong("an adapter as a reward", "spec.stages[3].grpo.rewards[0].model.stage", "set lora.merge in stage 'taste'",
-          stages__2={"name": "taste", "rewardModel": {**PAIRS, "lora": {}}}, stages__3=online(), at_server=False),
-    wrong("experts of a dense model", "spec.stages[1].sft.lora.experts", "llama has no experts", at_server=False,
-          stages__1__sft__lora={"experts": True}),
-    wrong("DoRA on experts", "spec.stages[1].sft.lora.dora", "remove dora, or experts", at_server=False,
-          model__architecture={"family": "mixtral"}, stages__1__sft__lora={"experts": True, "dora": True}),
-    wrong("dropout on experts", "spec.stages[1].sft.lora.dropout", "set 0 or remove experts", at_server=False,
-          model__architecture={"family": "mixtral"}, stages__1__sft__lora={"experts": True, "dropout": 0.1}),
-    wrong("QLoRA without CUDA", "spec.stages[1].sft.lora.quantization", "have no GPU", at_server=False,
-          stages__1__sft__lora={"quantization": "nf4"}),
-    wrong("QLoRA with ZeRO-3", "spec.stages[1].sft.lora.quantization", "sft.zeroStage to 2 or less", at_server=False,
-          stages__1__resources=GPUS, stages__1__sft__lora={"quantization": "nf4"}, stages__1__sft__zeroStage=3),
-    wrong("QLoRA in a loop of our own", "spec.stages[2].ppo.lora.quantization", "a ppo stage can't hold",
+          stages__2={"name": "taste", "rewardModel": PAIRS, "lora": {}}, stages__3=online(), at_server=False),
+    wrong("experts of a dense model", "spec.stages[1].lora.experts", "llama has no experts", at_server=False,
+          stages__1__lora={"experts": True}),
+    wrong("DoRA on experts", "spec.stages[1].lora.dora", "remove dora, or experts", at_server=False,
+          model__architecture={"family": "mixtral"}, stages__1__lora={"experts": True, "dora": True}),
+    wrong("dropout on experts", "spec.stages[1].lora.dropout", "set 0 or remove experts", at_server=False,
+          model__architecture={"family": "mixtral"}, stages__1__lora={"experts": True, "dropout": 0.1}),
+    wrong("QLoRA without CUDA", "spec.stages[1].lora.quantization", "have no GPU", at_server=False,
+          stages__1__lora={"quantization": "nf4"}),
+    wrong("QLoRA with ZeRO-3", "spec.stages[1].lora.quantization", "stages[1].zeroStage to 2 or less", at_server=False,
+          stages__1__resources=GPUS, stages__1__lora={"quantization": "nf4"}, stages__1__zeroStage=3),
+    wrong("QLoRA in a loop of our own", "spec.stages[2].lora.quantization", "a ppo stage can't hold",
           stages__2=ppo(rewards=[{"function": "a:b"}], lora={"quantization": "nf4"}), at_server=False),
-    wrong("a quantisation that isn't there", "spec.stages[1].sft.lora.quantization", "nf4",
-          stages__1__sft__lora={"quantization": "int8"}),
+    wrong("a quantisation that isn't there", "spec.stages[1].lora.quantization", "nf4",
+          stages__1__lora={"quantization": "int8"}),
     wrong("no nodes", "spec.nodes", "greater than or equal to 1", nodes=0),
     wrong("a field that isn't there", "spec.stagse", "no such field", stagse=[], at_server=False),
     wrong("no storage", "spec.storage", "equired", storage=REMOVE),
@@ -263,6 +297,7 @@ WRONG_SERVINGS = (
 )  # fmt: skip
 RIGHT_SERVINGS = (
     SERVING,
+    changed(adapters(LEGAL), servedModelName="chat"),
     adapters(LEGAL, {"name": "law", "uri": "pvc://models/law"}, {"name": "old", "uri": "pvc://models/old", "rank": 64}),
 )
 
@@ -273,7 +308,7 @@ def right_trainings() -> Iterator[tuple[str, Spec]]:
     yield "expert parallelism", changed(TRAINING, **MIXTURE, stages__0__pretrain__expertParallel=2)
     yield "tokens", changed(TRAINING, stages__0__pretrain__steps=REMOVE, stages__0__pretrain__tokens=10_000)
     yield "GPUs", changed(TRAINING, resources=GPUS, **{
-        f"stages__{i}__{kind}__globalBatchSize": 32 for i, kind in enumerate(("pretrain", "sft"))
+        f"stages__{i}__globalBatchSize": 32 for i in range(2)
     })  # fmt: skip
     yield (
         "an existing model",
@@ -286,19 +321,29 @@ def right_trainings() -> Iterator[tuple[str, Spec]]:
         changed(
             TRAINING,
             stages__2=TASTE,
-            stages__3={"name": "direct", "dpo": {**PAIRS, "model": {"stage": "chat"}, "lora": {"rank": 8}}},
-            stages__4={"name": "marked", "kto": {**PAIRS, "model": {"stage": "chat"}, "globalBatchSize": 8}},
+            stages__3={"name": "direct", "dpo": PAIRS, "model": {"stage": "chat"}, "lora": {"rank": 8}},
+            stages__4={"name": "marked", "kto": PAIRS, "model": {"stage": "chat"}, "globalBatchSize": 8},
             stages__5=online(rewards=[{"model": {"stage": "taste"}}, {"function": "checks:length", "weight": 0.5}]),
-            stages__6={**ppo(rolloutBatchSize=16, ptx={"sequenceLength": 64}), "name": "tutored"},
-            stages__7={"name": "legal", "sft": {**PAIRS, "lora": {"rank": 8, "merge": True}}},
+            stages__6={**ppo(rolloutBatchSize=16, critic={"stage": "taste"}, ptx={"sequenceLength": 64}), "name": "tutored"},
+            stages__7={"name": "legal", "sft": PAIRS, "lora": {"rank": 8, "merge": True}},
         ),
     )
     yield (
         "a whole model after an adapter",
-        changed(TRAINING, stages__1__sft__lora={}, stages__2={"name": "full", "sft": PAIRS}),
+        changed(TRAINING, stages__1__lora={}, stages__2={"name": "full", "sft": PAIRS}),
     )
     yield (
         "an adapter on a merged one",
-        changed(TRAINING, stages__1__sft__lora={"merge": True}, stages__2={"name": "l", "sft": {**PAIRS, "lora": {}}}),
+        changed(TRAINING, stages__1__lora={"merge": True}, stages__2={"name": "l", "sft": PAIRS, "lora": {}}),
     )
-    yield "a stage's model by name", changed(TRAINING, stages__1__sft__model={"stage": "base"})
+    yield "Muon", changed(TRAINING, stages__0__optimizer={"type": "muon", "muonLearningRate": 0.01})
+    yield (
+        "what has a rule and is right",
+        changed(
+            TRAINING,
+            stages__0__microBatchSize=2,
+            stages__2={"name": "d", "dpo": {**PAIRS, "lossType": ["sigmoid", "sft"], "lossWeights": [1, 0.5]}},
+            stages__3={"name": "k", "kto": PAIRS, "microBatchSize": 4},
+        ),
+    )
+    yield "a stage's model by name", changed(TRAINING, stages__1__model={"stage": "base"})

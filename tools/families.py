@@ -14,6 +14,14 @@ from transformers import AutoConfig
 
 from llm_trainer.config.training import EXTRA_KEYS, Family
 
+# Of every configuration, and nothing of a model's shape: what follows from the family, the tokenizer or the run.
+NO_SHAPE = frozenset({
+    "add_cross_attention", "architectures", "bos_token_id", "chunk_size_feed_forward", "dtype", "eos_token_id",
+    "id2label", "is_encoder_decoder", "label2id", "model_type", "output_attentions", "output_hidden_states",
+    "output_router_logits", "pad_token_id", "problem_type", "return_dict", "summary_activation",
+    "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj", "transformers_version",
+    "use_cache", "vocab_size",
+})  # fmt: skip
 FILE = Path(__file__).parents[1] / "operator/llm_operator/api/families.json"
 
 
@@ -24,7 +32,9 @@ def families() -> dict[str, dict[str, dict[str, Any]]]:
 
 def describe(family: str) -> dict[str, dict[str, Any]]:
     config = AutoConfig.for_model(family)
-    defaults = {key: plain(value) for key, value in config.to_dict().items() if not key.startswith("_")}
+    defaults = {
+        key: plain(value) for key, value in config.to_dict().items() if not key.startswith("_") and key not in NO_SHAPE
+    }
     return {
         "defaults": dict(sorted({**dict.fromkeys(EXTRA_KEYS), **defaults}.items())),
         "aliases": {name: meant for name, meant in sorted(config.attribute_map.items()) if meant in defaults},

@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llm_operator.api.rules import SERVING_RULES, TRAINING_RULES, Rule
 from tests.cluster.control_plane import ControlPlane
 from tests.specs import (
     RIGHT_SERVINGS,
@@ -29,10 +32,12 @@ def manifest(kind: str, name: str, spec: Spec) -> Manifest:
     return {"apiVersion": "llm-operator.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
-def apply(api_server: ControlPlane, made: Manifest, *arguments: str) -> subprocess.CompletedProcess[str]:
+def apply(
+    api_server: ControlPlane, made: Manifest, *arguments: str, file: str = "-"
+) -> subprocess.CompletedProcess[str]:
     """kubectl's own answer."""
     return subprocess.run(
-        [api_server.binaries / "kubectl", "--kubeconfig", api_server.kubeconfig, "apply", "-f", "-", *arguments],
+        [api_server.binaries / "kubectl", "--kubeconfig", api_server.kubeconfig, "apply", "-f", file, *arguments],
         input=json.dumps(made), capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -62,6 +67,22 @@ def test_wrong_servings_are_refused(api_server: ControlPlane, case: Wrong) -> No
 def refused_by_field(answer: subprocess.CompletedProcess[str], case: Wrong) -> None:
     assert answer.returncode != 0, "the API server accepted it"
     assert case.path in answer.stderr, answer.stderr
+
+
+def test_every_rule_refuses_something(api_server: ControlPlane, tmp_path: Path) -> None:
+    wrong = [("LLMTraining", case) for case in WRONG_TRAININGS] + [("LLMServing", case) for case in WRONG_SERVINGS]
+    made = [manifest(kind, f"wrong-{n}", case.spec) for n, (kind, case) in enumerate(wrong) if case.at_server]
+    made += [manifest("LLMTraining", "a" * 64, TRAINING), manifest("LLMServing", "a" * 64, SERVING)]
+    file = tmp_path / "wrong.yaml"
+    file.write_text("\n---\n".join(json.dumps(one) for one in made))
+    said = apply(api_server, {}, "--dry-run=server", file=str(file)).stderr
+    silent = [rule for rule in rules() if "oldSelf" not in rule.rule and rule.message not in said]
+    assert not silent, f"no case in tests/specs.py is refused by {silent}"
+
+
+def rules() -> Iterator[Rule]:
+    for found in (*TRAINING_RULES.values(), *SERVING_RULES.values()):
+        yield from found
 
 
 def test_an_unknown_field_is_refused_by_strict_validation(api_server: ControlPlane) -> None:
@@ -101,6 +122,8 @@ def test_what_has_started_is_fixed(api_server: ControlPlane) -> None:
     for path, change in changes.items():
         answer = apply(api_server, {**made, "spec": changed(later["spec"], **change)})
         assert path in answer.stderr, f"{change} was accepted: {answer.stdout} {answer.stderr}"
+    fixed = {rule.field_path.lstrip(".") for rule in rules() if "oldSelf" in rule.rule}
+    assert fixed == changes.keys(), "a rule about what has started has no case"
     allowed: list[dict[str, Any]] = [{"stages__1__sft__epochs": 3}, {"suspend": True}, {"nodes": 4}]
     for change in allowed:
         answer = apply(api_server, {**made, "spec": changed(later["spec"], **change)})

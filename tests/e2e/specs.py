@@ -26,18 +26,14 @@ TRAINING: dict[str, Any] = {
     "stages": [
         {
             "name": "base",
-            "pretrain": {
-                "sequenceLength": 128, "steps": BASE_STEPS, "globalBatchSize": 16, "microBatchSize": 8,
-                "precision": "float32", "optimizer": {"learningRate": 0.003}, "checkpoint": {"everySteps": 50},
-                "evaluateEverySteps": 500,
-            },
+            "pretrain": {"sequenceLength": 128, "steps": BASE_STEPS},
+            "globalBatchSize": 16, "microBatchSize": 8, "precision": "float32", "optimizer": {"learningRate": 0.003},
+            "checkpoint": {"everySteps": 50}, "evaluateEverySteps": 500,
         },
         {
             "name": "chat",
-            "sft": {
-                "dataset": {"uri": "pvc://corpus/chat.jsonl"}, "epochs": 2, "maxLength": 128, "globalBatchSize": 16,
-                "microBatchSize": 8, "optimizer": {"learningRate": 0.001, "weightDecay": 0.0},
-            },
+            "sft": {"dataset": {"uri": "pvc://corpus/chat.jsonl"}, "epochs": 2, "maxLength": 128},
+            "globalBatchSize": 16, "microBatchSize": 8, "optimizer": {"learningRate": 0.001, "weightDecay": 0.0},
         },
     ],
 }  # fmt: skip

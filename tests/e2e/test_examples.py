@@ -38,7 +38,7 @@ SMALLER: dict[str, Any] = {
     "tokenizer__train__vocabularySize": 1024,
     "stages__0__pretrain__steps": 40,
     "stages__0__pretrain__sequenceLength": 64,
-    "stages__0__pretrain__evaluateEverySteps": 40,
+    "stages__0__evaluateEverySteps": 40,
 }
 CHAIN = {
     "base": "model", "chat": "model", "taste": "rewardModel", "direct": "model", "aligned": "model",

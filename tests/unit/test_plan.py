@@ -37,10 +37,10 @@ def test_a_rollout_is_a_step(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_file_that_can_not_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "wrong.yaml"
-    spec = changed(TRAINING, stages__0__pretrain__globalBatchSize=9)
+    spec = changed(TRAINING, stages__0__globalBatchSize=9)
     file.write_text(yaml.safe_dump({"kind": "LLMTraining", "metadata": {"name": "wrong"}, "spec": spec}))
     assert main([str(file)]) == 1
-    assert "spec.stages[0].pretrain.globalBatchSize: 9 is not divisible by 2" in capsys.readouterr().out
+    assert "spec.stages[0].globalBatchSize: 9 is not divisible by 2" in capsys.readouterr().out
 
 
 def test_a_file_without_a_training(tmp_path: Path) -> None:

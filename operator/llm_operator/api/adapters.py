@@ -13,14 +13,18 @@ OWN_LOOPS = ("pretrain", "ppo")  # they move the weights between devices and pre
 
 
 def adapter_problems(spec: LLMTrainingSpec, index: int, settings: TrainingSettings, path: str) -> Iterator[str]:
+    """``path``: of the stage."""
     stage = spec.stages[index]
     start = stage_model(spec, index)
     adapter = adapter_stage(spec, start)
     if adapter and settings.yields == "rewardModel" and not settings.lora:
         yield f"{path}.model: stage {adapter!r} is an adapter, which no reward model can start from; {merge(adapter)}"
+    kind = KINDS[kind_of(stage)]
+    kind = KINDS[kind_of(stage)]
     for field, model, _ in settings.references():
-        if field != "model" and (name := adapter_stage(spec, model)):
-            yield f"{path}.{field}.stage: stage {name!r} is an adapter, which alone scores nothing; {merge(name)}"
+        if name := adapter_stage(spec, model):
+            where = f"{path}.{kind}.{field}.stage"
+            yield f"{where}: stage {name!r} is an adapter, which alone scores nothing; {merge(name)}"
     if settings.lora is None:
         return
     where = f"{path}.lora"

@@ -6,21 +6,29 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
+from llm_operator.api.architecture_schema import config_schema, mismatches
 from llm_operator.api.families import FAMILIES
 from llm_trainer.config import Architecture
 
 PATH = "spec.model.architecture.config"
+OF_THE_TOKENIZER = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # how the families name them
 
 
 def architecture_problems(architecture: Architecture) -> Iterator[str]:
     config, family = architecture.config, FAMILIES[architecture.family]
-    if "vocab_size" in config:
-        yield f"{PATH}.vocab_size: follows from the tokenizer; remove it"
     for key in sorted(set(config) - set(family.keys)):
+        if key in OF_THE_TOKENIZER:
+            yield f"{PATH}.{key}: follows from the tokenizer; remove it"
+            continue
         near = get_close_matches(key, family.keys, n=1)
         hint = f"use {near[0]}" if near else "remove it"
-        yield f"{PATH}.{key}: is no key of transformers' {architecture.family} configuration; {hint}"
+        yield f"{PATH}.{key}: is no key that shapes a {architecture.family} model of transformers; {hint}"
+    known = config_schema()["properties"]
+    wrong = [text for key in config if key in known for text in mismatches(known[key], config[key], f"{PATH}.{key}")]
+    yield from wrong
+    if wrong:
+        return  # nothing can be said of sizes that are none
     keys = family.resolve(config)
     if architecture.family == "llama":  # takes both from the number of heads where they are left out
         keys = {**keys, **{name: config.get(name) for name in ("num_key_value_heads", "head_dim")}}
@@ -32,7 +40,7 @@ def architecture_problems(architecture: Architecture) -> Iterator[str]:
 def experts_of(architecture: Architecture) -> int:
     """Among which a router chooses; 0 in a family without experts."""
     keys = FAMILIES[architecture.family].resolve(architecture.config)
-    return next((int(keys[name]) for name in EXPERTS if keys.get(name)), 0)
+    return next((keys[name] for name in EXPERTS if isinstance(keys.get(name), int)), 0)
 
 
 def expert_problems(keys: dict[str, Any]) -> Iterator[str]:

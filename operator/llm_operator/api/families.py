@@ -13,6 +13,8 @@ from typing import Any
 
 from llm_trainer.config import Architecture
 
+MAY_BE_NULL = frozenset({"q_lora_rank"})  # says something else than leaving it out: queries are not compressed
+
 
 @dataclass(frozen=True)
 class Family:
@@ -27,7 +29,8 @@ class Family:
 
     def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration with its defaults, every key by its own name."""
-        return {**self.defaults, **{self.aliases.get(key, key): value for key, value in config.items()}}
+        given = {key: value for key, value in config.items() if value is not None or key in MAY_BE_NULL}
+        return {**self.defaults, **{self.aliases.get(key, key): value for key, value in given.items()}}
 
 
 FAMILIES = {

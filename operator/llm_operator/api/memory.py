@@ -15,7 +15,6 @@ from llm_trainer.config import (
     Grpo,
     OnlineRl,
     Ppo,
-    PretrainOptimizer,
     RewardModel,
     StageModel,
     TrainingSettings,
@@ -90,7 +89,7 @@ def stage_memory(spec: LLMTrainingSpec, index: int) -> StageMemory | None:
     if settings is None or size is None or not all(is_of_the_training(spec, model) for model in models):
         return None
     mixed = settings.precision != "float32" and gpus_of(resources_of(spec, spec.stages[index])) > 0
-    moments = 4 if isinstance(settings.optimizer, PretrainOptimizer) and settings.optimizer.type == "muon" else 8
+    moments = 4 if settings.optimizer.type == "muon" else 8
     return StageMemory(
         networks=tuple(networks(settings, size)),
         weights=2 if mixed else 4,

@@ -30,11 +30,6 @@ def exactly_one(*fields: str) -> Rule:
     return Rule(f"[{given}].exists_one(x, x)", f"exactly one of {', '.join(fields)} must be set")
 
 
-DIVISIBLE = Rule(
-    "self.globalBatchSize % self.microBatchSize == 0",
-    "must be divisible by microBatchSize × nodes × processes per node",
-    ".globalBatchSize",
-)
 STARTED = "has(oldSelf.status) && has(oldSelf.status.stages) && oldSelf.status.stages.exists(s, has(s.startTime))"
 
 
@@ -48,32 +43,48 @@ def fixed(field: str) -> Rule:
     )
 
 
-KIND_RULES: dict[str, tuple[Rule, ...]] = {
-    "pretrain": (exactly_one("steps", "tokens"),),
-    "dpo": (
-        Rule(
-            "!has(self.lossWeights) || (has(self.lossType) ? self.lossWeights.size() == self.lossType.size() "
-            ": self.lossWeights.size() == 1)",
-            "must have a weight for each of lossType",
-            ".lossWeights",
-        ),
-    ),
-    "grpo": (
-        Rule(
-            "self.globalBatchSize % self.numGenerations == 0",
-            "must be a multiple of numGenerations",
-            ".globalBatchSize",
-        ),
-    ),
-    "ppo": (
-        Rule(
-            "!has(self.rolloutBatchSize) || self.rolloutBatchSize % self.globalBatchSize == 0",
-            "must be a multiple of globalBatchSize",
-            ".rolloutBatchSize",
-        ),
-    ),
-}
 ONLINE = ("ppo", "grpo")  # kinds with rewards
+STAGE_RULES = (
+    exactly_one(*KINDS.values()),
+    Rule("self.name != 'data'", "'data' is the name of data preparation; use another", ".name"),
+    Rule(
+        "!has(self.microBatchSize) || self.globalBatchSize % self.microBatchSize == 0",
+        "must be divisible by microBatchSize × nodes × processes per node",
+        ".globalBatchSize",
+    ),
+    Rule(
+        "!has(self.kto) || (self.globalBatchSize % 2 == 0 && !has(self.microBatchSize)) "
+        "|| (has(self.microBatchSize) && self.microBatchSize >= 2)",
+        "should be greater than or equal to 2 in a kto stage, whose loss compares those of a batch",
+        ".microBatchSize",
+    ),
+    Rule(
+        "!has(self.optimizer) || self.optimizer.type == 'adamw' || has(self.pretrain)",
+        "must be adamw; muon is for pretrain stages",
+        ".optimizer.type",
+    ),
+    Rule(
+        "!has(self.optimizer) || !has(self.optimizer.muonLearningRate) || self.optimizer.type == 'muon'",
+        "is unused by adamw; remove it, or set type: muon",
+        ".optimizer.muonLearningRate",
+    ),
+    Rule(
+        "!has(self.grpo) || self.globalBatchSize % self.grpo.numGenerations == 0",
+        "must be a multiple of grpo.numGenerations",
+        ".globalBatchSize",
+    ),
+    Rule(
+        "!has(self.ppo) || !has(self.ppo.rolloutBatchSize) || self.ppo.rolloutBatchSize % self.globalBatchSize == 0",
+        "must be a multiple of globalBatchSize",
+        ".ppo.rolloutBatchSize",
+    ),
+)
+LOSS_WEIGHTS = Rule(
+    "!has(self.lossWeights) || (has(self.lossType) ? self.lossWeights.size() == self.lossType.size() "
+    ": self.lossWeights.size() == 1)",
+    "must have a weight for each of lossType",
+    ".lossWeights",
+)
 TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
     (): (
         Rule("self.metadata.name.size() <= 63", "metadata.name must have at most 63 characters: labels bear it"),
@@ -108,12 +119,10 @@ TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
     ),
     ("spec", "model"): (exactly_one("architecture", "uri"),),
     ("spec", "tokenizer"): (exactly_one("train", "uri"),),
-    ("spec", "stages", "*"): (
-        exactly_one(*KINDS.values()),
-        Rule("self.name != 'data'", "'data' is the name of data preparation; use another", ".name"),
-    ),
-    **{("spec", "stages", "*", kind): (DIVISIBLE, *KIND_RULES.get(kind, ())) for kind in KINDS.values()},
-    **{("spec", "stages", "*", kind, "model"): (exactly_one("stage", "uri"),) for kind in KINDS.values()},
+    ("spec", "stages", "*"): STAGE_RULES,
+    ("spec", "stages", "*", "model"): (exactly_one("stage", "uri"),),
+    ("spec", "stages", "*", "pretrain"): (exactly_one("steps", "tokens"),),
+    ("spec", "stages", "*", "dpo"): (LOSS_WEIGHTS,),
     **{("spec", "stages", "*", kind, "rewards", "*"): (exactly_one("model", "function"),) for kind in ONLINE},
     **{("spec", "stages", "*", kind, "rewards", "*", "model"): (exactly_one("stage", "uri"),) for kind in ONLINE},
     ("spec", "stages", "*", "ppo", "critic"): (exactly_one("stage", "uri"),),

@@ -15,16 +15,21 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from llm_operator.api.architecture_schema import config_schema
 from llm_operator.api.common import GROUP, VERSION
 from llm_operator.api.rules import LIST_KEYS, MOST_ITEMS, SERVING_RULES, TRAINING_RULES, Rule
 from llm_operator.api.serving import LLMServingSpec, LLMServingStatus
-from llm_operator.api.training import LLMTrainingSpec, LLMTrainingStatus
+from llm_operator.api.training import SHARED, LLMTrainingSpec, LLMTrainingStatus
+from llm_trainer.config import KINDS
 
 ROOT = Path(__file__).parents[3]
 HEADER = "# Generated from the models by `make generate`; not to be edited.\n"
 STRING_CHARACTERS, MAP_ENTRIES, LIST_ITEMS = 1024, 64, 64  # where a model says nothing: CEL's cost needs a bound
 KEPT = ("type", "description", "default", "enum", "minimum", "maximum", "minLength", "maxLength", "minItems",
         "maxItems", "pattern")  # fmt: skip
+
+ONE_LINE = 300  # characters of a mapping that is not spread over lines
+ARCHITECTURE = ("spec", "model", "architecture", "config")
 
 Schema = dict[str, Any]
 
@@ -120,6 +125,8 @@ def convert(
 ) -> Schema:
     """JSON Schema as pydantic writes it → a structural schema: no references, no null, bounded."""
     source = resolved(source, definitions)
+    if path == ARCHITECTURE:
+        return described(config_schema(), source)
     if {option.get("type") for option in source.get("anyOf", ())} == {"string", "integer"}:
         quantity: Schema = {"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}
         return described(quantity, source)
@@ -153,7 +160,9 @@ def convert_object(
 ) -> Schema:
     if "properties" in source:
         properties = {
-            name: convert(value, definitions, (*path, name), rules) for name, value in source["properties"].items()
+            name: convert(value, definitions, (*path, name), rules)
+            for name, value in source["properties"].items()
+            if not stands_beside(path, name)
         }
         return {"properties": properties, **({"required": source["required"]} if source.get("required") else {})}
     values = source.get("additionalProperties", True)
@@ -163,6 +172,11 @@ def convert_object(
             **({"maxProperties": MAP_ENTRIES} if path[0] == "spec" else {}),
         }
     return {"x-kubernetes-preserve-unknown-fields": True}
+
+
+def stands_beside(path: tuple[str, ...], name: str) -> bool:
+    """Whether a field of a kind's settings is written beside the kind, as all kinds share it."""
+    return path[:-1] == ("spec", "stages", "*") and path[-1] in KINDS.values() and name in SHARED
 
 
 def resolved(source: Schema, definitions: Mapping[str, Schema]) -> Schema:
@@ -204,10 +218,18 @@ def dump(manifest: Schema) -> str:
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes every value out: anchors would be hard to read."""
+    """Writes every value out, as anchors would be hard to read, and what is short on one line."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: Any = None) -> yaml.MappingNode:
+        short = not any(isinstance(value, dict | list) for value in mapping.values()) and len(str(mapping)) < ONE_LINE
+        return super().represent_mapping(tag, mapping, short or flow_style)
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: Any = None) -> yaml.SequenceNode:
+        short = not any(isinstance(value, dict | list) for value in sequence)
+        return super().represent_sequence(tag, sequence, short or flow_style)
 
 
 def chart_copy(definition: Schema) -> str:

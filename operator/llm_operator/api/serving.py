@@ -58,12 +58,14 @@ class LLMServingSpec(Spec):
     )
     replicas: int = Field(default=1, ge=0, le=1000, description="Pods.")
     resources: Resources = Field(default_factory=Resources, description="Per pod.")
-    max_model_length: int | None = Field(default=None, ge=8, description="Tokens of context. Default: the model's.")
+    max_model_length: int | None = Field(
+        default=None, ge=8, le=16_777_216, description="Tokens of context. Default: the model's."
+    )
     data_type: str = Field(default="auto", max_length=16, description="vLLM's --dtype; auto is float32 on CPU.")
     extra_arguments: list[str] = Field(
         default_factory=list, max_length=64, description="Further arguments of `vllm serve`."
     )
-    startup_timeout_seconds: int = Field(default=1800, ge=10, description="Until a new pod must answer.")
+    startup_timeout_seconds: int = Field(default=1800, ge=10, le=86_400, description="Until a new pod must answer.")
     drain_timeout_seconds: int = Field(default=60, ge=0, le=3600, description="For open requests when a pod leaves.")
     image: str | None = Field(default=None, max_length=512, description="vLLM image. Default: the operator's.")
     pods: PodSettings = Field(default_factory=PodSettings, description="Placement and environment of the pods.")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llm_operator.api.common import Condition, PodSettings, Quantity, Resources, Spec, Status, Storage
-from llm_trainer.config import Architecture, Data, Name, StageKinds, Tokenizer, Uri
+from llm_trainer.config import KINDS, Architecture, Data, Name, SharedSettings, StageKinds, Tokenizer, Uri
 
 DATA_STAGE = "data"  # the name under which data preparation appears in the status; no stage may take it
 
@@ -19,12 +20,34 @@ class ModelSource(Spec):
     uri: Uri | None = Field(default=None, description="An existing transformers folder, pvc://CLAIM/PATH.")
 
 
-class Stage(StageKinds):
-    """One step of the training. Exactly one of the stage kinds."""
+class Stage(StageKinds, SharedSettings):
+    """One step of the training: what every kind shares, and exactly one of the kinds with what is its own.
+
+    ``stage.sft`` and the like hold both, with the kind's defaults for what is left out: this is where those are filled
+    in. The fields beside the kind hold what is written there.
+    """
 
     name: Name = Field(description="Unique in the training.")
     nodes: int | None = Field(default=None, ge=1, le=1024, description="Pods of this stage. Default: spec.nodes.")
     resources: Resources | None = Field(default=None, description="Per pod. Default: spec.resources.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def resolve(cls, written: Any) -> Any:
+        """Hands what stands beside the kind on to it."""
+        if not isinstance(written, Mapping):
+            return written
+        shared = {name: written[name] for name in SHARED if written.get(name) is not None}
+        kinds = {kind: written[kind] for kind in KINDS.values() if isinstance(written.get(kind), Mapping)}
+        for kind, settings in kinds.items():
+            if misplaced := [name for name in SHARED if name in settings]:
+                names, stand = ", ".join(misplaced), "stands" if len(misplaced) == 1 else "stand"
+                raise ValueError(f"{names} of {kind} {stand} beside {kind}, not in it; write it one level up")
+        return {**written, **{kind: {**settings, **shared} for kind, settings in kinds.items()}}
+
+
+SHARED = tuple(field.alias or name for name, field in SharedSettings.model_fields.items())
+"""The fields that stand beside a kind, as a user writes them."""
 
 
 class Restarts(Spec):

@@ -27,7 +27,7 @@ from llm_operator.api.resolve import (
     world_size,
 )
 from llm_operator.api.serving import Adapter, LLMServingSpec
-from llm_operator.api.training import DATA_STAGE, LLMTrainingSpec, Stage
+from llm_operator.api.training import DATA_STAGE, SHARED, LLMTrainingSpec, Stage
 from llm_trainer.config import (
     EXPERT_PARALLEL_FAMILIES,
     KINDS,
@@ -70,19 +70,29 @@ def _load(model: type[SpecType], spec: Mapping[str, Any], problems: Any) -> Spec
     try:
         loaded = model.model_validate(spec)
     except ValidationError as error:
-        raise InvalidSpecError(tuple(_say(detail) for detail in error.errors())) from error
+        raise InvalidSpecError(tuple(dict.fromkeys(_say(detail) for detail in error.errors()))) from error
     if found := tuple(problems(loaded)):
         raise InvalidSpecError(found)
     return loaded
 
 
 def _say(error: Any) -> str:
-    path = "spec" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
+    path = "spec" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in as_written(error["loc"]))
     if error["type"] == "extra_forbidden":
         return f"{path}: there is no such field; remove it or correct its name"
     if error["type"] == "missing":
         return f"{path}: is required; set it"
+    if error["type"] == "value_error":
+        return f"{path}: {error['ctx']['error']}"
     return f"{path}: {error['msg']}, not {error['input']!r}"
+
+
+def as_written(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where the user wrote a field of a stage's settings: what the kinds share stands beside the kind."""
+    match location:
+        case ("stages", int(), kind, field, *_) if kind in KINDS.values() and field in SHARED:
+            return (*location[:2], *location[3:])
+    return location
 
 
 def exactly_one(path: str, choice: BaseModel, *fields: str) -> Iterator[str]:
@@ -111,10 +121,10 @@ def uri_problems(path: str, uri: str | None) -> Iterator[str]:
 def training_problems(spec: LLMTrainingSpec) -> Iterator[str]:
     yield from exactly_one("spec.model", spec.model, "architecture", "uri")
     yield from uri_problems("spec.model.uri", spec.model.uri)
-    if spec.model.architecture:
-        yield from architecture_problems(spec.model.architecture)
-        if spec.tokenizer is None:
-            yield "spec.tokenizer: is required with spec.model.architecture; set train or uri"
+    wrong_shape = list(architecture_problems(spec.model.architecture)) if spec.model.architecture else []
+    yield from wrong_shape
+    if spec.model.architecture and spec.tokenizer is None:
+        yield "spec.tokenizer: is required with spec.model.architecture; set train or uri"
     if spec.tokenizer:
         yield from exactly_one("spec.tokenizer", spec.tokenizer, "train", "uri")
         yield from uri_problems("spec.tokenizer.uri", spec.tokenizer.uri)
@@ -124,6 +134,8 @@ def training_problems(spec: LLMTrainingSpec) -> Iterator[str]:
     yield from stage_name_problems(spec)
     for index, stage in enumerate(spec.stages):
         yield from stage_problems(spec, index, stage)
+        if not wrong_shape:
+            yield from memory_problems(spec, index, stage, f"spec.stages[{index}]")
 
 
 def source_problems(spec: LLMTrainingSpec) -> Iterator[str]:
@@ -151,16 +163,15 @@ def stage_problems(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[
         yield f"{path}: exactly one of {', '.join(KINDS.values())} must be set, not {names}"
     if settings := settings_of(stage):
         here = f"{path}.{KINDS[kind_of(stage)]}"
-        yield from batch_problems(spec, stage, settings, here)
+        yield from batch_problems(spec, stage, settings, path)
         yield from length_problems(spec, settings, here)
-        yield from model_problems(spec, index, settings, here)
-        yield from adapter_problems(spec, index, settings, here)
-        yield from kind_problems(spec, stage, here)
+        yield from model_problems(spec, index, settings, path)
+        yield from optimizer_problems(stage, path)
+        yield from adapter_problems(spec, index, settings, path)
+        yield from kind_problems(spec, stage, path)
     if isinstance(settings, FineTuning):
         yield from uri_problems(f"{here}.dataset.uri", settings.dataset.uri)
     yield from process_problems(spec, stage, path)
-    if settings and len(given) == 1:
-        yield from memory_problems(spec, index, stage, here)
 
 
 def batch_problems(spec: LLMTrainingSpec, stage: Stage, settings: TrainingSettings, path: str) -> Iterator[str]:
@@ -187,10 +198,13 @@ def length_problems(spec: LLMTrainingSpec, settings: TrainingSettings, path: str
 
 def model_problems(spec: LLMTrainingSpec, index: int, settings: TrainingSettings, path: str) -> Iterator[str]:
     """A stage starts from a language model that exists when its turn comes, and so do its rewards."""
-    for field, model, wanted in settings.references():
-        yield from reference_problems(spec, index, model, f"{path}.{field}", wanted)
-    if settings.model is None and stage_model(spec, index) is None and not spec.stages[index].pretrain:
+    stage = spec.stages[index]
+    if settings.model:
+        yield from reference_problems(spec, index, settings.model, f"{path}.model", "model")
+    elif stage_model(spec, index) is None and not stage.pretrain:
         yield f"{path}.model: there is no model to start from; set stage or uri, or put a pretrain stage before it"
+    for field, model, wanted in settings.references():
+        yield from reference_problems(spec, index, model, f"{path}.{KINDS[kind_of(stage)]}.{field}", wanted)
 
 
 def reference_problems(
@@ -217,10 +231,17 @@ def reference_problems(
         )
 
 
+def optimizer_problems(stage: Stage, path: str) -> Iterator[str]:
+    written = stage.optimizer
+    if written.muon_learning_rate is not None and written.type != "muon":
+        yield f"{path}.optimizer.muonLearningRate: is unused by {written.type}; remove it, or set type: muon"
+
+
 def kind_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[str]:
     """What only one kind of stage can have wrong."""
+    here = f"{path}.{KINDS[kind_of(stage)]}"
     if pretrain := stage.pretrain:
-        yield from exactly_one(path, pretrain, "steps", "tokens")
+        yield from exactly_one(here, pretrain, "steps", "tokens")
         if spec.data is None:
             yield f"spec.data: is required by the pretrain stage {stage.name!r}; set spec.data.sources"
         steps, warmup = pretrain.steps, pretrain.schedule.warmup_steps
@@ -229,20 +250,21 @@ def kind_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[st
         if pretrain.expert_parallel > 1:
             yield from expert_parallel_problems(spec, stage, pretrain, path)
     if stage.dpo:
-        yield from loss_problems(stage.dpo, path)
+        yield from loss_problems(stage.dpo, here)
     if stage.grpo:
         yield from generation_problems(stage.grpo, path)
     if stage.ppo:
-        yield from rollout_problems(spec, stage.ppo, path)
+        yield from rollout_problems(spec, stage.ppo, here)
     if isinstance(settings := settings_of(stage), OnlineRl):
-        yield from reward_problems(settings, path)
-        yield from vllm_problems(spec, stage, settings, path)
+        yield from reward_problems(settings, here)
+        yield from vllm_problems(spec, stage, settings, here)
 
 
 def expert_parallel_problems(spec: LLMTrainingSpec, stage: Stage, pretrain: Pretrain, path: str) -> Iterator[str]:
+    here = f"{path}.pretrain.expertParallel"
     size, processes, architecture = pretrain.expert_parallel, world_size(spec, stage), spec.model.architecture
     if processes % size:
-        yield f"{path}.expertParallel: the stage's {processes} processes are not divisible by {size}; use a divisor"
+        yield f"{here}: the stage's {processes} processes are not divisible by {size}; use a divisor"
     if pretrain.zero_stage not in (1, 2):
         yield f"{path}.zeroStage: {pretrain.zero_stage} does not go with expertParallel {size}; use 1 or 2"
     if pretrain.optimizer.type != "adamw":
@@ -252,9 +274,9 @@ def expert_parallel_problems(spec: LLMTrainingSpec, stage: Stage, pretrain: Pret
     experts = experts_of(architecture)
     if architecture.family not in EXPERT_PARALLEL_FAMILIES:
         choices = ", ".join(EXPERT_PARALLEL_FAMILIES)
-        yield f"{path}.expertParallel: {size} is not for the family {architecture.family}; use 1, or one of {choices}"
+        yield f"{here}: {size} is not for the family {architecture.family}; use 1, or one of {choices}"
     elif experts % size:
-        yield f"{path}.expertParallel: the model's {experts} experts are not divisible by {size}; use a divisor"
+        yield f"{here}: the model's {experts} experts are not divisible by {size}; use a divisor"
 
 
 def loss_problems(dpo: Dpo, path: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from llm_operator.api.conditions import is_true
 from llm_operator.api.reasons import Reason, TrainingCondition
 from llm_operator.api.training import LLMTrainingStatus, Result
 from llm_operator.kube.plan import Manifest
-from llm_trainer.config import KINDS, Lora
+from llm_trainer.config import Lora
 
 REWARD_MODEL = "rewardModel"  # the kind of stage whose result writes no text
 
@@ -29,8 +29,7 @@ def stages_of(training: Manifest) -> dict[str, dict[str, Any]]:
 
 def lora_of(stage: dict[str, Any]) -> Lora | None:
     """The adapter that a stage trains, merged or not."""
-    settings: dict[str, Any] = next((stage[kind] for kind in KINDS.values() if kind in stage), {})
-    return Lora.model_validate(settings["lora"]) if settings.get("lora") is not None else None
+    return Lora.model_validate(stage["lora"]) if stage.get("lora") is not None else None
 
 
 def language_models(training: Manifest) -> list[str]:

@@ -112,7 +112,7 @@ def stage_config(
 
 def named_results(settings: TrainingSettings, results: Mapping[str, str]) -> dict[str, str]:
     """Of the stages that the settings name beside the one to start from."""
-    names = (model.stage for field, model, _ in settings.references() if field != "model")
+    names = (reference.model.stage for reference in settings.references())
     return {name: results[name] for name in names if name}
 
 

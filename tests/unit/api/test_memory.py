@@ -10,13 +10,13 @@ from llm_operator.api.memory import Network, StageMemory, bytes_of, quantity_of,
 from llm_operator.api.validation import load_training
 from tests.specs import GPUS, PAIRS, TASTE, TRAINING, changed, ppo
 
-LORA = {"name": "direct", "dpo": {**PAIRS, "model": {"stage": "chat"}, "lora": {"rank": 8}, "globalBatchSize": 16}}
+LORA = {"name": "direct", "dpo": PAIRS, "model": {"stage": "chat"}, "lora": {"rank": 8}, "globalBatchSize": 16}
 CHAIN = changed(
     TRAINING,
     resources=GPUS,
-    stages__0__pretrain__globalBatchSize=16,
-    stages__1__sft__globalBatchSize=16,
-    stages__2=changed(TASTE, rewardModel__globalBatchSize=16),
+    stages__0__globalBatchSize=16,
+    stages__1__globalBatchSize=16,
+    stages__2=changed(TASTE, globalBatchSize=16),
     stages__3=changed(LORA),
     stages__4=ppo(globalBatchSize=16),
 )

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from llm_operator.api.schema import RESOURCES, custom_resource_definition, differences
+from llm_operator.api.schema import RESOURCES, Resource, Schema, custom_resource_definition, differences, dump
+
+AIM, LIMIT = 60_000, 120_000  # bytes: every write of an object is validated against it
 
 
 def test_generated_files_are_up_to_date() -> None:
@@ -13,14 +14,64 @@ def test_generated_files_are_up_to_date() -> None:
     assert not found, "run `make generate`:\n" + "".join(found)
 
 
-def fields(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def root(resource: Resource) -> Schema:
+    schema: Schema = custom_resource_definition(resource)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return schema
+
+
+def nodes(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
+    """Every schema below this one."""
+    yield path, schema
     for name, field in schema.get("properties", {}).items():
-        yield f"{path}.{name}", field
-        yield from fields(field.get("items", field), f"{path}.{name}")
+        yield from nodes(field, f"{path}.{name}")
+    if "items" in schema:
+        yield from nodes(schema["items"], f"{path}[]")
+    if "additionalProperties" in schema:
+        yield from nodes(schema["additionalProperties"], f"{path}.*")
 
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.kind)
-def test_every_field_has_a_description(resource: Any) -> None:
-    schema = custom_resource_definition(resource)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    bare = [path for path, field in fields(schema, "") if "description" not in field and path != ".metadata"]
+def test_every_field_has_a_description(resource: Resource) -> None:
+    bare = [
+        path
+        for path, field in nodes(root(resource), "")
+        if "description" not in field and not path.endswith(("[]", "*")) and path not in ("", ".metadata")
+        and not path.startswith(FOREIGN)
+    ]  # fmt: skip
     assert not bare, f"without a description: {bare}"
+
+
+FOREIGN = (".spec.model.architecture.config.",)  # what transformers describes
+
+
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.kind)
+def test_what_a_user_writes_is_typed_and_bounded(resource: Resource) -> None:
+    loose = [
+        f"{path}: {missing}"
+        for path, field in nodes(root(resource)["properties"]["spec"], "spec")
+        if (missing := looseness(field))
+    ]
+    assert not loose, "\n".join(loose)
+
+
+def looseness(field: Schema) -> str:
+    """What a value of any size or shape could come in by; empty if nothing."""
+    match field.get("type"):
+        case "object":
+            closed = "properties" in field or {"additionalProperties", "maxProperties"} <= field.keys()
+            return "" if closed and "x-kubernetes-preserve-unknown-fields" not in field else "a map of anything"
+        case "array":
+            return "" if "maxItems" in field else "a list without maxItems"
+        case "string":
+            return "" if "maxLength" in field or "enum" in field else "a string without maxLength"
+        case "integer":
+            return "" if "maximum" in field else "an integer without maximum"
+        case "number" | "boolean":
+            return ""
+    return "" if field.get("x-kubernetes-int-or-string") else "no type"
+
+
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.kind)
+def test_the_schema_stays_small(resource: Resource) -> None:
+    size = len(dump(custom_resource_definition(resource)).encode())
+    assert size <= LIMIT, f"{size} bytes: what do all stages share that stands more than once?"

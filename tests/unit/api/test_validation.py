@@ -1,14 +1,16 @@
 from __future__ import annotations
 
-from pathlib import Path
+import pathlib
+from typing import Any
 
 import pytest
 import yaml
 
+from llm_operator.api.rules import SERVING_RULES, TRAINING_RULES, Path, Rule
 from llm_operator.api.validation import InvalidSpecError, load_serving, load_training
 from tests.specs import RIGHT_SERVINGS, WRONG_SERVINGS, WRONG_TRAININGS, Spec, Wrong, right_trainings
 
-EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.yaml"))
+EXAMPLES = sorted((pathlib.Path(__file__).parents[3] / "examples").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("case", WRONG_TRAININGS, ids=lambda case: case.name)
@@ -37,7 +39,35 @@ def test_a_right_serving_is_accepted(spec: Spec) -> None:
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
-def test_the_examples_are_right(file: Path) -> None:
+def test_the_examples_are_right(file: pathlib.Path) -> None:
     load = {"LLMTraining": load_training, "LLMServing": load_serving}
     for manifest in yaml.safe_load_all(file.read_text()):
         load[manifest["kind"]](manifest["spec"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "rules"), [("LLMTraining", TRAINING_RULES), ("LLMServing", SERVING_RULES)], ids=("training", "serving")
+)
+def test_every_rule_has_a_right_case(kind: str, rules: dict[Path, tuple[Rule, ...]]) -> None:
+    """Each rule that looks at a field must have let one through; tests/api/test_crds.py has the wrong ones."""
+    specs = RIGHT_SERVINGS if kind == "LLMServing" else [spec for _, spec in right_trainings()]
+    right = [{"metadata": {"name": "right"}, "spec": spec} for spec in specs]
+    unseen = [
+        f"{'.'.join(path)}{rule.field_path}"
+        for path, found in rules.items()
+        for rule in found
+        if not any(holds(manifest, (*path, *rule.field_path.split(".")[1:])) for manifest in right)
+    ]
+    assert not unseen, f"no right spec in tests/specs.py has {unseen}"
+
+
+def holds(value: Any, path: Path) -> bool:
+    """Whether there is anything at the path; "*" stands for the items of a list."""
+    match path:
+        case ():
+            return True
+        case "*", *rest:
+            return any(holds(item, tuple(rest)) for item in value)
+        case first, *rest:
+            return isinstance(value, dict) and first in value and holds(value[first], tuple(rest))
+    return False

@@ -29,7 +29,7 @@ def training(digest: str | None = None, phase: str = "Running") -> Manifest:
 def with_adapter(digest: str | None = None, base: str = "one", **lora: Any) -> Manifest:
     """The training with a stage more, which adapts the result ``base`` of the stage chat."""
     made = training("one")
-    made["spec"]["stages"].append({"name": "legal", "sft": {"lora": {"rank": 12, **lora}}})
+    made["spec"]["stages"].append({"name": "legal", "sft": {}, "lora": {"rank": 12, **lora}})
     result = {"uri": f"pvc://models/run/legal-{digest}", "digest": f"sha256:{digest}", "kind": "adapter", "step": 7,
               "base": f"pvc://models/run/{base}", "baseDigest": f"sha256:{base}"}  # fmt: skip
     made["status"]["stages"].append({"name": "legal", "kind": "sft", **({"result": result} if digest else {})})

@@ -87,7 +87,7 @@ def test_adapters_of_other_claims_and_ranks() -> None:
 def chat_only() -> Manifest:
     """A stage legal that trains the whole model."""
     made = with_adapter("law")
-    del made["spec"]["stages"][-1]["sft"]["lora"]
+    del made["spec"]["stages"][-1]["lora"]
     return made
 
 

@@ -67,7 +67,7 @@ def test_an_adapter_without_its_base_is_no_model(world: World) -> None:
     assert not scenes.step(world, source).apply
     said = condition(world, "ModelAvailable")["message"]
     assert "name the base in spec.model (its stage, of base, chat) and legal under spec.adapters" in said
-    source["spec"]["stages"][-1]["sft"]["lora"]["merge"] = True
+    source["spec"]["stages"][-1]["lora"]["merge"] = True
     settle(world, source)
     assert condition(world, "ModelAvailable")["reason"] == "ModelFound"
 

@@ -98,11 +98,11 @@ def test_a_stage_gets_the_model_of_the_one_before(world: World) -> None:
 
 
 def test_an_invalid_spec_makes_nothing(world: World) -> None:
-    world.owner["spec"] = changed(TRAINING, stages__0__pretrain__globalBatchSize=9)
+    world.owner["spec"] = changed(TRAINING, stages__0__globalBatchSize=9)
     plan = scenes.step(world)
     assert not plan.apply
     assert status(world)["phase"] == "Invalid"
-    assert "spec.stages[0].pretrain.globalBatchSize: 9" in condition(world, "Accepted")["message"]
+    assert "spec.stages[0].globalBatchSize: 9" in condition(world, "Accepted")["message"]
     world.owner["spec"] = changed(TRAINING)
     assert scenes.step(world).apply, "correcting it is enough"
 

@@ -43,4 +43,4 @@ class Data(Settings):
     max_invalid_fraction: float = Field(
         default=0.01, ge=0, le=1, description="Share of documents that may be skipped as not UTF-8; above it: refused."
     )
-    seed: int = Field(default=0, ge=0, description="Seed of the held-out choice.")
+    seed: int = Field(default=0, ge=0, le=2**53 - 1, description="Seed of the held-out choice.")

@@ -31,7 +31,7 @@ class FineTuning(TrainingSettings):
     optional_columns: ClassVar[tuple[str, ...]] = ()  # "*": all that a row has
 
     dataset: Dataset = Field(description="Rows in one of TRL's formats for this stage.")
-    epochs: float = Field(default=1, gt=0, description="Passes over the dataset.")
+    epochs: float = Field(default=1, gt=0, le=100_000, description="Passes over the dataset.")
 
     @property
     def rows_per_step(self) -> int:
@@ -42,7 +42,7 @@ class FineTuning(TrainingSettings):
 class Offline(FineTuning):
     """What the stages that learn from given answers have in common."""
 
-    max_length: int = Field(default=1024, ge=8, description="Tokens per row; TRL's default.")
+    max_length: int = Field(default=1024, ge=8, le=16_777_216, description="Tokens per row; TRL's default.")
 
 
 RouterAuxLossCoef = Annotated[
@@ -120,7 +120,10 @@ class Kto(Offline):
 
     optimizer: PreferenceOptimizer = Field(default_factory=PreferenceOptimizer, description="Optimizer settings.")
     micro_batch_size: int = Field(
-        default=2, ge=2, description="Sequences per process and forward pass; the loss compares those of a batch."
+        default=2,
+        ge=2,
+        le=65_536,
+        description="Sequences per process and forward pass; the loss compares those of a batch.",
     )
     beta: float = Field(default=0.1, gt=0, description="Weight of staying near the reference; TRL's default.")
     router_aux_loss_coef: RouterAuxLossCoef = None

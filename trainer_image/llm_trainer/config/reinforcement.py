@@ -32,7 +32,9 @@ class VllmRollouts(Settings):
     gpu_memory_utilization: float = Field(
         default=0.3, gt=0, lt=1, description="Share of a GPU's memory for vLLM's weights and cache; TRL's default."
     )
-    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that an engine spans, a divisor of all.")
+    tensor_parallel_size: int = Field(
+        default=1, ge=1, le=1024, description="GPUs that an engine spans, a divisor of all."
+    )
     sleep: bool = Field(default=True, description="vLLM's sleep mode: its memory is free while the model learns.")
 
 
@@ -44,8 +46,10 @@ class OnlineRl(FineTuning):
     length_field: ClassVar[str] = "max_completion_length"
 
     optimizer: PreferenceOptimizer = Field(default_factory=PreferenceOptimizer, description="Optimizer settings.")
-    max_prompt_length: int = Field(default=512, ge=1, description="Tokens of the longest prompt.")
-    max_completion_length: int = Field(default=512, ge=1, description="Tokens of an answer; TRL's default.")
+    max_prompt_length: int = Field(default=512, ge=1, le=16_777_216, description="Tokens of the longest prompt.")
+    max_completion_length: int = Field(
+        default=512, ge=1, le=16_777_216, description="Tokens of an answer; TRL's default."
+    )
     temperature: float = Field(default=1.0, gt=0, description="Of the sampled answers; TRL's default.")
     vllm: VllmRollouts | None = Field(
         default=None, description="Answers by vLLM, on GPUs only. Default: by transformers' generate."
@@ -57,7 +61,6 @@ class OnlineRl(FineTuning):
         return self.max_prompt_length + self.max_completion_length
 
     def references(self) -> Iterator[Reference]:
-        yield from super().references()
         for index, reward in enumerate(self.rewards):
             if reward.model:
                 yield Reference(f"rewards[{index}].model", reward.model, "rewardModel")
@@ -69,7 +72,7 @@ class Grpo(OnlineRl):
     globalBatchSize counts answers; numGenerations of them belong to one prompt.
     """
 
-    num_generations: int = Field(default=8, ge=2, description="Answers to each prompt; TRL's default.")
+    num_generations: int = Field(default=8, ge=2, le=4096, description="Answers to each prompt; TRL's default.")
     beta: float = Field(
         default=0.0, ge=0, description="Weight of the KL term, above 0 with a reference; TRL's default."
     )
@@ -93,7 +96,7 @@ class Ptx(Settings):
     """Pretraining goes on beside the updates (PPO-ptx, Ouyang et al. 2022), on the prepared corpus."""
 
     coefficient: float = Field(default=27.8, gt=0, description="Weight of the pretraining loss; Ouyang et al. 2022.")
-    sequence_length: int = Field(ge=8, description="Tokens per sequence.")
+    sequence_length: int = Field(ge=8, le=16_777_216, description="Tokens per sequence.")
 
 
 class Ppo(OnlineRl):
@@ -109,11 +112,16 @@ class Ppo(OnlineRl):
         "without one the starting model, with a new head.",
     )
     critic_optimizer: CriticOptimizer = Field(default_factory=CriticOptimizer, description="The critic's optimizer.")
-    critic_warmup_steps: int = Field(default=0, ge=0, description="First steps, in which only the critic learns.")
-    rollout_batch_size: int | None = Field(
-        default=None, ge=1, description="Answers of a rollout, a multiple of globalBatchSize. Default: globalBatchSize."
+    critic_warmup_steps: int = Field(
+        default=0, ge=0, le=1_000_000_000, description="First steps, in which only the critic learns."
     )
-    update_epochs: int = Field(default=4, ge=1, description="Passes over a rollout; TRL's num_ppo_epochs.")
+    rollout_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=16_777_216,
+        description="Answers of a rollout, a multiple of globalBatchSize. Default: globalBatchSize.",
+    )
+    update_epochs: int = Field(default=4, ge=1, le=1000, description="Passes over a rollout; TRL's num_ppo_epochs.")
     kl_coefficient: float = Field(
         default=0.05, ge=0, description="Weight of the KL divergence from the reference in the reward; TRL's default."
     )
@@ -122,7 +130,9 @@ class Ppo(OnlineRl):
         gt=0,
         description="Nats per answer to which the weight is adapted, by Ziegler et al. 2019. Default: it is constant.",
     )
-    kl_horizon: int = Field(default=10000, ge=1, description="Answers over which it adapts; Ziegler et al. 2019.")
+    kl_horizon: int = Field(
+        default=10000, ge=1, le=1_000_000_000, description="Answers over which it adapts; Ziegler et al. 2019."
+    )
     gamma: float = Field(default=1.0, gt=0, le=1, description="Discount; TRL's default.")
     gae_lambda: float = Field(default=0.95, ge=0, le=1, description="Of the advantages (Schulman et al. 2016).")
     clip_range: float = Field(default=0.2, gt=0, lt=1, description="Clipping of the probability ratio; TRL's default.")

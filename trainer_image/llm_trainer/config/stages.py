@@ -9,7 +9,7 @@ from pydantic import Field
 from llm_trainer.config.base import Settings
 from llm_trainer.config.fine_tuning import Dpo, Kto, RewardModel, Sft
 from llm_trainer.config.reinforcement import Grpo, Ppo
-from llm_trainer.config.training import PretrainOptimizer, TrainingSettings
+from llm_trainer.config.training import TrainingSettings
 
 
 class Pretrain(TrainingSettings):
@@ -17,8 +17,7 @@ class Pretrain(TrainingSettings):
 
     length_field: ClassVar[str] = "sequence_length"
 
-    optimizer: PretrainOptimizer = Field(default_factory=PretrainOptimizer, description="Optimizer settings.")
-    sequence_length: int = Field(ge=8, description="Tokens per sequence.")
+    sequence_length: int = Field(ge=8, le=16_777_216, description="Tokens per sequence.")
     router_aux_loss_coef: float = Field(
         default=0.001, ge=0, description="Mixtures of experts: weight of the load-balance loss; transformers' default."
     )
@@ -28,11 +27,14 @@ class Pretrain(TrainingSettings):
     expert_parallel: int = Field(
         default=1,
         ge=1,
+        le=4096,
         description="Mixtures of experts: processes that share the experts of a layer, by DeepSpeed's AutoEP. It must "
         "divide the processes and the experts, and needs ZeRO 1 or 2 and AdamW.",
     )
-    steps: int | None = Field(default=None, ge=1, description="Optimizer steps of the run.")
-    tokens: int | None = Field(default=None, ge=1, description="Training tokens of the run; steps follow from it.")
+    steps: int | None = Field(default=None, ge=1, le=1_000_000_000, description="Optimizer steps of the run.")
+    tokens: int | None = Field(
+        default=None, ge=1, le=1_000_000_000_000_000, description="Training tokens of the run; steps follow from it."
+    )
 
 
 class StageKinds(Settings):

@@ -32,27 +32,44 @@ class StageModel(Settings):
     uri: Uri | None = Field(default=None, description="An existing transformers folder, pvc://CLAIM/PATH.")
 
 
-class AdamW(Settings):
-    """AdamW's settings, with the defaults of pretraining."""
+class Optimizer(Settings):
+    """AdamW, or Muon on the hidden matrices with AdamW on the rest. None: the default of the stage's kind."""
 
-    learning_rate: float = Field(default=3e-4, gt=0, description="Peak learning rate of AdamW.")
+    type: Literal["adamw", "muon"] = Field(
+        default="adamw", description="Muon (Jordan et al. 2024) is for pretrain stages."
+    )
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="Peak learning rate of AdamW. Default: 3e-4 for pretrain, 2e-5 for sft, 1e-4 for rewardModel, 1e-6 "
+        "for dpo, kto, ppo and grpo.",
+    )
     beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's first moment decay.")
-    beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW's second moment decay.")
+    beta2: float | None = Field(
+        default=None, ge=0, lt=1, description="AdamW's second moment decay. Default: 0.95 for pretrain, else 0.999."
+    )
     epsilon: float = Field(default=1e-8, gt=0, description="AdamW's epsilon.")
-    weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay.")
+    weight_decay: float | None = Field(
+        default=None, ge=0, description="Decoupled weight decay. Default: 0.1 for pretrain, else 0."
+    )
     gradient_clipping: float = Field(
         default=1.0, gt=0, description="Global gradient norm above which it is scaled; unused by Muon."
     )
+    muon_learning_rate: float | None = Field(
+        default=None, gt=0, description="Peak learning rate of Muon. Default: 0.02."
+    )
 
 
-class PretrainOptimizer(AdamW):
-    """AdamW, or Muon on the hidden matrices with AdamW on the rest."""
+class ResolvedOptimizer(Optimizer):
+    """An optimizer whose every value is known, with the defaults of pretraining."""
 
-    type: Literal["adamw", "muon"] = Field(default="adamw", description="Muon: Jordan et al. 2024.")
+    learning_rate: float = Field(default=3e-4, gt=0, description="Peak learning rate of AdamW.")
+    beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW's second moment decay.")
+    weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay.")
     muon_learning_rate: float = Field(default=0.02, gt=0, description="Peak learning rate of Muon; unused by AdamW.")
 
 
-class SftOptimizer(AdamW):
+class SftOptimizer(ResolvedOptimizer):
     """AdamW with TRL's defaults."""
 
     # transformers' trainers flatten the matrices that Muon needs
@@ -84,7 +101,7 @@ class Lora(Settings):
     """Low-rank adapters, by peft: the model's own weights stay as they are."""
 
     rank: int = Field(default=16, ge=1, le=1024, description="Rank of the update; TRL's default.")
-    alpha: int = Field(default=32, ge=1, description="Scale: alpha over rank, or its root; TRL's default.")
+    alpha: int = Field(default=32, ge=1, le=65_536, description="Scale: alpha over rank, or its root; TRL's default.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout before the adapter; peft's default.")
     target_modules: list[str] = Field(
         default_factory=list,
@@ -113,7 +130,7 @@ class Schedule(Settings):
     type: Literal["wsd", "cosine", "constant"] = Field(
         default="cosine", description="wsd: warm-up, stable, decay (linear over the last decayFraction)."
     )
-    warmup_steps: int = Field(default=0, ge=0, description="Steps of linear warm-up from 0.")
+    warmup_steps: int = Field(default=0, ge=0, le=1_000_000_000, description="Steps of linear warm-up from 0.")
     decay_fraction: float = Field(default=0.3, gt=0, le=1, description="wsd: share of the steps that decays.")
     minimum_ratio: float = Field(default=0.1, ge=0, le=1, description="Final learning rate over the peak.")
 
@@ -121,8 +138,10 @@ class Schedule(Settings):
 class Checkpointing(Settings):
     """When a checkpoint is committed and how many are kept. One is always committed at the end and on SIGTERM."""
 
-    every_steps: int = Field(default=100, ge=1, description="Optimizer steps between two checkpoints.")
-    keep: int = Field(default=2, ge=1, description="Newest checkpoints to keep.")
+    every_steps: int = Field(
+        default=100, ge=1, le=1_000_000_000, description="Optimizer steps between two checkpoints."
+    )
+    keep: int = Field(default=2, ge=1, le=1000, description="Newest checkpoints to keep.")
 
 
 class Reference(NamedTuple):
@@ -133,8 +152,47 @@ class Reference(NamedTuple):
     wanted: ResultKind
 
 
-class TrainingSettings(Settings):
-    """What every stage that trains has in common.
+class SharedSettings(Settings):
+    """What a user writes beside the kind of a stage, as it is the same for every kind that trains."""
+
+    model: StageModel | None = Field(
+        default=None,
+        description="Where the stage starts. Default: the stage before that yields a language model; "
+        "of a pretrain stage and of the first stage the training's spec.model.",
+    )
+    seed: int = Field(default=0, ge=0, le=4_294_967_295, description="Seed of initialisation and data order.")
+    micro_batch_size: int | None = Field(
+        default=None, ge=1, le=65_536, description="Sequences per process and forward pass. Default: 2 for kto, else 1."
+    )
+    global_batch_size: int = Field(
+        default=8,
+        ge=1,
+        le=16_777_216,
+        description="Sequences per optimizer step over all processes; gradient accumulation follows from it. "
+        "With grpo it counts answers, with ppo the answers of an update.",
+    )
+    zero_stage: int = Field(default=1, ge=0, le=3, description="DeepSpeed ZeRO stage.")
+    precision: Precision = Field(
+        default="auto", description="auto: bfloat16 where the device computes in it natively, else float32."
+    )
+    optimizer: Optimizer = Field(default_factory=Optimizer, description="Optimizer settings.")
+    schedule: Schedule = Field(default_factory=Schedule, description="Learning rate schedule.")
+    lora: Lora | None = Field(default=None, description="Train a low-rank adapter instead of the model.")
+    checkpoint: Checkpointing = Field(default_factory=Checkpointing, description="Checkpoint settings.")
+    evaluate_every_steps: int = Field(
+        default=50, ge=1, le=1_000_000_000, description="Optimizer steps between two evaluations."
+    )
+    publish_every_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000_000,
+        description="Also publish a result (an exported model) every so many steps, so that a serving can follow the "
+        "training while it runs. By default only the final result is published.",
+    )
+
+
+class TrainingSettings(SharedSettings):
+    """All that a stage that trains is told: what every kind shares, with the kind's defaults, and the kind's own.
 
     ``length_field`` is the field with the longest row, in tokens; ``yields`` is what the stage makes: a language model
     that others may start from and a serving may serve, or a reward model.
@@ -143,32 +201,9 @@ class TrainingSettings(Settings):
     yields: ClassVar[ResultKind] = "model"
     length_field: ClassVar[str] = "max_length"
 
-    model: StageModel | None = Field(
-        default=None,
-        description="Where the stage starts. Default: the stage before that yields a language model; "
-        "of a pretrain stage and of the first stage the training's spec.model.",
-    )
-    seed: int = Field(default=0, ge=0, description="Seed of initialisation and data order.")
-    micro_batch_size: int = Field(default=1, ge=1, description="Sequences per process and forward pass.")
-    global_batch_size: int = Field(
-        default=8,
-        ge=1,
-        description="Sequences per optimizer step over all processes; gradient accumulation follows from it.",
-    )
-    zero_stage: int = Field(default=1, ge=0, le=3, description="DeepSpeed ZeRO stage.")
-    precision: Precision = Field(
-        default="auto", description="auto: bfloat16 where the device computes in it natively, else float32."
-    )
-    optimizer: AdamW = Field(default_factory=AdamW, description="Optimizer settings.")  # each stage has its defaults
-    schedule: Schedule = Field(default_factory=Schedule, description="Learning rate schedule.")
-    lora: Lora | None = Field(default=None, description="Train a low-rank adapter instead of the model.")
-    checkpoint: Checkpointing = Field(default_factory=Checkpointing, description="Checkpoint settings.")
-    evaluate_every_steps: int = Field(default=50, ge=1, description="Optimizer steps between two evaluations.")
-    publish_every_steps: int | None = Field(
-        default=None,
-        ge=1,
-        description="Also publish a result (an exported model) every so many steps, so that a serving can follow the "
-        "training while it runs. By default only the final result is published.",
+    micro_batch_size: int = Field(default=1, ge=1, le=65_536, description="Sequences per process and forward pass.")
+    optimizer: ResolvedOptimizer = Field(  # each kind has its defaults
+        default_factory=ResolvedOptimizer, description="Optimizer settings."
     )
 
     @property
@@ -177,6 +212,5 @@ class TrainingSettings(Settings):
         return int(getattr(self, self.length_field))
 
     def references(self) -> Iterator[Reference]:
-        """The models that the stage names."""
-        if self.model:
-            yield Reference("model", self.model, "model")
+        """The models that the kind names beside the one to start from."""
+        yield from ()

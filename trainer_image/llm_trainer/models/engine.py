@@ -12,7 +12,7 @@ import torch
 from torch.nn import Module
 from transformers import PreTrainedModel
 
-from llm_trainer.config import AdamW, Pretrain, TrainingSettings
+from llm_trainer.config import Pretrain, ResolvedOptimizer, TrainingSettings
 from llm_trainer.models.engine_config import computes_in_bfloat16, deepspeed_config, parameter_groups, peak_of
 from llm_trainer.models.expert_parallel import expert_parallel_config, whole_experts
 from llm_trainer.models.experts import Routing, experts_per_token, routing
@@ -77,7 +77,7 @@ class Engine(Network):
         settings: TrainingSettings,
         group: ProcessGroup,
         accumulation_steps: int,
-        optimizer: AdamW | None = None,
+        optimizer: ResolvedOptimizer | None = None,
     ) -> None:
         """``optimizer``: the settings' own by default."""
         self._optimizer, self._accumulation_steps = optimizer or settings.optimizer, accumulation_steps

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from llm_trainer.config import AdamW, PretrainOptimizer, TrainingSettings
+from llm_trainer.config import ResolvedOptimizer, TrainingSettings
 
 
 def computes_in_bfloat16(settings: TrainingSettings, device: torch.device) -> bool:
@@ -21,7 +21,7 @@ def computes_in_bfloat16(settings: TrainingSettings, device: torch.device) -> bo
     return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
 
 
-def parameter_groups(module: Module, optimizer: AdamW) -> Iterator[dict[str, Any]]:
+def parameter_groups(module: Module, optimizer: ResolvedOptimizer) -> Iterator[dict[str, Any]]:
     """Weight decay on matrices only, not on norms and biases. DeepSpeed tells groups with experts apart by name."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     vectors = [parameter for parameter in trained if parameter.dim() < 2]
@@ -35,12 +35,12 @@ def deepspeed_config(
     settings: TrainingSettings,
     device: torch.device,
     accumulation_steps: int,
-    optimizer: AdamW | None = None,
+    optimizer: ResolvedOptimizer | None = None,
     *,
     bfloat16: bool,
 ) -> dict[str, Any]:
     optimizer = optimizer or settings.optimizer
-    muon = isinstance(optimizer, PretrainOptimizer) and optimizer.type == "muon"
+    muon = optimizer.type == "muon"
     cuda = device.type == "cuda"
     return {
         "train_micro_batch_size_per_gpu": settings.micro_batch_size,
@@ -63,16 +63,14 @@ def deepspeed_config(
     }
 
 
-def peak_of(optimizer: AdamW, *, muon: bool) -> float:
+def peak_of(optimizer: ResolvedOptimizer, *, muon: bool) -> float:
     """The peak learning rate of the parameters that Muon, or AdamW, is for."""
-    if muon and isinstance(optimizer, PretrainOptimizer):
-        return optimizer.muon_learning_rate
-    return optimizer.learning_rate
+    return optimizer.muon_learning_rate if muon else optimizer.learning_rate
 
 
-def optimizer_config(optimizer: AdamW) -> dict[str, Any]:
+def optimizer_config(optimizer: ResolvedOptimizer) -> dict[str, Any]:
     adam = {"betas": [optimizer.beta1, optimizer.beta2], "eps": optimizer.epsilon, "torch_adam": True}
-    if not (isinstance(optimizer, PretrainOptimizer) and optimizer.type == "muon"):
+    if optimizer.type != "muon":
         # torch's fused kernel reads and writes each weight once, on CPU too; DeepSpeed's own has to be compiled
         return {"type": "AdamW", "params": {"lr": optimizer.learning_rate, "fused": True, **adam}}
     rates = {"muon_lr": optimizer.muon_learning_rate, "adam_lr": optimizer.learning_rate}

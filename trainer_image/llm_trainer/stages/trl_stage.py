@@ -18,7 +18,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from llm_trainer.checkpoint.store import CheckpointStore
-from llm_trainer.config import AdamW, FineTuning, TrainingSettings
+from llm_trainer.config import FineTuning, ResolvedOptimizer, TrainingSettings
 from llm_trainer.models.attention import show_attention
 from llm_trainer.models.engine import leave_out_frozen
 from llm_trainer.models.engine_config import computes_in_bfloat16
@@ -62,7 +62,7 @@ def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
     }
 
 
-def adamw(optimizer: AdamW) -> dict[str, Any]:
+def adamw(optimizer: ResolvedOptimizer) -> dict[str, Any]:
     return {
         "optim": "adamw_torch_fused",
         "learning_rate": optimizer.learning_rate,

@@ -324,7 +324,10 @@ def right_trainings() -> Iterator[tuple[str, Spec]]:
             stages__3={"name": "direct", "dpo": PAIRS, "model": {"stage": "chat"}, "lora": {"rank": 8}},
             stages__4={"name": "marked", "kto": PAIRS, "model": {"stage": "chat"}, "globalBatchSize": 8},
             stages__5=online(rewards=[{"model": {"stage": "taste"}}, {"function": "checks:length", "weight": 0.5}]),
-            stages__6={**ppo(rolloutBatchSize=16, critic={"stage": "taste"}, ptx={"sequenceLength": 64}), "name": "tutored"},
+            stages__6={
+                **ppo(rolloutBatchSize=16, critic={"stage": "taste"}, ptx={"sequenceLength": 64}),
+                "name": "tutored",
+            },
             stages__7={"name": "legal", "sft": PAIRS, "lora": {"rank": 8, "merge": True}},
         ),
     )

@@ -20,6 +20,7 @@ from llm_trainer.config import (
     TOKENS_PER_SHARD,
     FineTuning,
     Pretrain,
+    Schedule,
     TrainingSettings,
     kind_of,
     settings_of,
@@ -90,11 +91,29 @@ def describe_stage(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[
         f"    batch    {settings.global_batch_size} = {settings.micro_batch_size} × {processes} processes × "
         f"{accumulation} accumulated, of up to {settings.length} tokens"
     )
+    yield f"    learns   {describe_optimizer(settings)}; {describe_schedule(settings.schedule)}"
     yield from describe_steps(settings, stage_flops_per_token(spec, index))
     if memory := stage_memory(spec, index):
         of = f" of {spec.gpu_memory}" if spec.gpu_memory and gpus_of(resources_of(spec, stage)) else ""
         held = "the base's weights; the adapter" if settings.lora else "weights, gradients and optimizer state; buffers"
         yield f"    memory   {quantity_of(memory.per_process)}{of} per process for {held} and activations come on top"
+
+
+def describe_optimizer(settings: TrainingSettings) -> str:
+    """With the defaults of the stage's kind."""
+    optimizer = settings.optimizer
+    muon = f"muon at {optimizer.muon_learning_rate:g} and " if optimizer.type == "muon" else ""
+    return (
+        f"{muon}adamw at {optimizer.learning_rate:g}, betas {optimizer.beta1:g} and {optimizer.beta2:g}, "
+        f"weight decay {optimizer.weight_decay:g}"
+    )
+
+
+def describe_schedule(schedule: Schedule) -> str:
+    warmup = f"{schedule.warmup_steps} steps of warm-up, then " if schedule.warmup_steps else ""
+    shape = f"wsd, of which {schedule.decay_fraction:g} decays" if schedule.type == "wsd" else schedule.type
+    end = "" if schedule.type == "constant" else f", down to {schedule.minimum_ratio:g} of the peak"
+    return f"{warmup}{shape}{end}"
 
 
 def describe_sharding(settings: TrainingSettings, processes: int) -> str:

@@ -23,6 +23,8 @@ def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
         "chat       sft from base",
         "74.7Mi per process for weights, gradients and optimizer state",
         "ZeRO 1: optimizer state in 2 shards",
+        "adamw at 0.003, betas 0.9 and 0.95, weight decay 0.1; 50 steps of warm-up, then wsd, of which 0.3 decays,",
+        "adamw at 0.001, betas 0.9 and 0.999, weight decay 0;",
     ):
         assert line in said, said
 

@@ -137,10 +137,8 @@ def convert(
             target["items"] = convert(source["items"], definitions, (*path, "*"), rules)
             if path in MOST_ITEMS or path[0] == "spec":
                 target.setdefault("maxItems", MOST_ITEMS.get(path, LIST_ITEMS))
-            keys = LIST_KEYS.get(path)
-            target["x-kubernetes-list-type"] = "map" if keys else "atomic"
-            if keys:
-                target["x-kubernetes-list-map-keys"] = keys
+            if keys := LIST_KEYS.get(path):  # any other list is atomic, which is the default
+                target |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys}
         case "string" if path[0] == "spec" and "enum" not in target:
             target.setdefault("maxLength", STRING_CHARACTERS)
     if found := rules.get(path):
@@ -234,6 +232,8 @@ def reference_page(resource: Resource, definition: Schema) -> str:
 def field_rows(schema: Schema, path: str) -> Iterator[str]:
     required = schema.get("required", ())
     for name, field in schema.get("properties", {}).items():
+        if "description" not in field:
+            continue  # Kubernetes documents it
         here = f"{path}.{name}"
         items = field.get("items", {}) if field.get("type") == "array" else field
         kind = field_type(field)

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from llm_operator.api.common import Condition, PodSettings, Quantity, Resources, Spec, Status, Storage
+from llm_operator.api.common import Condition, Quantity, Resources, Spec, Status, Storage
+from llm_operator.api.pods import PodSettings, StagePods
 from llm_trainer.config import Architecture, Data, Name, StageKinds, Tokenizer, Uri
 
 DATA_STAGE = "data"  # the name under which data preparation appears in the status; no stage may take it
@@ -25,6 +26,18 @@ class Stage(StageKinds):
     name: Name = Field(description="Unique in the training.")
     nodes: int | None = Field(default=None, ge=1, le=1024, description="Pods of this stage. Default: spec.nodes.")
     resources: Resources | None = Field(default=None, description="Per pod. Default: spec.resources.")
+    pods: StagePods = Field(
+        default_factory=StagePods, description="A field that is set here takes the place of that of spec.pods."
+    )
+
+
+class DataPreparation(Spec):
+    """The pod that prepares the data, before the first stage."""
+
+    resources: Resources | None = Field(default=None, description="Default: spec.resources without devices.")
+    pods: StagePods = Field(
+        default_factory=StagePods, description="A field that is set here takes the place of that of spec.pods."
+    )
 
 
 class Restarts(Spec):
@@ -51,6 +64,9 @@ class LLMTrainingSpec(Spec):
         default=None, description="Default: the tokenizer in the folder of spec.model.uri."
     )
     data: Data | None = Field(default=None, description="The corpus; a pretrain stage needs it.")
+    prepare_data: DataPreparation = Field(
+        default_factory=DataPreparation, description="The pod that prepares the data, on one node without devices."
+    )
     stages: list[Stage] = Field(min_length=1, max_length=16, description="In order.")
     image: str | None = Field(default=None, max_length=512, description="Trainer image. Default: the operator's.")
     suspend: bool = Field(default=False, description="Stop the pods; progress up to the last checkpoint is kept.")

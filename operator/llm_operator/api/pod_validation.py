@@ -114,9 +114,8 @@ def mount_problems(pods: PodSettings, where: Where) -> Iterator[str]:
         if mount.name not in volumes:
             known = ", ".join(volumes) or "none"
             yield f"{path}[{index}].name: there is no volume {mount.name!r}; the volumes are {known}"
-        for ours in OUR_FOLDERS:
-            if posixpath.commonpath((at, ours)) in (at, ours):
-                yield f"{path}[{index}].mountPath: {mount.mount_path!r} is in the way of our {ours}; use another"
+        if ours := next((ours for ours in OUR_FOLDERS if posixpath.commonpath((at, ours)) in (at, ours)), None):
+            yield f"{path}[{index}].mountPath: {mount.mount_path!r} is in the way of our {ours}; use another"
     if pods.shm_size is not None and SHM in folders:
         yield f"{where('shm_size')}: {pods.shm_size} is of no use, a volume of yours is mounted at {SHM}; remove one"
 

@@ -126,7 +126,7 @@ def container_security(ours: Manifest, written: Manifest) -> Manifest:
 
 def tolerations(written: list[Manifest], ours: list[Manifest]) -> list[Manifest]:
     """The user's, and ours of taints that the user doesn't name: of two for one taint the shorter time would count."""
-    named = {toleration.get("key") for toleration in written}
+    named = {toleration.get("key") for toleration in written if toleration.get("effect") in (None, "NoExecute")}
     return [*written, *(toleration for toleration in ours if toleration["key"] not in named)]
 
 

@@ -78,7 +78,7 @@ STAGE_PODS: Pods = {
     "volumeMounts": [
         {"name": "scratch", "mountPath": "/tmp/"},
         *({"name": volume["name"], "mountPath": f"/mnt/{volume['name']}"} for volume in VOLUMES[1:-1]),
-        {"name": "local", "mountPath": "/scratch", "subPath": "run", "readOnly": False},
+        {"name": "local", "mountPath": "/scratch", "subPath": "run", "readOnly": True},
     ],
     "shmSize": "64Gi",
     "resourceClaims": [

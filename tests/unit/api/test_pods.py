@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from llm_operator.api.common import Resources
 from llm_operator.api.pods import PodSettings, StagePods
@@ -42,6 +45,11 @@ def test_right_pods_of_a_training(spec: Spec) -> None:
 @pytest.mark.parametrize("spec", RIGHT_SERVING_PODS.values(), ids=RIGHT_SERVING_PODS)
 def test_right_pods_of_a_serving(spec: Spec) -> None:
     load_serving(spec)
+
+
+def test_the_page_about_pods_is_right() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "pods.md").read_text()
+    load_training(yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])["spec"])
 
 
 def test_what_a_stage_sets_takes_the_place_of_the_trainings() -> None:

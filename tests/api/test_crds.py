@@ -13,6 +13,7 @@ import pytest
 
 from llm_operator.api.rules import SERVING_RULES, TRAINING_RULES, Rule
 from tests.cluster.control_plane import ControlPlane
+from tests.pod_cases import WRONG_PODS, WRONG_SERVING_PODS
 from tests.specs import (
     RIGHT_SERVINGS,
     SERVING,
@@ -70,7 +71,8 @@ def refused_by_field(answer: subprocess.CompletedProcess[str], case: Wrong) -> N
 
 
 def test_every_rule_refuses_something(api_server: ControlPlane, tmp_path: Path) -> None:
-    wrong = [("LLMTraining", case) for case in WRONG_TRAININGS] + [("LLMServing", case) for case in WRONG_SERVINGS]
+    wrong = [("LLMTraining", case) for case in (*WRONG_TRAININGS, *WRONG_PODS)]
+    wrong += [("LLMServing", case) for case in (*WRONG_SERVINGS, *WRONG_SERVING_PODS)]
     made = [manifest(kind, f"wrong-{n}", case.spec) for n, (kind, case) in enumerate(wrong) if case.at_server]
     made += [manifest("LLMTraining", "a" * 64, TRAINING), manifest("LLMServing", "a" * 64, SERVING)]
     file = tmp_path / "wrong.yaml"

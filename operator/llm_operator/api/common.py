@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
@@ -48,19 +48,3 @@ class ClaimReference(Spec):
 
 class Storage(Spec):
     persistent_volume_claim: ClaimReference = Field(description="ReadWriteMany when a stage has more than one pod.")
-
-
-class EnvVar(Spec):
-    name: str = Field(min_length=1, max_length=253, description="Name of the variable.")
-    value: str = Field(default="", max_length=4096, description="Its value.")
-
-
-class PodSettings(Spec):
-    """The part of a pod template that a user may set."""
-
-    node_selector: dict[str, str] = Field(default_factory=dict, description="Labels a node must have.")
-    tolerations: list[dict[str, Any]] = Field(default_factory=list, max_length=32, description="As in a pod.")
-    affinity: dict[str, Any] | None = Field(default=None, description="As in a pod.")
-    priority_class_name: str | None = Field(default=None, max_length=253, description="As in a pod.")
-    image_pull_secrets: list[str] = Field(default_factory=list, max_length=16, description="Names of Secrets.")
-    env: list[EnvVar] = Field(default_factory=list, max_length=64, description="Added to the container.")

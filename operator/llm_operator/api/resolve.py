@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 
 from llm_operator.api.common import Resources
+from llm_operator.api.pods import PodSettings
+from llm_operator.api.serving import LLMServingSpec
 from llm_operator.api.training import LLMTrainingSpec, Stage
 from llm_trainer.config import Dataset, FineTuning, StageModel, settings_of
 
 GPU = "nvidia.com/gpu"
+LEAVE_SECONDS = 10  # until every node's kube-proxy and every client's connection pool has learned that a pod leaves
+DRAIN_MARGIN_SECONDS = LEAVE_SECONDS + 10  # before a serving pod drains, and from its end to SIGKILL
 
 
 def stage_dataset(stage: Stage) -> Dataset | None:
@@ -23,6 +27,33 @@ def nodes_of(spec: LLMTrainingSpec, stage: Stage) -> int:
 
 def resources_of(spec: LLMTrainingSpec, stage: Stage) -> Resources:
     return stage.resources or spec.resources
+
+
+def data_resources_of(spec: LLMTrainingSpec) -> Resources:
+    """Of data preparation, which uses no device: neither a GPU nor a network card."""
+    return spec.prepare_data.resources or Resources(
+        limits={name: quantity for name, quantity in spec.resources.limits.items() if not is_device(name)},
+        requests={name: quantity for name, quantity in spec.resources.requests.items() if not is_device(name)},
+    )
+
+
+def is_device(resource: str) -> bool:
+    """Whether it is a device plugin's: only those have a domain, as nvidia.com/gpu and rdma/hca."""
+    return "/" in resource
+
+
+def pods_of(spec: LLMTrainingSpec, stage: Stage | None) -> PodSettings:
+    """Of a stage, or of data preparation for None: a field that it sets takes the place of the training's."""
+    own = (stage or spec.prepare_data).pods
+    changes = {name: getattr(own, name) for name in own.model_fields_set}
+    if stage is None:
+        changes.setdefault("resource_claims", [])  # a training's are devices; see ``data_resources_of``
+    return spec.pods.model_copy(update=changes)
+
+
+def drain_seconds(spec: LLMServingSpec) -> int:
+    """From the moment that a serving pod must go to its end at the latest."""
+    return spec.drain_timeout_seconds + DRAIN_MARGIN_SECONDS
 
 
 def gpus_of(resources: Resources) -> int:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llm_operator.api.pods import OUR_DOMAINS, OUR_KEYS
+from llm_operator.api.resolve import DRAIN_MARGIN_SECONDS
 from llm_trainer.config import KINDS
 
 Path = tuple[str, ...]
@@ -43,6 +45,50 @@ def fixed(field: str) -> Rule:
     )
 
 
+OURS = Rule(
+    f"self.all(k, !(k in {list(OUR_KEYS)}) && "
+    + " && ".join(f"!k.startsWith('{domain}')" for domain in OUR_DOMAINS)
+    + ")",
+    "has a key that the operator or Kubernetes sets; remove it",
+)
+
+
+def pod_rules(*pods: str) -> dict[Path, tuple[Rule, ...]]:
+    """Of all the fields of the pods at a path."""
+    return {
+        **stage_pod_rules(*pods),
+        (*pods, "envFrom", "*"): (exactly_one("secretRef", "configMapRef"),),
+        (*pods, "volumes", "*"): (
+            exactly_one(
+                "emptyDir", "hostPath", "persistentVolumeClaim", "configMap", "secret", "nfs", "csi", "ephemeral"
+            ),
+        ),
+    }
+
+
+def stage_pod_rules(*pods: str) -> dict[Path, tuple[Rule, ...]]:
+    """Of the fields that a stage may set."""
+    return {
+        (*pods, "labels"): (OURS,),
+        (*pods, "annotations"): (OURS,),
+        (*pods, "env", "*"): (
+            Rule("!has(self.value) || !has(self.valueFrom)", "value and valueFrom can't both be set"),
+        ),
+        (*pods, "env", "*", "valueFrom"): (
+            exactly_one("secretKeyRef", "configMapKeyRef", "fieldRef", "resourceFieldRef"),
+        ),
+        (*pods, "resourceClaims", "*"): (exactly_one("resourceClaimName", "resourceClaimTemplateName"),),
+    }
+
+
+def pod_list_keys(*pods: str) -> dict[Path, list[str]]:
+    """Lists of which no two items may have the same key; no key is asked for where Kubernetes asks for none."""
+    keys = {"env": "name", "volumes": "name", "volumeMounts": "mountPath", "resourceClaims": "name"}
+    return {(*pods, field): [key] for field, key in keys.items()}
+
+
+PODS = ("spec", "pods")
+STAGE_PODS = (("spec", "stages", "*", "pods"), ("spec", "prepareData", "pods"))
 ONLINE = ("ppo", "grpo")  # kinds with rewards
 STAGE_RULES = (
     exactly_one(*KINDS.values()),
@@ -53,8 +99,7 @@ STAGE_RULES = (
         ".globalBatchSize",
     ),
     Rule(
-        "!has(self.kto) || (self.globalBatchSize % 2 == 0 && !has(self.microBatchSize)) "
-        "|| (has(self.microBatchSize) && self.microBatchSize >= 2)",
+        "!has(self.kto) || !has(self.microBatchSize) || self.microBatchSize >= 2",
         "should be greater than or equal to 2 in a kto stage, whose loss compares those of a batch",
         ".microBatchSize",
     ),
@@ -126,6 +171,8 @@ TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
     **{("spec", "stages", "*", kind, "rewards", "*"): (exactly_one("model", "function"),) for kind in ONLINE},
     **{("spec", "stages", "*", kind, "rewards", "*", "model"): (exactly_one("stage", "uri"),) for kind in ONLINE},
     ("spec", "stages", "*", "ppo", "critic"): (exactly_one("stage", "uri"),),
+    **pod_rules(*PODS),
+    **{path: rules for pods in STAGE_PODS for path, rules in stage_pod_rules(*pods).items()},
 }
 SERVING_RULES: dict[Path, tuple[Rule, ...]] = {
     (): (
@@ -141,16 +188,26 @@ SERVING_RULES: dict[Path, tuple[Rule, ...]] = {
             ".spec.adapters",
         ),
     ),
+    ("spec",): (
+        Rule(
+            "!has(self.pods) || !has(self.pods.terminationGracePeriodSeconds) || "
+            f"self.pods.terminationGracePeriodSeconds >= self.drainTimeoutSeconds + {DRAIN_MARGIN_SECONDS}",
+            f"must be drainTimeoutSeconds + {DRAIN_MARGIN_SECONDS} at least",
+            ".pods.terminationGracePeriodSeconds",
+        ),
+    ),
     ("spec", "model"): (exactly_one("training", "uri"),),
     ("spec", "adapters", "*"): (
         exactly_one("training", "uri"),
         Rule("!has(self.rank) || has(self.uri)", "is that of the stage; leave it out with training", ".rank"),
     ),
+    **pod_rules(*PODS),
 }
 LIST_KEYS: dict[Path, list[str]] = {
     ("spec", "stages"): ["name"],
     ("spec", "data", "sources"): ["name"],
-    ("spec", "pods", "env"): ["name"],
+    **pod_list_keys(*PODS),
+    **{path: keys for pods in STAGE_PODS for path, keys in pod_list_keys(*pods).items()},
     ("spec", "adapters"): ["name"],
     ("status", "conditions"): ["type"],
     ("status", "stages"): ["name"],

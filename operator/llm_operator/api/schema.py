@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ STRING_CHARACTERS, MAP_ENTRIES, LIST_ITEMS = 1024, 64, 64  # where a model says 
 KEPT = ("type", "description", "default", "enum", "minimum", "maximum", "minLength", "maxLength", "minItems",
         "maxItems", "pattern")  # fmt: skip
 
-ONE_LINE = 300  # characters of a mapping that is not spread over lines
+ONE_LINE, WRAPPED = 110, 300  # characters of what is not spread over lines, with and without anything nested in it
 ARCHITECTURE = ("spec", "model", "architecture", "config")
 
 Schema = dict[str, Any]
@@ -144,10 +144,8 @@ def convert(
             target["items"] = convert(source["items"], definitions, (*path, "*"), rules)
             if path in MOST_ITEMS or path[0] == "spec":
                 target.setdefault("maxItems", MOST_ITEMS.get(path, LIST_ITEMS))
-            keys = LIST_KEYS.get(path)
-            target["x-kubernetes-list-type"] = "map" if keys else "atomic"
-            if keys:
-                target["x-kubernetes-list-map-keys"] = keys
+            if keys := LIST_KEYS.get(path):  # any other list is atomic, which is the default
+                target |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys}
         case "string" if path[0] == "spec" and "enum" not in target:
             target.setdefault("maxLength", STRING_CHARACTERS)
     if found := rules.get(path):
@@ -224,20 +222,23 @@ class Dumper(yaml.SafeDumper):
         return True
 
     def represent_mapping(self, tag: str, mapping: Any, flow_style: Any = None) -> yaml.MappingNode:
-        short = not any(isinstance(value, dict | list) for value in mapping.values()) and len(str(mapping)) < ONE_LINE
-        return super().represent_mapping(tag, mapping, short or flow_style)
+        return super().represent_mapping(tag, mapping, flow_style or fits(mapping.values(), mapping))
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: Any = None) -> yaml.SequenceNode:
-        short = not any(isinstance(value, dict | list) for value in sequence)
-        return super().represent_sequence(tag, sequence, short or flow_style)
+        return super().represent_sequence(tag, sequence, flow_style or fits(sequence, sequence))
+
+
+def fits(items: Iterable[Any], whole: Any) -> bool:
+    """Whether a mapping or a list is read more easily when it is not spread over lines."""
+    nested = any(isinstance(item, dict | list) for item in items)
+    return len(str(whole)) < (ONE_LINE if nested else WRAPPED)
 
 
 def chart_copy(definition: Schema) -> str:
     """A template, so that `helm upgrade` upgrades it too: Helm never touches what lies in a chart's crds folder."""
-    head, rest = dump(definition).split("spec:\n", 1)
-    body = rest.replace("{{", '{{ "{{" }}')
-    annotations = "  annotations:\n    helm.sh/resource-policy: keep\n"
-    return f"{HEADER}{{{{- if .Values.crds.install }}}}\n{head}{annotations}spec:\n{body}{{{{- end }}}}\n"
+    metadata = {**definition["metadata"], "annotations": {"helm.sh/resource-policy": "keep"}}
+    text = dump({**definition, "metadata": metadata}).replace("{{", '{{ "{{" }}')
+    return f"{HEADER}{{{{- if .Values.crds.install }}}}\n{text}{{{{- end }}}}\n"
 
 
 def reference_page(resource: Resource, definition: Schema) -> str:
@@ -256,6 +257,8 @@ def reference_page(resource: Resource, definition: Schema) -> str:
 def field_rows(schema: Schema, path: str) -> Iterator[str]:
     required = schema.get("required", ())
     for name, field in schema.get("properties", {}).items():
+        if "description" not in field:
+            continue  # Kubernetes documents it
         here = f"{path}.{name}"
         items = field.get("items", {}) if field.get("type") == "array" else field
         kind = field_type(field)

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from llm_operator.api.common import Condition, PodSettings, Resources, Spec, Status
+from llm_operator.api.common import Condition, Resources, Spec, Status
+from llm_operator.api.pods import PodSettings
 from llm_trainer.config import Name, Uri
 
 

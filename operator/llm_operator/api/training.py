@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from llm_operator.api.common import Condition, PodSettings, Quantity, Resources, Spec, Status, Storage
+from llm_operator.api.common import Condition, Quantity, Resources, Spec, Status, Storage
+from llm_operator.api.pods import PodSettings, StagePods
 from llm_trainer.config import KINDS, Architecture, Data, Name, SharedSettings, StageKinds, Tokenizer, Uri
 
 DATA_STAGE = "data"  # the name under which data preparation appears in the status; no stage may take it
@@ -21,20 +22,22 @@ class ModelSource(Spec):
 
 
 class Stage(StageKinds, SharedSettings):
-    """One step of the training: what every kind shares, and exactly one of the kinds with what is its own.
-
-    ``stage.sft`` and the like hold both, with the kind's defaults for what is left out: this is where those are filled
-    in. The fields beside the kind hold what is written there.
-    """
+    """One step of the training: what every kind shares, and exactly one of the kinds with what is its own."""
 
     name: Name = Field(description="Unique in the training.")
     nodes: int | None = Field(default=None, ge=1, le=1024, description="Pods of this stage. Default: spec.nodes.")
     resources: Resources | None = Field(default=None, description="Per pod. Default: spec.resources.")
+    pods: StagePods = Field(
+        default_factory=StagePods, description="A field that is set here takes the place of that of spec.pods."
+    )
 
     @model_validator(mode="before")
     @classmethod
     def resolve(cls, written: Any) -> Any:
-        """Hands what stands beside the kind on to it."""
+        """Hands what stands beside the kind on to it.
+
+        So ``stage.sft`` and the like hold both, with the kind's defaults for what is left out.
+        """
         if not isinstance(written, Mapping):
             return written
         shared = {name: written[name] for name in SHARED if written.get(name) is not None}
@@ -48,6 +51,15 @@ class Stage(StageKinds, SharedSettings):
 
 SHARED = tuple(field.alias or name for name, field in SharedSettings.model_fields.items())
 """The fields that stand beside a kind, as a user writes them."""
+
+
+class DataPreparation(Spec):
+    """The pod that prepares the data, before the first stage."""
+
+    resources: Resources | None = Field(default=None, description="Default: spec.resources without devices.")
+    pods: StagePods = Field(
+        default_factory=StagePods, description="A field that is set here takes the place of that of spec.pods."
+    )
 
 
 class Restarts(Spec):
@@ -74,6 +86,9 @@ class LLMTrainingSpec(Spec):
         default=None, description="Default: the tokenizer in the folder of spec.model.uri."
     )
     data: Data | None = Field(default=None, description="The corpus; a pretrain stage needs it.")
+    prepare_data: DataPreparation = Field(
+        default_factory=DataPreparation, description="The pod that prepares the data, on one node without devices."
+    )
     stages: list[Stage] = Field(min_length=1, max_length=16, description="In order.")
     image: str | None = Field(default=None, max_length=512, description="Trainer image. Default: the operator's.")
     suspend: bool = Field(default=False, description="Stop the pods; progress up to the last checkpoint is kept.")

@@ -17,6 +17,7 @@ from llm_operator.api.adapters import adapter_problems
 from llm_operator.api.architecture import architecture_problems, experts_of
 from llm_operator.api.common import Spec
 from llm_operator.api.memory import bytes_of, quantity_of, stage_memory
+from llm_operator.api.pod_validation import serving_pod_problems, training_pod_problems
 from llm_operator.api.resolve import (
     GPU,
     gpus_of,
@@ -136,6 +137,7 @@ def training_problems(spec: LLMTrainingSpec) -> Iterator[str]:
         yield from stage_problems(spec, index, stage)
         if not wrong_shape:
             yield from memory_problems(spec, index, stage, f"spec.stages[{index}]")
+    yield from training_pod_problems(spec)
 
 
 def source_problems(spec: LLMTrainingSpec) -> Iterator[str]:
@@ -377,6 +379,7 @@ def serving_problems(spec: LLMServingSpec) -> Iterator[str]:
         for argument in spec.extra_arguments:
             if argument.split("=")[0].replace("_", "-") == "--lora-modules":
                 yield "spec.extraArguments: --lora-modules would take the place of spec.adapters; list all there"
+    yield from serving_pod_problems(spec)
 
 
 def served_adapter_problems(spec: LLMServingSpec, adapter: Adapter, path: str) -> Iterator[str]:

@@ -1,10 +1,12 @@
-"""What all pods of ours have in common: owner, labels, placement, the restricted security profile. Pure."""
+"""What all pods of ours have in common: owner, the restricted security profile, and what a user sets of them. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from llm_operator.api.common import PodSettings, Resources
+from llm_operator.api.common import Resources
+from llm_operator.api.pods import PodSettings, folder
 from llm_operator.kube.plan import Manifest
 
 USER = 10001
@@ -47,19 +49,88 @@ def resource_requirements(resources: Resources) -> dict[str, Any]:
     return {field: {name: str(value) for name, value in found.items()} for field, found in fields.items() if found}
 
 
-def variables(fixed: dict[str, str], pods: PodSettings) -> list[dict[str, Any]]:
-    """Environment variables; the user's win."""
-    merged = fixed | {variable.name: variable.value for variable in pods.env}
-    return [{"name": name, "value": value} for name, value in merged.items()]
+def variables(fixed: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Environment variables of a container."""
+    return [{"name": name, "value": value} for name, value in fixed.items()]
 
 
-def placement(pods: PodSettings) -> dict[str, Any]:
-    """The part of a pod template that places it, as the user wants it."""
-    fields = {
-        "nodeSelector": pods.node_selector,
-        "tolerations": pods.tolerations,
-        "affinity": pods.affinity,
-        "priorityClassName": pods.priority_class_name,
-        "imagePullSecrets": [{"name": secret} for secret in pods.image_pull_secrets],
+# --- what a user sets ----------------------------------------------------------------------------------------------
+
+AS_WRITTEN = (
+    "nodeSelector", "affinity", "priorityClassName", "schedulerName", "runtimeClassName", "serviceAccountName",
+    "imagePullSecrets", "hostNetwork", "dnsPolicy", "terminationGracePeriodSeconds", "resourceClaims",
+)  # fmt: skip
+
+
+def pod_template(pods: PodSettings, metadata: Manifest, spec: Manifest, selector: Mapping[str, str]) -> Manifest:
+    """Our template of a pod of one container, with what the user sets of it. ``selector`` selects its pods."""
+    written = pods.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+    own = {field: written.get(field, {}) | metadata.get(field, {}) for field in ("labels", "annotations")}
+    return {
+        "metadata": {field: found for field, found in own.items() if found},
+        "spec": pod_spec(written, spec, selector),
     }
-    return {name: value for name, value in fields.items() if value}
+
+
+def pod_spec(written: Manifest, ours: Manifest, selector: Mapping[str, str]) -> Manifest:
+    (container,) = ours["containers"]
+    mounts = written.get("volumeMounts", [])
+    taken = {folder(mount["mountPath"]) for mount in mounts}
+    replaced = {mount["name"] for mount in SCRATCH_MOUNTS if mount["mountPath"] in taken}
+    lists = {
+        "tolerations": tolerations(written.get("tolerations", []), ours.get("tolerations", [])),
+        "topologySpreadConstraints": [
+            {"labelSelector": {"matchLabels": dict(selector)}, **constraint}
+            for constraint in written.get("topologySpreadConstraints", ())
+        ]
+        or ours.get("topologySpreadConstraints"),
+    }
+    return {
+        **ours,
+        **({"dnsPolicy": "ClusterFirstWithHostNet"} if written.get("hostNetwork") else {}),
+        **{field: written[field] for field in AS_WRITTEN if written.get(field)},
+        **{field: items for field, items in lists.items() if items},
+        "securityContext": ours["securityContext"] | written.get("securityContext", {}),
+        "containers": [
+            {
+                **container,
+                **container_fields(written, container),
+                "volumeMounts": [m for m in container["volumeMounts"] if m["name"] not in replaced] + mounts,
+            }
+        ],
+        "volumes": [
+            sized(volume, written.get("shmSize")) for volume in ours["volumes"] if volume["name"] not in replaced
+        ]
+        + [volume for volume in written.get("volumes", ()) if volume["name"] in {mount["name"] for mount in mounts}],
+    }
+
+
+def container_fields(written: Manifest, ours: Manifest) -> Manifest:
+    env = {variable["name"]: variable for variable in (*ours["env"], *written.get("env", ()))}
+    claims = [{"name": claim["name"]} for claim in written.get("resourceClaims", ())]
+    return {
+        "env": list(env.values()),
+        **({"envFrom": written["envFrom"]} if written.get("envFrom") else {}),
+        "resources": {**ours["resources"], **({"claims": claims} if claims else {})},
+        "securityContext": container_security(ours["securityContext"], written.get("containerSecurityContext", {})),
+    }
+
+
+def container_security(ours: Manifest, written: Manifest) -> Manifest:
+    """What is added to a container's capabilities leaves those dropped that were."""
+    merged = {**ours, **written, "capabilities": ours["capabilities"] | written.get("capabilities", {})}
+    if written.get("privileged") and "allowPrivilegeEscalation" not in written:
+        del merged["allowPrivilegeEscalation"]  # privileged implies it, and the API server refuses the two together
+    return merged
+
+
+def tolerations(written: list[Manifest], ours: list[Manifest]) -> list[Manifest]:
+    """The user's, and ours of taints that the user doesn't name: of two for one taint the shorter time would count."""
+    named = {toleration.get("key") for toleration in written if toleration.get("effect") in (None, "NoExecute")}
+    return [*written, *(toleration for toleration in ours if toleration["key"] not in named)]
+
+
+def sized(volume: Manifest, shm_size: str | None) -> Manifest:
+    if volume["name"] != "shm" or shm_size is None:
+        return volume
+    return {**volume, "emptyDir": {**volume["emptyDir"], "sizeLimit": shm_size}}

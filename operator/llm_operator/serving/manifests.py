@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llm_operator.api.common import GROUP
-from llm_operator.api.resolve import cpus_of, gpus_of
+from llm_operator.api.resolve import LEAVE_SECONDS, cpus_of, drain_seconds, gpus_of
 from llm_operator.api.serving import LLMServingSpec, ServedAdapter, ServedResult
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import (
@@ -21,7 +21,7 @@ from llm_operator.kube.templates import (
     SCRATCH_MOUNTS,
     SCRATCH_VOLUMES,
     owner_reference,
-    placement,
+    pod_template,
     resource_requirements,
     variables,
 )
@@ -32,8 +32,6 @@ from llm_operator.serving.probes import probes
 from llm_trainer.config import claim_of, local_path
 
 APPLIED = f"{GROUP}/applied"  # annotation: hash of what we last applied; the same again is not written
-LEAVE_SECONDS = 10  # until every node's kube-proxy and every client's connection pool has learned that a pod leaves
-SPARE_SECONDS = 10  # from the end of the drain to SIGKILL
 
 
 def children(
@@ -43,7 +41,7 @@ def children(
     made = (
         service(serving, metadata),
         disruption_budget(serving, metadata),
-        deployment(serving, spec, pod_template(serving, spec, model, adapters, image, metadata), metadata),
+        deployment(serving, spec, template(serving, spec, model, adapters, image, metadata), metadata),
     )
     return tuple(marked(manifest) for manifest in made)
 
@@ -76,7 +74,7 @@ def disruption_budget(serving: Manifest, metadata: dict[str, Any]) -> Manifest:
     }
 
 
-def deployment(serving: Manifest, spec: LLMServingSpec, template: Manifest, metadata: dict[str, Any]) -> Manifest:
+def deployment(serving: Manifest, spec: LLMServingSpec, pods: Manifest, metadata: dict[str, Any]) -> Manifest:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -87,12 +85,12 @@ def deployment(serving: Manifest, spec: LLMServingSpec, template: Manifest, meta
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "progressDeadlineSeconds": spec.startup_timeout_seconds + 60,
             "revisionHistoryLimit": 2,
-            "template": template,
+            "template": pods,
         },
     }
 
 
-def pod_template(
+def template(
     serving: Manifest,
     spec: LLMServingSpec,
     model: ServedResult,
@@ -100,10 +98,12 @@ def pod_template(
     image: str,
     metadata: dict[str, Any],
 ) -> Manifest:
-    return {
-        "metadata": {"labels": metadata["labels"], "annotations": served(model, adapters)},
-        "spec": pod_spec(serving, spec, model, adapters, image),
-    }
+    return pod_template(
+        spec.pods,
+        {"labels": metadata["labels"], "annotations": served(model, adapters)},
+        pod_spec(serving, spec, model, adapters, image),
+        selector(serving),
+    )
 
 
 def pod_spec(
@@ -113,7 +113,7 @@ def pod_spec(
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # a Service named vllm would set VLLM_* variables
-        "terminationGracePeriodSeconds": LEAVE_SECONDS + spec.drain_timeout_seconds + SPARE_SECONDS,
+        "terminationGracePeriodSeconds": drain_seconds(spec),
         "securityContext": POD_SECURITY,
         "containers": [
             {
@@ -121,7 +121,7 @@ def pod_spec(
                 "image": image,
                 "command": ["vllm", "serve", local_path(model.uri)],
                 "args": arguments(serving, spec, adapters),
-                "env": variables(environment(spec), spec.pods),
+                "env": variables(environment(spec)),
                 "ports": [{"name": "http", "containerPort": PORT}],
                 "resources": resource_requirements(spec.resources),
                 "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -144,7 +144,6 @@ def pod_spec(
             ),
             *SCRATCH_VOLUMES,
         ],
-        **placement(spec.pods),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from llm_operator.api.common import PodSettings
+from llm_operator.api.resolve import pods_of
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.kube import labels
 from llm_operator.kube.plan import Manifest
@@ -15,7 +15,7 @@ from llm_operator.kube.templates import (
     SCRATCH_MOUNTS,
     SCRATCH_VOLUMES,
     owner_reference,
-    placement,
+    pod_template,
     resource_requirements,
     variables,
 )
@@ -86,16 +86,17 @@ def job(training: Manifest, spec: LLMTrainingSpec, stage: PlannedStage, common: 
             "parallelism": stage.nodes,
             "backoffLimit": 0,
             "podReplacementPolicy": "Failed",
-            "template": {
-                "metadata": {"labels": common["labels"]},
-                "spec": pod_spec(spec, stage, common["name"], image),
-            },
+            "template": pod_template(
+                pods_of(spec, spec.stages[stage.index] if stage.index >= 0 else None),
+                {"labels": common["labels"]},
+                pod_spec(spec, stage, common["name"], image),
+                {JOB_NAME_LABEL: common["name"]},
+            ),
         },
     }
 
 
 def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str) -> dict[str, Any]:
-    pods = spec.pods
     storage = spec.storage.persistent_volume_claim.claim_name
     mounts = [
         {"name": f"claim-{i}", "mountPath": f"/volumes/{claim}", **({} if claim == storage else {"readOnly": True})}
@@ -116,7 +117,7 @@ def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str) 
                 "name": CONTAINER,
                 "image": image,
                 "command": ["python", "-m", "llm_trainer.launch"],
-                "env": environment(stage, name, pods),
+                "env": environment(stage, name),
                 "ports": [
                     {"name": "progress", "containerPort": PROGRESS_PORT},
                     {"name": "rendezvous", "containerPort": RENDEZVOUS_PORT},
@@ -136,11 +137,11 @@ def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str) 
             *SCRATCH_VOLUMES,
             *volumes,
         ],
-        **spread(stage, name, pods),
+        **spread(stage, name),
     }
 
 
-def spread(stage: PlannedStage, name: str, pods: PodSettings) -> dict[str, Any]:
+def spread(stage: PlannedStage, name: str) -> dict[str, Any]:
     """Where the pods may run: over as many nodes as there are, and off a node that is lost."""
     tolerations = [
         {
@@ -151,8 +152,7 @@ def spread(stage: PlannedStage, name: str, pods: PodSettings) -> dict[str, Any]:
         }
         for state in ("not-ready", "unreachable")
     ]
-    fields = placement(pods)
-    fields["tolerations"] = [*fields.get("tolerations", ()), *tolerations]
+    fields: dict[str, Any] = {"tolerations": tolerations}
     if stage.nodes > 1:
         fields["topologySpreadConstraints"] = [
             {
@@ -166,7 +166,7 @@ def spread(stage: PlannedStage, name: str, pods: PodSettings) -> dict[str, Any]:
     return fields
 
 
-def environment(stage: PlannedStage, name: str, pods: PodSettings) -> list[dict[str, Any]]:
+def environment(stage: PlannedStage, name: str) -> list[dict[str, Any]]:
     fixed = {
         "MASTER_ADDR": f"{name}-0.{name}",
         "HOME": "/tmp",  # noqa: S108
@@ -181,7 +181,7 @@ def environment(stage: PlannedStage, name: str, pods: PodSettings) -> list[dict[
         fixed |= {"DS_ACCELERATOR": "cpu", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
     from_pod = (("NODE_NAME", "spec.nodeName"), ("POD_NAME", "metadata.name"))
     return [
-        *variables(fixed, pods),
+        *variables(fixed),
         *({"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in from_pod),
     ]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from llm_operator.api.common import Resources
 from llm_operator.api.memory import quantity_of, stage_flops_per_token, stage_memory
 from llm_operator.api.resolve import (
-    GPU,
+    data_resources_of,
     gpus_of,
     nodes_of,
     processes_per_node,
@@ -57,7 +57,7 @@ class PlannedStage:
 
 
 def planned_stages(spec: LLMTrainingSpec) -> list[PlannedStage]:
-    data = PlannedStage(DATA_STAGE, DATA_KIND, -1, 1, 1, without_gpus(spec.resources))
+    data = PlannedStage(DATA_STAGE, DATA_KIND, -1, 1, 1, data_resources_of(spec))
     return [
         data,
         *(
@@ -74,13 +74,6 @@ def planned_stages(spec: LLMTrainingSpec) -> list[PlannedStage]:
             for index, stage in enumerate(spec.stages)
         ),
     ]
-
-
-def without_gpus(resources: Resources) -> Resources:
-    return Resources(
-        limits={name: quantity for name, quantity in resources.limits.items() if name != GPU},
-        requests={name: quantity for name, quantity in resources.requests.items() if name != GPU},
-    )
 
 
 def stage_config(

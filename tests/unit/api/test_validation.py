@@ -8,6 +8,7 @@ import yaml
 
 from llm_operator.api.rules import SERVING_RULES, TRAINING_RULES, Path, Rule
 from llm_operator.api.validation import InvalidSpecError, load_serving, load_training
+from tests.pod_cases import RIGHT_PODS, RIGHT_SERVING_PODS
 from tests.specs import RIGHT_SERVINGS, WRONG_SERVINGS, WRONG_TRAININGS, Spec, Wrong, right_trainings
 
 EXAMPLES = sorted((pathlib.Path(__file__).parents[3] / "examples").glob("*.yaml"))
@@ -50,7 +51,8 @@ def test_the_examples_are_right(file: pathlib.Path) -> None:
 )
 def test_every_rule_has_a_right_case(kind: str, rules: dict[Path, tuple[Rule, ...]]) -> None:
     """Each rule that looks at a field must have let one through; tests/api/test_crds.py has the wrong ones."""
-    specs = RIGHT_SERVINGS if kind == "LLMServing" else [spec for _, spec in right_trainings()]
+    servings, trainings = [*RIGHT_SERVINGS, *RIGHT_SERVING_PODS.values()], [spec for _, spec in right_trainings()]
+    specs = servings if kind == "LLMServing" else [*trainings, *RIGHT_PODS.values()]
     right = [{"metadata": {"name": "right"}, "spec": spec} for spec in specs]
     unseen = [
         f"{'.'.join(path)}{rule.field_path}"

@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from llm_operator.api.common import GROUP, VERSION
 from llm_operator.api.rules import LIST_KEYS, MOST_ITEMS, SERVING_RULES, TRAINING_RULES, Rule
 from llm_operator.api.serving import LLMServingSpec, LLMServingStatus
-from llm_operator.api.training import LLMTrainingSpec, LLMTrainingStatus
+from llm_operator.api.training import LLMTrainingSpec
+from llm_operator.api.training_status import LLMTrainingStatus
 
 ROOT = Path(__file__).parents[3]
 HEADER = "# Generated from the models by `make generate`; not to be edited.\n"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from llm_operator.api.conditions import find, is_true
 from llm_operator.api.reasons import Reason, TrainingCondition
-from llm_operator.api.training import LLMTrainingStatus, StageStatus
+from llm_operator.api.training_status import LLMTrainingStatus, StageStatus
 from llm_operator.kube.plan import Event
 
 HELD_UP = (

@@ -13,7 +13,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from llm_operator.api.conditions import seconds_of
-from llm_operator.api.training import LLMTrainingStatus
+from llm_operator.api.training_status import LLMTrainingStatus
 from llm_operator.api.validation import InvalidSpecError, load_training
 from llm_operator.kube import labels
 from llm_operator.kube.cache import Cache

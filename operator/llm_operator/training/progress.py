@@ -6,14 +6,7 @@ import math
 from collections.abc import Iterable
 
 from llm_operator.api.conditions import seconds_of, timestamp
-from llm_operator.api.training import (
-    Checkpoint,
-    NoticeStatus,
-    ProgressStatus,
-    Result,
-    StageStatus,
-    WorkerStatus,
-)
+from llm_operator.api.training_status import Checkpoint, NoticeStatus, ProgressStatus, Result, StageStatus, WorkerStatus
 from llm_operator.kube.plan import Manifest
 from llm_trainer.protocol import Notice, Progress
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from llm_operator.api.conditions import seconds_of, timestamp
 from llm_operator.api.reasons import Reason
-from llm_operator.api.training import AttemptStatus, LLMTrainingSpec, LLMTrainingStatus, StageStatus
+from llm_operator.api.training import LLMTrainingSpec
+from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus, StageStatus
 from llm_operator.api.validation import InvalidSpecError, load_training
 from llm_operator.kube.plan import Manifest, Plan
 from llm_operator.kube.pods import Waiting

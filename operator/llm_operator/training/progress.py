@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from llm_operator.api.conditions import seconds_of, timestamp
 from llm_operator.api.training_status import Checkpoint, NoticeStatus, ProgressStatus, Result, StageStatus, WorkerStatus
 from llm_operator.kube.plan import Manifest
+from llm_operator.kube.pods import container_state
+from llm_operator.training.manifests import CONTAINER
 from llm_trainer.protocol import Notice, Progress
 
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
@@ -78,3 +80,12 @@ def workers(pods: Iterable[Manifest], processes_per_node: int) -> list[WorkerSta
 def pod_index(pod: Manifest) -> int | None:
     index = (pod["metadata"].get("labels") or {}).get(INDEX_LABEL)
     return int(index) if index is not None else None
+
+
+def silence(pod: Manifest, stage: StageStatus, why: str) -> str:
+    """That rank 0 can't be asked. The time follows from the status: a restart of the operator doesn't change it."""
+    started = (container_state(pod, CONTAINER, "running") or {}).get("startedAt") or stage.attempts[-1].start_time
+    heard = (stage.progress.last_heartbeat_time if stage.progress else None) or started
+    since = max(started, heard, key=seconds_of)
+    who = f"rank 0 (pod {pod['metadata']['name']}, {(pod.get('status') or {}).get('podIP')})"
+    return f"{who} can't be asked for its progress since {since}: {why}"

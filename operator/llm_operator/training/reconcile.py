@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from llm_operator.api.conditions import seconds_of, timestamp
-from llm_operator.api.reasons import Reason
+from llm_operator.api.conditions import find, seconds_of, timestamp
+from llm_operator.api.reasons import Reason, TrainingCondition
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus, StageStatus
 from llm_operator.api.validation import InvalidSpecError, load_training
@@ -30,7 +30,7 @@ from llm_operator.training.failures import (
 from llm_operator.training.leftovers import created, deletions, orphaned, superseded
 from llm_operator.training.names import child_name
 from llm_operator.training.observe import Observed, job_of
-from llm_operator.training.progress import pod_index, with_progress, workers
+from llm_operator.training.progress import pod_index, silence, with_progress, workers
 from llm_operator.training.stages import PlannedStage, claims_of, planned_stages, stage_config
 from llm_operator.training.status import Verdict, is_terminal, refused, summary
 from llm_operator.training.waiting import is_suspended, pods_to_start, waiting_for
@@ -63,12 +63,14 @@ def reconcile(observed: Observed, now: float) -> Plan:
         return plan(observed, old, refused(observed.training, old, str(error), now), now)
     planned = as_started(planned_stages(spec), old.stages)
     stages = merged(planned, old.stages)
+    running = find(old.conditions, TrainingCondition.RUNNING)
+    said_before = running.message if running else ""
     apply: tuple[Manifest, ...] = ()
     outcome: Outcome | None = None
     for index, stage in enumerate(planned):
         if stages[index].state == "Succeeded":
             continue
-        outcome = Pass(observed, spec, stage, tuple(stages), now).decide(stages[index])
+        outcome = Pass(observed, spec, stage, tuple(stages), said_before, now).decide(stages[index])
         stages[index] = outcome.stage
         apply += outcome.apply
         if outcome.stage.state != "Succeeded":
@@ -146,6 +148,7 @@ class Pass:
     spec: LLMTrainingSpec
     planned: PlannedStage
     stages: tuple[StageStatus, ...]
+    said_before: str  # in the condition Running
     now: float
 
     def decide(self, stage: StageStatus) -> Outcome:
@@ -181,8 +184,17 @@ class Pass:
         if told and (told.stage, told.attempt) == (stage.name, number):
             stage = with_progress(stage, told, self.observed.progress_interval)
         said = f"stage {stage.name}, attempt {number}: {stage.nodes} {'pod runs' if stage.nodes == 1 else 'pods run'}"
-        verdict = Verdict(running=True, reason=Reason.RUNNING, message=said)
-        return Outcome(stage, verdict, requeue_after=look or self.observed.progress_interval)
+        verdict = Verdict(running=True, reason=Reason.RUNNING, message=self._with_silence(said, stage, pods))
+        return Outcome(stage, verdict, requeue_after=look)  # news of rank 0 wakes the training
+
+    def _with_silence(self, said: str, stage: StageStatus, pods: list[Manifest]) -> str:
+        """That rank 0 can't be asked, in words that are the same at every try, until it answers."""
+        first = next((pod for pod in pods if pod_index(pod) == 0), None)
+        if self.observed.silence and first:
+            return f"{said}; {silence(first, stage, self.observed.silence)}"
+        if self.observed.progress is None and self.said_before.startswith(f"{said}; "):
+            return self.said_before  # the operator has just started and asked nobody yet
+        return said
 
     def _succeeded(self, stage: StageStatus, job: Manifest, pods: list[Manifest]) -> Outcome:
         if any(pod_index(pod) == 0 and not terminated_state(pod) for pod in pods):

@@ -49,7 +49,7 @@ async def fill(cache: Cache, client: Client, namespace: str) -> None:
 
 async def one_pass(client: Client, cache: Cache, namespace: str) -> Plan:
     room = SmallRoom(cache)
-    observed = await room.observe(Key("LLMTraining", namespace, "chat"))
+    observed = room.observe(Key("LLMTraining", namespace, "chat"))
     assert observed is not None
     plan = room.reconcile(observed, 0.0)
     await Executor(client, cache, lambda *_: None, "test").execute(observed[0], plan)

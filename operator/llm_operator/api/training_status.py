@@ -29,10 +29,11 @@ class Result(Status):
 
 
 class WorkerStatus(Status):
-    """One process of the attempt that is under way."""
+    """One pod of the attempt that is under way."""
 
-    rank: int = Field(description="Rank in the process group.")
-    pod: str = Field(description="Its pod.")
+    rank: int = Field(description="Rank of its first process in the process group.")
+    processes: int = Field(default=1, description="Its processes; their ranks follow one another.")
+    pod: str = Field(description="Its name.")
     node: str = Field(description="The node that the pod runs on.")
 
 
@@ -49,6 +50,11 @@ class ProgressStatus(Status):
     eta_seconds: int | None = Field(default=None, description="Seconds until the last step at this speed.")
     evaluation: dict[str, str] = Field(
         default_factory=dict, description="Newest held-out figures, such as loss and bitsPerByte/SOURCE, as decimals."
+    )
+    evaluation_left_out: int | None = Field(
+        default=None,
+        description="Further figures: over 64 (12 in a stage whose turn it is not), or with a name of over 128 bytes. "
+        "Absent: none.",
     )
     world_size: int = Field(default=1, description="Processes.")
     attention: str | None = Field(
@@ -109,12 +115,20 @@ class StageStatus(Status):
     end_time: str | None = Field(default=None, description="When it succeeded or failed.")
     own_restarts: int = Field(default=0, description="Restarts paid from spec.restarts.own.")
     infrastructure_restarts: int = Field(default=0, description="Restarts paid from spec.restarts.infrastructure.")
-    attempts: list[AttemptStatus] = Field(default_factory=list, description="The newest ten, oldest first.")
-    workers: list[WorkerStatus] = Field(default_factory=list, description="Who runs where, by rank.")
+    attempts: list[AttemptStatus] = Field(
+        default_factory=list, description="The newest ten, oldest first; three of a stage whose turn it is not."
+    )
+    workers: list[WorkerStatus] = Field(
+        default_factory=list, description="Which pod of the attempt under way runs where, by rank; the first 64."
+    )
+    workers_left_out: int | None = Field(default=None, description="Further pods. Absent: none.")
     progress: ProgressStatus | None = Field(default=None, description="What rank 0 told last.")
     checkpoint: Checkpoint | None = Field(default=None, description="Where the next attempt would go on.")
     result: Result | None = Field(default=None, description="The newest result.")
-    notices: list[NoticeStatus] = Field(default_factory=list, description="The newest twenty, oldest first.")
+    notices: list[NoticeStatus] = Field(
+        default_factory=list, description="The newest twenty, oldest first; three of a stage whose turn it is not."
+    )
+    notices_left_out: int | None = Field(default=None, description="Older ones, told by events. Absent: none.")
 
 
 class LLMTrainingStatus(Status):

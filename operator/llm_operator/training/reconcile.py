@@ -17,6 +17,7 @@ from llm_operator.api.validation import InvalidSpecError, load_training
 from llm_operator.kube.plan import Manifest, Plan
 from llm_operator.kube.pods import Waiting
 from llm_operator.training import manifests
+from llm_operator.training.bounds import bounded
 from llm_operator.training.events import events_between
 from llm_operator.training.failures import (
     NEVER_WHOLE,
@@ -36,7 +37,6 @@ from llm_operator.training.status import Verdict, is_terminal, refused, summary
 from llm_operator.training.waiting import is_suspended, pods_to_start, waiting_for
 from llm_trainer.protocol import Progress
 
-ATTEMPTS_SHOWN = 10
 LONGEST_BACKOFF_SECONDS = 60.0
 CAUSE_LOOK_SECONDS = 1.0
 MISSING_LOOK_SECONDS = 10.0
@@ -96,7 +96,8 @@ def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
 
 
 def as_written(status: LLMTrainingStatus) -> Manifest:
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    """No status is written that has not gone through here, nor compared with what was written."""
+    return bounded(status).model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def plan(
@@ -178,8 +179,8 @@ class Pass:
         if waiting := waiting_for(pods, job, self.observed.failed_create):
             missing = len(pods) < stage.nodes  # no watch tells why
             return waits(stage, waiting, look or (MISSING_LOOK_SECONDS if missing else None))
-        update: dict[str, object] = {"state": "Running", "workers": workers(pods, self.planned.processes_per_node)}
-        stage = stage.model_copy(update=update)
+        seen = workers(pods, self.planned.processes_per_node)
+        stage = stage.model_copy(update={"state": "Running", "workers": seen, "workers_left_out": None})
         told = self.observed.progress
         if told and (told.stage, told.attempt) == (stage.name, number):
             stage = with_progress(stage, told, self.observed.progress_interval)
@@ -270,7 +271,7 @@ class Pass:
         attempt = AttemptStatus(number=number, job=job, start_time=timestamp(self.now))
         stage = stage.model_copy(
             update={
-                "attempts": [*stage.attempts, attempt][-ATTEMPTS_SHOWN:],
+                "attempts": [*stage.attempts, attempt],
                 "start_time": stage.start_time or timestamp(self.now),
                 "nodes": self.planned.nodes,
             }
@@ -296,7 +297,7 @@ def waits(
     again = len(stage.attempts) > 1 and stage.attempts[-2].fault is not None
     reason = Reason.RESTARTING if again and waiting.reason == Reason.STARTING else waiting.reason
     said = f"stage {stage.name}, attempt {stage.attempts[-1].number}: {waiting.message}"
-    stage = stage.model_copy(update={"state": "Pending", "workers": []})
+    stage = stage.model_copy(update={"state": "Pending", "workers": [], "workers_left_out": None})
     return Outcome(stage, Verdict(running=False, reason=reason, message=said), apply, requeue_after)
 
 

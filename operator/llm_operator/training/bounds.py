@@ -14,7 +14,6 @@ from llm_operator.api.training_status import (
     StageStatus,
 )
 
-WORKERS = 64
 WORD_BYTES = 64  # of a text that is a word
 ATTENTION_BYTES = 256
 FIGURE_NAME_BYTES = 128
@@ -28,10 +27,11 @@ class Limits:
     attempts: int
     notices: int
     figures: int
+    workers: int
 
 
-CURRENT = Limits(text=TEXT_BYTES, attempts=10, notices=20, figures=64)
-OTHER = Limits(text=256, attempts=3, notices=3, figures=12)
+CURRENT = Limits(text=TEXT_BYTES, attempts=10, notices=20, figures=64, workers=64)
+OTHER = Limits(text=256, attempts=3, notices=3, figures=12, workers=0)
 
 
 def bounded(status: LLMTrainingStatus, other: Limits = OTHER) -> LLMTrainingStatus:
@@ -45,7 +45,7 @@ def bounded(status: LLMTrainingStatus, other: Limits = OTHER) -> LLMTrainingStat
 
 def bounded_stage(stage: StageStatus, limits: Limits) -> StageStatus:
     under_way = any(attempt.end_time is None for attempt in stage.attempts)
-    workers = stage.workers[:WORKERS] if under_way else []
+    workers = stage.workers[: limits.workers] if under_way else []
     further = left_out(stage.workers_left_out, len(stage.workers) - len(workers))
     notices = stage.notices[-limits.notices :]
     return stage.model_copy(

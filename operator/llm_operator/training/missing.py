@@ -32,19 +32,19 @@ class FailedCreates:
     def __init__(self, cache: Cache, client: Client) -> None:
         self._cache = cache
         self._client = client
-        self._poller = Poller("events", self._next, count=REQUESTS_AT_ONCE, per_second=REQUESTS_PER_SECOND)
+        self._poller = Poller("events", self._next, "", count=REQUESTS_AT_ONCE, per_second=REQUESTS_PER_SECOND)
 
     def follow(self, key: Key, job: Manifest | None) -> str:
         """Why this Job lacks pods, as far as is known; None: none lacks any."""
         metadata = job["metadata"] if job else None
         target = ShortJob(metadata["namespace"], metadata["name"], metadata["uid"]) if metadata else None
-        return self._poller.follow(key, target) or ""
+        return self._poller.follow(key, target)
 
     async def run(self, wake: Wake) -> None:
         """Until cancelled. Wakes a training whose Job controller says something else."""
         await self._poller.run(wake)
 
-    async def _next(self, target: ShortJob, before: str | None) -> tuple[str, float]:
+    async def _next(self, target: ShortJob, before: str) -> tuple[str, float]:
         job = self._cache.get(JOB.name, target.namespace, target.name)
         if job is None or job["metadata"]["uid"] != target.uid:
             raise GoneError
@@ -52,7 +52,7 @@ class FailedCreates:
         try:
             found = await self._client.get(EVENT.path(target.namespace), {"fieldSelector": selector})
         except ApiError:
-            return before or "", LOOK_SECONDS
+            return before, LOOK_SECONDS
         newest: Manifest = max(found["items"], key=last_seen, default={})
         return without_pod_name(newest.get("note", "")), LOOK_SECONDS
 

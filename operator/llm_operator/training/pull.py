@@ -59,6 +59,11 @@ def rank_0(pod: Manifest | None) -> Rank0 | None:
     return Rank0(metadata["namespace"], metadata["name"], metadata["uid"], address)
 
 
+def url(address: str) -> str:
+    host = f"[{address}]" if ":" in address else address  # IPv6
+    return f"http://{host}:{PROGRESS_PORT}/progress"
+
+
 def unanswered(before: Word, why: str, interval: float) -> Word:
     """After one more request that failed. A trainer that was never heard of may still be starting."""
     failures = before.failures + 1
@@ -82,12 +87,12 @@ class Puller:
     def __init__(self, cache: Cache, interval: float) -> None:
         self._cache = cache
         self._interval = interval
-        self._poller = Poller("progress", self._next, count=REQUESTS_AT_ONCE, per_second=REQUESTS_PER_SECOND)
+        self._poller = Poller("progress", self._next, Word(), count=REQUESTS_AT_ONCE, per_second=REQUESTS_PER_SECOND)
         self._session: aiohttp.ClientSession
 
     def follow(self, key: Key, pod: Manifest | None) -> Word:
         """What this pod of rank 0 told last, which is asked from now on; None: nobody is."""
-        return self._poller.follow(key, rank_0(pod)) or Word()
+        return self._poller.follow(key, rank_0(pod))
 
     async def run(self, wake: Wake) -> None:
         """Until cancelled. Wakes a training whose rank 0 has news, fell silent or speaks again."""
@@ -98,22 +103,21 @@ class Puller:
         ) as self._session:
             await self._poller.run(wake)
 
-    async def _next(self, target: Rank0, before: Word | None) -> tuple[Word, float]:
+    async def _next(self, target: Rank0, before: Word) -> tuple[Word, float]:
         pod = self._cache.get(POD.name, target.namespace, target.pod)
         if pod is None or pod["metadata"]["uid"] != target.uid:
             raise GoneError
         try:
             word = Word(await ask(self._session, target.address))
         except NoAnswerError as error:
-            word = unanswered(before or Word(), str(error), self._interval)
+            word = unanswered(before, str(error), self._interval)
         return word, pause(word, self._interval)
 
 
 async def ask(session: aiohttp.ClientSession, address: str) -> Progress:
     """One request. Raises NoAnswerError."""
-    host = f"[{address}]" if ":" in address else address
     try:
-        async with session.get(f"http://{host}:{PROGRESS_PORT}/progress", allow_redirects=False) as answer:
+        async with session.get(url(address), allow_redirects=False) as answer:
             if answer.status != 200:
                 raise NoAnswerError(f"HTTP status {answer.status}; {NO_PROGRESS}")
             body = bytearray()

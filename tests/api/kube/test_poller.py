@@ -22,7 +22,7 @@ class Asked:
         self.let = asyncio.Event()
         self.gone: set[str] = set()
 
-    async def __call__(self, target: str, before: int | None) -> tuple[int, float]:
+    async def __call__(self, target: str, before: int) -> tuple[int, float]:
         if target in self.gone:
             raise GoneError
         self.requests.append(target)
@@ -30,7 +30,7 @@ class Asked:
         self.most = max(self.most, self.under_way)
         await self.let.wait()
         self.under_way -= 1
-        return (before or 0) + 1, 0.001
+        return before + 1, 0.001
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -51,9 +51,9 @@ async def stopped(task: asyncio.Task[None]) -> None:
 
 async def test_so_many_at_the_same_time_and_a_pass_waits_for_none() -> None:
     asked = Asked()
-    poller = Poller("test", asked, count=4, per_second=1e6)
+    poller = Poller("test", asked, 0, count=4, per_second=1e6)
     polling = asyncio.create_task(poller.run(lambda _: None))
-    assert [poller.follow(key, key.name) for key in KEYS] == [None] * len(KEYS)
+    assert [poller.follow(key, key.name) for key in KEYS] == [0] * len(KEYS)
     await until(lambda: asked.under_way == 4)
     await a_moment()
     assert asked.most == len(asked.requests) == 4
@@ -62,22 +62,22 @@ async def test_so_many_at_the_same_time_and_a_pass_waits_for_none() -> None:
 
 async def test_an_answer_wakes_the_key_and_is_void_for_another_target() -> None:
     asked, woken = Asked(), asyncio.Queue[Key]()
-    poller = Poller("test", asked, count=4, per_second=1e6)
+    poller = Poller("test", asked, 0, count=4, per_second=1e6)
     polling = asyncio.create_task(poller.run(woken.put_nowait))
     poller.follow(KEYS[0], "old pod")
     await until(lambda: asked.requests == ["old pod"])
-    assert poller.follow(KEYS[0], "new pod") is None, "the old pod's answer is still on its way"
+    assert poller.follow(KEYS[0], "new pod") == 0, "the old pod's answer is still on its way"
     asked.let.set()
     assert await woken.get() == KEYS[0]
     assert asked.requests[:2] == ["old pod", "new pod"]
-    assert (poller.follow(KEYS[0], "new pod") or 0) >= 1
+    assert poller.follow(KEYS[0], "new pod") >= 1
     await stopped(polling)
 
 
 @pytest.mark.parametrize("why", ["unfollowed", "gone"])
 async def test_nobody_is_asked_any_more(why: str) -> None:
     asked = Asked()
-    poller = Poller("test", asked, count=4, per_second=1e6)
+    poller = Poller("test", asked, 0, count=4, per_second=1e6)
     polling = asyncio.create_task(poller.run(lambda _: None))
     asked.let.set()
     poller.follow(KEYS[0], "pod")
@@ -100,7 +100,7 @@ async def test_so_many_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    poller = Poller("test", Asked(), count=4, per_second=10)
+    poller = Poller("test", Asked(), 0, count=4, per_second=10)
     monkeypatch.setattr("llm_operator.kube.poller.time.monotonic", lambda: 100.0)
     monkeypatch.setattr("llm_operator.kube.poller.asyncio.sleep", sleep)
     for _ in range(4):

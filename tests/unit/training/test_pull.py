@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_operator.training.pull import LONGEST_PAUSE_SECONDS, NO_WAY, REFUSED, Word, pause, unanswered
+from llm_operator.training.pull import LONGEST_PAUSE_SECONDS, NO_WAY, REFUSED, Word, pause, unanswered, url
 from llm_trainer.protocol import Progress
 from tests.unit.training import scenes
 from tests.unit.training.scenes import condition
@@ -21,6 +21,11 @@ def after(times: int, why: str, word: Word | None = None) -> Word:
     for _ in range(times):
         word = unanswered(word, why, 10.0)
     return word
+
+
+def test_where_rank_0_is_asked() -> None:
+    assert url("10.0.0.7") == "http://10.0.0.7:9400/progress"
+    assert url("fd00::7") == "http://[fd00::7]:9400/progress"
 
 
 def test_one_or_two_failures_are_not_told() -> None:

@@ -1,4 +1,7 @@
-"""Prometheus metrics, named after controller-runtime's. No label ever holds an object's name."""
+"""Prometheus metrics, named after controller-runtime's. No label ever holds an object's name.
+
+``controller`` is reconcile, progress (rank 0 is asked) or events (why pods are missing): each has a queue of its own.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,15 @@ prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # a secon
 RECONCILES = prometheus.Counter(
     f"{PREFIX}_reconcile",
     "Reconcile passes by result: success, requeue_after, conflict, gone, error.",
-    ["kind", "result"],
+    ["controller", "kind", "result"],
 )
-RECONCILE_ERRORS = prometheus.Counter(f"{PREFIX}_reconcile_errors", "Reconcile passes that raised an error.", ["kind"])
+RECONCILE_ERRORS = prometheus.Counter(
+    f"{PREFIX}_reconcile_errors", "Reconcile passes that raised an error.", ["controller", "kind"]
+)
 RECONCILE_TIME = prometheus.Histogram(
     f"{PREFIX}_reconcile_time_seconds",
     "Length of a reconcile pass.",
-    ["kind"],
+    ["controller", "kind"],
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 WRITES = prometheus.Counter(
@@ -31,9 +36,11 @@ API_REQUESTS = prometheus.Counter(
     f"{PREFIX}_api_requests", "Requests to the API server by verb and status code; code 0: no answer.", ["verb", "code"]
 )
 LEADER = prometheus.Gauge(f"{PREFIX}_leader", "1 while this replica holds the Lease.")
-ACTIVE_WORKERS = prometheus.Gauge(f"{PREFIX}_active_workers", "Reconcile passes that run now.")
-QUEUE_DEPTH = prometheus.Gauge(f"{PREFIX}_workqueue_depth", "Keys that are due and wait for a worker.")
-QUEUE_OLDEST = prometheus.Gauge(f"{PREFIX}_workqueue_oldest_seconds", "How long the oldest due key has waited.")
+ACTIVE_WORKERS = prometheus.Gauge(f"{PREFIX}_active_workers", "Reconcile passes that run now.", ["controller"])
+QUEUE_DEPTH = prometheus.Gauge(f"{PREFIX}_workqueue_depth", "Keys that are due and wait for a worker.", ["controller"])
+QUEUE_OLDEST = prometheus.Gauge(
+    f"{PREFIX}_workqueue_oldest_seconds", "How long the oldest due key has waited.", ["controller"]
+)
 WATCH_AGE = prometheus.Gauge(
     f"{PREFIX}_watch_age_seconds", "Time since the watch of a kind was last requested.", ["kind"]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -36,27 +37,35 @@ class Message(BaseModel):
     )
 
 
+# The status holds no more: whatever answers, the operator takes nothing else for an answer.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Time = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
+Folder = Annotated[str, Field(pattern=r"^pvc://[!-~]+$", max_length=512)]  # below StageConfig.run_uri: ASCII
+
+
 class CheckpointInfo(Message):
-    step: int
-    uri: str
-    time: float = Field(description="Seconds since the epoch at which it was committed.")
+    step: Count
+    uri: Folder
+    time: Time = Field(description="Seconds since the epoch at which it was committed.")
 
 
 class Result(Message):
     """An exported model (kind model) or the prepared data (kind data)."""
 
-    uri: str
-    digest: str = Field(description="sha256:… over the result's manifest.")
-    kind: str
-    step: int = 0
-    base: str | None = Field(default=None, description="Of an adapter: URI of the model that it belongs to.")
-    base_digest: str | None = Field(default=None, description="Of that model, if it has one.")
+    uri: Folder
+    digest: str = Field(max_length=128, description="sha256:… over the result's manifest.")
+    kind: str = Field(max_length=32)
+    step: Count = 0
+    base: str | None = Field(
+        default=None, max_length=1024, description="Of an adapter: URI of the model that it belongs to."
+    )
+    base_digest: str | None = Field(default=None, max_length=128, description="Of that model, if it has one.")
 
 
 class Notice(Message):
     """Something a user should know that is not a failure, such as CheckpointSetAside; becomes a Kubernetes event."""
 
-    reason: str
+    reason: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=64, description="In one word.")
     message: str
 
 
@@ -72,15 +81,15 @@ class Progress(Message):
     stage: str
     attempt: int
     phase: str = Field(default="Starting", description="Starting, Training, Evaluating, Saving, Exporting or Done.")
-    step: int = 0
-    total_steps: int = 0
-    tokens: int = 0
-    total_tokens: int = 0
+    step: Count = 0
+    total_steps: Count = 0
+    tokens: Count = 0
+    total_tokens: Count = 0
     loss: float | None = None
     learning_rate: float | None = None
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
-    world_size: int = 1
+    world_size: Count = 1
     attention: str | None = Field(default=None, description="What computes attention, and why it is nothing faster.")
     workers: list[Worker] = Field(default_factory=list)
     evaluation: dict[str, float] = Field(
@@ -89,7 +98,7 @@ class Progress(Message):
     checkpoint: CheckpointInfo | None = None
     result: Result | None = None
     notices: list[Notice] = Field(default_factory=list)
-    heartbeat: float = Field(default=0.0, description="Seconds since the epoch of the last sign of life.")
+    heartbeat: Time = Field(default=0.0, description="Seconds since the epoch of the last sign of life.")
 
 
 class Termination(Message):

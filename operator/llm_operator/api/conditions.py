@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from llm_operator.api.common import Condition
+from llm_operator.api.text import cut
 
 
 def timestamp(seconds: float) -> str:
@@ -25,6 +26,11 @@ def find(conditions: Iterable[Condition], kind: str) -> Condition | None:
 def is_true(conditions: Iterable[Condition], kind: str) -> bool:
     found = find(conditions, kind)
     return found is not None and found.status == "True"
+
+
+def with_bounded_messages(conditions: Iterable[Condition]) -> list[Condition]:
+    """As long as may be written."""
+    return [condition.model_copy(update={"message": cut(condition.message)}) for condition in conditions]
 
 
 def with_condition(conditions: Iterable[Condition], new: Condition) -> list[Condition]:

@@ -19,7 +19,8 @@ from llm_operator.api.architecture_schema import config_schema
 from llm_operator.api.common import GROUP, VERSION
 from llm_operator.api.rules import LIST_KEYS, MOST_ITEMS, SERVING_RULES, TRAINING_RULES, Rule
 from llm_operator.api.serving import LLMServingSpec, LLMServingStatus
-from llm_operator.api.training import SHARED, LLMTrainingSpec, LLMTrainingStatus
+from llm_operator.api.training import SHARED, LLMTrainingSpec
+from llm_operator.api.training_status import LLMTrainingStatus
 from llm_trainer.config import KINDS
 
 ROOT = Path(__file__).parents[3]

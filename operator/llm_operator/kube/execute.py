@@ -8,12 +8,11 @@ from datetime import UTC, datetime
 
 from llm_operator import metrics
 from llm_operator.api.common import GROUP
+from llm_operator.api.text import cut
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import ApiError, Client, ConflictError, NotFoundError, RefusedError
 from llm_operator.kube.kinds import EVENT
 from llm_operator.kube.plan import Event, GoneError, Manifest, Plan
-
-EVENT_NOTE_CHARACTERS = 1024  # the API server refuses longer ones
 
 Changed = Callable[[str, Manifest], None]
 
@@ -95,7 +94,7 @@ def event_manifest(owner: Manifest, event: Event, instance: str, now: datetime) 
         "action": "Reconcile",
         "type": event.type,
         "reason": event.reason,
-        "note": event.message[:EVENT_NOTE_CHARACTERS],
+        "note": cut(event.message),
         "regarding": {
             "apiVersion": owner["apiVersion"],
             "kind": owner["kind"],

@@ -39,7 +39,9 @@ class Operator:
         self.cache = cache
         self.connection = connection
         self.client = client
-        self.workers = Workers(self._pass, count=settings.workers, resync_seconds=settings.resync_seconds)
+        self.workers = Workers(
+            self._pass, name="reconcile", count=settings.workers, resync_seconds=settings.resync_seconds
+        )
         self.watches = Watches(settings.watch_seconds, self._relisted)
         self.stop = asyncio.Event()  # set: this process must end
         self._rooms = rooms
@@ -113,7 +115,7 @@ class Operator:
         if owner is None or "deletionTimestamp" in owner["metadata"]:
             raise GoneError
         room = self._rooms[key.kind]
-        observed = await room.observe(key)
+        observed = room.observe(key)
         if observed is None:
             raise GoneError
         plan = room.reconcile(observed, time.time())
@@ -151,6 +153,8 @@ class Operator:
                 await self._synced.wait()
                 self._look_at_everything()
                 duties.create_task(self.workers.run())
+                for room in self._rooms.values():
+                    duties.create_task(room.run(self.workers.add))
         except Exception:
             logger.exception("this replica stops")
             self._lease.lost()

@@ -6,13 +6,17 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from llm_operator.kube.plan import Key, Manifest, Plan
+from llm_operator.kube.poller import Wake
 
 
 class Room(Protocol):
     """The controller of one kind: it looks, then decides. The operator carries the plan out."""
 
-    async def observe(self, key: Key) -> Any | None:
-        """All that a decision needs, read from the cache and the pods; None if the object is gone."""
+    def observe(self, key: Key) -> Any | None:
+        """All that a decision needs, read from the cache and what ``run`` was told; None if the object is gone.
+
+        Waits for nobody: what is slow must not keep a pass, and so other objects, waiting.
+        """
 
     def reconcile(self, observed: Any, now: float) -> Plan:
         """Pure. ``now`` is in seconds since the epoch."""
@@ -22,3 +26,6 @@ class Room(Protocol):
 
     def wakes(self, kind: str, manifest: Manifest) -> Iterable[Key]:
         """Keys that must be looked at when this object, which is neither theirs nor their child, changed."""
+
+    async def run(self, wake: Wake) -> None:
+        """Asks for what no watch tells while this replica leads, and wakes the keys that have news."""

@@ -26,17 +26,18 @@ Raises GoneError if the object is gone: then the key is forgotten until somethin
 
 
 class Workers:
-    """The queue and whoever empties it."""
+    """The queue and whoever empties it. ``name`` tells it apart in the metrics."""
 
-    def __init__(self, work: Pass, *, count: int, resync_seconds: float) -> None:
+    def __init__(self, work: Pass, *, name: str, count: int, resync_seconds: float) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
         self._work = work
+        self._name = name
         self._count = count
         self._resync = resync_seconds
         self._changed = asyncio.Event()
-        metrics.QUEUE_DEPTH.set_function(lambda: self.queue.depth(time.monotonic()))
-        metrics.QUEUE_OLDEST.set_function(lambda: self.queue.oldest(time.monotonic()))
-        metrics.ACTIVE_WORKERS.set_function(lambda: self.queue.running)
+        metrics.QUEUE_DEPTH.labels(name).set_function(lambda: self.queue.depth(time.monotonic()))
+        metrics.QUEUE_OLDEST.labels(name).set_function(lambda: self.queue.oldest(time.monotonic()))
+        metrics.ACTIVE_WORKERS.labels(name).set_function(lambda: self.queue.running)
 
     def add(self, key: Key) -> None:
         """Asks for a pass as soon as a worker is free."""
@@ -76,12 +77,13 @@ class Workers:
             result = "conflict"  # the watch brings the newer version in a moment
             self.queue.retry(key, time.monotonic())
         except Exception:
-            metrics.RECONCILE_ERRORS.labels(key.kind).inc()
+            metrics.RECONCILE_ERRORS.labels(self._name, key.kind).inc()
             delay = self.queue.retry(key, time.monotonic())
-            logger.exception("%s %s/%s failed, next try in %.1f s", key.kind, key.namespace, key.name, delay)
+            place = f"{key.kind} {key.namespace}/{key.name}"
+            logger.exception("%s: %s failed, next try in %.1f s", self._name, place, delay)
         finally:
-            metrics.RECONCILES.labels(key.kind, result).inc()
-            metrics.RECONCILE_TIME.labels(key.kind).observe(time.monotonic() - started)
+            metrics.RECONCILES.labels(self._name, key.kind, result).inc()
+            metrics.RECONCILE_TIME.labels(self._name, key.kind).observe(time.monotonic() - started)
             self.queue.done(key)
             self._changed.set()
 

@@ -15,7 +15,7 @@ from llm_operator.api.serving import (
     ServedResult,
     StageReference,
 )
-from llm_operator.api.training import Result
+from llm_operator.api.training_status import Result
 from llm_operator.kube.plan import Manifest
 from llm_operator.serving.annotations import adapters_in, model_in
 from llm_operator.serving.observe import Observed

@@ -10,6 +10,7 @@ from llm_operator.api.serving import LLMServingStatus
 from llm_operator.api.validation import InvalidSpecError, load_serving
 from llm_operator.kube.plan import Event, Manifest, Plan
 from llm_operator.serving.adapters import choose_adapters, to_load
+from llm_operator.serving.bounds import bounded
 from llm_operator.serving.manifests import APPLIED, children
 from llm_operator.serving.model import choose_model
 from llm_operator.serving.observe import Observed
@@ -60,7 +61,7 @@ def differs(child: Manifest, observed: Observed) -> bool:
 
 
 def plan(observed: Observed, old: LLMServingStatus, new: LLMServingStatus, apply: tuple[Manifest, ...] = ()) -> Plan:
-    written = new.model_dump(mode="json", by_alias=True, exclude_none=True)
+    written = bounded(new).model_dump(mode="json", by_alias=True, exclude_none=True)
     if written == (observed.serving.get("status") or {}):
         return Plan(apply)
     return Plan(apply, status=written, events=tuple(events_between(old, new)))

@@ -7,7 +7,7 @@ from typing import Any
 
 from llm_operator.api.conditions import is_true
 from llm_operator.api.reasons import Reason, TrainingCondition
-from llm_operator.api.training import LLMTrainingStatus, Result
+from llm_operator.api.training_status import LLMTrainingStatus, Result
 from llm_operator.kube.plan import Manifest
 from llm_trainer.config import Lora
 

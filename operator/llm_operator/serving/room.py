@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, SERVING, TRAINING
 from llm_operator.kube.plan import Key, Manifest, Plan
+from llm_operator.kube.poller import Wake
 from llm_operator.serving.observe import Observed, observe, referenced_trainings
 from llm_operator.serving.reconcile import apply_refused, reconcile
 from llm_operator.settings import Settings
@@ -17,7 +18,7 @@ class ServingRoom:
         self._cache = cache
         self._image = settings.serving_image
 
-    async def observe(self, key: Key) -> Observed | None:
+    def observe(self, key: Key) -> Observed | None:
         return observe(self._cache, key, self._image)
 
     def reconcile(self, observed: Observed, now: float) -> Plan:
@@ -34,3 +35,6 @@ class ServingRoom:
         for serving in self._cache.objects(SERVING.name, metadata["namespace"]):
             if kind == CLAIM.name or metadata["name"] in referenced_trainings(serving):
                 yield Key("LLMServing", metadata["namespace"], serving["metadata"]["name"])
+
+    async def run(self, wake: Wake) -> None:
+        """The watches tell all."""

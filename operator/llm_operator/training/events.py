@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from llm_operator.api.conditions import find, is_true
 from llm_operator.api.reasons import Reason, TrainingCondition
-from llm_operator.api.training import LLMTrainingStatus, StageStatus
+from llm_operator.api.training_status import LLMTrainingStatus, StageStatus
 from llm_operator.kube.plan import Event
+from llm_operator.training.bounds import CURRENT, bounded
 
 HELD_UP = (
     Reason.CLAIM_NOT_FOUND,
@@ -19,6 +20,7 @@ HELD_UP = (
 
 
 def events_between(old: LLMTrainingStatus, new: LLMTrainingStatus) -> Iterator[Event]:
+    new = bounded(new, other=CURRENT)  # a stage that ends now has told nothing new by keeping less
     before = {stage.name: stage for stage in old.stages}
     for stage in new.stages:
         yield from stage_events(before.get(stage.name), stage)

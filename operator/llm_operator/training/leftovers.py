@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from llm_operator.api.conditions import seconds_of
 from llm_operator.api.reasons import Reason
-from llm_operator.api.training import AttemptStatus, LLMTrainingStatus
+from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus
 from llm_operator.kube.plan import Delete, Manifest
 from llm_operator.training.observe import Observed, attempt_of
 

@@ -1,36 +1,31 @@
-"""What a decision needs to know. No decisions are made here.
+"""What a decision needs to know: what the cache holds, and what was told outside of passes. No decisions are made here.
 
-Read from the cache, from rank 0 and, if pods are missing, from the events.
+Nothing is waited for.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-
-import aiohttp
-from pydantic import ValidationError
+from dataclasses import dataclass
 
 from llm_operator.api.conditions import seconds_of
-from llm_operator.api.training import LLMTrainingStatus
+from llm_operator.api.training_status import LLMTrainingStatus
 from llm_operator.api.validation import InvalidSpecError, load_training
 from llm_operator.kube import labels
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.client import ApiError, Client
-from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, EVENT, JOB, POD, SERVICE
+from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, POD, SERVICE
 from llm_operator.kube.plan import Key, Manifest
-from llm_operator.kube.pods import container_state, without_pod_name
+from llm_operator.kube.pods import container_state
 from llm_operator.training.manifests import CONTAINER
+from llm_operator.training.missing import FailedCreates
 from llm_operator.training.progress import pod_index
+from llm_operator.training.pull import Puller
 from llm_operator.training.stages import claims_of
 from llm_operator.training.status import is_terminal
-from llm_trainer.protocol import PROGRESS_PORT, Progress
+from llm_trainer.protocol import Progress
 
-PROGRESS_SECONDS = 2.0  # an answer that takes longer is no news
 PODS_SECONDS = 5.0  # in which the Job controller makes the pods, if nothing is against it
-FAILED_CREATE = "FailedCreate"  # the Job controller's own word
-PROGRESS_BYTES = 65_536  # nor is one that is longer: the image is the user's, who knows what answers
 
 
 @dataclass(frozen=True)
@@ -44,33 +39,32 @@ class Observed:
     services: tuple[Manifest, ...] = ()
     claims: frozenset[str] = frozenset()
     failed_create: str = ""  # why the Job controller could not make a pod of the attempt that is under way
-    progress: Progress | None = None
+    progress: Progress | None = None  # what rank 0 told last
+    silence: str = ""  # why rank 0 can't be asked now; empty while that isn't sure
     trainer_image: str = ""
     progress_interval: float = 10.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Observer:
-    """Reads the cache; keeps one HTTP session and the last word of every running rank 0."""
+    """Reads the cache, and says who is to be asked outside of passes."""
 
     cache: Cache
-    client: Client
+    puller: Puller
+    failed_creates: FailedCreates
     trainer_image: str
     progress_interval: float
-    _session: aiohttp.ClientSession | None = None
-    _told: dict[Key, tuple[float, Progress | None]] = field(default_factory=dict)
 
-    async def observe(self, key: Key) -> Observed | None:
+    def observe(self, key: Key) -> Observed | None:
         training = self.cache.get(key.kind, key.namespace, key.name)
-        if training is None:
-            self._told.pop(key, None)
-            return None
-        status = LLMTrainingStatus.model_validate(training.get("status") or {})
-        if is_terminal(status):
-            self._told.pop(key, None)
-            return Observed(training)
+        status = LLMTrainingStatus.model_validate((training or {}).get("status") or {})
+        if training is None or is_terminal(status):
+            self.puller.follow(key, None)
+            self.failed_creates.follow(key, None)
+            return Observed(training) if training else None
         pods = tuple(self.cache.children(POD.name, key))
         jobs = tuple(self.cache.children(JOB.name, key))
+        word = self.puller.follow(key, first_pod(status, pods))
         return Observed(
             training=training,
             jobs=jobs,
@@ -78,8 +72,9 @@ class Observer:
             config_maps=tuple(self.cache.children(CONFIG_MAP.name, key)),
             services=tuple(self.cache.children(SERVICE.name, key)),
             claims=self._existing_claims(key.namespace, training),
-            failed_create=await self._failed_create(short_of_pods(status, jobs, pods, time.time())),
-            progress=await self._progress(key, first_pod(status, pods)),
+            failed_create=self.failed_creates.follow(key, short_of_pods(status, jobs, pods, time.time())),
+            progress=word.progress,
+            silence=word.silence,
             trainer_image=self.trainer_image,
             progress_interval=self.progress_interval,
         )
@@ -90,50 +85,6 @@ class Observer:
         except InvalidSpecError:
             return frozenset()
         return frozenset(name for name in named if self.cache.get(CLAIM.name, namespace, name))
-
-    async def _failed_create(self, job: Manifest | None) -> str:
-        """What the Job controller last said of a pod that it could not make; a Job's own status has no word of it."""
-        if job is None:
-            return ""
-        selector = f"regarding.uid={job['metadata']['uid']},reason={FAILED_CREATE}"
-        try:
-            found = await self.client.get(EVENT.path(job["metadata"]["namespace"]), {"fieldSelector": selector})
-        except ApiError:
-            return ""  # an explanation is not worth a pass
-        newest: Manifest = max(found["items"], key=last_seen, default={})
-        return without_pod_name(newest.get("note", ""))
-
-    async def _progress(self, key: Key, pod: Manifest | None) -> Progress | None:
-        """What rank 0 tells, asked for at most once in half an interval; None if it tells nothing."""
-        if pod is None or not (address := (pod.get("status") or {}).get("podIP")):
-            self._told.pop(key, None)
-            return None
-        asked, told = self._told.get(key, (0.0, None))
-        now = time.monotonic()
-        if now - asked < self.progress_interval / 2:
-            return told
-        told = await self._ask(address)
-        self._told[key] = (now, told)
-        return told
-
-    async def _ask(self, address: str) -> Progress | None:
-        host = f"[{address}]" if ":" in address else address
-        self._session = self._session or aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PROGRESS_SECONDS))
-        try:
-            async with self._session.get(f"http://{host}:{PROGRESS_PORT}/progress", allow_redirects=False) as answer:
-                body = bytearray()
-                async for chunk in answer.content.iter_chunked(PROGRESS_BYTES):
-                    body += chunk
-                    if len(body) > PROGRESS_BYTES:
-                        return None
-                return Progress.model_validate_json(bytes(body))
-        except (aiohttp.ClientError, TimeoutError, ValidationError):
-            return None
-
-
-def last_seen(event: Manifest) -> str:
-    """The Job controller still writes its events by the old API."""
-    return str(event.get("deprecatedLastTimestamp") or event["metadata"]["creationTimestamp"])
 
 
 def short_of_pods(

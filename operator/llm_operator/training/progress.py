@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from llm_operator.api.conditions import seconds_of, timestamp
-from llm_operator.api.training import (
-    Checkpoint,
-    NoticeStatus,
-    ProgressStatus,
-    Result,
-    StageStatus,
-    WorkerStatus,
-)
+from llm_operator.api.training_status import Checkpoint, NoticeStatus, ProgressStatus, Result, StageStatus, WorkerStatus
 from llm_operator.kube.plan import Manifest
+from llm_operator.kube.pods import container_state
+from llm_operator.training.bounds import CURRENT, bounded_notice
+from llm_operator.training.manifests import CONTAINER
 from llm_trainer.protocol import Notice, Progress
 
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
-NOTICES = 20
+LARGEST = 2.0**63  # a status holds smaller whole numbers
 
 
 def with_progress(stage: StageStatus, told: Progress, interval: float, *, final: bool = False) -> StageStatus:
@@ -27,7 +22,7 @@ def with_progress(stage: StageStatus, told: Progress, interval: float, *, final:
     if told.result and (stage.result is None or told.result.digest != stage.result.digest):
         update["result"] = Result.model_validate(told.result.model_dump())
     if notices := new_notices(stage.notices, told.notices):
-        update["notices"] = [*stage.notices, *notices][-NOTICES:]
+        update["notices"] = [*stage.notices, *notices]
     known = stage.progress
     shown = seconds_of(known.last_heartbeat_time) if known and known.last_heartbeat_time else 0.0
     if final or update or told.heartbeat - shown >= interval:
@@ -41,43 +36,48 @@ def with_progress(stage: StageStatus, told: Progress, interval: float, *, final:
 
 def progress_status(told: Progress, known: ProgressStatus | None) -> ProgressStatus:
     """Held-out figures stay until there are newer ones: a last word may be too short for them."""
-    evaluation = {name: f"{value:.4f}" for name, value in told.evaluation.items()}
+    evaluation = {name: decimal(value) for name, value in told.evaluation.items()}
+    left_out = known.evaluation_left_out if known and not evaluation else None
     return ProgressStatus(
         phase=told.phase,
         step=told.step,
         steps=told.total_steps,
-        percent=100 * told.step // told.total_steps if told.total_steps else 0,
+        percent=min(100 * told.step // told.total_steps, 100) if told.total_steps else 0,
         tokens=told.tokens,
-        loss=None if told.loss is None else f"{told.loss:.4f}",
+        loss=None if told.loss is None else decimal(told.loss),
         tokens_per_second=whole(told.tokens_per_second),
         eta_seconds=whole(told.eta_seconds),
         evaluation=evaluation or (known.evaluation if known else {}),
+        evaluation_left_out=left_out,
         world_size=told.world_size,
         attention=told.attention or (known.attention if known else None),
         last_heartbeat_time=timestamp(told.heartbeat),
     )
 
 
+def decimal(figure: float) -> str:
+    """Short whatever the figure is: of a training that diverges, anything."""
+    return f"{figure:.4f}" if abs(figure) < 1e12 else f"{figure:.4e}"
+
+
 def whole(figure: float | None) -> int | None:
-    return round(figure) if figure is not None and math.isfinite(figure) else None
+    """None if it is no number that a status can hold."""
+    return round(figure) if figure is not None and abs(figure) < LARGEST else None
 
 
-def new_notices(known: Iterable[NoticeStatus], told: Iterable[Notice]) -> list[NoticeStatus]:
-    said = {(notice.reason, notice.message) for notice in known}
-    return [
-        NoticeStatus(reason=notice.reason, message=notice.message)
-        for notice in told
-        if (notice.reason, notice.message) not in said
-    ]
+def new_notices(known: Sequence[NoticeStatus], told: Sequence[Notice]) -> list[NoticeStatus]:
+    """As they would be written. Of more than the status may hold the older ones are no news, else they came back."""
+    newest = told[-CURRENT.notices :]
+    shown = [bounded_notice(NoticeStatus(reason=n.reason, message=n.message), CURRENT) for n in newest]
+    return [notice for notice in shown if notice not in known]
 
 
-def workers(pods: Iterable[Manifest], processes_per_node: int) -> list[WorkerStatus]:
-    """Who runs where; a pod's ranks follow from its completion index."""
+def workers(pods: Iterable[Manifest], processes: int) -> list[WorkerStatus]:
+    """Which pod runs where; its ranks follow from its completion index and the processes per pod."""
     found = [
-        WorkerStatus(rank=index * processes_per_node + local, pod=pod["metadata"]["name"], node=node)
+        WorkerStatus(rank=index * processes, processes=processes, pod=pod["metadata"]["name"], node=node)
         for pod in pods
         if (index := pod_index(pod)) is not None and (node := (pod.get("spec") or {}).get("nodeName"))
-        for local in range(processes_per_node)
     ]
     return sorted(found, key=lambda worker: worker.rank)
 
@@ -85,3 +85,12 @@ def workers(pods: Iterable[Manifest], processes_per_node: int) -> list[WorkerSta
 def pod_index(pod: Manifest) -> int | None:
     index = (pod["metadata"].get("labels") or {}).get(INDEX_LABEL)
     return int(index) if index is not None else None
+
+
+def silence(pod: Manifest, stage: StageStatus, why: str) -> str:
+    """That rank 0 can't be asked. The time follows from the status: a restart of the operator doesn't change it."""
+    started = (container_state(pod, CONTAINER, "running") or {}).get("startedAt") or stage.attempts[-1].start_time
+    heard = (stage.progress.last_heartbeat_time if stage.progress else None) or started
+    since = max(started, heard, key=seconds_of)
+    who = f"rank 0 (pod {pod['metadata']['name']}, {(pod.get('status') or {}).get('podIP')})"
+    return f"{who} can't be asked for its progress since {since}: {why}"

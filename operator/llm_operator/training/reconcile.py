@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from llm_operator.api.conditions import seconds_of, timestamp
-from llm_operator.api.reasons import Reason
-from llm_operator.api.training import AttemptStatus, LLMTrainingSpec, LLMTrainingStatus, StageStatus
+from llm_operator.api.conditions import find, seconds_of, timestamp
+from llm_operator.api.reasons import Reason, TrainingCondition
+from llm_operator.api.training import LLMTrainingSpec
+from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus, StageStatus
 from llm_operator.api.validation import InvalidSpecError, load_training
 from llm_operator.kube.plan import Manifest, Plan
 from llm_operator.kube.pods import Waiting
 from llm_operator.training import manifests
+from llm_operator.training.bounds import bounded
 from llm_operator.training.events import events_between
 from llm_operator.training.failures import (
     NEVER_WHOLE,
@@ -29,13 +31,12 @@ from llm_operator.training.failures import (
 from llm_operator.training.leftovers import created, deletions, orphaned, superseded
 from llm_operator.training.names import child_name
 from llm_operator.training.observe import Observed, job_of
-from llm_operator.training.progress import pod_index, with_progress, workers
+from llm_operator.training.progress import pod_index, silence, with_progress, workers
 from llm_operator.training.stages import PlannedStage, claims_of, planned_stages, stage_config
 from llm_operator.training.status import Verdict, is_terminal, refused, summary
 from llm_operator.training.waiting import is_suspended, pods_to_start, waiting_for
 from llm_trainer.protocol import Progress
 
-ATTEMPTS_SHOWN = 10
 LONGEST_BACKOFF_SECONDS = 60.0
 CAUSE_LOOK_SECONDS = 1.0
 MISSING_LOOK_SECONDS = 10.0
@@ -62,12 +63,14 @@ def reconcile(observed: Observed, now: float) -> Plan:
         return plan(observed, old, refused(observed.training, old, str(error), now), now)
     planned = as_started(planned_stages(spec), old.stages)
     stages = merged(planned, old.stages)
+    running = find(old.conditions, TrainingCondition.RUNNING)
+    said_before = running.message if running else ""
     apply: tuple[Manifest, ...] = ()
     outcome: Outcome | None = None
     for index, stage in enumerate(planned):
         if stages[index].state == "Succeeded":
             continue
-        outcome = Pass(observed, spec, stage, tuple(stages), now).decide(stages[index])
+        outcome = Pass(observed, spec, stage, tuple(stages), said_before, now).decide(stages[index])
         stages[index] = outcome.stage
         apply += outcome.apply
         if outcome.stage.state != "Succeeded":
@@ -93,7 +96,8 @@ def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
 
 
 def as_written(status: LLMTrainingStatus) -> Manifest:
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    """No status is written that has not gone through here, nor compared with what was written."""
+    return bounded(status).model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def plan(
@@ -145,6 +149,7 @@ class Pass:
     spec: LLMTrainingSpec
     planned: PlannedStage
     stages: tuple[StageStatus, ...]
+    said_before: str  # in the condition Running
     now: float
 
     def decide(self, stage: StageStatus) -> Outcome:
@@ -174,14 +179,23 @@ class Pass:
         if waiting := waiting_for(pods, job, self.observed.failed_create):
             missing = len(pods) < stage.nodes  # no watch tells why
             return waits(stage, waiting, look or (MISSING_LOOK_SECONDS if missing else None))
-        update: dict[str, object] = {"state": "Running", "workers": workers(pods, self.planned.processes_per_node)}
-        stage = stage.model_copy(update=update)
+        seen = workers(pods, self.planned.processes_per_node)
+        stage = stage.model_copy(update={"state": "Running", "workers": seen, "workers_left_out": None})
         told = self.observed.progress
         if told and (told.stage, told.attempt) == (stage.name, number):
             stage = with_progress(stage, told, self.observed.progress_interval)
         said = f"stage {stage.name}, attempt {number}: {stage.nodes} {'pod runs' if stage.nodes == 1 else 'pods run'}"
-        verdict = Verdict(running=True, reason=Reason.RUNNING, message=said)
-        return Outcome(stage, verdict, requeue_after=look or self.observed.progress_interval)
+        verdict = Verdict(running=True, reason=Reason.RUNNING, message=self._with_silence(said, stage, pods))
+        return Outcome(stage, verdict, requeue_after=look)  # news of rank 0 wakes the training
+
+    def _with_silence(self, said: str, stage: StageStatus, pods: list[Manifest]) -> str:
+        """That rank 0 can't be asked, in words that are the same at every try, until it answers."""
+        first = next((pod for pod in pods if pod_index(pod) == 0), None)
+        if self.observed.silence and first:
+            return f"{said}; {silence(first, stage, self.observed.silence)}"
+        if self.observed.progress is None and self.said_before.startswith(f"{said}; "):
+            return self.said_before  # the operator has just started and asked nobody yet
+        return said
 
     def _succeeded(self, stage: StageStatus, job: Manifest, pods: list[Manifest]) -> Outcome:
         if any(pod_index(pod) == 0 and not terminated_state(pod) for pod in pods):
@@ -257,7 +271,7 @@ class Pass:
         attempt = AttemptStatus(number=number, job=job, start_time=timestamp(self.now))
         stage = stage.model_copy(
             update={
-                "attempts": [*stage.attempts, attempt][-ATTEMPTS_SHOWN:],
+                "attempts": [*stage.attempts, attempt],
                 "start_time": stage.start_time or timestamp(self.now),
                 "nodes": self.planned.nodes,
             }
@@ -283,7 +297,7 @@ def waits(
     again = len(stage.attempts) > 1 and stage.attempts[-2].fault is not None
     reason = Reason.RESTARTING if again and waiting.reason == Reason.STARTING else waiting.reason
     said = f"stage {stage.name}, attempt {stage.attempts[-1].number}: {waiting.message}"
-    stage = stage.model_copy(update={"state": "Pending", "workers": []})
+    stage = stage.model_copy(update={"state": "Pending", "workers": [], "workers_left_out": None})
     return Outcome(stage, Verdict(running=False, reason=reason, message=said), apply, requeue_after)
 
 

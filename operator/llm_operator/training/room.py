@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 from llm_operator.api.reasons import Reason
@@ -9,18 +10,24 @@ from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import Client
 from llm_operator.kube.kinds import CLAIM, TRAINING
 from llm_operator.kube.plan import Key, Manifest, Plan
+from llm_operator.kube.poller import Wake
 from llm_operator.settings import Settings
+from llm_operator.training.missing import FailedCreates
 from llm_operator.training.observe import Observed, Observer
+from llm_operator.training.pull import Puller
 from llm_operator.training.reconcile import apply_refused, reconcile
 
 
 class TrainingRoom:
     def __init__(self, cache: Cache, client: Client, settings: Settings) -> None:
         self._cache = cache
-        self._observer = Observer(cache, client, settings.trainer_image, settings.progress_interval_seconds)
+        interval = settings.progress_interval_seconds
+        self._puller = Puller(cache, interval)
+        self._failed_creates = FailedCreates(cache, client)
+        self._observer = Observer(cache, self._puller, self._failed_creates, settings.trainer_image, interval)
 
-    async def observe(self, key: Key) -> Observed | None:
-        return await self._observer.observe(key)
+    def observe(self, key: Key) -> Observed | None:
+        return self._observer.observe(key)
 
     def reconcile(self, observed: Observed, now: float) -> Plan:
         return reconcile(observed, now)
@@ -37,3 +44,9 @@ class TrainingRoom:
             if any(condition["reason"] == Reason.CLAIM_NOT_FOUND for condition in conditions):
                 metadata = training["metadata"]
                 yield Key("LLMTraining", metadata["namespace"], metadata["name"])
+
+    async def run(self, wake: Wake) -> None:
+        """Asks rank 0 for its progress, and the events for why pods are missing."""
+        async with asyncio.TaskGroup() as duties:
+            duties.create_task(self._puller.run(wake))
+            duties.create_task(self._failed_creates.run(wake))

@@ -9,7 +9,8 @@ from llm_operator.api.common import Condition
 from llm_operator.api.conditions import find, is_true, timestamp, with_condition
 from llm_operator.api.memory import training_size
 from llm_operator.api.reasons import Reason, TrainingCondition
-from llm_operator.api.training import LLMTrainingSpec, LLMTrainingStatus, ModelStatus, StageStatus
+from llm_operator.api.training import LLMTrainingSpec
+from llm_operator.api.training_status import LLMTrainingStatus, ModelStatus, StageStatus
 from llm_operator.kube.plan import Manifest
 
 

@@ -9,6 +9,7 @@ from llm_operator.kube import labels
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import SERVING, TRAINING
 from llm_operator.kube.plan import Delete, Event, Key, Manifest, Plan
+from llm_operator.kube.poller import Wake
 
 
 def training(namespace: str, name: str = "chat", nodes: int = 1) -> Manifest:
@@ -71,7 +72,7 @@ class SmallRoom:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
 
-    async def observe(self, key: Key) -> tuple[Manifest, list[Manifest]] | None:
+    def observe(self, key: Key) -> tuple[Manifest, list[Manifest]] | None:
         owner = self._cache.get(key.kind, key.namespace, key.name)
         return None if owner is None else (owner, [*self._children(key)])
 
@@ -103,6 +104,9 @@ class SmallRoom:
     def wakes(self, kind: str, manifest: Manifest) -> Iterable[Key]:
         del kind, manifest
         return ()
+
+    async def run(self, wake: Wake) -> None:
+        """The watches tell all."""
 
     def _children(self, key: Key) -> Iterable[Manifest]:
         for kind in ("ConfigMap", "Job"):

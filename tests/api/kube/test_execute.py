@@ -49,7 +49,7 @@ async def fill(cache: Cache, client: Client, namespace: str) -> None:
 
 async def one_pass(client: Client, cache: Cache, namespace: str) -> Plan:
     room = SmallRoom(cache)
-    observed = await room.observe(Key("LLMTraining", namespace, "chat"))
+    observed = room.observe(Key("LLMTraining", namespace, "chat"))
     assert observed is not None
     plan = room.reconcile(observed, 0.0)
     await Executor(client, cache, lambda *_: None, "test").execute(observed[0], plan)
@@ -104,7 +104,7 @@ async def test_a_pass_right_after_a_pass_writes_nothing(client: Client, namespac
 async def test_the_same_event_is_one_object(client: Client, namespace: str) -> None:
     owner = await client.create(TRAINING, training(namespace))
     executor = Executor(client, Cache(), lambda *_: None, "test")
-    said = Event("Warning", "AttemptFailed", "attempt 1 failed: " + "x" * 2000)
+    said = Event("Warning", "AttemptFailed", "attempt 1 failed: " + "語" * 2000)
     for _ in range(3):
         await executor.execute(owner, Plan(events=(said,)))
     await executor.execute(owner, Plan(events=(Event("Warning", "AttemptFailed", "attempt 2 failed"),)))

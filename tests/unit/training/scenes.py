@@ -21,7 +21,9 @@ def scene(spec: Spec | None = None) -> World:
     return World(custom_resource("LLMTraining", "bilingual", copy.deepcopy(spec or TRAINING)))
 
 
-def observed(world: World, progress: Progresses = None, claims: tuple[str, ...] = ("models", "corpus")) -> Observed:
+def observed(
+    world: World, progress: Progresses = None, claims: tuple[str, ...] = ("models", "corpus"), silence: str = ""
+) -> Observed:
     return Observed(
         training=copy.deepcopy(world.owner),
         jobs=world.of("Job"),
@@ -30,14 +32,15 @@ def observed(world: World, progress: Progresses = None, claims: tuple[str, ...] 
         services=world.of("Service"),
         claims=frozenset(claims),
         progress=progress,
+        silence=silence,
         trainer_image="trainer:1",
         progress_interval=10.0,
     )
 
 
-def step(world: World, now: float = START, progress: Progresses = None) -> Plan:
+def step(world: World, now: float = START, progress: Progresses = None, silence: str = "") -> Plan:
     """One whole pass."""
-    plan = reconcile(observed(world, progress), now)
+    plan = reconcile(observed(world, progress, silence=silence), now)
     world.execute(plan)
     return plan
 

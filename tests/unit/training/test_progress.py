@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 
+import pytest
+from pydantic import ValidationError
+
+from llm_operator.training.progress import workers
 from llm_trainer.protocol import Progress
 from tests.unit.training import scenes
 from tests.unit.training.scenes import NOTICE, stage, status
@@ -32,14 +37,47 @@ def test_a_notice_becomes_one_event(at_base: World) -> None:
 
 
 def test_the_workers_are_shown(at_base: World) -> None:
-    workers = stage(at_base, "base")["workers"]
-    assert [(worker["rank"], worker["node"]) for worker in workers] == [(0, "node-0"), (1, "node-1")]
+    shown = stage(at_base, "base")["workers"]
+    assert [(worker["rank"], worker["node"]) for worker in shown] == [(0, "node-0"), (1, "node-1")]
+
+
+def test_a_pod_is_one_worker_whatever_its_processes(at_base: World) -> None:
+    found = workers(reversed(scenes.pods(at_base)), 8)
+    assert [(worker.rank, worker.processes, worker.node) for worker in found] == [(0, 8, "node-0"), (8, 8, "node-1")]
 
 
 def test_figures_that_are_no_numbers_are_told(at_base: World) -> None:
     told = scenes.told(at_base, 10, START, evaluation={"loss": math.nan}, eta_seconds=math.inf)
     scenes.step(at_base, START, Progress.model_validate_json(told.model_dump_json()))
     assert stage(at_base, "base")["progress"]["evaluation"] == {"loss": "nan"}
+
+
+def test_any_figure_is_told_in_short(at_base: World) -> None:
+    told = scenes.told(at_base, 10, START, evaluation={"loss": -1e308}, tokens_per_second=1e300, eta_seconds=-1e300)
+    scenes.step(at_base, START, told.model_copy(update={"loss": 1e308}))
+    shown = stage(at_base, "base")["progress"]
+    assert (shown["loss"], shown["evaluation"]) == ("1.0000e+308", {"loss": "-1.0000e+308"})
+    assert "tokensPerSecond" not in shown
+    assert "etaSeconds" not in shown
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"heartbeat": 1e300}, {"heartbeat": math.inf}, {"heartbeat": math.nan}, {"heartbeat": -1}, {"step": -1},
+        {"tokens": 2**63}, {"worldSize": 2**63}, {"checkpoint": {"step": 1, "uri": "pvc://models/c", "time": 1e300}},
+        {"checkpoint": {"step": 1, "uri": f"pvc://models/{'c' * 512}", "time": 0}},
+        {"result": {"uri": "pvc://models/語", "digest": "sha256:1", "kind": "model"}},
+        {"result": {"uri": "pvc://models/r", "digest": "d" * 129, "kind": "model"}},
+        {"notices": [{"reason": "", "message": "an event needs a reason"}]},
+    ],
+    ids=", ".join,
+)  # fmt: skip
+def test_what_a_status_could_not_hold_is_no_progress(told: dict[str, object]) -> None:
+    """The image is the user's: whatever it says, the passes of the training go on."""
+    assert Progress.model_validate_json(json.dumps({"stage": "base", "attempt": 1}))
+    with pytest.raises(ValidationError):
+        Progress.model_validate_json(json.dumps({"stage": "base", "attempt": 1, **told}))
 
 
 def test_news_of_another_attempt_is_no_news(at_base: World) -> None:

@@ -1,0 +1,175 @@
+"""The greatest status of a training."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_operator.api.training_status import (
+    AttemptStatus,
+    Checkpoint,
+    LLMTrainingStatus,
+    NoticeStatus,
+    ProgressStatus,
+    Result,
+    StageStatus,
+    WorkerStatus,
+)
+from llm_operator.training.bounds import CURRENT, OTHER, bounded
+from llm_operator.training.events import events_between
+from llm_operator.training.reconcile import as_written
+from llm_trainer.protocol import Notice
+from tests.unit.training import scenes
+from tests.unit.training.scenes import NOTICE, stage, status
+from tests.unit.world import START, World
+
+BOUND, ESCAPED_BOUND = 256 * 1024, 1024 * 1024  # as docs/design.md says
+TIME = "2026-01-01T00:00:00Z"
+LONG = 5000
+MOST = 2**63 - 1  # that llm_trainer.protocol takes
+FIGURE = "-1.7977e+308"
+DIGEST = "d" * 128
+FOLDER = "pvc://".ljust(512, "f")
+
+
+def worst_stage(name: str, letter: str, nodes: int, *, under_way: bool) -> StageStatus:
+    """More of everything than the cluster, the spec and rank 0 can give."""
+    text = letter * LONG
+    figures = {f"{number:06}".ljust(128, "f"): FIGURE for number in range(200)}
+    progress = ProgressStatus(
+        phase=text, step=MOST, steps=MOST, percent=100, tokens=MOST, loss=FIGURE, tokens_per_second=MOST,
+        eta_seconds=MOST, attention=text, evaluation=figures, world_size=MOST, last_heartbeat_time=TIME,
+    )  # fmt: skip
+    ended = [
+        AttemptStatus(
+            number=number, job="j" * 63, start_time=TIME, end_time=TIME, fault="Infrastructure", reason="r" * 32,
+            message=text,
+        )
+        for number in range(1100, 1120)
+    ]  # fmt: skip
+    opened = [AttemptStatus(number=1120, job="j" * 63, start_time=TIME)] if under_way else []
+    return StageStatus(
+        name=name, kind="rewardModel", state="Running" if under_way else "Succeeded", nodes=nodes,
+        memory_per_process="1" * 32, flops_per_token=MOST, start_time=TIME, end_time=TIME, own_restarts=100,
+        infrastructure_restarts=1000, attempts=[*ended, *opened], progress=progress,
+        workers=[WorkerStatus(rank=64 * pod, processes=64, pod="p" * 63, node="n" * 253) for pod in range(nodes)],
+        checkpoint=Checkpoint(step=MOST, uri=FOLDER, time=TIME),
+        result=Result(uri=FOLDER, digest=DIGEST, kind="k" * 32, step=MOST, base=letter * 1024, base_digest=DIGEST),
+        notices=[NoticeStatus(reason="R" * 64, message=f"{number} {text}") for number in range(40)],
+    )  # fmt: skip
+
+
+def worst(letter: str, nodes: int = 1024) -> LLMTrainingStatus:
+    stages = [worst_stage(f"{number:040}", letter, nodes, under_way=number == 16) for number in range(17)]
+    conditions = [
+        {"type": kind, "status": "False", "observed_generation": MOST, "last_transition_time": TIME,
+         "reason": "r" * 32, "message": letter * LONG}
+        for kind in ("Accepted", "Running", "Succeeded", "Failed")
+    ]  # fmt: skip
+    return LLMTrainingStatus.model_validate(
+        {
+            "observed_generation": MOST, "phase": "Restarting", "stage": stages[-1].name, "progress": "9" * 43,
+            "model": {"parameters": MOST, "active_parameters": MOST}, "loss": FIGURE, "nodes": 1024,
+            "restarts": 20000, "conditions": conditions, "stages": stages,
+        }
+    )  # fmt: skip
+
+
+def size(written: dict[str, object]) -> int:
+    """In etcd: JSON in UTF-8 as Go writes it."""
+    text = json.dumps(written, ensure_ascii=False, separators=(",", ":"))
+    return len(text.encode()) + 5 * sum(text.count(letter) for letter in "<>&")
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "語", "😀"])
+def test_the_greatest_status(letter: str) -> None:
+    assert size(as_written(worst(letter))) < BOUND
+
+
+@pytest.mark.parametrize("letter", ['"', "<", "\x01", "\n"])
+def test_the_greatest_status_of_letters_that_json_escapes(letter: str) -> None:
+    """Far below what etcd refuses, which is 1.5 MiB."""
+    assert size(as_written(worst(letter))) < ESCAPED_BOUND
+
+
+def test_nothing_is_left_out_in_silence() -> None:
+    before, after = worst("x"), bounded(worst("x"))
+    for old, new in zip(before.stages, after.stages, strict=True):
+        limits = CURRENT if new.name == after.stage else OTHER
+        assert old.progress
+        assert new.progress
+        assert len(new.progress.evaluation) == limits.figures
+        assert len(new.progress.evaluation) + (new.progress.evaluation_left_out or 0) == 200
+        assert len(new.notices) + (new.notices_left_out or 0) == 40
+        last = old.attempts[-1].number
+        assert [attempt.number for attempt in new.attempts] == list(range(last - limits.attempts + 1, last + 1))
+        assert all(str(attempt.message).endswith(" … (cut)") for attempt in new.attempts if attempt.end_time)
+    assert len(after.stages[-1].workers) + (after.stages[-1].workers_left_out or 0) == 1024
+    assert [stage.workers for stage in after.stages[:-1]] == [[]] * 16, "workers are of the attempt under way"
+
+
+@settings(max_examples=50)
+@given(st.sampled_from("x語"), st.integers(1, 200))
+def test_a_bounded_status_stays_as_it_is(letter: str, nodes: int) -> None:
+    once = bounded(worst(letter, nodes))
+    assert bounded(once) == once
+    assert list(events_between(once, once)) == []
+
+
+def test_figures_of_the_whole_go_first() -> None:
+    evaluation = {**{f"bitsPerByte/source-{number}": "1" for number in range(100)}, "loss": "2", "x" * 129: "3"}
+    progress = ProgressStatus(evaluation=evaluation)
+    stage = StageStatus(name="base", kind="pretrain", progress=progress)
+    shown = bounded(LLMTrainingStatus(stages=[stage])).stages[0].progress
+    assert shown
+    assert shown.evaluation["loss"] == "2"
+    assert "x" * 129 not in shown.evaluation
+    assert shown.evaluation_left_out == 102 - OTHER.figures
+
+
+@pytest.mark.parametrize("length", [10, LONG])
+def test_notices_are_written_once_whatever_their_length_and_number(at_base: World, length: int) -> None:
+    notices = [Notice(reason="Spike", message=f"{number} {'x' * length}") for number in range(50)]
+    told = scenes.told(at_base, 10, START, notices=notices)
+    plan = scenes.step(at_base, START, told)
+    assert [event.reason for event in plan.events] == ["Spike"] * CURRENT.notices
+    later = told.model_copy(update={"heartbeat": START + 20})
+    assert scenes.step(at_base, START + 20, later).events == ()
+    assert len(stage(at_base, "base")["notices"]) == CURRENT.notices
+
+
+def test_older_notices_are_counted(at_base: World) -> None:
+    for number in range(25):
+        notice = Notice(reason="Spike", message=str(number))
+        scenes.step(at_base, START, scenes.told(at_base, 10, START + 20 * number, notices=[notice]))
+    shown = stage(at_base, "base")
+    assert [notice["message"] for notice in shown["notices"]] == [str(number) for number in range(5, 25)]
+    assert shown["noticesLeftOut"] == 5
+
+
+def test_a_stage_that_ends_tells_no_notice_again(at_base: World) -> None:
+    notices = [NOTICE.model_copy(update={"message": f"{number} {'語' * LONG}"}) for number in range(5)]
+    scenes.step(at_base, START, scenes.told(at_base, 10, START, notices=notices))
+    scenes.succeed(at_base)
+    plan = scenes.step(at_base, START + 10)
+    assert "CheckpointSetAside" not in [event.reason for event in plan.events]
+    assert len(stage(at_base, "base")["notices"]) == OTHER.notices
+    assert stage(at_base, "base")["noticesLeftOut"] == 2
+    assert scenes.step(at_base, START + 10).empty
+
+
+def test_a_long_problem_is_said_once(world: World) -> None:
+    world.owner["spec"]["stages"][0]["pretrain"] = {f"unknown{number}": 1 for number in range(500)}
+    assert len(scenes.step(world).events) == 1
+    assert scenes.step(world).empty
+    assert status(world)["conditions"][0]["message"].endswith(" … (cut)")
+
+
+def test_workers_go_with_their_attempt(at_base: World) -> None:
+    assert len(stage(at_base, "base")["workers"]) == 2
+    at_base.owner["spec"]["suspend"] = True
+    scenes.settle(at_base)
+    assert stage(at_base, "base")["workers"] == []

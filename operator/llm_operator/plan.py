@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from llm_operator.api.families import ModelSize
-from llm_operator.api.memory import quantity_of, stage_flops_per_token, stage_memory, training_size
-from llm_operator.api.resolve import gpus_of, nodes_of, processes_per_node, resources_of, stage_model, world_size
+from llm_operator.api.memory import stage_flops_per_token, stage_memory, training_size
+from llm_operator.api.quantities import quantity_of
+from llm_operator.api.resolve import nodes_of, processes_per_node, resources_of, stage_model, world_size
 from llm_operator.api.training import LLMTrainingSpec, Stage
 from llm_operator.api.validation import InvalidSpecError, load_training
 from llm_trainer.config import (
@@ -92,7 +93,7 @@ def describe_stage(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[
     )
     yield from describe_steps(settings, stage_flops_per_token(spec, index))
     if memory := stage_memory(spec, index):
-        of = f" of {spec.gpu_memory}" if spec.gpu_memory and gpus_of(resources_of(spec, stage)) else ""
+        of = f" of {spec.gpu_memory}" if spec.gpu_memory and resources_of(spec, stage).gpus else ""
         held = "the base's weights; the adapter" if settings.lora else "weights, gradients and optimizer state; buffers"
         yield f"    memory   {quantity_of(memory.per_process)}{of} per process for {held} and activations come on top"
 

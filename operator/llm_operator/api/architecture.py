@@ -7,10 +7,41 @@ from difflib import get_close_matches
 from typing import Any
 
 from llm_operator.api.families import FAMILIES
+from llm_operator.api.quantities import shown
 from llm_trainer.config import Architecture
 
 PATH = "spec.model.architecture.config"
+MOST, MOST_LAYERS = 10**9, 10_000
+MAY_BE_ZERO = (
+    "attn_layer_offset",
+    "expert_layer_offset",
+    "first_k_dense_replace",
+    "n_shared_experts",
+    "num_nextn_predict_layers",
+)
+MAY_BE_NULL = ("head_dim", "n_inner", "num_key_value_heads", "q_lora_rank")
+MAY_BE_AUTO = ("mamba_dt_rank", "time_step_rank")
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # how the families name them
+
+
+def number_problems(architecture: Architecture) -> Iterator[str]:
+    """Values with which nothing can be computed: neither a size, nor the other problems."""
+    family = FAMILIES[architecture.family]
+    for key, value in architecture.config.items():
+        name = family.aliases.get(key, key)
+        default = family.defaults.get(name)
+        if name == "mlp_only_layers" and not isinstance(value, list):
+            yield f"{PATH}.{key}: must be a list, not {shown(value)}"
+        counts = name in MAY_BE_NULL or (isinstance(default, int) and not isinstance(default, bool))
+        if not counts or name.endswith("_token_id"):
+            continue
+        null = value is None and name in MAY_BE_NULL and architecture.family != "mamba2"
+        if null or (value == "auto" and name in MAY_BE_AUTO):
+            continue
+        least = 0 if default == 0 or name in MAY_BE_ZERO else 1
+        most = MOST_LAYERS if name in ("num_hidden_layers", "n_layer") else MOST
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            yield f"{PATH}.{key}: must be a whole number from {least} to {most}, not {shown(value)}"
 
 
 def architecture_problems(architecture: Architecture) -> Iterator[str]:

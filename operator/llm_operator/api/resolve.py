@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
-from llm_operator.api.common import Resources
+from llm_operator.api.resources import Resources
 from llm_operator.api.training import LLMTrainingSpec, Stage
 from llm_trainer.config import Dataset, FineTuning, StageModel, settings_of
-
-GPU = "nvidia.com/gpu"
 
 
 def stage_dataset(stage: Stage) -> Dataset | None:
@@ -25,24 +21,8 @@ def resources_of(spec: LLMTrainingSpec, stage: Stage) -> Resources:
     return stage.resources or spec.resources
 
 
-def gpus_of(resources: Resources) -> int:
-    """GPUs of a pod; 0 for anything that is no whole number."""
-    quantity = resources.limits.get(GPU, resources.requests.get(GPU, 0))
-    return int(quantity) if str(quantity).isdecimal() else 0
-
-
-def cpus_of(resources: Resources) -> int | None:
-    """CPUs of a pod by its limit, else its request, rounded up; None if it has neither or they are no quantity."""
-    quantity = str(resources.limits.get("cpu", resources.requests.get("cpu", "")))
-    try:
-        cpus = float(quantity.removesuffix("m")) / (1000 if quantity.endswith("m") else 1)
-    except ValueError:
-        return None
-    return max(1, math.ceil(cpus))
-
-
 def processes_per_node(spec: LLMTrainingSpec, stage: Stage) -> int:
-    return spec.processes_per_node or gpus_of(resources_of(spec, stage)) or 1
+    return spec.processes_per_node or resources_of(spec, stage).gpus or 1
 
 
 def world_size(spec: LLMTrainingSpec, stage: Stage) -> int:

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from llm_operator.api.common import Condition, PodSettings, Resources, Spec, Status
+from llm_operator.api.common import Condition, PodSettings, Spec, Status
+from llm_operator.api.resources import Resources
 from llm_trainer.config import Name, Uri
 
 

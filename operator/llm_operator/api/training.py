@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from llm_operator.api.common import Condition, PodSettings, Quantity, Resources, Spec, Status, Storage
+from llm_operator.api.common import Condition, PodSettings, Spec, Status, Storage
+from llm_operator.api.quantities import Quantity
+from llm_operator.api.resources import Resources
 from llm_trainer.config import Architecture, Data, Name, StageKinds, Tokenizer, Uri
 
 DATA_STAGE = "data"  # the name under which data preparation appears in the status; no stage may take it
@@ -37,7 +39,7 @@ class Restarts(Spec):
 class LLMTrainingSpec(Spec):
     nodes: int = Field(default=1, ge=1, le=1024, description="Pods per stage.")
     processes_per_node: int | None = Field(
-        default=None, ge=1, le=64, description="Processes per pod. Default: its nvidia.com/gpu limit, 1 on CPU."
+        default=None, ge=1, le=64, description="Processes per pod. Default: one per GPU, 1 on CPU."
     )
     resources: Resources = Field(default_factory=Resources, description="Per pod of a stage.")
     gpu_memory: Quantity | None = Field(

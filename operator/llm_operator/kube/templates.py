@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_operator.api.common import PodSettings, Resources
+from llm_operator.api.common import PodSettings
+from llm_operator.api.resources import Resources
 from llm_operator.kube.plan import Manifest
 
 USER = 10001
@@ -44,7 +45,7 @@ def owner_reference(owner: Manifest) -> dict[str, Any]:
 
 def resource_requirements(resources: Resources) -> dict[str, Any]:
     fields = {"limits": resources.limits, "requests": resources.requests}
-    return {field: {name: str(value) for name, value in found.items()} for field, found in fields.items() if found}
+    return {field: dict(quantities) for field, quantities in fields.items() if quantities}
 
 
 def variables(fixed: dict[str, str], pods: PodSettings) -> list[dict[str, Any]]:

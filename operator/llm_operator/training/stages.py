@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from llm_operator.api.common import Resources
-from llm_operator.api.memory import quantity_of, stage_flops_per_token, stage_memory
-from llm_operator.api.resolve import (
-    GPU,
-    gpus_of,
-    nodes_of,
-    processes_per_node,
-    resources_of,
-    stage_dataset,
-    stage_model,
-)
+from llm_operator.api.memory import stage_flops_per_token, stage_memory
+from llm_operator.api.quantities import quantity_of
+from llm_operator.api.resolve import nodes_of, processes_per_node, resources_of, stage_dataset, stage_model
+from llm_operator.api.resources import Resources
 from llm_operator.api.training import DATA_STAGE, LLMTrainingSpec
 from llm_operator.kube.plan import Manifest
 from llm_operator.training.names import run_name
@@ -53,11 +46,12 @@ class PlannedStage:
 
     @property
     def device(self) -> str:
-        return "cuda" if gpus_of(self.resources) else "cpu"
+        """Torch's name of it, which is cuda for AMD's GPUs too."""
+        return "cuda" if self.resources.gpus else "cpu"
 
 
 def planned_stages(spec: LLMTrainingSpec) -> list[PlannedStage]:
-    data = PlannedStage(DATA_STAGE, DATA_KIND, -1, 1, 1, without_gpus(spec.resources))
+    data = PlannedStage(DATA_STAGE, DATA_KIND, -1, 1, 1, spec.resources.native())
     return [
         data,
         *(
@@ -74,13 +68,6 @@ def planned_stages(spec: LLMTrainingSpec) -> list[PlannedStage]:
             for index, stage in enumerate(spec.stages)
         ),
     ]
-
-
-def without_gpus(resources: Resources) -> Resources:
-    return Resources(
-        limits={name: quantity for name, quantity in resources.limits.items() if name != GPU},
-        requests={name: quantity for name, quantity in resources.requests.items() if name != GPU},
-    )
 
 
 def stage_config(

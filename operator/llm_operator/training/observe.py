@@ -13,6 +13,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from llm_operator.api.conditions import seconds_of
+from llm_operator.api.resources import DEFAULT_DEVICES, Devices
 from llm_operator.api.training import LLMTrainingStatus
 from llm_operator.api.validation import InvalidSpecError, load_training
 from llm_operator.kube import labels
@@ -47,6 +48,7 @@ class Observed:
     progress: Progress | None = None
     trainer_image: str = ""
     progress_interval: float = 10.0
+    devices: Devices = DEFAULT_DEVICES
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Observer:
     client: Client
     trainer_image: str
     progress_interval: float
+    devices: Devices = DEFAULT_DEVICES
     _session: aiohttp.ClientSession | None = None
     _told: dict[Key, tuple[float, Progress | None]] = field(default_factory=dict)
 
@@ -82,11 +85,12 @@ class Observer:
             progress=await self._progress(key, first_pod(status, pods)),
             trainer_image=self.trainer_image,
             progress_interval=self.progress_interval,
+            devices=self.devices,
         )
 
     def _existing_claims(self, namespace: str, training: Manifest) -> frozenset[str]:
         try:
-            named = claims_of(load_training(training.get("spec") or {}))
+            named = claims_of(load_training(training.get("spec") or {}, self.devices))
         except InvalidSpecError:
             return frozenset()
         return frozenset(name for name in named if self.cache.get(CLAIM.name, namespace, name))

@@ -17,7 +17,9 @@ from llm_operator.training.reconcile import apply_refused, reconcile
 class TrainingRoom:
     def __init__(self, cache: Cache, client: Client, settings: Settings) -> None:
         self._cache = cache
-        self._observer = Observer(cache, client, settings.trainer_image, settings.progress_interval_seconds)
+        self._observer = Observer(
+            cache, client, settings.trainer_image, settings.progress_interval_seconds, settings.devices
+        )
 
     async def observe(self, key: Key) -> Observed | None:
         return await self._observer.observe(key)

@@ -194,7 +194,7 @@ WRONG_PODS = (
     wrong("a size of what isn't there", "shmSize", "remove one",
           {"shmSize": "1Gi", "volumes": [EMPTY], "volumeMounts": [{"name": "mine", "mountPath": "/dev/shm"}]},
           at_server=False),
-    wrong("a size that is none", "shmSize", "match pattern", {"shmSize": "64 GB"}),
+    wrong("a size that is none", "shmSize", "is no quantity", {"shmSize": "64 GB"}),
     wrong("a claim of nowhere", "resourceClaims[0]", "exactly one of", {"resourceClaims": [{"name": "gpus"}]}),
     wrong("root that may not be", "securityContext.runAsUser", "set runAsNonRoot: false",
           {"securityContext": {"runAsUser": 0}}, at_server=False),

@@ -186,7 +186,7 @@ WRONG_TRAININGS = (
           **LARGE, gpuMemory="24Gi", at_server=False),
     wrong("a model beyond these GPUs' memory", "spec.stages[0].zeroStage", "use zeroStage 3 on 32 GPUs",
           **LARGE, gpuMemory="4Gi", at_server=False),
-    wrong("a memory that is no quantity", "spec.gpuMemory", "pattern", gpuMemory="80 GB"),
+    wrong("a memory that is no quantity", "spec.gpuMemory", "80", gpuMemory="80 GB"),
     wrong("a family that we don't have", "spec.model.architecture.family", "llama",
           model__architecture__family="transformer"),
     wrong("a warm-up as long as the run", "spec.stages[0].schedule.warmupSteps", "leaves none",

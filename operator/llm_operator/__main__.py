@@ -1,6 +1,6 @@
 """``python -m llm_operator``: the settings come from the environment, see ``settings.py``.
 
-``python -m llm_operator plan FILE`` tells what an LLMTraining would do, and needs no cluster.
+``python -m llm_operator plan FILE…`` tells what trainings and servings would do, and needs no cluster.
 """
 
 from __future__ import annotations

@@ -1,20 +1,32 @@
-"""``python -m llm_operator plan FILE``: what an LLMTraining would do, told without a cluster."""
+"""``python -m llm_operator plan FILE…``: what an LLMTraining or LLMServing would do, told without a cluster.
+
+A file may be anything that ``kubectl apply -f`` takes. Which resources are GPUs is read from the environment, as the
+operator reads it.
+"""
 
 from __future__ import annotations
 
+import io
 import math
+import shlex
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import yaml
-
+from llm_operator.api.common import GROUP, VERSION
 from llm_operator.api.families import ModelSize
-from llm_operator.api.memory import quantity_of, stage_flops_per_token, stage_memory, training_size
-from llm_operator.api.resolve import gpus_of, nodes_of, processes_per_node, resources_of, stage_model, world_size
+from llm_operator.api.memory import stage_flops_per_token, stage_memory, training_size
+from llm_operator.api.quantities import quantity_of, shown
+from llm_operator.api.resolve import nodes_of, processes_per_node, resources_of, stage_model, world_size
+from llm_operator.api.resources import Devices
+from llm_operator.api.serving import LLMServingSpec, StageReference, TrainingReference
 from llm_operator.api.training import LLMTrainingSpec, Stage
-from llm_operator.api.validation import InvalidSpecError, load_training
+from llm_operator.api.validation import InvalidSpecError, load_serving, load_training
+from llm_operator.manifest_files import read
+from llm_operator.serving.adapters import of_uri
+from llm_operator.serving.manifests import arguments, model_name
+from llm_operator.settings import Settings, SettingsError
 from llm_trainer.config import (
     KINDS,
     TOKENS_PER_SHARD,
@@ -26,32 +38,85 @@ from llm_trainer.config import (
     settings_of,
 )
 
+LOAD: dict[str, Callable[[object, Devices], LLMTrainingSpec | LLMServingSpec]] = {
+    "LLMTraining": load_training,
+    "LLMServing": load_serving,
+}
+
 
 def main(files: list[str]) -> int:
-    """Prints every LLMTraining of the files; 1 if one of them can't work, 2 if there is none."""
-    wrong = found = 0
-    for file in files:
-        for manifest in yaml.safe_load_all(Path(file).read_text()):
-            if not manifest or manifest.get("kind") != "LLMTraining":
-                continue
-            found += 1
-            try:
-                lines = list(describe(manifest))
-            except InvalidSpecError as error:
-                wrong += 1
-                lines = [f"{manifest['metadata']['name']} can't work:", *(f"  {line}" for line in error.problems)]
-            print("\n".join(lines))
-    if not found:
-        print(f"no LLMTraining in {', '.join(files) or 'nothing'}; name a file that holds one", file=sys.stderr)
+    """Prints what each object would do; 1 if one of them can't work, 2 if there is none or something can't be read."""
+    try:
+        devices = Settings.from_environment().devices
+    except SettingsError as error:
+        print(error, file=sys.stderr)
         return 2
-    return int(wrong > 0)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal can't show
+    contents = read(files)
+    for line in (*contents.warnings, *contents.problems):
+        print(line, file=sys.stderr)
+    ours = [manifest for manifest in contents.objects if is_ours(manifest)]
+    if others := Counter(manifest["kind"] for manifest in contents.objects if not is_ours(manifest)):
+        print(f"skipped: {', '.join(f'{count} {kind}' for kind, count in others.items())}")
+    working = [tell(manifest, devices) for manifest in ours]
+    if not ours:
+        print(f"no {' or '.join(LOAD)} in {', '.join(files) or 'nothing'}; name a file that holds one", file=sys.stderr)
+    if contents.problems or not ours:
+        return 2
+    return int(not all(working))
 
 
-def describe(manifest: dict[str, Any]) -> Iterator[str]:
-    """Raises InvalidSpecError."""
-    spec = load_training(manifest["spec"])
+def is_ours(manifest: dict[str, Any]) -> bool:
+    """Another group may have the same kinds."""
+    version = manifest.get("apiVersion")
+    return manifest["kind"] in LOAD and (not isinstance(version, str) or version.partition("/")[0] == GROUP)
+
+
+def tell(manifest: dict[str, Any], devices: Devices) -> bool:
+    """Prints what the object would do, or why it can't work; whether it can."""
+    problems = tuple(manifest_problems(manifest))
+    try:
+        spec = LOAD[manifest["kind"]](manifest.get("spec"), devices)
+    except InvalidSpecError as error:
+        problems += error.problems
+    if problems:
+        lines = [f"{manifest['kind']} {name_of(manifest)} can't work:", *(f"  {problem}" for problem in problems)]
+    elif isinstance(spec, LLMTrainingSpec):
+        lines = list(describe(name_of(manifest), spec))
+    else:
+        lines = list(describe_serving(manifest, spec))
+    print("\n".join(lines))
+    return not problems
+
+
+def name_of(manifest: dict[str, Any]) -> str:
+    metadata = manifest.get("metadata")
+    found = (metadata.get("name") or metadata.get("generateName")) if isinstance(metadata, dict) else None
+    return found if isinstance(found, str) else "without a name"
+
+
+def manifest_problems(manifest: dict[str, Any]) -> Iterator[str]:
+    """What is wrong around the spec."""
+    if manifest.get("apiVersion") != f"{GROUP}/{VERSION}":
+        yield f"apiVersion: must be {GROUP}/{VERSION}, not {shown(manifest.get('apiVersion'))}"
+    for field in manifest.keys() - {"apiVersion", "kind", "metadata", "spec", "status"}:
+        yield f"{field}: there is no such field; remove it or correct its name"
+    metadata = manifest.get("metadata", {})
+    if not isinstance(metadata, dict):
+        yield f"metadata: must be an object, not {shown(metadata)}"
+        return
+    names = {field: metadata[field] for field in ("name", "generateName") if metadata.get(field) is not None}
+    for field, name in names.items():
+        if not isinstance(name, str):
+            yield f"metadata.{field}: must be a text, not {shown(name)}"
+    if not any(names.values()):
+        yield "metadata.name: is required; set it"
+
+
+def describe(name: str, spec: LLMTrainingSpec) -> Iterator[str]:
     size = training_size(spec)
-    yield f"LLMTraining {manifest['metadata']['name']}: {len(spec.stages)} stages after data preparation"
+    yield f"LLMTraining {name}: {len(spec.stages)} stages after data preparation"
     yield f"  model      {describe_model(spec, size)}"
     if spec.data:
         vocabulary = (
@@ -65,6 +130,25 @@ def describe(manifest: dict[str, Any]) -> Iterator[str]:
         )
     for index, stage in enumerate(spec.stages):
         yield from describe_stage(spec, index, stage)
+
+
+def describe_serving(manifest: dict[str, Any], spec: LLMServingSpec) -> Iterator[str]:
+    """What of vLLM's arguments follows from the results of trainings is not known without a cluster."""
+    yield f"LLMServing {name_of(manifest)}: answers as {model_name(manifest, spec)}"
+    yield f"  model      {describe_source(spec.model.training, spec.model.uri)}"
+    for adapter in spec.adapters:
+        yield f"  adapter    {adapter.name}, {describe_source(adapter.training, adapter.uri)}"
+    resources = spec.resources
+    each = f"{resources.gpus} {resources.gpu_resource}" if resources.gpus else "no GPU"
+    yield f"  pods       {spec.replicas}, each with {each}"
+    loaded = [of_uri(adapter) for adapter in spec.adapters if adapter.uri]
+    yield f"  arguments  {shlex.join(arguments(manifest, spec, loaded))}"
+
+
+def describe_source(training: TrainingReference | StageReference | None, uri: str | None) -> str:
+    if training is None:
+        return str(uri)
+    return f"stage {training.stage or 'that yields the last model'} of LLMTraining {training.name}"
 
 
 def describe_model(spec: LLMTrainingSpec, size: ModelSize | None) -> str:
@@ -94,7 +178,7 @@ def describe_stage(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[
     yield f"    learns   {describe_optimizer(settings)}; {describe_schedule(settings.schedule)}"
     yield from describe_steps(settings, stage_flops_per_token(spec, index))
     if memory := stage_memory(spec, index):
-        of = f" of {spec.gpu_memory}" if spec.gpu_memory and gpus_of(resources_of(spec, stage)) else ""
+        of = f" of {spec.gpu_memory}" if spec.gpu_memory and resources_of(spec, stage).gpus else ""
         held = "the base's weights; the adapter" if settings.lora else "weights, gradients and optimizer state; buffers"
         yield f"    memory   {quantity_of(memory.per_process)}{of} per process for {held} and activations come on top"
 

@@ -7,13 +7,16 @@ import socket
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-CommaSeparated = Annotated[
-    tuple[str, ...],
-    BeforeValidator(
-        lambda value: [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-    ),
+from llm_operator.api.resources import GPU_RESOURCES, OTHER_RESOURCES, Devices
+
+_split = BeforeValidator(
+    lambda value: [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+)
+CommaSeparated = Annotated[tuple[str, ...], _split]
+ResourceNames = Annotated[
+    tuple[Annotated[str, StringConstraints(pattern=r"^[-a-z0-9.*?\[\]]+/[-A-Za-z0-9_.*?\[\]]+$")], ...], _split
 ]
 
 
@@ -30,6 +33,15 @@ class Settings(BaseModel):
     serving_image: str = Field(default="llm-operator-trainer", description="Image of serving pods without their own.")
     namespaces: CommaSeparated = Field(
         default=(), description="Namespaces to serve, separated by commas. Empty: all, which needs a ClusterRole."
+    )
+    gpu_resources: ResourceNames = Field(
+        default=GPU_RESOURCES,
+        min_length=1,
+        description="Extended resources that are GPUs, names or globs separated by commas.",
+    )
+    other_resources: ResourceNames = Field(
+        default=OTHER_RESOURCES,
+        description="Extended resources that are none, such as network cards; what is in neither list is refused.",
     )
     progress_interval_seconds: float = Field(
         default=10, gt=0, description="Between two looks at a running stage's progress; also the pace of its status."
@@ -52,6 +64,10 @@ class Settings(BaseModel):
         default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR."
     )
 
+    @property
+    def devices(self) -> Devices:
+        return Devices(self.gpu_resources, self.other_resources)
+
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """Reads the settings; raises SettingsError with the variable's name, its value and what is wrong with it."""
@@ -61,7 +77,7 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise SettingsError(
                 "; ".join(
-                    f"{str(problem['loc'][0]).upper()}={problem['input']!r}: {problem['msg']}"
+                    f"{str(problem['loc'][0]).upper()}={given[str(problem['loc'][0])]!r}: {problem['msg']}"
                     for problem in error.errors()
                 )
             ) from None

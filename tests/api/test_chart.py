@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from llm_operator.api.resources import DEFAULT_DEVICES, Devices
+from llm_operator.settings import Settings
 from tests.cluster.cluster import binaries
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.settings import REPOSITORY
@@ -47,7 +49,12 @@ def test_two_replicas_under_the_restricted_standard() -> None:
 
 @pytest.mark.parametrize(
     ("value", "says"),
-    [("replicas=many", "replicas"), ("settings.log_level=LOUD", "log_level"), ("imgae.tag=1", "imgae")],
+    [
+        ("replicas=many", "replicas"),
+        ("settings.log_level=LOUD", "log_level"),
+        ("imgae.tag=1", "imgae"),
+        ("gpuResources={gpu}", "gpuResources"),
+    ],
 )
 def test_a_wrong_value_is_refused_by_its_name(value: str, says: str) -> None:
     done = helm("--set", value)
@@ -64,6 +71,20 @@ def test_namespaces_take_roles_instead_of_a_cluster_role() -> None:
 def test_settings_reach_the_operator() -> None:
     container = one(rendered("--set", "settings.workers=4"), "Deployment")["spec"]["template"]["spec"]["containers"][0]
     assert {"name": "WORKERS", "value": "4"} in container["env"]
+
+
+def environment(*arguments: str) -> dict[str, str]:
+    container = one(rendered(*arguments), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    return {variable["name"]: variable.get("value", "") for variable in container["env"]}
+
+
+def test_the_devices_of_the_chart_are_those_of_the_operator() -> None:
+    assert Settings.from_environment(environment()).devices == DEFAULT_DEVICES
+
+
+def test_devices_are_added() -> None:
+    given = environment("--set", "gpuResources={nvidia.com/gpu,gpu.example.com/*}", "--set-json", "otherResources=[]")
+    assert Settings.from_environment(given).devices == Devices(("nvidia.com/gpu", "gpu.example.com/*"), ())
 
 
 def test_the_api_server_takes_every_manifest(api_server: ControlPlane) -> None:

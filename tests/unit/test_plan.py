@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tempfile
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_operator.plan import main
-from tests.specs import TRAINING, changed
+from tests.specs import SERVING, TRAINING, Spec, adapters, changed
+
+Manifest = dict[str, Any]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bilingual-chat.yaml"
+
+
+def manifest(kind: str, name: str, spec: Spec) -> Manifest:
+    return {"apiVersion": "llm-operator.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+GOOD = manifest("LLMTraining", "good", TRAINING)
 
 
 def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,11 +56,227 @@ def test_a_rollout_is_a_step(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_file_that_can_not_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "wrong.yaml"
     spec = changed(TRAINING, stages__0__globalBatchSize=9)
-    file.write_text(yaml.safe_dump({"kind": "LLMTraining", "metadata": {"name": "wrong"}, "spec": spec}))
+    file.write_text(yaml.safe_dump(manifest("LLMTraining", "wrong", spec)))
     assert main([str(file)]) == 1
     assert "spec.stages[0].globalBatchSize: 9 is not divisible by 2" in capsys.readouterr().out
 
 
 def test_a_file_without_a_training(tmp_path: Path) -> None:
-    (tmp_path / "empty.yaml").write_text("kind: LLMServing\n")
+    (tmp_path / "empty.yaml").write_text("# nothing\n---\n")
     assert main([str(tmp_path / "empty.yaml")]) == 2
+
+
+# --- what is read --------------------------------------------------------------------------------------------------
+
+
+def test_several_files_a_folder_and_standard_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    (folder / "deeper").mkdir(parents=True)
+    (folder / "a.yml").write_text(yaml.safe_dump(manifest("LLMTraining", "from-yml", TRAINING)))
+    (folder / "b.json").write_text(json.dumps(manifest("LLMServing", "from-json", SERVING)))
+    (folder / "c.txt").write_text("[")
+    file = tmp_path / "some"
+    documents = [None, manifest("LLMTraining", "from-file", TRAINING), {"kind": "ConfigMap", "apiVersion": "v1"}]
+    file.write_text(yaml.safe_dump_all(documents))
+    text = json.dumps(manifest("LLMTraining", "from-stdin", TRAINING)).encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+    assert main([str(folder), str(file), "-"]) == 0
+    said = capsys.readouterr().out
+    assert "skipped: 1 ConfigMap\n" in said
+    for name in ("LLMTraining from-yml", "LLMServing from-json", "LLMTraining from-file", "LLMTraining from-stdin"):
+        assert f"{name}: " in said, said
+
+
+@pytest.mark.parametrize("kind", ["List", "LLMTrainingList"])
+def test_a_list(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    item = GOOD if kind == "List" else {key: GOOD[key] for key in ("metadata", "spec")}
+    version = "v1" if kind == "List" else GOOD["apiVersion"]
+    file = tmp_path / "list.yaml"
+    file.write_text(yaml.safe_dump({"apiVersion": version, "kind": kind, "items": [item, item]}))
+    assert main([str(file)]) == 0
+    assert capsys.readouterr().out.count("LLMTraining good: ") == 2
+
+
+def test_numbers_are_those_of_kubectl(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = changed(TRAINING, stages__0={"name": "base", "pretrain": {"sequenceLength": 128}}, suspend=None)
+    text = yaml.safe_dump({**GOOD, "spec": spec}).replace(
+        "sequenceLength: 128", "sequenceLength: 128\n      tokens: 20e9"
+    )
+    (tmp_path / "file").write_text(text.replace("suspend: null", "suspend: no"))
+    assert main([str(tmp_path / "file")]) == 0
+    assert "20 G in" in capsys.readouterr().out
+
+
+def test_a_name_that_is_generated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text(yaml.safe_dump({**GOOD, "metadata": {"generateName": "chat-"}}))
+    assert main([str(tmp_path / "file")]) == 0
+    assert "LLMTraining chat-: " in capsys.readouterr().out
+
+
+def test_a_serving(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = adapters({"name": "law", "uri": "pvc://models/law", "rank": 64})
+    spec = changed(spec, resources={"limits": {"amd.com/gpu": "2e0"}}, replicas=3, maxModelLength=4096)
+    (tmp_path / "file").write_text(yaml.safe_dump(manifest("LLMServing", "chat", spec)))
+    assert main([str(tmp_path / "file")]) == 0
+    said = capsys.readouterr().out
+    for line in (
+        "LLMServing chat: answers as chat",
+        "stage that yields the last model of LLMTraining bilingual",
+        "adapter    law, pvc://models/law",
+        "pods       3, each with 2 amd.com/gpu",
+        "--max-model-len=4096 --tensor-parallel-size=2",
+        "--max-lora-rank=64",
+    ):
+        assert line in said, said
+
+
+def test_gpus_are_those_of_the_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = changed(SERVING, resources={"limits": {"gpu.example.com/big": 2}})
+    (tmp_path / "file").write_text(yaml.safe_dump(manifest("LLMServing", "chat", spec)))
+    assert main([str(tmp_path / "file")]) == 1
+    assert "setting gpuResources" in capsys.readouterr().out
+    monkeypatch.setenv("GPU_RESOURCES", "gpu.example.com/*")
+    assert main([str(tmp_path / "file")]) == 0
+    monkeypatch.setenv("GPU_RESOURCES", "gpu")
+    assert main([str(tmp_path / "file")]) == 2
+    assert "GPU_RESOURCES" in capsys.readouterr().err
+
+
+# --- what is wrong -------------------------------------------------------------------------------------------------
+
+
+LAUGHS = "a: &a [x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in pairwise("abcdefgh")
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a: [1\nb: 2\n", "line 2: "),
+        (b"v: 1\n---\nkind: [\n", "line 4: "),
+        (b"5\n", "line 1: is a number, and a manifest is an object"),
+        (b"---\n---\n- a\n", "line 3: is a list"),
+        (b"a: b\n", "line 1: has no kind"),
+        (b"kind: [a]\n", "line 1: kind: is a list"),
+        (b"kind: List\nitems: 5\n", "items: is a number"),
+        (b"kind: List\nitems: [5]\n", "items[0]: is no object with a kind"),
+        (b"kind: caf\xe9\n", "line 1: is no UTF-8: byte 0xe9"),
+        (b"\x00\x01", "line 1: "),
+        (b"a: " + b"[" * 100_000, "is nested more than 500 deep"),
+        (b'{"a": ' * 100_000, "is nested"),
+        (b"a: " + b" " * (17 << 20), "is larger than 16 MiB"),
+        (b"a: *b\n", "line 1: there is no anchor 'b'"),
+        (b"a: &a [*a]\n", "line 1: anchor 'a' contains itself"),
+        (LAUGHS.encode(), "values, with those that aliases repeat"),
+    ],
+    ids=range(16),
+)  # fmt: skip
+def test_what_can_not_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, says: str) -> None:
+    """And what can be read is told all the same."""
+    (tmp_path / "broken").write_bytes(content)
+    (tmp_path / "good").write_text(yaml.safe_dump(GOOD))
+    assert main([str(tmp_path / "broken"), str(tmp_path / "good")]) == 2
+    said = capsys.readouterr()
+    assert f"{tmp_path / 'broken'}: " in said.err
+    assert says in said.err, said.err
+    assert "LLMTraining good: " in said.out
+
+
+def test_files_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "nowhere: No such file" in capsys.readouterr().err
+    assert main([str(tmp_path)]) == 2
+    assert "has no file that ends with .json, .yaml, .yml" in capsys.readouterr().err
+    assert main([]) == 2
+
+
+def test_two_equal_keys_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text(yaml.safe_dump(GOOD) + "kind: LLMTraining\n")
+    assert main([str(tmp_path / "file")]) == 0
+    assert "'kind' stands twice; kubectl takes the last" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"spec": None}, "spec: is required"),
+        ({"spec": []}, "spec: "),
+        ({"metadata": None}, "metadata: must be an object, not null"),
+        ({"metadata": []}, "metadata: must be an object, not a list"),
+        ({"metadata": {}}, "metadata.name: is required"),
+        ({"metadata": {"name": 5}}, "metadata.name: must be a text, not 5"),
+        ({"apiVersion": "llm-operator.io/v1"}, "apiVersion: must be llm-operator.io/v1alpha1"),
+        ({"apiVersion": 5}, "apiVersion: must be llm-operator.io/v1alpha1"),
+        ({"sepc": {}}, "sepc: there is no such field"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_what_is_wrong_around_the_spec(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Manifest, says: str
+) -> None:
+    (tmp_path / "file").write_text(json.dumps({**GOOD, **change}))
+    assert main([str(tmp_path / "file")]) == 1
+    assert says in capsys.readouterr().out
+
+
+# --- properties ----------------------------------------------------------------------------------------------------
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["64Gi", "pvc://a/b"])
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Of every value in it."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(found for key, item in items for found in paths(item, (*path, key)))]
+
+
+def replaced(whole: Any, path: tuple[Any, ...], value: Any) -> Any:
+    if not path:
+        return value
+    copy = whole.copy()
+    copy[path[0]] = replaced(whole[path[0]], path[1:], value)
+    return copy
+
+
+FULL = changed(
+    TRAINING,
+    gpuMemory="80Gi",
+    stages__0__globalBatchSize=16,
+    stages__1__globalBatchSize=16,
+    resources={"limits": {"nvidia.com/gpu": 8, "cpu": 4}, "requests": {"memory": "1Gi"}},
+)
+WHOLE = [manifest("LLMTraining", "a", FULL), manifest("LLMServing", "a", adapters({"name": "b", "uri": "pvc://a/b"}))]
+
+
+def planned(text: str) -> int:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="surrogatepass") as file:
+        file.write(text)
+        file.flush()
+        return main([file.name])
+
+
+@given(st.text() | st.builds(yaml.safe_dump, VALUES))
+def test_no_text_raises(text: str) -> None:
+    assert planned(text) in (1, 2)
+
+
+@given(st.data())
+def test_no_value_raises(data: st.DataObject) -> None:
+    """Any value in any place of an object that is right."""
+    whole = data.draw(st.sampled_from(WHOLE))
+    made = replaced(whole, data.draw(st.sampled_from(paths(whole))), data.draw(VALUES))
+    assert planned(yaml.safe_dump(made)) in (0, 1, 2)
+
+
+def test_what_the_properties_begin_with_is_right() -> None:
+    assert planned(yaml.safe_dump_all(WHOLE)) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llm_operator.api.families import FAMILIES
-from llm_operator.api.resolve import gpus_of, resources_of, stage_model
+from llm_operator.api.resolve import resources_of, stage_model
 from llm_operator.api.training import LLMTrainingSpec, Stage
 from llm_trainer.config import KINDS, Lora, StageModel, TrainingSettings, kind_of, settings_of
 
@@ -63,7 +63,7 @@ def quantization_problems(spec: LLMTrainingSpec, stage: Stage, settings: Trainin
     if settings.lora is None or settings.lora.quantization is None:
         return
     where, kind = f"{path}.quantization", KINDS[kind_of(stage)]
-    if not gpus_of(resources_of(spec, stage)):
+    if not resources_of(spec, stage).gpus:
         yield f"{where}: nf4 needs CUDA, and the pods of stage {stage.name!r} have no GPU; remove it or ask for GPUs"
     if settings.zero_stage == 3:
         yield f"{where}: ZeRO-3 can't spread nf4 weights; set {path.removesuffix('.lora')}.zeroStage to 2 or less"

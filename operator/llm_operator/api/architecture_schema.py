@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llm_operator.api.families import FAMILIES, MAY_BE_NULL
+from llm_operator.api.quantities import shown
 
 Schema = dict[str, Any]
 
@@ -109,8 +110,3 @@ def mismatches(schema: Schema, value: Any, path: str) -> Iterator[str]:
                     yield f"{path}.{name}: there is no such field; remove it or correct its name"
         case _:
             yield f"{path}: {shown(value)} is no {schema['type']}"
-
-
-def shown(value: Any) -> str:
-    """Short enough for a message, whatever it is."""
-    return f"{str(value)[:LONGEST_WORD]!r}" if isinstance(value, str) else f"a {type(value).__name__}"

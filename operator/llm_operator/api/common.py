@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from llm_trainer.config import Settings
 
 GROUP, VERSION = "llm-operator.io", "v1alpha1"
 
-Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$", max_length=32)]
+
+def field_path(path: str, *parts: str | int) -> str:
+    """A field's place in its object, such as spec.stages[0].resources.limits[nvidia.com/gpu]."""
+    for part in parts:
+        path += f".{part}" if isinstance(part, str) and part.isidentifier() else f"[{part}]"
+    return path
 
 
 class Spec(Settings):
@@ -33,13 +38,6 @@ class Condition(Status):
     last_transition_time: str = Field(description="When status last changed.")
     reason: str = Field(description="Why, in one word.")
     message: str = Field(default="", description="Why, for people.")
-
-
-class Resources(Spec):
-    """Kubernetes resource requirements."""
-
-    limits: dict[str, str | int] = Field(default_factory=dict, description="Quantities, such as nvidia.com/gpu: 8.")
-    requests: dict[str, str | int] = Field(default_factory=dict, description="Quantities; default: the limits.")
 
 
 class ClaimReference(Spec):

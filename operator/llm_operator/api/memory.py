@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from llm_operator.api.families import ModelSize, model_size
-from llm_operator.api.resolve import gpus_of, resources_of, stage_model, world_size
+from llm_operator.api.resolve import resources_of, stage_model, world_size
 from llm_operator.api.training import LLMTrainingSpec
 from llm_trainer.config import (
     Grpo,
@@ -20,8 +20,6 @@ from llm_trainer.config import (
     TrainingSettings,
     settings_of,
 )
-
-UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def stage_memory(spec: LLMTrainingSpec, index: int) -> StageMemory | None:
     models = [stage_model(spec, index), *(reference.model for reference in settings.references())] if settings else []
     if settings is None or size is None or not all(is_of_the_training(spec, model) for model in models):
         return None
-    mixed = settings.precision != "float32" and gpus_of(resources_of(spec, spec.stages[index])) > 0
+    mixed = settings.precision != "float32" and resources_of(spec, spec.stages[index]).gpus > 0
     moments = 4 if settings.optimizer.type == "muon" else 8
     return StageMemory(
         networks=tuple(networks(settings, size)),
@@ -135,21 +133,3 @@ def networks(settings: TrainingSettings, size: ModelSize) -> Iterator[Network]:
         yield replace(policy, learns=False)
     if isinstance(settings, OnlineRl):
         yield from (replace(scorer, learns=False) for reward in settings.rewards if reward.model)
-
-
-def bytes_of(quantity: str | int) -> int | None:
-    """Of a Kubernetes quantity such as 80Gi; None if it is none."""
-    text = str(quantity)
-    unit = next((unit for unit in UNITS if text.endswith(unit)), "")
-    try:
-        return int(float(text.removesuffix(unit)) * UNITS.get(unit, 1))
-    except (ValueError, OverflowError):
-        return None
-
-
-def quantity_of(size: int) -> str:
-    """As Kubernetes writes memory: 1.2Gi, 80Gi, 300Mi."""
-    for unit in ("Ti", "Gi", "Mi"):
-        if size >= UNITS[unit]:
-            return f"{size / UNITS[unit]:.3g}{unit}" if size < 1000 * UNITS[unit] else f"{size // UNITS[unit]}{unit}"
-    return f"{-(-size // UNITS['Ki'])}Ki"

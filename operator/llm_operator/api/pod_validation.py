@@ -15,10 +15,10 @@ from llm_operator.api.pods import OUR_DOMAINS, OUR_KEYS, PodSettings, StagePods,
 from llm_operator.api.resolve import (
     DRAIN_MARGIN_SECONDS,
     drain_seconds,
-    is_device,
     nodes_of,
     pods_of,
 )
+from llm_operator.api.resources import is_native, resource_problems
 from llm_operator.api.serving import LLMServingSpec
 from llm_operator.api.training import LLMTrainingSpec
 
@@ -73,10 +73,14 @@ def pod_problems(pods: PodSettings, where: Where) -> Iterator[str]:
 
 
 def device_problems(spec: LLMTrainingSpec) -> Iterator[str]:
-    resources = spec.prepare_data.resources
-    for kind in ("limits", "requests") if resources else ():
-        for name in filter(is_device, getattr(resources, kind)):
-            yield f"spec.prepareData.resources.{kind}[{name}]: data preparation uses no device; remove it"
+    resources, path = spec.prepare_data.resources, "spec.prepareData.resources"
+    if resources is None:
+        return
+    yield from resource_problems(resources.native(), path)
+    for kind in ("limits", "requests"):
+        for name in getattr(resources, kind):
+            if not is_native(name):
+                yield f"{path}.{kind}[{name}]: data preparation uses no device; remove it"
 
 
 def key_problems(keys: Iterable[str], path: str) -> Iterator[str]:

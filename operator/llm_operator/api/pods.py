@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from llm_operator.api.common import GROUP, Quantity, Spec
+from llm_operator.api.common import GROUP, Spec
+from llm_operator.api.quantities import Quantity
 
 
 def folder(mount_path: str) -> str:

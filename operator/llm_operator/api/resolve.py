@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
-from llm_operator.api.common import Resources
 from llm_operator.api.pods import PodSettings
+from llm_operator.api.resources import Resources
 from llm_operator.api.serving import LLMServingSpec
 from llm_operator.api.training import LLMTrainingSpec, Stage
 from llm_trainer.config import Dataset, FineTuning, StageModel, settings_of
 
-GPU = "nvidia.com/gpu"
 LEAVE_SECONDS = 10  # until every node's kube-proxy and every client's connection pool has learned that a pod leaves
 DRAIN_MARGIN_SECONDS = LEAVE_SECONDS + 10  # before a serving pod drains, and from its end to SIGKILL
 
@@ -31,15 +28,7 @@ def resources_of(spec: LLMTrainingSpec, stage: Stage) -> Resources:
 
 def data_resources_of(spec: LLMTrainingSpec) -> Resources:
     """Of data preparation, which uses no device: neither a GPU nor a network card."""
-    return spec.prepare_data.resources or Resources(
-        limits={name: quantity for name, quantity in spec.resources.limits.items() if not is_device(name)},
-        requests={name: quantity for name, quantity in spec.resources.requests.items() if not is_device(name)},
-    )
-
-
-def is_device(resource: str) -> bool:
-    """Whether it is a device plugin's: only those have a domain, as nvidia.com/gpu and rdma/hca."""
-    return "/" in resource
+    return spec.prepare_data.resources or spec.resources.native()
 
 
 def pods_of(spec: LLMTrainingSpec, stage: Stage | None) -> PodSettings:
@@ -56,24 +45,8 @@ def drain_seconds(spec: LLMServingSpec) -> int:
     return spec.drain_timeout_seconds + DRAIN_MARGIN_SECONDS
 
 
-def gpus_of(resources: Resources) -> int:
-    """GPUs of a pod; 0 for anything that is no whole number."""
-    quantity = resources.limits.get(GPU, resources.requests.get(GPU, 0))
-    return int(quantity) if str(quantity).isdecimal() else 0
-
-
-def cpus_of(resources: Resources) -> int | None:
-    """CPUs of a pod by its limit, else its request, rounded up; None if it has neither or they are no quantity."""
-    quantity = str(resources.limits.get("cpu", resources.requests.get("cpu", "")))
-    try:
-        cpus = float(quantity.removesuffix("m")) / (1000 if quantity.endswith("m") else 1)
-    except ValueError:
-        return None
-    return max(1, math.ceil(cpus))
-
-
 def processes_per_node(spec: LLMTrainingSpec, stage: Stage) -> int:
-    return spec.processes_per_node or gpus_of(resources_of(spec, stage)) or 1
+    return spec.processes_per_node or resources_of(spec, stage).gpus or 1
 
 
 def world_size(spec: LLMTrainingSpec, stage: Stage) -> int:

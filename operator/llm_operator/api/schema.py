@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from llm_operator.api import quantities
 from llm_operator.api.architecture_schema import config_schema
 from llm_operator.api.common import GROUP, VERSION
 from llm_operator.api.rules import LIST_KEYS, MOST_ITEMS, SERVING_RULES, TRAINING_RULES, Rule
@@ -128,9 +129,8 @@ def convert(
     source = resolved(source, definitions)
     if path == ARCHITECTURE:
         return described(config_schema(), source)
-    if {option.get("type") for option in source.get("anyOf", ())} == {"string", "integer"}:
-        quantity: Schema = {"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}
-        return described(quantity, source)
+    if source.get("format") == "quantity":
+        return described(quantities.SCHEMA, source)
     target = {key: source[key] for key in KEPT if key in source and not (key == "default" and not plain(source[key]))}
     if "const" in source:
         target["enum"] = [source["const"]]
@@ -271,7 +271,7 @@ def field_rows(schema: Schema, path: str) -> Iterator[str]:
 def field_type(field: Schema) -> str:
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
-    if field.get("x-kubernetes-int-or-string"):
+    if field.get("pattern") == quantities.PATTERN:
         return "quantity"
     if field.get("type") == "array":
         return f"list of {field_type(field['items'])}"

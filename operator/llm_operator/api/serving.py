@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from llm_operator.api.common import Condition, Resources, Spec, Status
+from llm_operator.api.common import Condition, Spec, Status
 from llm_operator.api.pods import PodSettings
+from llm_operator.api.resources import Resources
 from llm_trainer.config import Name, Uri
 
 

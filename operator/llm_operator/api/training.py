@@ -7,8 +7,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from llm_operator.api.common import Quantity, Resources, Spec, Storage
+from llm_operator.api.common import Spec, Storage
 from llm_operator.api.pods import PodSettings, StagePods
+from llm_operator.api.quantities import Quantity
+from llm_operator.api.resources import Resources
 from llm_trainer.config import KINDS, Architecture, Data, Name, SharedSettings, StageKinds, Tokenizer, Uri
 
 DATA_STAGE = "data"  # the name under which data preparation appears in the status; no stage may take it
@@ -72,7 +74,7 @@ class Restarts(Spec):
 class LLMTrainingSpec(Spec):
     nodes: int = Field(default=1, ge=1, le=1024, description="Pods per stage.")
     processes_per_node: int | None = Field(
-        default=None, ge=1, le=64, description="Processes per pod. Default: its nvidia.com/gpu limit, 1 on CPU."
+        default=None, ge=1, le=64, description="Processes per pod. Default: one per GPU, 1 on CPU."
     )
     resources: Resources = Field(default_factory=Resources, description="Per pod of a stage.")
     gpu_memory: Quantity | None = Field(

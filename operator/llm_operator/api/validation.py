@@ -7,26 +7,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 from llm_operator.api.adapters import adapter_problems
 from llm_operator.api.architecture import architecture_problems, experts_of
-from llm_operator.api.common import Spec
-from llm_operator.api.memory import bytes_of, quantity_of, stage_memory
+from llm_operator.api.common import Spec, field_path
+from llm_operator.api.memory import stage_memory
 from llm_operator.api.pod_validation import serving_pod_problems, training_pod_problems
-from llm_operator.api.resolve import (
-    GPU,
-    gpus_of,
-    nodes_of,
-    processes_per_node,
-    resources_of,
-    stage_model,
-    world_size,
-)
+from llm_operator.api.quantities import bytes_of, quantity_of, shown
+from llm_operator.api.resolve import nodes_of, processes_per_node, resources_of, stage_model, world_size
+from llm_operator.api.resources import DEFAULT_DEVICES, Devices, resource_problems
 from llm_operator.api.serving import Adapter, LLMServingSpec
 from llm_operator.api.training import DATA_STAGE, SHARED, LLMTrainingSpec, Stage
 from llm_trainer.config import (
@@ -57,19 +52,23 @@ class InvalidSpecError(ValueError):
         self.problems = problems
 
 
-def load_training(spec: Mapping[str, Any]) -> LLMTrainingSpec:
+def load_training(spec: object, devices: Devices = DEFAULT_DEVICES) -> LLMTrainingSpec:
     """Raises InvalidSpecError."""
-    return _load(LLMTrainingSpec, spec, training_problems)
+    return _load(LLMTrainingSpec, spec, devices, training_problems)
 
 
-def load_serving(spec: Mapping[str, Any]) -> LLMServingSpec:
+def load_serving(spec: object, devices: Devices = DEFAULT_DEVICES) -> LLMServingSpec:
     """Raises InvalidSpecError."""
-    return _load(LLMServingSpec, spec, serving_problems)
+    return _load(LLMServingSpec, spec, devices, serving_problems)
 
 
-def _load(model: type[SpecType], spec: Mapping[str, Any], problems: Any) -> SpecType:
+def _load(
+    model: type[SpecType], spec: object, devices: Devices, problems: Callable[[SpecType], Iterator[str]]
+) -> SpecType:
+    if spec is None:
+        raise InvalidSpecError(("spec: is required; set it",))
     try:
-        loaded = model.model_validate(spec)
+        loaded = model.model_validate(spec, strict=True, context={"devices": devices})
     except ValidationError as error:
         raise InvalidSpecError(tuple(dict.fromkeys(_say(detail) for detail in error.errors()))) from error
     if found := tuple(problems(loaded)):
@@ -77,15 +76,15 @@ def _load(model: type[SpecType], spec: Mapping[str, Any], problems: Any) -> Spec
     return loaded
 
 
-def _say(error: Any) -> str:
-    path = "spec" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in as_written(error["loc"]))
+def _say(error: ErrorDetails) -> str:
+    path = field_path("spec", *as_written(error["loc"]))
     if error["type"] == "extra_forbidden":
         return f"{path}: there is no such field; remove it or correct its name"
     if error["type"] == "missing":
         return f"{path}: is required; set it"
     if error["type"] == "value_error":
         return f"{path}: {error['ctx']['error']}"
-    return f"{path}: {error['msg']}, not {error['input']!r}"
+    return f"{path}: {error['msg']}, not {shown(error['input'])}"
 
 
 def as_written(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
@@ -132,6 +131,7 @@ def training_problems(spec: LLMTrainingSpec) -> Iterator[str]:
         if spec.tokenizer.train and spec.data is None:
             yield "spec.data: is required to train a tokenizer; set spec.data.sources or spec.tokenizer.uri"
     yield from source_problems(spec)
+    yield from resource_problems(spec.resources, "spec.resources")
     yield from stage_name_problems(spec)
     for index, stage in enumerate(spec.stages):
         yield from stage_problems(spec, index, stage)
@@ -319,10 +319,11 @@ def reward_problems(settings: OnlineRl, path: str) -> Iterator[str]:
 def vllm_problems(spec: LLMTrainingSpec, stage: Stage, settings: OnlineRl, path: str) -> Iterator[str]:
     if settings.vllm is None:
         return
-    if not gpus_of(resources_of(spec, stage)):
+    resources = resources_of(spec, stage)
+    if not resources.gpus:
         yield (
             f"{path}.vllm: shares the training's GPUs, and the pods of stage {stage.name!r} have none; "
-            f"remove vllm or set resources.limits[{GPU}]"
+            f"remove vllm or set resources.limits[{resources.gpu_resource}]"
         )
         return
     size, world = settings.vllm.tensor_parallel_size, world_size(spec, stage)
@@ -331,14 +332,9 @@ def vllm_problems(spec: LLMTrainingSpec, stage: Stage, settings: OnlineRl, path:
 
 
 def process_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[str]:
-    resources = resources_of(spec, stage)
-    where = f"{path}.resources" if stage.resources else "spec.resources"
-    for kind, quantities in (("limits", resources.limits), ("requests", resources.requests)):
-        if GPU in quantities and not str(quantities[GPU]).isdecimal():
-            yield f"{where}.{kind}[{GPU}]: {quantities[GPU]!r} is no whole number"
-    if GPU in resources.requests and str(resources.requests[GPU]) != str(resources.limits.get(GPU)):
-        yield f"{where}.requests[{GPU}]: must equal the limit {resources.limits.get(GPU)}; leave it out"
-    gpus = gpus_of(resources)
+    if stage.resources:
+        yield from resource_problems(stage.resources, f"{path}.resources")
+    gpus = resources_of(spec, stage).gpus
     if spec.processes_per_node and gpus and spec.processes_per_node != gpus:
         yield (
             f"spec.processesPerNode: {spec.processes_per_node} contradicts the {gpus} GPUs of a pod of stage "
@@ -348,9 +344,10 @@ def process_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator
 
 def memory_problems(spec: LLMTrainingSpec, index: int, stage: Stage, path: str) -> Iterator[str]:
     """A stage that can't fit, as far as the spec tells the sizes: of the model and of a GPU."""
-    available, gpus = bytes_of(spec.gpu_memory or ""), gpus_of(resources_of(spec, stage))
-    memory = stage_memory(spec, index) if available and gpus else None
-    if not available or memory is None or memory.per_process <= available:
+    if spec.gpu_memory is None or not resources_of(spec, stage).gpus:
+        return
+    available, memory = bytes_of(spec.gpu_memory), stage_memory(spec, index)
+    if memory is None or memory.per_process <= available:
         return
     if (zero_stage := memory.fitting_zero_stage(available)) is not None:
         remedy = f"use zeroStage {zero_stage}"
@@ -370,6 +367,7 @@ def memory_problems(spec: LLMTrainingSpec, index: int, stage: Stage, path: str) 
 def serving_problems(spec: LLMServingSpec) -> Iterator[str]:
     yield from exactly_one("spec.model", spec.model, "training", "uri")
     yield from uri_problems("spec.model.uri", spec.model.uri)
+    yield from resource_problems(spec.resources, "spec.resources")
     for name, count in Counter(adapter.name for adapter in spec.adapters).items():
         if count > 1:
             yield f"spec.adapters: {count} adapters are named {name!r}; give each its own name"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llm_operator.api.common import Resources
 from llm_operator.api.pods import PodSettings, folder
+from llm_operator.api.resources import Resources
 from llm_operator.kube.plan import Manifest
 
 USER = 10001
@@ -46,7 +46,7 @@ def owner_reference(owner: Manifest) -> dict[str, Any]:
 
 def resource_requirements(resources: Resources) -> dict[str, Any]:
     fields = {"limits": resources.limits, "requests": resources.requests}
-    return {field: {name: str(value) for name, value in found.items()} for field, found in fields.items() if found}
+    return {field: dict(quantities) for field, quantities in fields.items() if quantities}
 
 
 def variables(fixed: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from llm_operator.api.families import FAMILIES
-from llm_operator.api.resolve import GPU
+from llm_operator.api.resources import Resources
 from llm_operator.kube.plan import Manifest
 
 # On a CPU of any kind; on GPUs nothing is known against them.
@@ -18,7 +18,7 @@ NOT_ON_CPU = {
 }
 
 
-def why_not_served(training: Manifest, *, gpus: bool) -> str | None:
+def why_not_served(training: Manifest, resources: Resources) -> str | None:
     """Why vLLM must not serve what a training makes; None where nothing is known against it."""
     architecture: dict[str, Any] = ((training.get("spec") or {}).get("model") or {}).get("architecture") or {}
     family, config = architecture.get("family"), architecture.get("config") or {}
@@ -26,6 +26,6 @@ def why_not_served(training: Manifest, *, gpus: bool) -> str | None:
         return (
             f"vLLM normalises each of the n_groups {groups} of a mamba2 by itself, and transformers all; train with 1"
         )
-    if not gpus and family in NOT_ON_CPU:
-        return f"{family}: {NOT_ON_CPU[family]}; set resources.limits[{GPU}]"
+    if not resources.gpus and family in NOT_ON_CPU:
+        return f"{family}: {NOT_ON_CPU[family]}; set resources.limits[{resources.gpu_resource}]"
     return None

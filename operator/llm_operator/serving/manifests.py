@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from llm_operator.api.common import GROUP
-from llm_operator.api.resolve import LEAVE_SECONDS, cpus_of, drain_seconds, gpus_of
+from llm_operator.api.resolve import LEAVE_SECONDS, drain_seconds
 from llm_operator.api.serving import LLMServingSpec, ServedAdapter, ServedResult
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import (
@@ -155,7 +156,7 @@ def claim_volumes(model: ServedResult, adapters: Sequence[ServedAdapter]) -> dic
 
 
 def arguments(serving: Manifest, spec: LLMServingSpec, adapters: Sequence[ServedAdapter]) -> list[str]:
-    gpus = gpus_of(spec.resources)
+    gpus = spec.resources.gpus
     given = [
         f"--served-model-name={model_name(serving, spec)}",
         "--host=0.0.0.0",
@@ -191,7 +192,7 @@ def model_name(serving: Manifest, spec: LLMServingSpec) -> str:
 
 def data_type(spec: LLMServingSpec) -> str:
     """bfloat16 may trap on CPUs that advertise AMX in a virtual machine."""
-    return "float32" if spec.data_type == "auto" and not gpus_of(spec.resources) else spec.data_type
+    return "float32" if spec.data_type == "auto" and not spec.resources.gpus else spec.data_type
 
 
 def environment(spec: LLMServingSpec) -> dict[str, str]:
@@ -205,9 +206,9 @@ def environment(spec: LLMServingSpec) -> dict[str, str]:
         "VLLM_CONFIG_ROOT": "/tmp/vllm-config",  # noqa: S108
         "VLLM_NO_USAGE_STATS": "1",
     }
-    if gpus_of(spec.resources):
+    if spec.resources.gpus:
         return fixed
-    threads = cpus_of(spec.resources)
+    cpus = spec.resources.cpus
     return {
         **fixed,
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
@@ -218,5 +219,5 @@ def environment(spec: LLMServingSpec) -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         # Its kernels for latent attention know one width of heads, and with AMX no float32; plain attention knows many.
         "VLLM_MLA_DISABLE": "1",
-        **({"OMP_NUM_THREADS": str(threads)} if threads else {}),
+        **({} if cpus is None else {"OMP_NUM_THREADS": str(max(1, math.ceil(cpus)))}),
     }

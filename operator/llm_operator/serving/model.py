@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llm_operator.api.reasons import Reason
-from llm_operator.api.resolve import gpus_of
+from llm_operator.api.resources import Resources
 from llm_operator.api.serving import LLMServingSpec, ServedResult, TrainingReference
 from llm_operator.kube.plan import Manifest
 from llm_operator.serving.families import why_not_served
@@ -33,9 +33,8 @@ class Choice:
 
 
 def choose_model(observed: Observed, spec: LLMServingSpec) -> Choice:
-    gpus = gpus_of(spec.resources) > 0
     named = spec.model.training
-    choice = of_training(observed, named, gpus=gpus) if named else of_uri(spec.model.uri or "")
+    choice = of_training(observed, named, spec.resources) if named else of_uri(spec.model.uri or "")
     if choice.model and (claim := claim_of(choice.model.uri)) not in observed.claims:
         return Choice(None, Reason.CLAIM_NOT_FOUND, f"PersistentVolumeClaim {claim} does not exist; create it")
     return choice
@@ -45,7 +44,7 @@ def of_uri(uri: str) -> Choice:
     return Choice(ServedResult(uri=uri), Reason.MODEL_FOUND, uri)
 
 
-def of_training(observed: Observed, reference: TrainingReference, *, gpus: bool) -> Choice:
+def of_training(observed: Observed, reference: TrainingReference, resources: Resources) -> Choice:
     training = observed.trainings.get(reference.name)
     if training is None:
         return none(no_training(reference.name, observed.serving["metadata"]["namespace"], "spec.model"))
@@ -55,7 +54,7 @@ def of_training(observed: Observed, reference: TrainingReference, *, gpus: bool)
         return none(no_stage(training, name))
     if name not in models:
         return none(not_a_language_model(training, name, models))
-    if why := why_not_served(training, gpus=gpus):
+    if why := why_not_served(training, resources):
         return Choice(None, Reason.FAMILY_NOT_SERVED, f"{stage_text(training, name)}: {why}")
     found = result_of(training, name)
     if isinstance(found, Absence):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from llm_operator.api.resources import DEFAULT_DEVICES, Devices
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, POD, SERVICE, TRAINING
 from llm_operator.kube.plan import Key, Manifest
@@ -22,9 +23,10 @@ class Observed:
     pods: tuple[Manifest, ...] = ()
     claims: frozenset[str] = frozenset()
     serving_image: str = ""
+    devices: Devices = DEFAULT_DEVICES
 
 
-def observe(cache: Cache, key: Key, serving_image: str) -> Observed | None:
+def observe(cache: Cache, key: Key, serving_image: str, devices: Devices) -> Observed | None:
     serving = cache.get(key.kind, key.namespace, key.name)
     if serving is None:
         return None
@@ -38,6 +40,7 @@ def observe(cache: Cache, key: Key, serving_image: str) -> Observed | None:
         pods=tuple(cache.children(POD.name, key)),
         claims=frozenset(claim["metadata"]["name"] for claim in cache.objects(CLAIM.name, key.namespace)),
         serving_image=serving_image,
+        devices=devices,
     )
 
 

@@ -24,7 +24,7 @@ def reconcile(observed: Observed, now: float) -> Plan:
     """Without a model nothing is made; what serves already goes on whatever happens to the training."""
     old = LLMServingStatus.model_validate(observed.serving.get("status") or {})
     try:
-        spec = load_serving(observed.serving.get("spec") or {})
+        spec = load_serving(observed.serving.get("spec") or {}, observed.devices)
     except InvalidSpecError as error:
         return plan(observed, old, refused(observed, old, str(error), now))
     choice = choose_model(observed, spec)
@@ -40,7 +40,7 @@ def reconcile(observed: Observed, now: float) -> Plan:
 def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
     """What serves already goes on; the next try may go through, say because a quota was raised."""
     old = LLMServingStatus.model_validate(observed.serving.get("status") or {})
-    spec = load_serving(observed.serving.get("spec") or {})
+    spec = load_serving(observed.serving.get("spec") or {}, observed.devices)
     readiness = Readiness(old.ready_replicas > 0, Reason.APPLY_REFUSED, problem)
     choice = choose_model(observed, spec)
     adapters = choose_adapters(observed, spec, choice.model)

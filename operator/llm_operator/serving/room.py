@@ -16,10 +16,10 @@ from llm_operator.settings import Settings
 class ServingRoom:
     def __init__(self, cache: Cache, settings: Settings) -> None:
         self._cache = cache
-        self._image = settings.serving_image
+        self._settings = settings
 
     def observe(self, key: Key) -> Observed | None:
-        return observe(self._cache, key, self._image)
+        return observe(self._cache, key, self._settings.serving_image, self._settings.devices)
 
     def reconcile(self, observed: Observed, now: float) -> Plan:
         return reconcile(observed, now)

@@ -188,9 +188,4 @@ def environment(stage: PlannedStage, name: str) -> list[dict[str, Any]]:
 
 def threads(stage: PlannedStage) -> int:
     """Of each process: its share of the pod's CPUs."""
-    quantity = str(stage.resources.limits.get("cpu", stage.resources.requests.get("cpu", "1")))
-    try:
-        cpus = float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
-    except ValueError:
-        cpus = 1.0
-    return max(1, math.floor(cpus / stage.processes_per_node))
+    return max(1, math.floor((stage.resources.cpus or 1) / stage.processes_per_node))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llm_operator.api.conditions import seconds_of
+from llm_operator.api.resources import DEFAULT_DEVICES, Devices
 from llm_operator.api.training_status import LLMTrainingStatus
 from llm_operator.api.validation import InvalidSpecError, load_training
 from llm_operator.kube import labels
@@ -43,6 +44,7 @@ class Observed:
     silence: str = ""  # why rank 0 can't be asked now; empty while that isn't sure
     trainer_image: str = ""
     progress_interval: float = 10.0
+    devices: Devices = DEFAULT_DEVICES
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Observer:
     failed_creates: FailedCreates
     trainer_image: str
     progress_interval: float
+    devices: Devices = DEFAULT_DEVICES
 
     def observe(self, key: Key) -> Observed | None:
         training = self.cache.get(key.kind, key.namespace, key.name)
@@ -77,11 +80,12 @@ class Observer:
             silence=word.silence,
             trainer_image=self.trainer_image,
             progress_interval=self.progress_interval,
+            devices=self.devices,
         )
 
     def _existing_claims(self, namespace: str, training: Manifest) -> frozenset[str]:
         try:
-            named = claims_of(load_training(training.get("spec") or {}))
+            named = claims_of(load_training(training.get("spec") or {}, self.devices))
         except InvalidSpecError:
             return frozenset()
         return frozenset(name for name in named if self.cache.get(CLAIM.name, namespace, name))

@@ -58,7 +58,7 @@ def reconcile(observed: Observed, now: float) -> Plan:
     if is_terminal(old):
         return Plan()
     try:
-        spec = load_training(observed.training.get("spec") or {})
+        spec = load_training(observed.training.get("spec") or {}, observed.devices)
     except InvalidSpecError as error:
         return plan(observed, old, refused(observed.training, old, str(error), now), now)
     planned = as_started(planned_stages(spec), old.stages)
@@ -87,7 +87,7 @@ def reconcile(observed: Observed, now: float) -> Plan:
 def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
     """The stage waits and says for what; the next try may go through, say because a quota was raised."""
     old = LLMTrainingStatus.model_validate(observed.training.get("status") or {})
-    spec = load_training(observed.training.get("spec") or {})
+    spec = load_training(observed.training.get("spec") or {}, observed.devices)
     stages = merged(as_started(planned_stages(spec), old.stages), old.stages)
     current = next((stage for stage in stages if stage.state != "Succeeded"), stages[-1])
     verdict = Verdict(running=False, reason=Reason.APPLY_REFUSED, message=f"stage {current.name}: {problem}")

@@ -24,7 +24,9 @@ class TrainingRoom:
         interval = settings.progress_interval_seconds
         self._puller = Puller(cache, interval)
         self._failed_creates = FailedCreates(cache, client)
-        self._observer = Observer(cache, self._puller, self._failed_creates, settings.trainer_image, interval)
+        self._observer = Observer(
+            cache, self._puller, self._failed_creates, settings.trainer_image, interval, settings.devices
+        )
 
     def observe(self, key: Key) -> Observed | None:
         return self._observer.observe(key)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from llm_operator.api.common import Resources
-from llm_operator.api.memory import quantity_of, stage_flops_per_token, stage_memory
+from llm_operator.api.memory import stage_flops_per_token, stage_memory
+from llm_operator.api.quantities import quantity_of
 from llm_operator.api.resolve import (
     data_resources_of,
-    gpus_of,
     nodes_of,
     processes_per_node,
     resources_of,
     stage_dataset,
     stage_model,
 )
+from llm_operator.api.resources import Resources
 from llm_operator.api.training import DATA_STAGE, LLMTrainingSpec
 from llm_operator.kube.plan import Manifest
 from llm_operator.training.names import run_name
@@ -53,7 +53,8 @@ class PlannedStage:
 
     @property
     def device(self) -> str:
-        return "cuda" if gpus_of(self.resources) else "cpu"
+        """Torch's name of it, which is cuda for AMD's GPUs too."""
+        return "cuda" if self.resources.gpus else "cpu"
 
 
 def planned_stages(spec: LLMTrainingSpec) -> list[PlannedStage]:

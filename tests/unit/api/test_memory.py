@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
-from llm_operator.api.memory import Network, StageMemory, bytes_of, quantity_of, stage_memory, training_size
+from llm_operator.api.memory import Network, StageMemory, stage_memory, training_size
 from llm_operator.api.validation import load_training
 from tests.specs import GPUS, PAIRS, TASTE, TRAINING, changed, ppo
 
@@ -51,12 +49,3 @@ def test_experts_are_spread_before_zero_spreads() -> None:
     model = Network(10, routed=8, learns=True)
     memory = StageMemory((model,), 2, 2, 12, zero_stage=1, processes=8, expert_parallel=4)
     assert memory.per_process == 12 * 10 / 8 + 4 * (2 + 2)
-
-
-@pytest.mark.parametrize(("text", "size"), [("80Gi", 80 << 30), ("1.5G", 1_500_000_000), ("123", 123), ("", None)])
-def test_quantities(text: str, size: int | None) -> None:
-    assert bytes_of(text) == size
-
-
-def test_quantities_as_kubernetes_writes_them() -> None:
-    assert [quantity_of(size) for size in (80 << 30, 3 << 29, 1000)] == ["80Gi", "1.5Gi", "1Ki"]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llm_operator.api.common import Resources
 from llm_operator.api.pods import PodSettings, StagePods
 from llm_operator.api.resolve import data_resources_of, pods_of
+from llm_operator.api.resources import Resources
 from llm_operator.api.validation import InvalidSpecError, load_serving, load_training
 from tests.pod_cases import (
     ALL_PODS,

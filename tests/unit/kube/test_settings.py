@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from llm_operator.api.resources import DEFAULT_DEVICES, Devices
 from llm_operator.settings import Settings, SettingsError
 
 
@@ -22,11 +23,25 @@ def test_values_are_read_by_upper_case_name() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("WORKERS", "many"), ("PROBE_PORT", "99999"), ("LEASE_SECONDS", "1"), ("LOG_LEVEL", "LOUD")],
+    [
+        ("WORKERS", "many"),
+        ("PROBE_PORT", "99999"),
+        ("LEASE_SECONDS", "1"),
+        ("LOG_LEVEL", "LOUD"),
+        ("GPU_RESOURCES", ","),
+        ("GPU_RESOURCES", "gpu"),
+        ("OTHER_RESOURCES", "cpu"),
+    ],
 )
 def test_a_bad_value_is_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"{name}='{value}'"):
         Settings.from_environment({name: value})
+
+
+def test_which_resources_are_gpus() -> None:
+    assert Settings.from_environment({}).devices == DEFAULT_DEVICES
+    given = {"GPU_RESOURCES": "nvidia.com/gpu, gpu.example.com/*", "OTHER_RESOURCES": ","}
+    assert Settings.from_environment(given).devices == Devices(("nvidia.com/gpu", "gpu.example.com/*"), ())
 
 
 def test_every_setting_has_a_description() -> None:

@@ -29,8 +29,12 @@ class Family:
 
     def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration with its defaults, every key by its own name."""
-        given = {key: value for key, value in config.items() if value is not None or key in MAY_BE_NULL}
-        return {**self.defaults, **{self.aliases.get(key, key): value for key, value in given.items()}}
+        return {**self.defaults, **{self.aliases.get(key, key): value for key, value in given(config).items()}}
+
+
+def given(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without nulls, which the API server drops."""
+    return {key: value for key, value in config.items() if value is not None or key in MAY_BE_NULL}
 
 
 FAMILIES = {
@@ -66,7 +70,7 @@ def model_size(architecture: Architecture, vocabulary: int) -> ModelSize:
     family = FAMILIES[architecture.family]
     keys = family.resolve(architecture.config)
     sizes = {"gpt2": gpt2_size, "mamba": mamba_size, "mamba2": mamba_size, "jamba": jamba_size}
-    return sizes.get(architecture.family, decoder_size)(architecture.family, keys, {**architecture.config}, vocabulary)
+    return sizes.get(architecture.family, decoder_size)(architecture.family, keys, given(architecture.config), vocabulary)
 
 
 def gpt2_size(_: str, keys: dict[str, Any], given: dict[str, Any], vocabulary: int) -> ModelSize:

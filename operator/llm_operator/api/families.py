@@ -29,10 +29,10 @@ class Family:
 
     def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration with its defaults, every key by its own name."""
-        return {**self.defaults, **{self.aliases.get(key, key): value for key, value in given(config).items()}}
+        return {**self.defaults, **{self.aliases.get(key, key): value for key, value in without_nulls(config).items()}}
 
 
-def given(config: Mapping[str, Any]) -> dict[str, Any]:
+def without_nulls(config: Mapping[str, Any]) -> dict[str, Any]:
     """Without nulls, which the API server drops."""
     return {key: value for key, value in config.items() if value is not None or key in MAY_BE_NULL}
 
@@ -70,7 +70,8 @@ def model_size(architecture: Architecture, vocabulary: int) -> ModelSize:
     family = FAMILIES[architecture.family]
     keys = family.resolve(architecture.config)
     sizes = {"gpt2": gpt2_size, "mamba": mamba_size, "mamba2": mamba_size, "jamba": jamba_size}
-    return sizes.get(architecture.family, decoder_size)(architecture.family, keys, given(architecture.config), vocabulary)
+    size = sizes.get(architecture.family, decoder_size)
+    return size(architecture.family, keys, without_nulls(architecture.config), vocabulary)
 
 
 def gpt2_size(_: str, keys: dict[str, Any], given: dict[str, Any], vocabulary: int) -> ModelSize:

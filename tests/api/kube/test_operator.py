@@ -141,7 +141,7 @@ async def test_a_standby_takes_over(client: Client, namespace: str) -> None:
 async def test_an_object_that_vanished_while_no_watch_ran_leaves_the_cache(
     connection: Connection, client: Client, namespace: str
 ) -> None:
-    """kopf lists anew after an expired watch, and says nothing of what the list lacks."""
+    """A watch that expires is a new list, and what that lacks was deleted."""
     owner = await client.create(TRAINING, training(namespace))
     async with Proxy.before(connection) as (proxy, through_proxy), running(namespace, through_proxy) as operator:
         await until(is_running(client, namespace))
@@ -185,7 +185,8 @@ async def test_probes_tell_a_stale_watch(connection: Connection, namespace: str)
     settings = Settings(namespaces=(namespace,), watch_seconds=30)
     operator = Operator(settings, connection, Client(connection), Cache(), {})
     assert list(operator.dead()) == []
-    operator.watches._requested["Job"] = time.monotonic() - 1000
+    stale = next(reflector for reflector in operator.watches.reflectors if reflector.kind is JOB)
+    stale.heard_at -= 1000
     assert any("watch of Job" in problem for problem in operator.dead())
     await operator.client.close()
     with pytest.raises((ApiError, RuntimeError)):

@@ -89,7 +89,7 @@ class SmallRoom:
             "observedGeneration": owner["metadata"]["generation"],
         }
         return Plan(
-            apply=tuple(missing),
+            create=tuple(missing),
             delete=tuple(Delete("v1", "ConfigMap", "old", child["metadata"]["uid"]) for child in old),
             status=None if _within(status, owner.get("status") or {}) else status,
             events=(Event("Normal", "Started", "the job was made"),) if missing else (),

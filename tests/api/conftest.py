@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.cluster import binaries
-from tests.cluster.control_plane import ControlPlane
+from tests.cluster.control_plane import ControlPlane, free_ports
 from tests.cluster.settings import REPOSITORY
 
 
@@ -16,7 +16,8 @@ from tests.cluster.settings import REPOSITORY
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """Has kubeconfig, server, audit_log and kubectl(*arguments)."""
     state = tmp_path_factory.mktemp("control-plane")
-    plane = ControlPlane(binaries(), state, port=16443, etcd_port=12479)
+    # free ones, so that two checkouts can run their tests at the same time
+    plane = ControlPlane(binaries(), state, port=free_ports(1), etcd_port=free_ports(2))
     plane.start(scheduler=False)
     try:
         plane.kubectl("apply", "--server-side", "-f", REPOSITORY / "crds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,3 +174,18 @@ class ControlPlane:
                 "--leader-elect=false",
             ],
         )
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports of loopback, one after another, on which nobody listens."""
+    while True:
+        with ExitStack() as probes:
+            try:
+                first = 0
+                for offset in range(count):
+                    probe = probes.enter_context(socket.socket())
+                    probe.bind(("127.0.0.1", first + offset if first else 0))
+                    first = first or probe.getsockname()[1]
+            except OSError:
+                continue
+            return first

@@ -12,8 +12,6 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,16 +25,13 @@ from llm_operator.kube.kinds import JOB, TRAINING, Kind
 from llm_operator.kube.login import Connection
 from tests.bench import audit
 from tests.bench.bare import CONCURRENCY, bare, for_all, learn, training
-from tests.bench.process import OPERATOR_USER, OperatorProcess, ServerCpu, free_port
-from tests.cluster.cluster import binaries
+from tests.bench.plane import OPERATOR_USER, control_plane, operator_kubeconfig
+from tests.bench.process import OperatorProcess, ServerCpu
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.settings import REPOSITORY
 
-CLAIM_FILE = Path(__file__).parent / "claim.yaml"
 BARE, MEASURED = "bare", "measured"
 QUIET_SECONDS = 6.0
-# The controller manager asks at most 20 times a second by default, and would be the only thing that is measured.
-CONTROLLERS = ("--kube-api-qps=500", "--kube-api-burst=1000", "--concurrent-job-syncs=10")
 
 
 async def first_times(connection: Connection, kind: Kind, counts: Callable[[dict[str, Any]], str | None]) -> Any:
@@ -91,15 +86,12 @@ def report(title: str, rows: dict[str, str]) -> None:
         print(f"  {name:<46} {value}", flush=True)
 
 
-async def compare(plane: ControlPlane, arguments: argparse.Namespace, folder: Path) -> None:
+async def compare(plane: ControlPlane, arguments: argparse.Namespace) -> None:
     os.environ["KUBECONFIG"] = str(plane.kubeconfig)
     connection = await Connection.open()
     client = Client(connection)
-    plane.authority.issue("operator", f"/O=system:masters/CN={OPERATOR_USER}")
-    kubeconfig = folder / "operator.kubeconfig"
-    plane.authority.kubeconfig("operator", plane.server, kubeconfig)
     names = [f"llm-{number:05d}" for number in range(arguments.trainings)]
-    log = folder / "operator.log"
+    kubeconfig, log = operator_kubeconfig(plane), plane.state / "operator.log"
     async with OperatorProcess.started(kubeconfig, log, namespaces=MEASURED, module=arguments.module) as operator:
         report("The operator, idle", {"resident memory": f"{operator.memory_mib()[0]:.0f} MiB"})
         await measured(client, connection, ["first"])
@@ -197,21 +189,8 @@ def main() -> None:
     parser.add_argument("--module", default="llm_operator", help=argparse.SUPPRESS)
     parser.add_argument("--crds", type=Path, default=REPOSITORY / "crds", help="folder, to compare with an older one")
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="llm-operator-bench-"))
-    plane = ControlPlane(
-        binaries(), folder / "plane", port=free_port(), etcd_port=14379, controller_options=CONTROLLERS
-    )
-    try:
-        plane.start(scheduler=False)
-        plane.kubectl("apply", "--server-side", "-f", arguments.crds)
-        plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        for namespace in (BARE, MEASURED):
-            plane.kubectl("create", "namespace", namespace)
-            plane.kubectl("apply", "-n", namespace, "-f", CLAIM_FILE)
-        asyncio.run(compare(plane, arguments, folder))
-    finally:
-        plane.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with control_plane(BARE, MEASURED, crds=arguments.crds) as plane:
+        asyncio.run(compare(plane, arguments))
 
 
 if __name__ == "__main__":

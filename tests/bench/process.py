@@ -16,7 +16,6 @@ import aiohttp
 
 from tests.cluster.control_plane import ControlPlane
 
-OPERATOR_USER = "llm-operator-under-test"
 LOOK_SECONDS = 0.05
 
 

@@ -11,8 +11,6 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,12 +24,10 @@ from llm_operator.kube.login import Connection
 from llm_operator.training.names import child_name
 from tests.bench import audit
 from tests.bench.bare import for_all, training
-from tests.bench.operator import CLAIM_FILE, settled
-from tests.bench.process import OPERATOR_USER, OperatorProcess, free_port
-from tests.cluster.cluster import binaries
+from tests.bench.operator import settled
+from tests.bench.plane import OPERATOR_USER, control_plane, operator_kubeconfig
+from tests.bench.process import OperatorProcess
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.processes import wait
-from tests.cluster.settings import REPOSITORY
 
 SIZES = (500, 1000, 2000, 10_000)
 BESIDE = 1000  # trainings, in a namespace of their own, beside which there are claims of others
@@ -132,12 +128,10 @@ def row(what: str, count: int, found: Sequence[float]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-async def measure(plane: ControlPlane, folder: Path, sizes: Sequence[int]) -> None:
+async def measure(plane: ControlPlane, sizes: Sequence[int]) -> None:
     os.environ["KUBECONFIG"] = str(plane.kubeconfig)
     client = Client(await Connection.open())
-    plane.authority.issue("operator", f"/O=system:masters/CN={OPERATOR_USER}")
-    kubeconfig, log = folder / "operator.kubeconfig", folder / "operator.log"
-    plane.authority.kubeconfig("operator", plane.server, kubeconfig)
+    kubeconfig, log = operator_kubeconfig(plane), plane.state / "operator.log"
     async with OperatorProcess.started(kubeconfig, log, namespaces=FIRST):
         await client.create(TRAINING, training(MODEL, FIRST))
         await settled(plane)
@@ -176,21 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.startup", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     sizes = parser.parse_args(arguments).sizes
-    folder = Path(tempfile.mkdtemp(prefix="llm-operator-bench-"))
-    plane = ControlPlane(binaries(), folder / "plane", port=free_port(), etcd_port=14379)
-    try:
-        plane.start(scheduler=False)
-        plane.kubectl("apply", "--server-side", "-f", REPOSITORY / "crds")
-        plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        for namespace in (FIRST, MORE, OTHERS):
-            plane.kubectl("create", "namespace", namespace)
-            plane.kubectl("apply", "-n", namespace, "-f", CLAIM_FILE)
-        accounts = ("get", "serviceaccount", "default", "-n", MORE, "-o", "name")
-        wait("the service accounts", lambda: bool(plane.kubectl(*accounts, check=False)))
-        asyncio.run(measure(plane, folder, sizes))
-    finally:
-        plane.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with control_plane(FIRST, MORE, OTHERS) as plane:
+        asyncio.run(measure(plane, sizes))
 
 
 if __name__ == "__main__":

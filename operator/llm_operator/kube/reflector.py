@@ -7,6 +7,7 @@ everything is listed anew, which also shows what was deleted in between.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 import time
@@ -89,6 +90,7 @@ class Reflector:
                     uids.add(manifest["metadata"]["uid"])
                     self._seen(manifest)
                 version = str(page["metadata"]["resourceVersion"])
+                gc.freeze()  # it stays: or the garbage collector looks through all of it again and again, for seconds
         for gone in self._cache.keep_only(self.kind.name, self.namespace, uids, int(version)):
             self._changed(self.kind.name, gone)
         self._version = version

@@ -111,7 +111,7 @@ def as_posted(child: dict[str, Any]) -> dict[str, Any]:
 async def restarted(plane: ControlPlane, kubeconfig: Path, log: Path, namespaces: str) -> list[float]:
     """What the table's row says after the number of trainings and before the writes, and those and the answers."""
     began = time.time()
-    async with OperatorProcess.started(kubeconfig, log, namespaces=namespaces) as operator:
+    async with OperatorProcess.started(kubeconfig, log, namespaces=namespaces, probed=True) as operator:
         cpu, wall, peak = operator.cpu_seconds(), operator.wall_seconds, operator.memory_mib()[1]
         await operator.idle()
         writes = (

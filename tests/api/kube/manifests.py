@@ -54,15 +54,17 @@ def child(owner: Manifest, kind: str, name: str, **fields: Any) -> Manifest:
     }
 
 
-def config_map(owner: Manifest, name: str = "config") -> Manifest:
-    return child(owner, "ConfigMap", name, data={"key": "value"}, immutable=True)
+def config_map(owner: Manifest, name: str = "") -> Manifest:
+    return child(
+        owner, "ConfigMap", name or f"{owner['metadata']['name']}-config", data={"key": "value"}, immutable=True
+    )
 
 
-def job(owner: Manifest, name: str = "job") -> Manifest:
+def job(owner: Manifest) -> Manifest:
     container = {"name": "main", "image": "none", "command": ["true"]}
     pod_labels = {labels.MANAGED_BY: labels.OPERATOR, labels.TRAINING: owner["metadata"]["name"]}
     template = {"metadata": {"labels": pod_labels}, "spec": {"restartPolicy": "Never", "containers": [container]}}
-    return child(owner, "Job", name, spec={"backoffLimit": 0, "template": template})
+    return child(owner, "Job", f"{owner['metadata']['name']}-job", spec={"backoffLimit": 0, "template": template})
 
 
 class SmallRoom:

@@ -48,9 +48,8 @@ class Operator:
         """Queues whatever may have to change because this object did."""
         if not self.reconciles:
             return  # whoever starts to lead looks at everything
-        metadata = manifest["metadata"]
         if kind in self._rooms:
-            self.workers.add(Key(kind, metadata["namespace"], metadata["name"]))  # type: ignore[arg-type]
+            self._add(kind, manifest)
         for key in owners(manifest):
             self.workers.add(key)
         for room in self._rooms.values():
@@ -59,9 +58,13 @@ class Operator:
 
     def _look_at(self, namespace: str | None) -> None:
         """Queues everything in a namespace, or in all."""
-        for kind in self._rooms:
+        for kind in self._rooms if self.reconciles else ():
             for manifest in self.cache.objects(kind, namespace):
-                self.wake(kind, manifest)
+                self._add(kind, manifest)
+
+    def _add(self, kind: str, manifest: Manifest) -> None:
+        metadata = manifest["metadata"]
+        self.workers.add(Key(kind, metadata["namespace"], metadata["name"]))  # type: ignore[arg-type]
 
     # --- what follows from it ------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ RECONCILE_TIME = prometheus.Histogram(
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 WRITES = prometheus.Counter(
-    f"{PREFIX}_writes", "Objects written by verb: apply, delete, status, event.", ["verb", "kind"]
+    f"{PREFIX}_writes", "Objects written by verb: create, apply, delete, status, event.", ["verb", "kind"]
 )
 API_REQUESTS = prometheus.Counter(
     f"{PREFIX}_api_requests", "Requests to the API server by verb and status code; code 0: no answer.", ["verb", "code"]
@@ -42,7 +42,10 @@ QUEUE_OLDEST = prometheus.Gauge(
     f"{PREFIX}_workqueue_oldest_seconds", "How long the oldest due key has waited.", ["controller"]
 )
 WATCH_AGE = prometheus.Gauge(
-    f"{PREFIX}_watch_age_seconds", "Time since the watch of a kind was last requested.", ["kind"]
+    f"{PREFIX}_watch_age_seconds", "Time since the API server last said anything of a kind.", ["kind"]
+)
+WATCH_REFUSED = prometheus.Gauge(
+    f"{PREFIX}_watch_refused", "Watched namespaces (1: all) in which a kind may not be listed.", ["kind"]
 )
 
 

@@ -12,6 +12,8 @@ match sys.argv[1:2]:
 
         start(sys.argv[2:])
     case _:
-        from tests.bench.operator import main
+        from tests.bench.operator import main as operator
+        from tests.bench.startup import main as startup
 
-        main()
+        operator()
+        startup([])

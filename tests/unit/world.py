@@ -37,6 +37,7 @@ class World:
 
     def writes(self, plan: Plan) -> Iterator[tuple[str, Any]]:
         """In the order in which the executor makes them; events are no state."""
+        yield from (("create", manifest) for manifest in plan.create)
         yield from (("apply", manifest) for manifest in plan.apply)
         yield from (("delete", child) for child in plan.delete)
         if plan.status is not None:
@@ -47,8 +48,9 @@ class World:
         made = list(self.writes(plan))[:first]
         for verb, what in made:
             match verb:
-                case "apply":
+                case "create" | "apply":
                     at = (what["kind"], what["metadata"]["name"])
+                    assert verb == "apply" or at not in self.objects, f"{at} is there already"
                     known = self.objects.get(at, {"metadata": {"uid": f"uid-{at[0]}-{at[1]}"}})
                     merged = {**copy.deepcopy(what), **{k: v for k, v in known.items() if k == "status"}}
                     merged["metadata"] = {"uid": known["metadata"]["uid"], **merged["metadata"]}
@@ -68,6 +70,7 @@ def check_golden(file: Path, plan: Plan) -> None:
     UPDATE_GOLDEN=1 writes the file anew; read the difference before you commit it.
     """
     shown = {
+        "create": list(plan.create),
         "apply": list(plan.apply),
         "delete": [vars(child) for child in plan.delete],
         "status": plan.status,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -17,7 +18,7 @@ from llm_operator.kube.plan import Delete, Manifest
 FIELD_MANAGER = "llm-operator"
 APPLY = "application/apply-patch+yaml"
 JSON = "application/json"
-METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+PAGE = 500  # objects; the server holds a whole answer in memory, and so do we
 ATTEMPTS = 5
 BACKOFF_SECONDS = 0.2  # doubled at every attempt, unless the server says how long to wait
 LONGEST_WAIT_SECONDS = 30.0
@@ -54,7 +55,8 @@ class ConflictError(ApiError):
 class Client:
     """One session to the API server."""
 
-    def __init__(self, connection: Connection, request_seconds: float = 30) -> None:
+    def __init__(self, connection: Connection, request_seconds: float = 30, page: int = PAGE) -> None:
+        self.page = page
         self._connection = connection
         self._session = connection.session()
         self._timeout = request_seconds
@@ -65,6 +67,43 @@ class Client:
     async def get(self, path: str, query: Mapping[str, str] | None = None, accept: str = JSON) -> Manifest:
         """An object or a collection by its path."""
         return await self.request("GET", path, query=query, headers={"Accept": accept})
+
+    async def pages(self, path: str, query: Mapping[str, str], accept: str = JSON) -> AsyncIterator[Manifest]:
+        """A collection as it was at one moment, a page at a time.
+
+        Raises ApiError 410 if it took so long that the server has forgotten that moment.
+        """
+        token = ""
+        while True:
+            page = await self.get(path, {**query, "limit": str(self.page), "continue": token}, accept)
+            token = page["metadata"].get("continue", "")
+            yield page
+            del page  # before there is another one
+            if not token:
+                return
+
+    @asynccontextmanager
+    async def watch(
+        self, path: str, query: Mapping[str, str], accept: str = JSON, *, silent_seconds: float
+    ) -> AsyncIterator[AsyncIterator[Manifest]]:
+        """The events of a collection until the server ends the watch.
+
+        Raises ApiError if it does not begin, or breaks, or nothing comes for so long; it is not repeated.
+        """
+        try:
+            async with self._session.get(
+                self._connection.server + path,
+                params={**query, "watch": "true"},
+                headers={"Accept": accept},
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=silent_seconds),
+            ) as response:
+                if response.status == 401:
+                    await self._connection.renew()
+                if not response.ok:
+                    raise _error(response.status, await response.read())
+                yield (json.loads(line) async for line in _lines(response.content))
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as lost:
+            raise ApiError(0, f"watch {path}: {lost or type(lost).__name__}") from lost
 
     async def apply(self, manifest: Manifest) -> Manifest:
         """Server-side apply: creates the object or sets the fields that the manifest has. Returns the whole object."""
@@ -105,9 +144,9 @@ class Client:
         return await self.request("PUT", path, query={"fieldManager": FIELD_MANAGER}, body=body)
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
-        """Raises ConflictError if the name is taken."""
-        path = kind.path(manifest["metadata"]["namespace"])
-        return await self.request("POST", path, query={"fieldManager": FIELD_MANAGER}, body=manifest)
+        """Raises ConflictError if the name is taken, also by this call's own first try whose answer was lost."""
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        return await self.request("POST", kind.path(manifest["metadata"]["namespace"]), query=query, body=manifest)
 
     async def request(
         self,
@@ -148,6 +187,15 @@ class Client:
             if attempt + 1 < attempts:
                 await asyncio.sleep(wait)
         raise error
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """The iterator of aiohttp refuses lines of more than 128 KiB, and an object may have 1.5 MiB."""
+    rest = b""
+    async for chunk in content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
 
 
 def _error(status: int, text: bytes) -> ApiError:

@@ -1,9 +1,9 @@
-"""Carries out a plan: apply, delete, one status write, then events. No decisions are made here."""
+"""Carries out a plan: create, apply, delete, one status write, then events. No decisions are made here."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from llm_operator import metrics
@@ -11,7 +11,8 @@ from llm_operator.api.common import GROUP
 from llm_operator.api.text import cut
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import ApiError, Client, ConflictError, NotFoundError, RefusedError
-from llm_operator.kube.kinds import EVENT
+from llm_operator.kube.kinds import EVENT, KINDS
+from llm_operator.kube.labels import MANAGED_BY
 from llm_operator.kube.plan import Event, GoneError, Manifest, Plan
 
 Changed = Callable[[str, Manifest], None]
@@ -32,8 +33,10 @@ class Executor:
         Raises ApiError (RefusedError if trying again won't help), or GoneError if the owner was deleted; what was
         written before stays, and the next pass goes on from there.
         """
+        for manifest in plan.create:
+            await self._write("create", manifest, self._create)
         for manifest in plan.apply:
-            await self._apply(manifest)
+            await self._write("apply", manifest, self._client.apply)
         for child in plan.delete:
             left = await self._client.delete(owner["metadata"]["namespace"], child)
             metrics.WRITES.labels("delete", child.kind).inc()
@@ -47,16 +50,31 @@ class Executor:
         for event in plan.events:
             await self._send(owner, event)
 
-    async def _apply(self, manifest: Manifest) -> None:
+    async def _write(self, verb: str, manifest: Manifest, write: Callable[[Manifest], Awaitable[Manifest]]) -> None:
         try:
-            answer = await self._client.apply(manifest)
+            answer = await write(manifest)
         except ApiError as error:
             if not error.refused:
                 raise
             what = f"{manifest['kind']} {manifest['metadata']['name']}: {error.message}"
             raise RefusedError(error.status, what) from None
-        metrics.WRITES.labels("apply", manifest["kind"]).inc()
+        metrics.WRITES.labels(verb, manifest["kind"]).inc()
         self._keep(manifest["kind"], answer)
+
+    async def _create(self, manifest: Manifest) -> Manifest:
+        """Or finds it there: a pass has made it that ended before it had the answer, and the watch is late."""
+        kind, metadata = KINDS[manifest["kind"]], manifest["metadata"]
+        try:
+            return await self._client.create(kind, manifest)
+        except ConflictError as conflict:
+            try:
+                found = await self._client.get(kind.path(metadata["namespace"], metadata["name"]))
+            except NotFoundError:
+                raise conflict from None  # gone by now, or the conflict was about a quota that changed
+        if not _is_ours(found, manifest):
+            taken = f"{kind.name} {metadata['name']}: the name is taken by an object that is not ours; delete it"
+            raise RefusedError(409, taken)
+        return found
 
     async def _write_status(self, owner: Manifest, status: Manifest) -> None:
         try:
@@ -77,6 +95,12 @@ class Executor:
         except ConflictError:  # said before
             return
         metrics.WRITES.labels("event", EVENT.name).inc()
+
+
+def _is_ours(found: Manifest, manifest: Manifest) -> bool:
+    """Of the same owner, and where our watches see it."""
+    ours, theirs = ({owner["uid"] for owner in one["metadata"].get("ownerReferences", ())} for one in (manifest, found))
+    return bool(ours & theirs) and MANAGED_BY in (found["metadata"].get("labels") or {})
 
 
 def event_manifest(owner: Manifest, event: Event, instance: str, now: datetime) -> Manifest:

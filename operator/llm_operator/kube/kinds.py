@@ -6,6 +6,17 @@ from dataclasses import dataclass
 
 from llm_operator.api.common import GROUP, VERSION
 
+IDENTITY = ("name", "namespace", "uid", "resourceVersion")
+METADATA = (
+    *IDENTITY,
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "labels",
+    "annotations",
+    "ownerReferences",
+)
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -17,6 +28,12 @@ class Kind:
     plural: str
     kept: tuple[str, ...] = ()
     ours: bool = False  # made by us and selected by the managed-by label
+    metadata: tuple[str, ...] = METADATA  # what the cache keeps of it
+
+    @property
+    def metadata_only(self) -> bool:
+        """Nothing but the metadata is asked for: it is all that is read."""
+        return not self.kept
 
     @property
     def api_version(self) -> str:
@@ -54,11 +71,11 @@ JOB = Kind(
     ours=True,
 )
 POD = Kind("Pod", "", "v1", "pods", ("spec.nodeName", *POD_STATUS), ours=True)
-CONFIG_MAP = Kind("ConfigMap", "", "v1", "configmaps", ("immutable",), ours=True)
-SERVICE = Kind("Service", "", "v1", "services", ("spec",), ours=True)
+CONFIG_MAP = Kind("ConfigMap", "", "v1", "configmaps", ours=True)
+SERVICE = Kind("Service", "", "v1", "services", ours=True)
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", ("spec", "status"), ours=True)
-DISRUPTION_BUDGET = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets", ("spec", "status"), ours=True)
-CLAIM = Kind("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims", ("status.phase",))
+DISRUPTION_BUDGET = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets", ours=True)
+CLAIM = Kind("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims", metadata=IDENTITY)  # of everybody
 LEASE = Kind("Lease", "coordination.k8s.io", "v1", "leases")
 EVENT = Kind("Event", "events.k8s.io", "v1", "events")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
+from aiohttp.client_middlewares import ClientHandlerType
 from kubernetes.aio import client as kubernetes
 from kubernetes.aio import config as loaders
 from kubernetes.aio.client.rest import RESTClientObject
@@ -39,12 +39,12 @@ class Connection:
         """Reads the credentials again, after the API server refused them."""
         self._configuration = await _load()
 
-    def session(self, *middlewares: ClientMiddlewareType) -> aiohttp.ClientSession:
+    def session(self) -> aiohttp.ClientSession:
         """A session of its own; whoever asked for it closes it. Proxies of the environment are for other traffic."""
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self._ssl, limit=0),
             headers={"User-Agent": USER_AGENT},
-            middlewares=[*middlewares, self._authorize],
+            middlewares=[self._authorize],
             proxy=self._configuration.proxy,
             trust_env=False,
         )

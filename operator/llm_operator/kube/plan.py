@@ -18,7 +18,7 @@ class Key:
 
 
 class GoneError(Exception):
-    """The object that a pass is about no longer exists."""
+    """The object that a pass is about no longer exists, or can't be seen."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,13 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
-    """Carried out in this order: apply, delete, status, events. Crash between any two: the next pass converges."""
+    """Carried out in this order: create, apply, delete, status, events. Crash between any two: the next pass converges.
 
+    A child is either created, and then left as it is, or applied whenever it differs. Not both: fields that a POST has
+    set stay when a later server-side apply no longer has them.
+    """
+
+    create: tuple[Manifest, ...] = ()
     apply: tuple[Manifest, ...] = ()
     delete: tuple[Delete, ...] = ()
     status: Manifest | None = None  # the whole new status; None: it is right as it is
@@ -53,4 +58,4 @@ class Plan:
     @property
     def empty(self) -> bool:
         """Nothing would be written."""
-        return not (self.apply or self.delete or self.status or self.events)
+        return not (self.create or self.apply or self.delete or self.status or self.events)

@@ -15,10 +15,18 @@ LONGEST_BACKOFF_SECONDS = 300.0
 
 
 class WorkQueue(Generic[K]):
-    """Which key is next, as a pure structure: every method is told the time (seconds on any monotonic clock)."""
+    """Which key is next, as a pure structure: every method is told the time (seconds on any monotonic clock).
 
-    def __init__(self, jitter: Callable[[], float] = lambda: random.uniform(0.5, 1)) -> None:  # noqa: S311
-        self._jitter = jitter
+    A key rests for ``rest`` seconds between two passes: what a pass sets off is looked at once, not piecemeal.
+    """
+
+    def __init__(
+        self,
+        jitter: Callable[[], float] = lambda: random.uniform(0.5, 1),  # noqa: S311
+        rest: float = 0.0,
+    ) -> None:
+        self._jitter, self._rest = jitter, rest
+        self._rested: dict[K, float] = {}  # until when each key rests that has run and waits
         self._due: dict[K, float] = {}  # when each waiting key is due; the only truth
         self._heap: list[tuple[float, int, K]] = []  # may hold entries that _due no longer confirms
         self._order = itertools.count()
@@ -27,6 +35,7 @@ class WorkQueue(Generic[K]):
 
     def add(self, key: K, at: float) -> None:
         """Asks for a pass at this time; of two requests the earlier holds. A key that runs now runs again after."""
+        at = max(at, self._rested.get(key, at))
         if self._due.get(key, float("inf")) > at:
             self._due[key] = at
             if key not in self._running:
@@ -38,14 +47,17 @@ class WorkQueue(Generic[K]):
             at, _, key = heapq.heappop(self._heap)
             if key not in self._running and self._due.get(key) == at:
                 del self._due[key]
+                self._rested.pop(key, None)
                 self._running.add(key)
                 return key
         return None
 
-    def done(self, key: K) -> None:
+    def done(self, key: K, now: float) -> None:
         """The pass of a taken key is over."""
         self._running.remove(key)
         if key in self._due:
+            self._rested[key] = now + self._rest
+            self._due[key] = max(self._due[key], self._rested[key])
             self._push(key)
 
     def retry(self, key: K, now: float) -> float:

@@ -1,54 +1,95 @@
-"""How kopf's watches fare, seen from the requests it makes: it tells nobody itself."""
+"""All that is watched: each kind in each namespace. What a namespace holds is acted on only when all of it is known."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
-import aiohttp
-from aiohttp.client_middlewares import ClientHandlerType
-
+from llm_operator import metrics
+from llm_operator.kube.cache import Cache
+from llm_operator.kube.client import Client
 from llm_operator.kube.kinds import WATCHED
+from llm_operator.kube.reflector import Changed, Reflector
+from llm_operator.settings import Settings
 
-SLACK_SECONDS = 90.0  # kopf gives up a silent watch after 70 s, then lists or watches again
+SLACK_SECONDS = 90.0  # for a watch that has ended to be begun again
+LISTS = 2  # at a time: a page of large objects takes tens of MiB while it is read
+
+Namespace = str | None  # None: all
 
 
 class Watches:
-    """Knows when each kind was last watched, and tells when a kind had to be listed anew."""
+    """``listed`` is called with a namespace when all of it is known, for the first time or again."""
 
-    def __init__(self, watch_seconds: float, relisted: Callable[[str], None]) -> None:
-        self._limit = watch_seconds + SLACK_SECONDS
-        self._relisted = relisted
-        self._requested: dict[str, float] = {}
-        self._kinds = {kind.path(): kind.name for kind in WATCHED}
+    def __init__(
+        self, client: Client, cache: Cache, settings: Settings, *, changed: Changed, listed: Callable[[Namespace], None]
+    ) -> None:
+        self._limit = settings.watch_seconds + SLACK_SECONDS
+        self._listed = listed
+        self._ready = asyncio.Event()
+        lists = asyncio.Semaphore(LISTS)
+        self._scopes: dict[Namespace, list[Reflector]] = {
+            namespace: [
+                Reflector(
+                    client, cache, kind, namespace, changed=changed, turned=partial(self._turned, namespace),
+                    watch_seconds=settings.watch_seconds, lists=lists,
+                )
+                for kind in WATCHED
+            ]
+            for namespace in settings.namespaces or (None,)
+        }  # fmt: skip
+        for kind in WATCHED:
+            metrics.WATCH_AGE.labels(kind.name).set_function(partial(self._age, kind.name))
+            metrics.WATCH_REFUSED.labels(kind.name).set_function(partial(self._refused, kind.name))
 
-    async def see(self, request: aiohttp.ClientRequest, send: ClientHandlerType) -> aiohttp.ClientResponse:
-        """An aiohttp middleware for kopf's session."""
-        kind = self._kind(request.url.path)
-        response = await send(request)
-        if kind and response.ok:
-            if request.url.query.get("watch"):
-                self._requested[kind] = time.monotonic()
-            elif kind in self._requested:
-                # Events between the end of the old watch and this list are lost, deletions among them
-                # (https://github.com/nolar/kopf: an index keeps such objects for ever).
-                self._relisted(kind)
-        return response
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as watches:
+            for reflector in self.reflectors:
+                watches.create_task(reflector.run(), name=f"watch {reflector}")
 
-    def ages(self) -> dict[str, float]:
-        """Seconds since each kind's watch was last requested, of the kinds that were listed."""
-        return {kind: time.monotonic() - at for kind, at in self._requested.items()}
+    async def ready(self) -> None:
+        """Returns when nothing is missing."""
+        await self._ready.wait()
 
-    def missing(self) -> list[str]:
-        """Kinds that were never listed."""
-        return [kind.name for kind in WATCHED if kind.name not in self._requested]
+    def cover(self, namespace: str) -> bool:
+        """Whether everything in this namespace is known."""
+        return all(reflector.listed for reflector in self._scopes.get(namespace) or self._scopes[None])
 
-    def stale(self) -> list[str]:
-        """Kinds whose watch should have been renewed by now."""
-        return [kind for kind, age in self.ages().items() if age > self._limit]
+    def missing(self) -> Iterator[str]:
+        """What must be listed before anything is decided. A namespace that can't be read keeps no other waiting."""
+        for reflector in self.reflectors:
+            if not reflector.listed and not reflector.refusal:
+                yield f"{reflector} was not listed yet"
+        if not any(all(reflector.listed for reflector in kinds) for kinds in self._scopes.values()):
+            refused = (reflector for reflector in self.reflectors if reflector.refusal)
+            yield from (f"{reflector} can't be listed: {reflector.refusal}" for reflector in refused)
 
-    def _kind(self, path: str) -> str | None:
-        if "/namespaces/" in path:
-            root, _, rest = path.partition("/namespaces/")
-            path = f"{root}/{rest.partition('/')[2]}"
-        return self._kinds.get(path)
+    def stale(self) -> Iterator[str]:
+        """Watches that should have been begun again by now."""
+        for reflector in self.reflectors:
+            age = time.monotonic() - reflector.heard_at
+            if age > self._limit:
+                yield f"the watch of {reflector} was not renewed for {age:.0f} s"
+
+    def _turned(self, namespace: Namespace) -> None:
+        if all(reflector.listed for reflector in self._scopes[namespace]):
+            self._listed(namespace)
+        if not any(self.missing()):
+            self._ready.set()
+
+    @property
+    def reflectors(self) -> Iterator[Reflector]:
+        for kinds in self._scopes.values():
+            yield from kinds
+
+    def _of(self, kind: str) -> Iterator[Reflector]:
+        return (reflector for reflector in self.reflectors if reflector.kind.name == kind)
+
+    def _age(self, kind: str) -> float:
+        return max(time.monotonic() - reflector.heard_at for reflector in self._of(kind))
+
+    def _refused(self, kind: str) -> int:
+        return sum(bool(reflector.refusal) for reflector in self._of(kind))

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 PASS_SECONDS = 120.0  # a pass that takes longer is broken off and tried again
 RESYNC_SPREAD = 0.2
+REST_SECONDS = 0.2  # a pass makes a Job, and the Job controller answers with five changes within this time
 
 Pass = Callable[[Key], Awaitable[float | None]]
 """One pass over a key; returns the seconds after which it wants the next one, None if only a change is of interest.
@@ -29,7 +30,7 @@ class Workers:
     """The queue and whoever empties it. ``name`` tells it apart in the metrics."""
 
     def __init__(self, work: Pass, *, name: str, count: int, resync_seconds: float) -> None:
-        self.queue: WorkQueue[Key] = WorkQueue()
+        self.queue: WorkQueue[Key] = WorkQueue(rest=REST_SECONDS)
         self._work = work
         self._name = name
         self._count = count
@@ -84,7 +85,7 @@ class Workers:
         finally:
             metrics.RECONCILES.labels(self._name, key.kind, result).inc()
             metrics.RECONCILE_TIME.labels(self._name, key.kind).observe(time.monotonic() - started)
-            self.queue.done(key)
+            self.queue.done(key, time.monotonic())
             self._changed.set()
 
     def _next(self, after: float | None) -> float:

@@ -63,8 +63,8 @@ def differs(child: Manifest, observed: Observed) -> bool:
 def plan(observed: Observed, old: LLMServingStatus, new: LLMServingStatus, apply: tuple[Manifest, ...] = ()) -> Plan:
     written = bounded(new).model_dump(mode="json", by_alias=True, exclude_none=True)
     if written == (observed.serving.get("status") or {}):
-        return Plan(apply)
-    return Plan(apply, status=written, events=tuple(events_between(old, new)))
+        return Plan(apply=apply)
+    return Plan(apply=apply, status=written, events=tuple(events_between(old, new)))
 
 
 def events_between(old: LLMServingStatus, new: LLMServingStatus) -> Iterator[Event]:

@@ -49,7 +49,7 @@ class Outcome:
 
     stage: StageStatus
     verdict: Verdict
-    apply: tuple[Manifest, ...] = ()
+    create: tuple[Manifest, ...] = ()
     requeue_after: float | None = None
 
 
@@ -65,14 +65,14 @@ def reconcile(observed: Observed, now: float) -> Plan:
     stages = merged(planned, old.stages)
     running = find(old.conditions, TrainingCondition.RUNNING)
     said_before = running.message if running else ""
-    apply: tuple[Manifest, ...] = ()
+    create: tuple[Manifest, ...] = ()
     outcome: Outcome | None = None
     for index, stage in enumerate(planned):
         if stages[index].state == "Succeeded":
             continue
         outcome = Pass(observed, spec, stage, tuple(stages), said_before, now).decide(stages[index])
         stages[index] = outcome.stage
-        apply += outcome.apply
+        create += outcome.create
         if outcome.stage.state != "Succeeded":
             break
     if outcome is None or outcome.stage.state == "Succeeded":
@@ -81,7 +81,7 @@ def reconcile(observed: Observed, now: float) -> Plan:
         verdict = Verdict(running=False, reason=Reason.SUCCEEDED, message=said, succeeded=True)
         outcome = Outcome(stages[-1], verdict)
     status = summary(observed.training, spec, old, stages, outcome.stage, outcome.verdict, now)
-    return plan(observed, old, status, now, apply, outcome.requeue_after)
+    return plan(observed, old, status, now, create, outcome.requeue_after)
 
 
 def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
@@ -105,7 +105,7 @@ def plan(
     old: LLMTrainingStatus,
     new: LLMTrainingStatus,
     now: float,
-    apply: tuple[Manifest, ...] = (),
+    create: tuple[Manifest, ...] = (),
     requeue_after: float | None = None,
 ) -> Plan:
     orphans = orphaned(observed, new)
@@ -115,8 +115,9 @@ def plan(
     delete = deletions((*superseded(observed, old), *surely))
     written = as_written(new)
     if written == (observed.training.get("status") or {}):
-        return Plan(apply, delete, requeue_after=requeue_after)
-    return Plan(apply, delete, written, tuple(events_between(old, new)), requeue_after=requeue_after)
+        return Plan(create, delete=delete, requeue_after=requeue_after)
+    events = tuple(events_between(old, new))
+    return Plan(create, delete=delete, status=written, events=events, requeue_after=requeue_after)
 
 
 def as_started(planned: Sequence[PlannedStage], known: Sequence[StageStatus]) -> list[PlannedStage]:
@@ -276,7 +277,7 @@ class Pass:
                 "nodes": self.planned.nodes,
             }
         )
-        return waits(stage, pods_to_start(stage.nodes), apply=self._missing(children))
+        return waits(stage, pods_to_start(stage.nodes), create=self._missing(children))
 
     def _missing(self, children: Sequence[Manifest]) -> tuple[Manifest, ...]:
         """Those that aren't there yet. What is there is not touched again: Kueue and users may have changed it."""
@@ -291,14 +292,14 @@ def open_attempt(stage: StageStatus) -> AttemptStatus | None:
 
 
 def waits(
-    stage: StageStatus, waiting: Waiting, requeue_after: float | None = None, apply: tuple[Manifest, ...] = ()
+    stage: StageStatus, waiting: Waiting, requeue_after: float | None = None, create: tuple[Manifest, ...] = ()
 ) -> Outcome:
     """The attempt is there, its pods don't run yet or any more."""
     again = len(stage.attempts) > 1 and stage.attempts[-2].fault is not None
     reason = Reason.RESTARTING if again and waiting.reason == Reason.STARTING else waiting.reason
     said = f"stage {stage.name}, attempt {stage.attempts[-1].number}: {waiting.message}"
     stage = stage.model_copy(update={"state": "Pending", "workers": [], "workers_left_out": None})
-    return Outcome(stage, Verdict(running=False, reason=reason, message=said), apply, requeue_after)
+    return Outcome(stage, Verdict(running=False, reason=reason, message=said), create, requeue_after)
 
 
 def ended(stage: StageStatus, reason: Reason, fault: str | None, message: str, now: float) -> StageStatus:

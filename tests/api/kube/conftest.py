@@ -24,12 +24,12 @@ def namespace(api_server: ControlPlane) -> str:
 
 
 @pytest.fixture
-def log_in(api_server: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes the connections that are opened from now on those of this user, an administrator."""
+def log_in(api_server: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the connections that are opened from now on those of this user; by default an administrator."""
 
-    def as_user(name: str) -> None:
+    def as_user(name: str, group: str = "system:masters") -> None:
         kubeconfig = tmp_path / f"{name}.kubeconfig"
-        api_server.authority.issue(name, f"/O=system:masters/CN={name}")
+        api_server.authority.issue(name, f"/O={group}/CN={name}")
         api_server.authority.kubeconfig(name, api_server.server, kubeconfig)
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
 

@@ -55,15 +55,17 @@ def child(owner: Manifest, kind: str, name: str, **fields: Any) -> Manifest:
     }
 
 
-def config_map(owner: Manifest, name: str = "config") -> Manifest:
-    return child(owner, "ConfigMap", name, data={"key": "value"}, immutable=True)
+def config_map(owner: Manifest, name: str = "") -> Manifest:
+    return child(
+        owner, "ConfigMap", name or f"{owner['metadata']['name']}-config", data={"key": "value"}, immutable=True
+    )
 
 
-def job(owner: Manifest, name: str = "job") -> Manifest:
+def job(owner: Manifest) -> Manifest:
     container = {"name": "main", "image": "none", "command": ["true"]}
     pod_labels = {labels.MANAGED_BY: labels.OPERATOR, labels.TRAINING: owner["metadata"]["name"]}
     template = {"metadata": {"labels": pod_labels}, "spec": {"restartPolicy": "Never", "containers": [container]}}
-    return child(owner, "Job", name, spec={"backoffLimit": 0, "template": template})
+    return child(owner, "Job", f"{owner['metadata']['name']}-job", spec={"backoffLimit": 0, "template": template})
 
 
 class SmallRoom:
@@ -90,7 +92,7 @@ class SmallRoom:
             "observedGeneration": owner["metadata"]["generation"],
         }
         return Plan(
-            apply=tuple(missing),
+            create=tuple(missing),
             delete=tuple(Delete("v1", "ConfigMap", "old", child["metadata"]["uid"]) for child in old),
             status=None if _within(status, owner.get("status") or {}) else status,
             events=(Event("Normal", "Started", "the job was made"),) if missing else (),

@@ -14,6 +14,8 @@ from kubernetes.aio import client as kubernetes
 
 from llm_operator.kube.login import Connection
 
+EXPIRED = json.dumps({"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}).encode() + b"\n"
+
 Matches = Callable[[web.Request], bool]
 
 
@@ -36,8 +38,10 @@ class Proxy:
         self._session = upstream.session()
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
+        self.lists: list[tuple[str, str]] = []  # path and media type of every request for a page of a collection
         self._watches: set[asyncio.Event] = set()
         self._no_watches = False
+        self._last_word = b""
         self.hidden = ""  # paths that begin like this are not found
 
     @classmethod
@@ -59,9 +63,16 @@ class Proxy:
 
     def expire_watches(self) -> None:
         """Ends every watch as a server does that has forgotten its resourceVersion; none starts before ``resume``."""
-        self._no_watches = True
-        for expired in self._watches:
-            expired.set()
+        self._end_watches(EXPIRED)
+
+    def cut_watches(self) -> None:
+        """Breaks every watch off; none starts before ``resume``."""
+        self._end_watches(b"")
+
+    def _end_watches(self, word: bytes) -> None:
+        self._no_watches, self._last_word = True, word
+        for ended in self._watches:
+            ended.set()
 
     def resume(self) -> None:
         self._no_watches = False
@@ -78,6 +89,8 @@ class Proxy:
             return web.json_response({"kind": "Status", "message": "hidden"}, status=404)
         if request.query.get("watch"):
             return await self._watch(request)
+        if "limit" in request.query:
+            self.lists.append((request.path, request.headers["Accept"]))
         status, headers, body = await self._forward(request)
         return web.Response(status=status, headers=headers, body=body)
 
@@ -93,19 +106,20 @@ class Proxy:
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         while self._no_watches:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        expired = asyncio.Event()
-        self._watches.add(expired)
+        ended = asyncio.Event()
+        self._watches.add(ended)
         response = web.StreamResponse()
         await response.prepare(request)
         forwarding = asyncio.create_task(self._copy(request, response))
-        waiting = asyncio.create_task(expired.wait())
+        waiting = asyncio.create_task(ended.wait())
         try:
             await asyncio.wait({forwarding, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            if expired.is_set():
-                gone = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}
-                await response.write(json.dumps(gone).encode() + b"\n")
+            if ended.is_set() and self._last_word:
+                await response.write(self._last_word)
+            elif ended.is_set() and request.transport:
+                request.transport.abort()
         finally:
-            self._watches.discard(expired)
+            self._watches.discard(ended)
             forwarding.cancel()
             waiting.cancel()
         return response

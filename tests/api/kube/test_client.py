@@ -29,15 +29,37 @@ async def test_a_misspelled_field_is_refused_and_named(client: Client, namespace
     assert refused.value.refused
 
 
+async def test_a_misspelled_field_is_refused_at_creation_too(client: Client, namespace: str) -> None:
+    owner = await client.create(TRAINING, training(namespace))
+    wrong = job(owner)
+    wrong["spec"]["backofLimit"] = 0
+    with pytest.raises(ApiError, match="backofLimit") as refused:
+        await client.create(JOB, wrong)
+    assert refused.value.refused
+
+
+@pytest.mark.parametrize(("created", "left"), [(True, {"key", "old"}), (False, {"key"})], ids=["created", "applied"])
+async def test_only_what_was_applied_goes_by_applying(
+    client: Client, namespace: str, created: bool, left: set[str]
+) -> None:
+    """Why a child is either created or applied, never both: the API server keeps the fields of a POST apart."""
+    owner = await client.create(TRAINING, training(namespace))
+    before, after = config_map(owner), config_map(owner)
+    before |= {"data": {"key": "value", "old": "value"}, "immutable": False}
+    after["immutable"] = False
+    await (client.create(CONFIG_MAP, before) if created else client.apply(before))
+    assert set((await client.apply(after))["data"]) == left
+
+
 async def test_delete_spares_a_successor_of_the_same_name(client: Client, namespace: str) -> None:
     owner = await client.create(TRAINING, training(namespace))
     made = await client.apply(config_map(owner))
-    assert await client.delete(namespace, Delete("v1", "ConfigMap", "config", "another-uid")) is None
-    assert (await client.get(CONFIG_MAP.path(namespace, "config")))["metadata"]["uid"] == made["metadata"]["uid"]
-    assert await client.delete(namespace, Delete("v1", "ConfigMap", "config", made["metadata"]["uid"])) is None
+    assert await client.delete(namespace, Delete("v1", "ConfigMap", "chat-config", "another-uid")) is None
+    assert (await client.get(CONFIG_MAP.path(namespace, "chat-config")))["metadata"]["uid"] == made["metadata"]["uid"]
+    assert await client.delete(namespace, Delete("v1", "ConfigMap", "chat-config", made["metadata"]["uid"])) is None
     with pytest.raises(NotFoundError):
-        await client.get(CONFIG_MAP.path(namespace, "config"))
-    assert await client.delete(namespace, Delete("v1", "ConfigMap", "config", made["metadata"]["uid"])) is None
+        await client.get(CONFIG_MAP.path(namespace, "chat-config"))
+    assert await client.delete(namespace, Delete("v1", "ConfigMap", "chat-config", made["metadata"]["uid"])) is None
 
 
 async def test_delete_returns_what_waits_for_a_finalizer(client: Client, namespace: str) -> None:
@@ -45,7 +67,7 @@ async def test_delete_returns_what_waits_for_a_finalizer(client: Client, namespa
     held = config_map(owner)
     held["metadata"]["finalizers"] = ["example.com/hold"]
     made = await client.apply(held)
-    left = await client.delete(namespace, Delete("v1", "ConfigMap", "config", made["metadata"]["uid"]))
+    left = await client.delete(namespace, Delete("v1", "ConfigMap", "chat-config", made["metadata"]["uid"]))
     assert left is not None
     assert "deletionTimestamp" in left["metadata"]
 
@@ -100,7 +122,7 @@ async def test_writes_are_repeated_until_they_are_answered(
         await patient.apply(job(owner))
         assert [method for method, _ in proxy.requests] == ["PATCH"] * (times + 1)
         await patient.close()
-    assert (await client.get(JOB.path(namespace, "job")))["metadata"]["name"] == "job"
+    assert (await client.get(JOB.path(namespace, "chat-job")))["metadata"]["name"] == "chat-job"
 
 
 async def test_an_endless_fault_is_an_error_in_the_end(connection: Connection, namespace: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from llm_operator.kube.kinds import CONFIG_MAP, EVENT, JOB, TRAINING
 from llm_operator.kube.login import Connection
 from llm_operator.kube.plan import Event, GoneError, Key, Manifest, Plan
 from tests.api.kube.manifests import SmallRoom, config_map, job, training
+from tests.api.kube.proxy import Fault, Proxy
 
-WRITES = 5  # of SmallRoom: two applied, one deleted, the status, an event
+WRITES = 5  # of SmallRoom: two created, one deleted, the status, an event
 
 
 class CrashError(Exception):
@@ -88,7 +90,11 @@ async def test_a_crash_at_any_write_converges(
     await one_pass(client, restarted, namespace)
     assert (await one_pass(client, restarted, namespace)).empty
     found = await state(client, namespace)
-    assert found["names"] == {"LLMTraining": ["chat"], "ConfigMap": ["config", "kube-root-ca.crt"], "Job": ["job"]}
+    assert found["names"] == {
+        "LLMTraining": ["chat"],
+        "ConfigMap": ["chat-config", "kube-root-ca.crt"],
+        "Job": ["chat-job"],
+    }
     assert found["status"]["phase"] == "Running"
 
 
@@ -116,8 +122,58 @@ async def test_a_refused_child_is_named(client: Client, namespace: str) -> None:
     owner = await client.create(TRAINING, training(namespace))
     wrong = job(owner)
     wrong["spec"]["template"]["spec"]["containers"][0]["image"] = ""
-    with pytest.raises(RefusedError, match=r"Job job: .*image"):
+    with pytest.raises(RefusedError, match=r"Job chat-job: .*image"):
         await Executor(client, Cache(), lambda *_: None, "test").execute(owner, Plan(apply=(wrong,)))
+
+
+async def test_a_child_that_is_there_already_is_kept(client: Client, namespace: str) -> None:
+    """A pass made it and ended before it knew, or the watch is late."""
+    owner = await client.create(TRAINING, training(namespace))
+    made = await client.create(JOB, job(owner))
+    cache = Cache()
+    await Executor(client, cache, lambda *_: None, "test").execute(owner, Plan(create=(job(owner),)))
+    found = cache.get("Job", namespace, "chat-job")
+    assert found is not None
+    assert found["metadata"]["uid"] == made["metadata"]["uid"]
+
+
+async def test_a_lost_answer_makes_no_second_child(connection: Connection, client: Client, namespace: str) -> None:
+    owner = await client.create(TRAINING, training(namespace))
+    async with Proxy.before(connection) as (proxy, through_proxy):
+        lossy, cache = Client(through_proxy), Cache()
+        proxy.faults.append(Fault(lambda request: request.method == "POST", 1, after=True))
+        await Executor(lossy, cache, lambda *_: None, "test").execute(owner, Plan(create=(job(owner),)))
+        assert [method for method, _ in proxy.requests] == ["POST", "POST", "GET"]
+        assert cache.get("Job", namespace, "chat-job") is not None
+        await lossy.close()
+
+
+def foreign(owner: Manifest) -> Manifest:
+    """Somebody's own ConfigMap."""
+    manifest = config_map(owner)
+    del manifest["metadata"]["ownerReferences"], manifest["metadata"]["labels"]
+    return manifest
+
+
+def out_of_sight(owner: Manifest) -> Manifest:
+    """Somebody took its labels, so no watch tells of it."""
+    manifest = config_map(owner)
+    del manifest["metadata"]["labels"]
+    return manifest
+
+
+@pytest.mark.parametrize("taken_by", [foreign, out_of_sight])
+async def test_a_name_that_is_taken_is_told_and_left_alone(
+    client: Client, namespace: str, taken_by: Callable[[Manifest], Manifest]
+) -> None:
+    owner = await client.create(TRAINING, training(namespace))
+    theirs = await client.create(CONFIG_MAP, taken_by(owner))
+    cache = Cache()
+    with pytest.raises(RefusedError, match="ConfigMap chat-config: the name is taken by an object that is not ours"):
+        await Executor(client, cache, lambda *_: None, "test").execute(owner, Plan(create=(config_map(owner),)))
+    assert cache.get("ConfigMap", namespace, "chat-config") is None
+    found = await client.get(CONFIG_MAP.path(namespace, "chat-config"))
+    assert found["metadata"]["resourceVersion"] == theirs["metadata"]["resourceVersion"]
 
 
 async def test_no_event_without_its_status(client: Client, namespace: str) -> None:

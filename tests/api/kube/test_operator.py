@@ -14,26 +14,30 @@ import pytest
 from llm_operator import app
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import ApiError, Client, NotFoundError
-from llm_operator.kube.kinds import CONFIG_MAP, JOB, TRAINING
+from llm_operator.kube.kinds import CONFIG_MAP, JOB, LEASE, POD, TRAINING
 from llm_operator.kube.login import Connection
 from llm_operator.kube.operator import Operator
 from llm_operator.settings import Settings
 from tests.api.kube.manifests import SmallRoom, config_map, training
-from tests.api.kube.proxy import Proxy
+from tests.api.kube.proxy import Fault, Proxy
 from tests.bench import audit
 from tests.cluster.control_plane import ControlPlane
+
+MANY = 50  # trainings
 
 _replicas = itertools.count(1)
 
 
 @asynccontextmanager
-async def running(namespace: str, connection: Connection | None = None) -> AsyncIterator[Operator]:
-    """A replica that serves one namespace, until the block ends.
+async def running(
+    namespace: str, connection: Connection | None = None, others: tuple[str, ...] = ()
+) -> AsyncIterator[Operator]:
+    """A replica that serves this namespace, which has its Lease, and others, until the block ends.
 
     It has a thread of its own: when kopf ends it cancels every task of its event loop.
     """
     settings = Settings(
-        namespaces=(namespace,), pod_namespace=namespace, pod_name=f"replica-{next(_replicas)}",
+        namespaces=(namespace, *others), pod_namespace=namespace, pod_name=f"replica-{next(_replicas)}",
         metrics_port=0, probe_port=0, lease_seconds=6,
     )  # fmt: skip
     started: Future[tuple[Operator, asyncio.AbstractEventLoop]] = Future()
@@ -84,38 +88,48 @@ def is_running(client: Client, namespace: str) -> Callable[[], Awaitable[bool]]:
     return check
 
 
+def are_running(client: Client, namespace: str, count: int) -> Callable[[], Awaitable[bool]]:
+    async def check() -> bool:
+        found = (await client.get(TRAINING.path(namespace)))["items"]
+        return [(one.get("status") or {}).get("phase") for one in found] == ["Running"] * count
+
+    return check
+
+
 async def test_a_training_gets_its_children_and_its_status(client: Client, namespace: str) -> None:
     async with running(namespace):
         await client.create(TRAINING, training(namespace))
         await until(is_running(client, namespace))
-        assert await exists(client, CONFIG_MAP.path(namespace, "config"))
-        assert await exists(client, JOB.path(namespace, "job"))
+        assert await exists(client, CONFIG_MAP.path(namespace, "chat-config"))
+        assert await exists(client, JOB.path(namespace, "chat-job"))
 
 
 async def test_a_deleted_child_is_made_again(client: Client, namespace: str) -> None:
     async with running(namespace):
         await client.create(TRAINING, training(namespace))
         await until(is_running(client, namespace))
-        first = await client.get(CONFIG_MAP.path(namespace, "config"))
-        await client.request("DELETE", CONFIG_MAP.path(namespace, "config"))
-        await until(lambda: exists(client, CONFIG_MAP.path(namespace, "config")))
-        second = await client.get(CONFIG_MAP.path(namespace, "config"))
+        first = await client.get(CONFIG_MAP.path(namespace, "chat-config"))
+        await client.request("DELETE", CONFIG_MAP.path(namespace, "chat-config"))
+        await until(lambda: exists(client, CONFIG_MAP.path(namespace, "chat-config")))
+        second = await client.get(CONFIG_MAP.path(namespace, "chat-config"))
         assert second["metadata"]["uid"] != first["metadata"]["uid"]
 
 
 async def test_a_restart_and_a_standby_write_nothing_but_the_lease(
     client: Client, namespace: str, api_server: ControlPlane, log_in: Callable[[str], None]
 ) -> None:
+    names = ["chat", *(f"chat-{number}" for number in range(MANY - 1))]
     async with running(namespace):
-        await client.create(TRAINING, training(namespace))
-        await until(is_running(client, namespace))
+        for name in names:
+            await client.create(TRAINING, training(namespace, name))
+        await until(are_running(client, namespace, MANY))
     log_in("restarted-operator")
     async with AsyncExitStack() as replicas:
         leader = await replicas.enter_async_context(running(namespace))
         await until_reconciled(leader)
         standby = await replicas.enter_async_context(running(namespace))
         await until(lambda: not list(standby.unready()))
-        assert standby.cache.get("LLMTraining", namespace, "chat") is not None, "a standby keeps its cache warm"
+        assert len(list(standby.cache.objects("LLMTraining"))) == MANY, "a standby keeps its cache warm"
     writes = [r.resource for r in audit.requests(api_server.audit_log, "restarted-operator") if r.write]
     assert set(writes) == {"leases"}
 
@@ -141,7 +155,7 @@ async def test_a_standby_takes_over(client: Client, namespace: str) -> None:
 async def test_an_object_that_vanished_while_no_watch_ran_leaves_the_cache(
     connection: Connection, client: Client, namespace: str
 ) -> None:
-    """kopf lists anew after an expired watch, and says nothing of what the list lacks."""
+    """A watch that expires is a new list, and what that lacks was deleted."""
     owner = await client.create(TRAINING, training(namespace))
     async with Proxy.before(connection) as (proxy, through_proxy), running(namespace, through_proxy) as operator:
         await until(is_running(client, namespace))
@@ -160,10 +174,75 @@ async def test_the_operator_waits_for_its_crds(connection: Connection, client: C
         async with running(namespace, through_proxy) as operator:
             await until(lambda: any("llm-operator.io" in path for _, path in proxy.requests))
             assert list(operator.unready())
+            assert not await exists(client, LEASE.path(namespace, "llm-operator"))
             proxy.hidden = ""
             await client.create(TRAINING, training(namespace))
             await until(is_running(client, namespace))
             assert not list(operator.unready())
+
+
+async def test_a_replica_stands_for_election_when_it_is_ready(
+    connection: Connection, client: Client, namespace: str
+) -> None:
+    """Else the other one, which could lead at once, waits for a leader that is still reading."""
+    async with Proxy.before(connection) as (proxy, through_proxy):
+        proxy.hidden = POD.path(namespace)
+        async with running(namespace, through_proxy) as operator:
+            await until(lambda: [problem.split()[0] for problem in operator.unready()] == ["Pod"])
+            await asyncio.sleep(1)
+            assert not await exists(client, LEASE.path(namespace, "llm-operator"))
+            proxy.hidden = ""
+            await until(lambda: operator.leads)
+            assert not list(operator.unready())
+
+
+async def test_a_namespace_without_rights_does_not_stop_the_others(
+    api_server: ControlPlane, client: Client, namespace: str, log_in: Callable[..., None]
+) -> None:
+    """Its Role went with it; when both are back it is served again."""
+    other = f"{namespace}-other"
+    api_server.kubectl("create", "namespace", other)
+    allow(api_server, namespace, "limited-operator")
+    log_in("limited-operator", group="limited")
+    async with running(namespace, others=(other,)) as operator:
+        await client.create(TRAINING, training(namespace))
+        await client.create(TRAINING, training(other))
+        await until(is_running(client, namespace))
+        assert not operator.watches.cover(other)
+        assert await phase(client, other) == "None"
+        allow(api_server, other, "limited-operator")
+        await until(is_running(client, other))
+
+
+async def test_a_right_that_is_withdrawn_stops_one_namespace_only(
+    connection: Connection, api_server: ControlPlane, client: Client, namespace: str
+) -> None:
+    """Nothing is decided there on what was known before."""
+    other = f"{namespace}-other"
+    api_server.kubectl("create", "namespace", other)
+    withdrawn = Fault(lambda request: f"/namespaces/{other}/pods" in request.path, 10**6, status=403)
+    async with (
+        Proxy.before(connection) as (proxy, through_proxy),
+        running(namespace, through_proxy, others=(other,)) as operator,
+    ):
+        await until(lambda: operator.leads)
+        proxy.faults.append(withdrawn)
+        proxy.cut_watches()
+        proxy.resume()
+        await until(lambda: not operator.watches.cover(other))
+        for at in (namespace, other):
+            await client.create(TRAINING, training(at))
+        await until(is_running(client, namespace))
+        assert await phase(client, other) == "None"
+        assert not list(operator.unready())
+        withdrawn.times = 0
+        await until(is_running(client, other))
+
+
+def allow(api_server: ControlPlane, namespace: str, user: str) -> None:
+    """Everything in the namespace."""
+    api_server.kubectl("create", "role", "all", "--verb=*", "--resource=*.*", "-n", namespace)
+    api_server.kubectl("create", "rolebinding", "all", "--role=all", f"--user={user}", "-n", namespace)
 
 
 async def test_a_spec_change_during_a_pass_is_not_overwritten(client: Client, namespace: str) -> None:
@@ -185,7 +264,8 @@ async def test_probes_tell_a_stale_watch(connection: Connection, namespace: str)
     settings = Settings(namespaces=(namespace,), watch_seconds=30)
     operator = Operator(settings, connection, Client(connection), Cache(), {})
     assert list(operator.dead()) == []
-    operator.watches._requested["Job"] = time.monotonic() - 1000
+    stale = next(reflector for reflector in operator.watches.reflectors if reflector.kind is JOB)
+    stale.heard_at -= 1000
     assert any("watch of Job" in problem for problem in operator.dead())
     await operator.client.close()
     with pytest.raises((ApiError, RuntimeError)):

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from llm_operator.kube.queue import FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, WorkQueue
 
 KEYS = st.sampled_from("abcde")
+REST = 0.7
 DELAYS = st.sampled_from([0.0, 0.5, 1.0, 7.0])
 
 
@@ -18,15 +19,17 @@ class QueueMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue: WorkQueue[str] = WorkQueue(jitter=lambda: 1.0)
+        self.queue: WorkQueue[str] = WorkQueue(jitter=lambda: 1.0, rest=REST)
         self.now = 100.0
+        self.rested: dict[str, float] = {}
         self.wanted: dict[str, float] = {}
         self.running: set[str] = set()
 
     @rule(key=KEYS, delay=DELAYS)
     def add(self, key: str, delay: float) -> None:
         self.queue.add(key, self.now + delay)
-        self.wanted[key] = min(self.wanted.get(key, float("inf")), self.now + delay)
+        at = max(self.now + delay, self.rested.get(key, 0.0))
+        self.wanted[key] = min(self.wanted.get(key, float("inf")), at)
 
     @rule(seconds=DELAYS)
     def wait(self, seconds: float) -> None:
@@ -42,6 +45,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert key is not None
         assert self.wanted[key] == min(due.values()), "the longest waiting key comes first"
         assert key not in self.running, "two workers on one key"
+        assert self.rested.pop(key, 0.0) <= self.now, "no rest between two passes"
         del self.wanted[key]
         self.running.add(key)
 
@@ -54,8 +58,11 @@ class QueueMachine(RuleBasedStateMachine):
             self.wanted[key] = min(self.wanted.get(key, float("inf")), at)
         else:
             self.queue.succeeded(key)
-        self.queue.done(key)
+        self.queue.done(key, self.now)
         self.running.remove(key)
+        if key in self.wanted:
+            self.rested[key] = self.now + REST
+            self.wanted[key] = max(self.wanted[key], self.rested[key])
 
     @invariant()
     def next_due_is_right(self) -> None:
@@ -67,7 +74,7 @@ class QueueMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Whatever was asked for is given in the end, once."""
         for key in sorted(self.running):
-            self.queue.done(key)
+            self.queue.done(key, self.now)
         given = []
         while (next_key := self.queue.take(float("inf"))) is not None:
             given.append(next_key)
@@ -98,7 +105,7 @@ def test_many_replaced_requests_leave_little_behind() -> None:
     for second in range(10_000):
         queue.add("a", second)
         assert queue.take(second) == "a"
-        queue.done("a")
+        queue.done("a", second)
         queue.add("a", second + 600)
     assert len(queue._heap) < 200
 

@@ -100,11 +100,11 @@ def test_a_stage_gets_the_model_of_the_one_before(world: World) -> None:
 def test_an_invalid_spec_makes_nothing(world: World) -> None:
     world.owner["spec"] = changed(TRAINING, stages__0__globalBatchSize=9)
     plan = scenes.step(world)
-    assert not plan.apply
+    assert not plan.create
     assert status(world)["phase"] == "Invalid"
     assert "spec.stages[0].globalBatchSize: 9" in condition(world, "Accepted")["message"]
     world.owner["spec"] = changed(TRAINING)
-    assert scenes.step(world).apply, "correcting it is enough"
+    assert scenes.step(world).create, "correcting it is enough"
 
 
 def test_a_published_result_is_not_the_last_one(at_base: World) -> None:
@@ -142,5 +142,5 @@ def test_few_writes_until_running(world: World) -> None:
     run_pods(world)
     plans.append(scenes.step(world))
     assert status(world)["phase"] == "Running"
-    writes = sum(len(plan.apply) + len(plan.delete) + bool(plan.status) + len(plan.events) for plan in plans)
+    writes = sum(len(plan.create) + len(plan.delete) + bool(plan.status) + len(plan.events) for plan in plans)
     assert writes <= 6

@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parent / "golden"
 def test_a_missing_claim_is_waited_for(world: World) -> None:
     plan = reconcile(scenes.observed(world, claims=("models",)), START)
     check_golden(GOLDEN / "claim_missing.yaml", plan)
-    assert not plan.apply
+    assert not plan.create
 
 
 def test_pods_that_fit_nowhere(world: World) -> None:

@@ -52,7 +52,7 @@ async def for_all(names: Iterable[str], work: Callable[[str], Awaitable[None]]) 
 async def bare(
     client: Client, namespace: str, names: list[str], children: list[dict[str, Any]], status: dict[str, Any]
 ) -> float:
-    """Seconds for creating all trainings, their children and their status. ``children`` hold NAME and UID."""
+    """Seconds for all trainings, their children, event and status. ``children`` hold NAME and UID."""
     template = json.dumps(children)
 
     async def bring_up(name: str) -> None:
@@ -74,16 +74,18 @@ async def learn(
     owner = await client.get(TRAINING.path(measured, name))
     uid = owner["metadata"]["uid"]
     children = []
-    for resource in ("configmaps", "services", "jobs.batch"):
+    for resource in ("configmaps", "services", "jobs.batch", "events.events.k8s.io"):
         found = json.loads(plane.kubectl("get", resource, "-n", measured, "--show-managed-fields", "-o", "json"))
         for item in found["items"]:
-            if any(reference["uid"] == uid for reference in item["metadata"].get("ownerReferences", ())):
+            owners = (*item["metadata"].get("ownerReferences", ()), item.get("regarding", {}))
+            if any(owner.get("uid") == uid for owner in owners):
                 ours = next(m for m in item["metadata"]["managedFields"] if m["manager"] == FIELD_MANAGER)
                 manifest = only_fields(item, ours["fieldsV1"])
                 manifest |= {"apiVersion": item["apiVersion"], "kind": item["kind"]}
-                manifest["metadata"] |= {"name": item["metadata"]["name"], "namespace": namespace}
+                place = {"name": item["metadata"]["name"], "namespace": namespace}
+                manifest["metadata"] = manifest.get("metadata", {}) | place
                 children.append(manifest)
-    text = json.dumps(children).replace(uid, "UID").replace(name, "NAME")
+    text = json.dumps(children).replace(uid, "UID").replace(name, "NAME").replace(f'"{measured}"', f'"{namespace}"')
     return json.loads(text), owner["status"]
 
 

@@ -1,9 +1,9 @@
 """The operator against a bare client, on a real etcd, API server and controller manager; no nodes, no scheduler.
 
-Both create N LLMTrainings and bring each to a ConfigMap, a headless Service, an Indexed Job and one status write. The
-bare client is this process, which POSTs what it knows beforehand; the operator is a process of its own, while this one
-only creates the LLMTrainings and watches. "Status" is the time at which the status names the first attempt's Job;
-pods can't run without nodes, so the phase stays Pending.
+Both create N LLMTrainings and bring each to a ConfigMap, a headless Service, an Indexed Job, an event and one status
+write. The bare client is this process, which POSTs what it knows beforehand; the operator is a process of its own, and
+this one then only creates the LLMTrainings and watches. "Status" is the time at which the status names the first
+attempt's Job; pods can't run without nodes, so the phase stays Pending.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ CONCURRENCY = 16
 
 
 def training(name: str, namespace: str) -> dict[str, Any]:
-    """A small LLMTraining whose first stage needs a ConfigMap, a Service and a Job."""
+    """A small LLMTraining whose first stage needs a ConfigMap and a Job."""
     return {
         "apiVersion": TRAINING.api_version,
         "kind": TRAINING.name,
@@ -74,7 +74,7 @@ async def learn(
     owner = await client.get(TRAINING.path(measured, name))
     uid = owner["metadata"]["uid"]
     children = []
-    for resource in ("configmaps", "services", "jobs.batch", "events.events.k8s.io"):
+    for resource in ("configmaps", "jobs.batch", "events.events.k8s.io"):
         found = json.loads(plane.kubectl("get", resource, "-n", measured, "--show-managed-fields", "-o", "json"))
         for item in found["items"]:
             owners = (*item["metadata"].get("ownerReferences", ()), item.get("regarding", {}))

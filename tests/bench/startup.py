@@ -1,6 +1,6 @@
 """What a restart of the operator costs when there are many trainings, on a real etcd and API server.
 
-Each training has the ConfigMap, Service, Job and pod of its first stage and its status as the operator and the Job
+Each training has the ConfigMap, Job and pod of its first stage and its status as the operator and the Job
 controller have made them for one. So all is settled: a restarted operator has only to read, and to look at each once.
 No controllers run meanwhile.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_operator.kube.client import Client
-from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, KINDS, POD, SERVICE, TRAINING
+from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, KINDS, POD, TRAINING
 from llm_operator.kube.labels import TRAINING as TRAINING_LABEL
 from llm_operator.kube.login import Connection
 from llm_operator.training.names import child_name
@@ -34,7 +34,7 @@ BESIDE = 1000  # trainings, in a namespace of their own, beside which there are 
 CLAIMS = 5000
 FIRST, MORE, OTHERS = "first", "more", "others"
 MODEL = "learned-from-this-one"
-CHILDREN = (CONFIG_MAP, SERVICE, JOB, POD)  # in the order in which they can be made
+CHILDREN = (CONFIG_MAP, JOB, POD)  # in the order in which they can be made
 OF_THE_SERVER = ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields")
 OF_THE_JOB = ("controller-uid", "job-name")  # labels that the API server itself puts on a Job's template
 HEAD = ("LLMTrainings", "CPU s until /readyz", "a training", "wall s", "peak MiB", "CPU s until idle", "peak MiB",
@@ -137,7 +137,7 @@ async def measure(plane: ControlPlane, sizes: Sequence[int]) -> None:
         await settled(plane)
     model = Settled.learn(plane)
     plane.processes.stop("kube-controller-manager")
-    print(f"\nA restart; each training has 4 children\n| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}", flush=True)
+    print(f"\nA restart; each training has 3 children\n| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}", flush=True)
     made = 1
 
     async def grow(to: int, namespace: str) -> None:

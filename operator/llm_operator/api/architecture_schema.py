@@ -6,6 +6,7 @@ A map of anything would let in what nobody can use, a nested value of any depth,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from llm_operator.api.families import FAMILIES, MAY_BE_NULL
@@ -53,6 +54,7 @@ TYPES: dict[str, Schema] = {
 }
 
 
+@cache
 def config_schema() -> Schema:
     """An object with the keys of all families; which of them a family has, ``architecture_problems`` tells."""
     found: dict[str, Schema] = {}

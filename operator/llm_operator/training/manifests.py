@@ -1,4 +1,4 @@
-"""The children of one attempt: ConfigMap, headless Service and Indexed Job. Pure."""
+"""The children of one attempt: ConfigMap, Indexed Job and, for pods to find each other, a headless Service. Pure."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def children(
             ],
         },
     }
-    return config_map, service, job(training, spec, stage, common, image)
+    processes = job(training, spec, stage, common, image)
+    return (config_map, service, processes) if stage.nodes > 1 else (config_map, processes)
 
 
 def job(training: Manifest, spec: LLMTrainingSpec, stage: PlannedStage, common: dict[str, Any], image: str) -> Manifest:
@@ -107,7 +108,7 @@ def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str) 
     ]
     return {
         "restartPolicy": "Never",
-        "subdomain": name,
+        **({"subdomain": name} if stage.nodes > 1 else {}),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
@@ -168,7 +169,7 @@ def spread(stage: PlannedStage, name: str) -> dict[str, Any]:
 
 def environment(stage: PlannedStage, name: str) -> list[dict[str, Any]]:
     fixed = {
-        "MASTER_ADDR": f"{name}-0.{name}",
+        "MASTER_ADDR": f"{name}-0.{name}" if stage.nodes > 1 else "localhost",
         "HOME": "/tmp",  # noqa: S108
         "OMP_NUM_THREADS": str(threads(stage)),
         "HF_HUB_OFFLINE": "1",

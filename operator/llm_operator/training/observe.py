@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llm_operator.api.conditions import seconds_of
-from llm_operator.api.resources import DEFAULT_DEVICES, Devices
+from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.api.training_status import LLMTrainingStatus
-from llm_operator.api.validation import InvalidSpecError, load_training
+from llm_operator.api.validation import InvalidSpecError
 from llm_operator.kube import labels
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, POD, SERVICE
@@ -22,6 +22,7 @@ from llm_operator.training.manifests import CONTAINER
 from llm_operator.training.missing import FailedCreates
 from llm_operator.training.progress import pod_index
 from llm_operator.training.pull import Puller
+from llm_operator.training.specs import Specs
 from llm_operator.training.stages import claims_of
 from llm_operator.training.status import is_terminal
 from llm_trainer.protocol import Progress
@@ -34,6 +35,7 @@ class Observed:
     """Of one training. ``claims`` has those that exist among the ones that the spec names."""
 
     training: Manifest
+    spec: LLMTrainingSpec | InvalidSpecError  # what is wrong with it, if anything is
     jobs: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     config_maps: tuple[Manifest, ...] = ()
@@ -44,7 +46,6 @@ class Observed:
     silence: str = ""  # why rank 0 can't be asked now; empty while that isn't sure
     trainer_image: str = ""
     progress_interval: float = 10.0
-    devices: Devices = DEFAULT_DEVICES
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ class Observer:
     """Reads the cache, and says who is to be asked outside of passes."""
 
     cache: Cache
+    specs: Specs
     puller: Puller
     failed_creates: FailedCreates
     trainer_image: str
     progress_interval: float
-    devices: Devices = DEFAULT_DEVICES
 
     def observe(self, key: Key) -> Observed | None:
         training = self.cache.get(key.kind, key.namespace, key.name)
@@ -64,30 +65,28 @@ class Observer:
         if training is None or is_terminal(status):
             self.puller.follow(key, None)
             self.failed_creates.follow(key, None)
-            return Observed(training) if training else None
+            return Observed(training, self.specs.of(training)) if training else None
         pods = tuple(self.cache.children(POD.name, key))
         jobs = tuple(self.cache.children(JOB.name, key))
         word = self.puller.follow(key, first_pod(status, pods))
+        spec = self.specs.of(training)
         return Observed(
             training=training,
+            spec=spec,
             jobs=jobs,
             pods=pods,
             config_maps=tuple(self.cache.children(CONFIG_MAP.name, key)),
             services=tuple(self.cache.children(SERVICE.name, key)),
-            claims=self._existing_claims(key.namespace, training),
+            claims=self._existing_claims(key.namespace, spec),
             failed_create=self.failed_creates.follow(key, short_of_pods(status, jobs, pods, time.time())),
             progress=word.progress,
             silence=word.silence,
             trainer_image=self.trainer_image,
             progress_interval=self.progress_interval,
-            devices=self.devices,
         )
 
-    def _existing_claims(self, namespace: str, training: Manifest) -> frozenset[str]:
-        try:
-            named = claims_of(load_training(training.get("spec") or {}, self.devices))
-        except InvalidSpecError:
-            return frozenset()
+    def _existing_claims(self, namespace: str, spec: LLMTrainingSpec | InvalidSpecError) -> frozenset[str]:
+        named = [] if isinstance(spec, InvalidSpecError) else claims_of(spec)
         return frozenset(name for name in named if self.cache.get(CLAIM.name, namespace, name))
 
 

@@ -13,7 +13,7 @@ from llm_operator.api.conditions import find, seconds_of, timestamp
 from llm_operator.api.reasons import Reason, TrainingCondition
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus, StageStatus
-from llm_operator.api.validation import InvalidSpecError, load_training
+from llm_operator.api.validation import InvalidSpecError
 from llm_operator.kube.plan import Manifest, Plan
 from llm_operator.kube.pods import Waiting
 from llm_operator.training import manifests
@@ -57,10 +57,9 @@ def reconcile(observed: Observed, now: float) -> Plan:
     old = LLMTrainingStatus.model_validate(observed.training.get("status") or {})
     if is_terminal(old):
         return Plan()
-    try:
-        spec = load_training(observed.training.get("spec") or {}, observed.devices)
-    except InvalidSpecError as error:
-        return plan(observed, old, refused(observed.training, old, str(error), now), now)
+    spec = observed.spec
+    if isinstance(spec, InvalidSpecError):
+        return plan(observed, old, refused(observed.training, old, str(spec), now), now)
     planned = as_started(planned_stages(spec), old.stages)
     stages = merged(planned, old.stages)
     running = find(old.conditions, TrainingCondition.RUNNING)
@@ -87,7 +86,8 @@ def reconcile(observed: Observed, now: float) -> Plan:
 def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
     """The stage waits and says for what; the next try may go through, say because a quota was raised."""
     old = LLMTrainingStatus.model_validate(observed.training.get("status") or {})
-    spec = load_training(observed.training.get("spec") or {}, observed.devices)
+    spec = observed.spec
+    assert not isinstance(spec, InvalidSpecError)  # noqa: S101 -- nothing is made of one
     stages = merged(as_started(planned_stages(spec), old.stages), old.stages)
     current = next((stage for stage in stages if stage.state != "Succeeded"), stages[-1])
     verdict = Verdict(running=False, reason=Reason.APPLY_REFUSED, message=f"stage {current.name}: {problem}")

@@ -16,6 +16,7 @@ from llm_operator.training.missing import FailedCreates
 from llm_operator.training.observe import Observed, Observer
 from llm_operator.training.pull import Puller
 from llm_operator.training.reconcile import apply_refused, reconcile
+from llm_operator.training.specs import Specs
 
 
 class TrainingRoom:
@@ -24,9 +25,8 @@ class TrainingRoom:
         interval = settings.progress_interval_seconds
         self._puller = Puller(cache, interval)
         self._failed_creates = FailedCreates(cache, client)
-        self._observer = Observer(
-            cache, self._puller, self._failed_creates, settings.trainer_image, interval, settings.devices
-        )
+        specs = Specs(settings.devices)
+        self._observer = Observer(cache, specs, self._puller, self._failed_creates, settings.trainer_image, interval)
 
     def observe(self, key: Key) -> Observed | None:
         return self._observer.observe(key)

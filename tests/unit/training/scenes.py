@@ -6,10 +6,12 @@ import copy
 import json
 from typing import Any
 
+from llm_operator.api.resources import DEFAULT_DEVICES
 from llm_operator.kube import labels
 from llm_operator.kube.plan import Manifest, Plan
 from llm_operator.training.observe import Observed
 from llm_operator.training.reconcile import reconcile
+from llm_operator.training.specs import loaded
 from llm_trainer.protocol import CheckpointInfo, ExitCode, Notice, Progress, Result
 from tests.specs import TRAINING, Spec
 from tests.unit.world import START, World, custom_resource
@@ -26,6 +28,7 @@ def observed(
 ) -> Observed:
     return Observed(
         training=copy.deepcopy(world.owner),
+        spec=loaded(world.owner, DEFAULT_DEVICES),
         jobs=world.of("Job"),
         pods=world.of("Pod"),
         config_maps=world.of("ConfigMap"),

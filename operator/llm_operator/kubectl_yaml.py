@@ -113,6 +113,7 @@ class _Collection:
     size: int = 1
     key: Any = None
     has_key: bool = False
+    merged: set[str] = field(default_factory=set)  # keys that came by << and may be written again
 
 
 @dataclass
@@ -159,18 +160,21 @@ class _Builder:
         elif not parent.has_key:
             parent.key, parent.has_key = self.key(event, value), True
         else:
-            self.put(event, parent.value, parent.key, value)
+            self.put(event, parent, value)
             parent.has_key = False
 
-    def put(self, event: yaml.Event, mapping: dict[str, Any], key: Any, value: Any) -> None:
+    def put(self, event: yaml.Event, parent: _Collection, value: Any) -> None:
+        mapping, key = parent.value, parent.key
+        assert isinstance(mapping, dict)  # noqa: S101 -- a list has no keys
         if key is MERGE:
             sources = value if isinstance(value, list) else [value]
             if not all(isinstance(source, dict) for source in sources):
                 raise self.error(event, "<< takes a mapping or a list of mappings")
             for source in reversed(sources):
                 mapping.update(source)
+                parent.merged |= source.keys()
             return
-        if key in mapping:
+        if key in mapping and key not in parent.merged:
             self.repeated.append(f"line {self.line(event)}: {key!r}")
         mapping[key] = value
 

@@ -85,7 +85,8 @@ class OperatorProcess:
                 async with session.get(f"http://127.0.0.1:{self.metrics_port}/metrics") as answer:
                     lines = (await answer.text()).splitlines()
                 found = {line.rpartition(" ")[0]: line.rpartition(" ")[2] for line in lines}
-                waiting = float(found["llm_operator_workqueue_depth"]) + float(found["llm_operator_active_workers"])
+                gauges = ("llm_operator_workqueue_depth", "llm_operator_active_workers")
+                waiting = sum(float(found[f'{gauge}{{controller="reconcile"}}']) for gauge in gauges)
                 if float(found["llm_operator_leader"]) and not waiting:
                     return
                 await asyncio.sleep(0.5)

@@ -20,7 +20,6 @@ def adapter_problems(spec: LLMTrainingSpec, index: int, settings: TrainingSettin
     if adapter and settings.yields == "rewardModel" and not settings.lora:
         yield f"{path}.model: stage {adapter!r} is an adapter, which no reward model can start from; {merge(adapter)}"
     kind = KINDS[kind_of(stage)]
-    kind = KINDS[kind_of(stage)]
     for field, model, _ in settings.references():
         if name := adapter_stage(spec, model):
             where = f"{path}.{kind}.{field}.stage"

@@ -34,7 +34,7 @@ def data_resources_of(spec: LLMTrainingSpec) -> Resources:
 def pods_of(spec: LLMTrainingSpec, stage: Stage | None) -> PodSettings:
     """Of a stage, or of data preparation for None: a field that it sets takes the place of the training's."""
     own = (stage or spec.prepare_data).pods
-    changes = {name: getattr(own, name) for name in own.model_fields_set}
+    changes = {name: value for name in own.model_fields_set if (value := getattr(own, name)) is not None}
     if stage is None:
         changes.setdefault("resource_claims", [])  # a training's are devices; see ``data_resources_of``
     return spec.pods.model_copy(update=changes)

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from llm_operator.api.adapters import adapter_problems
 from llm_operator.api.architecture import architecture_problems, experts_of
 from llm_operator.api.common import Spec, field_path
-from llm_operator.api.memory import stage_memory
+from llm_operator.api.memory import stage_flops_per_token, stage_memory, training_size
 from llm_operator.api.pod_validation import serving_pod_problems, training_pod_problems
 from llm_operator.api.quantities import bytes_of, quantity_of, shown
 from llm_operator.api.resolve import nodes_of, processes_per_node, resources_of, stage_model, world_size
@@ -41,6 +41,7 @@ from llm_trainer.config import (
     settings_of,
 )
 
+LARGEST_COUNT = 2**53
 SpecType = TypeVar("SpecType", bound=Spec)
 
 
@@ -68,7 +69,7 @@ def _load(
     if spec is None:
         raise InvalidSpecError(("spec: is required; set it",))
     try:
-        loaded = model.model_validate(spec, strict=True, context={"devices": devices})
+        loaded = model.model_validate(spec, strict=True, by_alias=True, by_name=False, context={"devices": devices})
     except ValidationError as error:
         raise InvalidSpecError(tuple(dict.fromkeys(_say(detail) for detail in error.errors()))) from error
     if found := tuple(problems(loaded)):
@@ -135,9 +136,17 @@ def training_problems(spec: LLMTrainingSpec) -> Iterator[str]:
     yield from stage_name_problems(spec)
     for index, stage in enumerate(spec.stages):
         yield from stage_problems(spec, index, stage)
-        if not wrong_shape:
+        if not wrong_shape and not too_large(spec, index):
             yield from memory_problems(spec, index, stage, f"spec.stages[{index}]")
+    if not wrong_shape and any(too_large(spec, index) for index in range(len(spec.stages))):
+        yield "spec.model.architecture.config: makes a model beyond all machines; use smaller sizes"
     yield from training_pod_problems(spec)
+
+
+def too_large(spec: LLMTrainingSpec, index: int) -> bool:
+    """Whether its figures are no whole numbers to JSON, so that no status could hold them."""
+    size, flops = training_size(spec), stage_flops_per_token(spec, index)
+    return (size is not None and size.total > LARGEST_COUNT) or (flops or 0) > LARGEST_COUNT
 
 
 def source_problems(spec: LLMTrainingSpec) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from llm_operator.api.common import GROUP
 from llm_operator.kube import labels
-from llm_operator.kube.kinds import KINDS, SERVING, TRAINING, Kind
+from llm_operator.kube.kinds import KINDS, POD, SERVING, TRAINING, Kind
 from llm_operator.kube.plan import Key, Manifest
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -47,7 +47,9 @@ class Cache:
         space = self._objects[kind].get(owner.namespace, {})
         current = self.get(owner.kind, owner.namespace, owner.name)
         uid = current["metadata"]["uid"] if current else None
-        return [space[name] for name in names if _owner_uid(space[name], owner.kind) in (None, uid)]
+        owned = ((space[name], _owner_uid(space[name], owner.kind)) for name in names)
+        # a pod is owned by its Job or ReplicaSet; anything else without an owner is somebody's copy
+        return [child for child, its in owned if its == uid or (its is None and _has_controller(child, kind))]
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -145,6 +147,12 @@ def _share(value: Any) -> Any:
 
 def _version(manifest: Manifest) -> int:
     return int(manifest["metadata"]["resourceVersion"])
+
+
+def _has_controller(manifest: Manifest, kind: str) -> bool:
+    return kind == POD.name and any(
+        owner.get("controller") for owner in manifest["metadata"].get("ownerReferences", ())
+    )
 
 
 def _owner_uid(manifest: Manifest, kind: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from llm_operator.kube.kinds import KINDS, Kind
-from llm_operator.kube.login import Connection
+from llm_operator.kube.login import Connection, LoginError
 from llm_operator.kube.plan import Delete, Manifest
 
 FIELD_MANAGER = "llm-operator"
@@ -22,6 +22,8 @@ PAGE = 500  # objects; the server holds a whole answer in memory, and so do we
 ATTEMPTS = 5
 BACKOFF_SECONDS = 0.2  # doubled at every attempt, unless the server says how long to wait
 LONGEST_WAIT_SECONDS = 30.0
+# A connection that breaks, or something in between that does not speak as an API server does.
+NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 PASSING = {429, 500, 502, 503, 504}
 MALFORMED = "failed to create typed patch object"  # an unknown field in an apply: the server calls it its own fault
 
@@ -97,12 +99,13 @@ class Client:
                 headers={"Accept": accept},
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=silent_seconds),
             ) as response:
-                if response.status == 401:
-                    await self._connection.renew()
                 if not response.ok:
-                    raise _error(response.status, await response.read())
+                    error = _error(response.status, await response.read())
+                    if error.status == 401:
+                        await self._renew(error)
+                    raise error
                 yield (json.loads(line) async for line in _lines(response.content))
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as lost:
+        except NO_ANSWER as lost:
             raise ApiError(0, f"watch {path}: {lost or type(lost).__name__}") from lost
 
     async def apply(self, manifest: Manifest) -> Manifest:
@@ -178,15 +181,21 @@ class Client:
                         return answer
                     error = _error(response.status, text)
                     wait = max(wait, _retry_after(response))
-            except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as lost:
+            except NO_ANSWER as lost:
                 error = ApiError(0, f"{method} {path}: {lost or type(lost).__name__}")
             if error.status == 401 and attempt == 0:
-                await self._connection.renew()
+                await self._renew(error)
             elif error.refused or (error.status not in PASSING and error.status != 0):
                 raise error
             if attempt + 1 < attempts:
                 await asyncio.sleep(wait)
         raise error
+
+    async def _renew(self, refusal: ApiError) -> None:
+        try:
+            await self._connection.renew()
+        except (LoginError, OSError, ValueError) as error:  # being written just now, say: the next try may read it
+            raise ApiError(0, f"{refusal}; the credentials can't be read: {error}") from error
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -67,10 +67,13 @@ class Executor:
         try:
             return await self._client.create(kind, manifest)
         except ConflictError as conflict:
-            try:
-                found = await self._client.get(kind.path(metadata["namespace"], metadata["name"]))
-            except NotFoundError:
+            # a list of one, as the right to list is there anyway
+            there = await self._client.get(
+                kind.path(metadata["namespace"]), {"fieldSelector": f"metadata.name={metadata['name']}"}
+            )
+            if not there["items"]:
                 raise conflict from None  # gone by now, or the conflict was about a quota that changed
+            found = {"apiVersion": kind.api_version, "kind": kind.name, **there["items"][0]}
         if not _is_ours(found, manifest):
             taken = f"{kind.name} {metadata['name']}: the name is taken by an object that is not ours; delete it"
             raise RefusedError(409, taken)

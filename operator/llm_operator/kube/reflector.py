@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 SELECTOR = f"{MANAGED_BY}={OPERATOR}"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-SILENT_SECONDS = 150.0  # bookmarks come every minute: a connection that tells nothing for longer is dead
+SILENT_SECONDS = 100.0  # bookmarks come every minute: a connection that tells nothing for longer is dead
 FIRST_BACKOFF_SECONDS = 0.2
-LONGEST_BACKOFF_SECONDS = 15.0
+LONGEST_BACKOFF_SECONDS = 5.0
 EXPIRED = 410
 REFUSED = (403, 404)  # no right, which may be no namespace; no such kind, its definition is missing
 
@@ -90,13 +90,11 @@ class Reflector:
                     uids.add(manifest["metadata"]["uid"])
                     self._seen(manifest)
                 version = str(page["metadata"]["resourceVersion"])
-                gc.freeze()  # it stays: or the garbage collector looks through all of it again and again, for seconds
+                if not self.listed:  # it stays: or the garbage collector would look through it again and again
+                    gc.freeze()
         for gone in self._cache.keep_only(self.kind.name, self.namespace, uids, int(version)):
             self._changed(self.kind.name, gone)
         self._version = version
-        if self.refusal:
-            logger.info("%s: listed again", self)
-        self._turn(listed=True, refusal="")
 
     async def _watch(self) -> None:
         query = {
@@ -108,6 +106,9 @@ class Reflector:
         accept = METADATA if self.kind.metadata_only else JSON
         async with self._client.watch(self._path, query, accept, silent_seconds=SILENT_SECONDS) as events:
             self.heard_at = time.monotonic()
+            if self.refusal:
+                logger.info("%s: can be listed and watched again", self)
+            self._turn(listed=True, refusal="")
             async for event in events:
                 self.heard_at = time.monotonic()
                 self._take(event["type"], event["object"])

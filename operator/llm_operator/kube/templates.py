@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from llm_operator.api.common import GROUP
 from llm_operator.api.pods import PodSettings, folder
 from llm_operator.api.resources import Resources
 from llm_operator.kube.plan import Manifest
 
+APPLIED = f"{GROUP}/applied"  # annotation: hash of what was made or last applied
 USER = 10001
 POD_SECURITY: dict[str, Any] = {
     "runAsNonRoot": True,
@@ -42,6 +46,17 @@ def owner_reference(owner: Manifest) -> dict[str, Any]:
         "controller": True,
         "blockOwnerDeletion": False,  # would need the right to update the owner's finalizers
     }
+
+
+def marked(manifest: Manifest) -> Manifest:
+    """With the hash of itself as annotation: whether a child is what would be made now."""
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
+    return {**manifest, "metadata": {**manifest["metadata"], "annotations": {APPLIED: digest}}}
+
+
+def mark_of(manifest: Manifest) -> str | None:
+    found: str | None = (manifest["metadata"].get("annotations") or {}).get(APPLIED)
+    return found
 
 
 def resource_requirements(resources: Resources) -> dict[str, Any]:

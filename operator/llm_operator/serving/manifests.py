@@ -6,13 +6,11 @@ first leaves the Service (preStop), then finishes what it has (--shutdown-timeou
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from llm_operator.api.common import GROUP
 from llm_operator.api.resolve import LEAVE_SECONDS, drain_seconds
 from llm_operator.api.serving import LLMServingSpec, ServedAdapter, ServedResult
 from llm_operator.kube.plan import Manifest
@@ -21,6 +19,7 @@ from llm_operator.kube.templates import (
     POD_SECURITY,
     SCRATCH_MOUNTS,
     SCRATCH_VOLUMES,
+    marked,
     owner_reference,
     pod_template,
     resource_requirements,
@@ -31,8 +30,6 @@ from llm_operator.serving.annotations import served
 from llm_operator.serving.names import CONTAINER, PORT, common_metadata, selector
 from llm_operator.serving.probes import probes
 from llm_trainer.config import claim_of, local_path
-
-APPLIED = f"{GROUP}/applied"  # annotation: hash of what we last applied; the same again is not written
 
 
 def children(
@@ -45,12 +42,6 @@ def children(
         deployment(serving, spec, template(serving, spec, model, adapters, image, metadata), metadata),
     )
     return tuple(marked(manifest) for manifest in made)
-
-
-def marked(manifest: Manifest) -> Manifest:
-    """With the hash of itself as annotation."""
-    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
-    return {**manifest, "metadata": {**manifest["metadata"], "annotations": {APPLIED: digest}}}
 
 
 def service(serving: Manifest, metadata: dict[str, Any]) -> Manifest:

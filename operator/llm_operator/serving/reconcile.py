@@ -9,9 +9,10 @@ from llm_operator.api.reasons import Reason, ServingCondition
 from llm_operator.api.serving import LLMServingStatus
 from llm_operator.api.validation import InvalidSpecError, load_serving
 from llm_operator.kube.plan import Event, Manifest, Plan
+from llm_operator.kube.templates import mark_of
 from llm_operator.serving.adapters import choose_adapters, to_load
 from llm_operator.serving.bounds import bounded
-from llm_operator.serving.manifests import APPLIED, children
+from llm_operator.serving.manifests import children
 from llm_operator.serving.model import choose_model
 from llm_operator.serving.observe import Observed
 from llm_operator.serving.status import Readiness, refused, said, summary
@@ -53,8 +54,7 @@ def differs(child: Manifest, observed: Observed) -> bool:
     found = next((known for known in there if known["kind"] == child["kind"]), None)
     if found is None:
         return True
-    applied = (found["metadata"].get("annotations") or {}).get(APPLIED)
-    if applied != child["metadata"]["annotations"][APPLIED]:
+    if mark_of(found) != mark_of(child):
         return True
     replicas = child["spec"].get("replicas")
     return replicas is not None and (found.get("spec") or {}).get("replicas") != replicas

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llm_operator.api.reasons import Reason
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, SERVING, TRAINING
 from llm_operator.kube.plan import Key, Manifest, Plan
@@ -11,6 +12,13 @@ from llm_operator.kube.poller import Wake
 from llm_operator.serving.observe import Observed, observe, referenced_trainings
 from llm_operator.serving.reconcile import apply_refused, reconcile
 from llm_operator.settings import Settings
+
+
+def waits_for_claim(serving: Manifest) -> bool:
+    """Or may have been told of one that is gone by now."""
+    status = serving.get("status") or {}
+    told = (*(status.get("conditions") or ()), *(status.get("adapters") or ()))
+    return not told or any(one["reason"] == Reason.CLAIM_NOT_FOUND for one in told)
 
 
 class ServingRoom:
@@ -33,7 +41,7 @@ class ServingRoom:
             return
         metadata = manifest["metadata"]
         for serving in self._cache.objects(SERVING.name, metadata["namespace"]):
-            if kind == CLAIM.name or metadata["name"] in referenced_trainings(serving):
+            if waits_for_claim(serving) if kind == CLAIM.name else metadata["name"] in referenced_trainings(serving):
                 yield Key("LLMServing", metadata["namespace"], serving["metadata"]["name"])
 
     async def run(self, wake: Wake) -> None:

@@ -14,6 +14,7 @@ from llm_operator.kube.templates import (
     POD_SECURITY,
     SCRATCH_MOUNTS,
     SCRATCH_VOLUMES,
+    marked,
     owner_reference,
     pod_template,
     resource_requirements,
@@ -71,7 +72,8 @@ def children(
         },
     }
     processes = job(training, spec, stage, common, image)
-    return (config_map, service, processes) if stage.nodes > 1 else (config_map, processes)
+    made = (config_map, service, processes) if stage.nodes > 1 else (config_map, processes)
+    return tuple(marked(manifest) for manifest in made)
 
 
 def job(training: Manifest, spec: LLMTrainingSpec, stage: PlannedStage, common: dict[str, Any], image: str) -> Manifest:

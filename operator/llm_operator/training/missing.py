@@ -32,19 +32,22 @@ class FailedCreates:
     def __init__(self, cache: Cache, client: Client) -> None:
         self._cache = cache
         self._client = client
-        self._poller = Poller("events", self._next, "", count=REQUESTS_AT_ONCE, per_second=REQUESTS_PER_SECOND)
+        self._poller: Poller[ShortJob, str | None] = Poller(
+            "events", self._next, None, count=REQUESTS_AT_ONCE, per_second=REQUESTS_PER_SECOND
+        )
 
-    def follow(self, key: Key, job: Manifest | None) -> str:
-        """Why this Job lacks pods, as far as is known; None: none lacks any."""
+    def follow(self, key: Key, job: Manifest | None) -> str | None:
+        """Why this Job lacks pods; None while that was not read. ``job`` is None where none lacks any."""
         metadata = job["metadata"] if job else None
         target = ShortJob(metadata["namespace"], metadata["name"], metadata["uid"]) if metadata else None
-        return self._poller.follow(key, target)
+        word = self._poller.follow(key, target)
+        return word if target else ""
 
     async def run(self, wake: Wake) -> None:
         """Until cancelled. Wakes a training whose Job controller says something else."""
         await self._poller.run(wake)
 
-    async def _next(self, target: ShortJob, before: str) -> tuple[str, float]:
+    async def _next(self, target: ShortJob, before: str | None) -> tuple[str | None, float]:
         job = self._cache.get(JOB.name, target.namespace, target.name)
         if job is None or job["metadata"]["uid"] != target.uid:
             raise GoneError

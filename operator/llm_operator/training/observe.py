@@ -35,13 +35,13 @@ class Observed:
     """Of one training. ``claims`` has those that exist among the ones that the spec names."""
 
     training: Manifest
-    spec: LLMTrainingSpec | InvalidSpecError  # what is wrong with it, if anything is
+    spec: LLMTrainingSpec | InvalidSpecError | None  # what is wrong with it, if anything is; None: all is over
     jobs: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     config_maps: tuple[Manifest, ...] = ()
     services: tuple[Manifest, ...] = ()
     claims: frozenset[str] = frozenset()
-    failed_create: str = ""  # why the Job controller could not make a pod of the attempt that is under way
+    failed_create: str | None = ""  # why a pod of the attempt under way could not be made; None: not read yet
     progress: Progress | None = None  # what rank 0 told last
     silence: str = ""  # why rank 0 can't be asked now; empty while that isn't sure
     trainer_image: str = ""
@@ -65,7 +65,7 @@ class Observer:
         if training is None or is_terminal(status):
             self.puller.follow(key, None)
             self.failed_creates.follow(key, None)
-            return Observed(training, self.specs.of(training)) if training else None
+            return Observed(training, None) if training else None
         pods = tuple(self.cache.children(POD.name, key))
         jobs = tuple(self.cache.children(JOB.name, key))
         word = self.puller.follow(key, first_pod(status, pods))
@@ -130,4 +130,5 @@ def job_of(pod: Manifest) -> str:
 def attempt_of(manifest: Manifest) -> tuple[str, int]:
     """Stage and number of the attempt that a child belongs to."""
     found: Mapping[str, str] = manifest["metadata"].get("labels") or {}
-    return found.get(labels.STAGE, ""), int(found.get(labels.ATTEMPT, "0"))
+    number = found.get(labels.ATTEMPT, "")
+    return found.get(labels.STAGE, ""), int(number) if number.isdecimal() else 0

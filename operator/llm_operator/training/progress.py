@@ -83,8 +83,8 @@ def workers(pods: Iterable[Manifest], processes: int) -> list[WorkerStatus]:
 
 
 def pod_index(pod: Manifest) -> int | None:
-    index = (pod["metadata"].get("labels") or {}).get(INDEX_LABEL)
-    return int(index) if index is not None else None
+    index = str((pod["metadata"].get("labels") or {}).get(INDEX_LABEL))
+    return int(index) if index.isdecimal() else None
 
 
 def silence(pod: Manifest, stage: StageStatus, why: str) -> str:

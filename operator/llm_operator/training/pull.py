@@ -77,6 +77,8 @@ def pause(word: Word, interval: float) -> float:
     """Seconds until the next request."""
     if not word.silence:
         return interval
+    if word.progress is None and word.silence.startswith(REFUSED):
+        return interval  # it may still be starting
     doubled = interval * 2.0 ** min(word.failures - TRIES + 1, 16)
     return max(interval, min(doubled, LONGEST_PAUSE_SECONDS))
 

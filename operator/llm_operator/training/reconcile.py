@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from llm_operator.api.common import Condition
 from llm_operator.api.conditions import find, seconds_of, timestamp
 from llm_operator.api.reasons import Reason, TrainingCondition
 from llm_operator.api.training import LLMTrainingSpec
@@ -16,6 +17,7 @@ from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus, S
 from llm_operator.api.validation import InvalidSpecError
 from llm_operator.kube.plan import Manifest, Plan
 from llm_operator.kube.pods import Waiting
+from llm_operator.kube.templates import mark_of
 from llm_operator.training import manifests
 from llm_operator.training.bounds import bounded
 from llm_operator.training.events import events_between
@@ -58,18 +60,18 @@ def reconcile(observed: Observed, now: float) -> Plan:
     if is_terminal(old):
         return Plan()
     spec = observed.spec
+    assert spec is not None  # noqa: S101 -- not all is over
     if isinstance(spec, InvalidSpecError):
         return plan(observed, old, refused(observed.training, old, str(spec), now), now)
     planned = as_started(planned_stages(spec), old.stages)
     stages = merged(planned, old.stages)
     running = find(old.conditions, TrainingCondition.RUNNING)
-    said_before = running.message if running else ""
     create: tuple[Manifest, ...] = ()
     outcome: Outcome | None = None
     for index, stage in enumerate(planned):
         if stages[index].state == "Succeeded":
             continue
-        outcome = Pass(observed, spec, stage, tuple(stages), said_before, now).decide(stages[index])
+        outcome = Pass(observed, spec, stage, tuple(stages), running, now).decide(stages[index])
         stages[index] = outcome.stage
         create += outcome.create
         if outcome.stage.state != "Succeeded":
@@ -87,7 +89,7 @@ def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
     """The stage waits and says for what; the next try may go through, say because a quota was raised."""
     old = LLMTrainingStatus.model_validate(observed.training.get("status") or {})
     spec = observed.spec
-    assert not isinstance(spec, InvalidSpecError)  # noqa: S101 -- nothing is made of one
+    assert isinstance(spec, LLMTrainingSpec)  # noqa: S101 -- nothing is made of a wrong one
     stages = merged(as_started(planned_stages(spec), old.stages), old.stages)
     current = next((stage for stage in stages if stage.state != "Succeeded"), stages[-1])
     verdict = Verdict(running=False, reason=Reason.APPLY_REFUSED, message=f"stage {current.name}: {problem}")
@@ -150,7 +152,7 @@ class Pass:
     spec: LLMTrainingSpec
     planned: PlannedStage
     stages: tuple[StageStatus, ...]
-    said_before: str  # in the condition Running
+    old_running: Condition | None
     now: float
 
     def decide(self, stage: StageStatus) -> Outcome:
@@ -177,8 +179,8 @@ class Pass:
         number = stage.attempts[-1].number
         ending = any(terminated_state(pod) for pod in pods) or (job.get("status") or {}).get("conditions")
         look = CAUSE_LOOK_SECONDS if ending else None  # what ended may soon show why
-        if waiting := waiting_for(pods, job, self.observed.failed_create):
-            missing = len(pods) < stage.nodes  # no watch tells why
+        missing = len(pods) < stage.nodes  # no watch tells why
+        if waiting := waiting_for(pods, job, self._failed_create(stage) if missing else ""):
             return waits(stage, waiting, look or (MISSING_LOOK_SECONDS if missing else None))
         seen = workers(pods, self.planned.processes_per_node)
         stage = stage.model_copy(update={"state": "Running", "workers": seen, "workers_left_out": None})
@@ -189,13 +191,21 @@ class Pass:
         verdict = Verdict(running=True, reason=Reason.RUNNING, message=self._with_silence(said, stage, pods))
         return Outcome(stage, verdict, requeue_after=look)  # news of rank 0 wakes the training
 
+    def _failed_create(self, stage: StageStatus) -> str:
+        if self.observed.failed_create is None and self.old_running and self.old_running.reason == Reason.FAILED_CREATE:
+            # the operator has just started and has not read the events yet
+            about, _, said = self.old_running.message.partition(": ")
+            return said if about == f"stage {stage.name}, attempt {stage.attempts[-1].number}" else ""
+        return self.observed.failed_create or ""
+
     def _with_silence(self, said: str, stage: StageStatus, pods: list[Manifest]) -> str:
         """That rank 0 can't be asked, in words that are the same at every try, until it answers."""
         first = next((pod for pod in pods if pod_index(pod) == 0), None)
         if self.observed.silence and first:
             return f"{said}; {silence(first, stage, self.observed.silence)}"
-        if self.observed.progress is None and self.said_before.startswith(f"{said}; "):
-            return self.said_before  # the operator has just started and asked nobody yet
+        before = self.old_running.message if self.old_running else ""
+        if self.observed.progress is None and before.startswith(f"{said}; "):
+            return before  # the operator has just started and asked nobody yet
         return said
 
     def _succeeded(self, stage: StageStatus, job: Manifest, pods: list[Manifest]) -> Outcome:
@@ -268,6 +278,11 @@ class Pass:
         config = stage_config(self.observed.training, self.spec, self.planned, number, results)
         image = self.spec.image or self.observed.trainer_image
         children = manifests.children(self.observed.training, self.spec, self.planned, config, image)
+        if stale := [child for child in self._there(children) if mark_of(child) not in map(mark_of, children)]:
+            # Of a try that was refused before the status knew of it; since then the spec has changed. Nobody knows it,
+            # so it goes as an orphan.
+            said = f"stage {stage.name}: {len(stale)} objects of an earlier try are deleted first"
+            return Outcome(stage, Verdict(running=False, reason=Reason.STARTING, message=said))
         job = child_name(metadata["name"], metadata["uid"], stage.name, number)
         attempt = AttemptStatus(number=number, job=job, start_time=timestamp(self.now))
         stage = stage.model_copy(
@@ -281,9 +296,14 @@ class Pass:
 
     def _missing(self, children: Sequence[Manifest]) -> tuple[Manifest, ...]:
         """Those that aren't there yet. What is there is not touched again: Kueue and users may have changed it."""
-        known = (*self.observed.jobs, *self.observed.services, *self.observed.config_maps)
-        there = {(child["kind"], child["metadata"]["name"]) for child in known}
+        there = {(child["kind"], child["metadata"]["name"]) for child in self._there(children)}
         return tuple(child for child in children if (child["kind"], child["metadata"]["name"]) not in there)
+
+    def _there(self, children: Sequence[Manifest]) -> list[Manifest]:
+        """What has the names of these."""
+        names = {(child["kind"], child["metadata"]["name"]) for child in children}
+        known = (*self.observed.jobs, *self.observed.services, *self.observed.config_maps)
+        return [child for child in known if (child["kind"], child["metadata"]["name"]) in names]
 
 
 def open_attempt(stage: StageStatus) -> AttemptStatus | None:

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from llm_operator.api.conditions import timestamp
 from llm_trainer.protocol import ExitCode, Termination
 from tests.api.training.conftest import NAME, Lab
 from tests.bench import audit
@@ -54,7 +55,9 @@ def test_a_killed_pod_makes_a_new_attempt(lab: Lab, capsys: pytest.CaptureFixtur
 
 def test_an_evicted_pod_is_paid_for_by_the_infrastructure(lab: Lab) -> None:
     pod = at_base(lab)[0]
-    evicted = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drained"}]
+    now = timestamp(time.time())  # without a time the disruption controller takes it back at once, as a stale one
+    evicted = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drained",
+                "lastTransitionTime": now}]  # fmt: skip
     lab.kubectl("patch", "pod", pod, "--subresource=status", "-p", json.dumps({"status": {"conditions": evicted}}))
     lab.start_pods("base", attempt=2)
     assert lab.stage("base")["infrastructureRestarts"] == 1

@@ -73,7 +73,12 @@ def test_children_come_by_name_and_without_those_of_an_earlier_owner() -> None:
     cache.put("LLMTraining", manifest(uid="u1"))
     for job in (child("b"), child("a"), child("stale", owner_uid="u0")):
         cache.put("Job", job)
-    cache.put("Pod", manifest("a-0", "uid-pod", metadata={"labels": {labels.TRAINING: "chat"}}))
+    labelled = {"labels": {labels.TRAINING: "chat"}}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "name": "a", "uid": "uid-a", "controller": True}
+    cache.put("Pod", manifest("a-0", "uid-pod", metadata={**labelled, "ownerReferences": [job]}))
+    for kind in ("Job", "Pod", "ConfigMap"):
+        cache.put(kind, manifest("copy", f"uid-{kind}-copy", metadata=labelled))  # by hand, with the labels
+    assert cache.children("ConfigMap", OWNER) == []
     assert [job["metadata"]["name"] for job in cache.children("Job", OWNER)] == ["a", "b"]
     assert len(cache.children("Pod", OWNER)) == 1
     assert cache.children("Job", Key("LLMTraining", "other-team", "chat")) == []

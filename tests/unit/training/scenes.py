@@ -24,7 +24,11 @@ def scene(spec: Spec | None = None) -> World:
 
 
 def observed(
-    world: World, progress: Progresses = None, claims: tuple[str, ...] = ("models", "corpus"), silence: str = ""
+    world: World,
+    progress: Progresses = None,
+    claims: tuple[str, ...] = ("models", "corpus"),
+    silence: str = "",
+    failed_create: str | None = "",
 ) -> Observed:
     return Observed(
         training=copy.deepcopy(world.owner),
@@ -36,6 +40,7 @@ def observed(
         claims=frozenset(claims),
         progress=progress,
         silence=silence,
+        failed_create=failed_create,
         trainer_image="trainer:1",
         progress_interval=10.0,
     )

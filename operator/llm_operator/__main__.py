@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 
 from llm_operator import plan
@@ -17,7 +18,11 @@ from llm_operator.settings import Settings, SettingsError
 
 def main() -> int:
     if sys.argv[1:2] == ["plan"]:
-        return plan.main(sys.argv[2:])
+        try:
+            return plan.main(sys.argv[2:])
+        except BrokenPipeError:  # `| head` has read enough; Python would complain once more when it flushes
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
     try:
         settings = Settings.from_environment()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

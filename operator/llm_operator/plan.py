@@ -127,7 +127,7 @@ def manifest_problems(manifest: dict[str, Any]) -> Iterator[str]:
 
 def describe(name: str, spec: LLMTrainingSpec) -> Iterator[str]:
     size = training_size(spec)
-    yield f"LLMTraining {name}: {len(spec.stages)} stages after data preparation"
+    yield f"LLMTraining {name}: {several(len(spec.stages), 'stage')} after data preparation"
     yield f"  model      {describe_model(spec, size)}"
     if spec.data:
         vocabulary = (
@@ -136,8 +136,8 @@ def describe(name: str, spec: LLMTrainingSpec) -> Iterator[str]:
             else ""
         )
         yield (
-            f"  data       {len(spec.data.sources)} sources{vocabulary}, {spec.data.validation_fraction:.3g} of each "
-            f"held out, in shards of {count(TOKENS_PER_SHARD)} tokens"
+            f"  data       {several(len(spec.data.sources), 'source')}{vocabulary}, "
+            f"{spec.data.validation_fraction:.3g} of each held out, in shards of {count(TOKENS_PER_SHARD)} tokens"
         )
     for index, stage in enumerate(spec.stages):
         yield from describe_stage(spec, index, stage)
@@ -179,7 +179,7 @@ def describe_stage(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[
     start = "from scratch" if source is None else f"from {source.stage or source.uri}"
     adapter = ", a low-rank adapter" if settings.lora else ""
     yield f"  {stage.name:10} {KINDS[kind_of(stage)]} {start}{adapter}"
-    pods = f"{nodes_of(spec, stage)} pods × {processes_per_node(spec, stage)} processes"
+    pods = f"{several(nodes_of(spec, stage), 'pod')} × {several(processes_per_node(spec, stage), 'process')}"
     accumulation = settings.global_batch_size // (settings.micro_batch_size * processes)
     yield f"    pods     {pods}, ZeRO {settings.zero_stage}: {describe_sharding(settings, processes)}"
     yield (
@@ -214,7 +214,7 @@ def describe_schedule(schedule: Schedule) -> str:
 def describe_sharding(settings: TrainingSettings, processes: int) -> str:
     """What ZeRO spreads, and into how many shards."""
     parts = ("optimizer state", "gradients", "weights")[: settings.zero_stage]
-    return f"{' and '.join(parts)} in {processes} shards" if parts else "nothing is sharded"
+    return f"{' and '.join(parts)} in {several(processes, 'shard')}" if parts else "nothing is sharded"
 
 
 def describe_steps(settings: TrainingSettings, flops: int | None) -> Iterator[str]:
@@ -227,6 +227,11 @@ def describe_steps(settings: TrainingSettings, flops: int | None) -> Iterator[st
             yield f"    work     {count(flops)}FLOPs per token, {count(flops * steps * per_step)}FLOPs in all"
     elif isinstance(settings, FineTuning):
         yield f"    steps    rows of {settings.dataset.uri} × {settings.epochs:g} / {settings.rows_per_step}"
+
+
+def several(number: int, what: str) -> str:
+    """1 pod, 2 pods, 2 processes."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}{'es' if what.endswith('s') else 's'}"
 
 
 def count(number: float) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import tempfile
 from itertools import pairwise
 from pathlib import Path
@@ -280,3 +282,13 @@ def test_no_value_raises(data: st.DataObject) -> None:
 
 def test_what_the_properties_begin_with_is_right() -> None:
     assert planned(yaml.safe_dump_all(WHOLE)) == 0
+
+
+def test_who_reads_may_stop_early() -> None:
+    """As `| head -1` does."""
+    command = [sys.executable, "-m", "llm_operator", "plan", *map(str, sorted(EXAMPLE.parent.rglob("*.yaml")) * 20)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as planned:
+        assert planned.stdout
+        assert planned.stderr
+        planned.stdout.close()
+        assert "Traceback" not in planned.stderr.read()

@@ -48,7 +48,7 @@ def test_right_pods_of_a_serving(spec: Spec) -> None:
 
 
 def test_the_page_about_pods_is_right() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "pods.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "howto" / "pods.md").read_text()
     load_training(yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])["spec"])
 
 

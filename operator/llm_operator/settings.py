@@ -18,6 +18,9 @@ CommaSeparated = Annotated[tuple[str, ...], _split]
 ResourceNames = Annotated[
     tuple[Annotated[str, StringConstraints(pattern=r"^[-a-z0-9.*?\[\]]+/[-A-Za-z0-9_.*?\[\]]+$")], ...], _split
 ]
+SecretNames = Annotated[
+    tuple[Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)], ...], _split
+]
 
 
 class SettingsError(ValueError):
@@ -31,6 +34,11 @@ class Settings(BaseModel):
 
     trainer_image: str = Field(default="llm-operator-trainer", description="Image of training pods without their own.")
     serving_image: str = Field(default="llm-operator-trainer", description="Image of serving pods without their own.")
+    child_image_pull_secrets: SecretNames = Field(
+        default=(),
+        max_length=16,
+        description="Secrets by which pods of trainings and servings pull, in their own namespaces; beside the spec's.",
+    )
     namespaces: CommaSeparated = Field(
         default=(), description="Namespaces to serve, separated by commas. Empty: all, which needs a ClusterRole."
     )

@@ -33,7 +33,8 @@ def reconcile(observed: Observed, now: float) -> Plan:
     apply: tuple[Manifest, ...] = ()
     if choice.model:
         loaded = to_load(adapters, observed, choice.model)
-        wanted = children(observed.serving, spec, choice.model, loaded, spec.image or observed.serving_image)
+        image = spec.image or observed.serving_image
+        wanted = children(observed.serving, spec, choice.model, loaded, image, observed.pull_secrets)
         apply = tuple(child for child in wanted if differs(child, observed))
     return plan(observed, old, summary(observed, spec, old, choice, adapters, now), apply)
 

@@ -45,6 +45,7 @@ class Observed:
     progress: Progress | None = None  # what rank 0 told last
     silence: str = ""  # why rank 0 can't be asked now; empty while that isn't sure
     trainer_image: str = ""
+    pull_secrets: tuple[str, ...] = ()
     progress_interval: float = 10.0
 
 
@@ -58,6 +59,7 @@ class Observer:
     failed_creates: FailedCreates
     trainer_image: str
     progress_interval: float
+    pull_secrets: tuple[str, ...] = ()
 
     def observe(self, key: Key) -> Observed | None:
         training = self.cache.get(key.kind, key.namespace, key.name)
@@ -82,6 +84,7 @@ class Observer:
             progress=word.progress,
             silence=word.silence,
             trainer_image=self.trainer_image,
+            pull_secrets=self.pull_secrets,
             progress_interval=self.progress_interval,
         )
 

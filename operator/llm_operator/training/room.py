@@ -26,7 +26,10 @@ class TrainingRoom:
         self._puller = Puller(cache, interval)
         self._failed_creates = FailedCreates(cache, client)
         specs = Specs(settings.devices)
-        self._observer = Observer(cache, specs, self._puller, self._failed_creates, settings.trainer_image, interval)
+        self._observer = Observer(
+            cache, specs, self._puller, self._failed_creates, settings.trainer_image, interval,
+            settings.child_image_pull_secrets,
+        )  # fmt: skip
 
     def observe(self, key: Key) -> Observed | None:
         return self._observer.observe(key)

@@ -49,12 +49,10 @@ def in_namespace(network: str, command: str, **environment: str) -> str:
         {command}
         """
     rights = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    ours = {"PYTHONPATH": f"{ROOT}/operator:{ROOT}/trainer_image", "PYTHON": sys.executable}
     done = subprocess.run(
         ["unshare", *rights, "--net", "--mount", "--uts", "sh", "-c", textwrap.dedent(script)],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}/operator:{ROOT}/trainer_image", "PYTHON": sys.executable, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
+        env={**os.environ, **ours, **environment}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -32,6 +32,7 @@ def test_values_are_read_by_upper_case_name() -> None:
         ("GPU_RESOURCES", "gpu"),
         ("OTHER_RESOURCES", "cpu"),
         ("CHILD_IMAGE_PULL_SECRETS", "My Secret"),
+        ("CHILD_IMAGE_PULL_SECRETS", "two..dots"),
     ],
 )
 def test_a_bad_value_is_named(name: str, value: str) -> None:

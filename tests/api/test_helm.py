@@ -136,7 +136,7 @@ def test_a_life_of_the_definitions(helm: Helm, tmp_path: Path) -> None:
     assert "belong to the release old in one" in helm.install("new", "two")
     assert DEFINITION not in helm.does("get", "manifest", "new", "--namespace", "two"), "they are the same, so left"
 
-    newer = chart_of(tmp_path / "newer", "0.2.0", column="Newer")
+    newer = chart_of(tmp_path / "newer", "0.2.0-rc.1", column="Newer")
     refused = helm.refusal("upgrade", "new", "two", chart=newer)
     assert "CustomResourceDefinition" in refused
     assert "invalid ownership metadata" in refused
@@ -146,8 +146,29 @@ def test_a_life_of_the_definitions(helm: Helm, tmp_path: Path) -> None:
     assert helm.get("crd", DEFINITION)["metadata"]["annotations"]["meta.helm.sh/release-name"] == "new"
 
     refused = helm.refusal("install", "third", "three", "--set", "namespaces={team}", "--take-ownership")
-    assert "is of chart 0.2.0, which is newer than this one, 0.1.0" in refused
+    assert "is of chart 0.2.0-rc.1, which is newer than this one, 0.1.0" in refused
     assert helm.get("llmt", "kept")["metadata"]["uid"] == uid
+
+
+def test_a_release_that_no_longer_has_the_definitions_leaves_them(helm: Helm, tmp_path: Path) -> None:
+    """Helm deletes what an upgrade's manifests lack: here all trainings would go too."""
+    for team in ("left", "right"):
+        helm.plane.kubectl("create", "namespace", team)
+    helm.install("left", "left", "--set", "namespaces={left}")
+    assert apply(helm, "kept", {}).returncode == 0
+    uid = helm.get("llmt", "kept")["metadata"]["uid"]
+    newer = chart_of(tmp_path / "newer", "0.2.0", column="Newer")
+    helm.install("right", "right", "--set", "namespaces={right}", "--take-ownership", chart=newer)
+    refused = helm.refusal("upgrade", "left", "left", "--set", "namespaces={left}")
+    assert "newer than this one" in refused, "it had the definitions, so Helm itself would let it set them back"
+
+    helm.does("upgrade", "left", newer, "--namespace", "left", "--reuse-values")
+    assert DEFINITION not in helm.does("get", "manifest", "left", "--namespace", "left")
+    helm.does("upgrade", "right", newer, "--namespace", "right", "--reuse-values", "--set", "crds.install=false")
+    assert DEFINITION not in helm.does("get", "manifest", "right", "--namespace", "right")
+    helm.does("uninstall", "left", "--namespace", "left")
+    assert helm.get("llmt", "kept")["metadata"]["uid"] == uid
+    assert "Newer" in columns(helm)
 
 
 def test_services_have_both_families(helm: Helm) -> None:

@@ -14,7 +14,7 @@ Takes the root and the definition's text.
 {{- $ours := eq (include "llm-operator.owner" $found) (include "llm-operator.self" $root) }}
 {{- $same := eq (dig "spec" "versions" list $found | toJson) ($wanted.spec.versions | toJson) }}
 {{- $version := dig "metadata" "annotations" "llm-operator.io/chart" "" $found }}
-{{- if and $version (not $ours) (not $same) (semverCompare (printf "<%s" $version) $root.Chart.Version) }}
+{{- if and $version (not $ours) (not $same) (lt ((semver $root.Chart.Version).Compare (semver $version)) 0) }}
 {{- fail (printf "%s is of chart %s, which is newer than this one, %s: take that version of the chart, or set crds.install to false" $name $version $root.Chart.Version) }}
 {{- end }}
 {{- if or $ours (not $same) }}

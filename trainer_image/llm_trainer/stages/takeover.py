@@ -31,7 +31,7 @@ def begin(config: StageConfig, board: Board, rank: int) -> str | None:
     not this training's, or that holds what another configuration has made, and StaleAttemptError.
     """
     fence, folder = Fence(config), Path(config.stage_folder)
-    fence.check()
+    fence.check(claiming=True)
     record, digests = read_record(folder), input_digests(config)
     another = record is not None and record.uid != config.uid
     if record and (record.end or another) and (found := compared(record, config, digests)):

@@ -158,7 +158,7 @@ def test_a_tokenizer_is_loaded_and_kept_without_a_corpus(volumes: Path, write_li
             PrepareData(tokenizer=Tokenizer(train=TrainTokenizer(vocabulary_size=512))),
             volumes / "models/third/data",
             str(volumes),
-            1,
+            "1",
             lambda step: None,
         )
 

@@ -31,6 +31,8 @@ class Reason(StrEnum):
     SUSPENDED = "Suspended"
     CLAIM_NOT_FOUND = "PersistentVolumeClaimNotFound"
     APPLY_REFUSED = "ApplyRefused"
+    DELETE_REFUSED = "DeleteRefused"
+    RECONCILE_ERROR = "ReconcileError"
     FAILED_CREATE = "FailedCreate"
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_PULL_FAILED = "ImagePullFailed"

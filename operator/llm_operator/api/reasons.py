@@ -32,6 +32,8 @@ class Reason(StrEnum):
     CLAIM_NOT_FOUND = "PersistentVolumeClaimNotFound"
     RUN_FOLDER_IN_USE = "RunFolderInUse"
     APPLY_REFUSED = "ApplyRefused"
+    DELETE_REFUSED = "DeleteRefused"
+    RECONCILE_ERROR = "ReconcileError"
     FAILED_CREATE = "FailedCreate"
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_PULL_FAILED = "ImagePullFailed"

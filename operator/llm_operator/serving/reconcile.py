@@ -43,10 +43,11 @@ def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
     """What serves already goes on; the next try may go through, say because a quota was raised."""
     old = LLMServingStatus.model_validate(observed.serving.get("status") or {})
     spec = load_serving(observed.serving.get("spec") or {}, observed.devices)
-    readiness = Readiness(old.ready_replicas > 0, Reason.APPLY_REFUSED, problem)
     choice = choose_model(observed, spec)
     adapters = choose_adapters(observed, spec, choice.model)
-    return plan(observed, old, old.model_copy(update=said(observed, old, choice, adapters, readiness, now)))
+    new = summary(observed, spec, old, choice, adapters, now)
+    readiness = Readiness(new.ready_replicas > 0, Reason.APPLY_REFUSED, problem)
+    return plan(observed, old, new.model_copy(update=said(observed, old, choice, adapters, readiness, now)))
 
 
 def differs(child: Manifest, observed: Observed) -> bool:

@@ -121,6 +121,14 @@ def open_jobs(status: LLMTrainingStatus) -> set[str]:
     return {attempt.job for stage in status.stages for attempt in stage.attempts if attempt.end_time is None}
 
 
+def missing_jobs(observed: Observed) -> set[str]:
+    """Of attempts that have not ended."""
+    stages = (observed.training.get("status") or {}).get("stages") or ()
+    attempts = (attempt for stage in stages for attempt in stage.get("attempts") or ())
+    there = {job["metadata"]["name"] for job in observed.jobs}
+    return {attempt["job"] for attempt in attempts if not attempt.get("endTime")} - there
+
+
 def first_pod(status: LLMTrainingStatus, pods: tuple[Manifest, ...]) -> Manifest | None:
     """The running pod of rank 0 of the attempt that is under way."""
     jobs = open_jobs(status)

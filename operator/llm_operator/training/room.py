@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from llm_operator.api.reasons import Reason
+from llm_operator.api.reasons import Reason, TrainingCondition
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import Client
-from llm_operator.kube.kinds import CLAIM, TRAINING
+from llm_operator.kube.kinds import CLAIM, JOB, TRAINING, Kind
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.kube.poller import Wake
 from llm_operator.settings import Settings
 from llm_operator.training.missing import FailedCreates
-from llm_operator.training.observe import Observed, Observer
+from llm_operator.training.observe import Observed, Observer, missing_jobs
 from llm_operator.training.pull import Puller
 from llm_operator.training.reconcile import apply_refused, reconcile
 from llm_operator.training.specs import Specs
 
 
 class TrainingRoom:
+    about = TrainingCondition.RUNNING.value
+
     def __init__(self, cache: Cache, client: Client, settings: Settings) -> None:
         self._cache = cache
         interval = settings.progress_interval_seconds
@@ -40,13 +42,17 @@ class TrainingRoom:
     def refused(self, observed: Observed, problem: str, now: float) -> Plan:
         return apply_refused(observed, problem, now)
 
+    def unseen(self, observed: Observed) -> list[tuple[Kind, str]]:
+        """The Jobs of open attempts: one that is gone for good costs a restart."""
+        return [] if observed.spec is None else [(JOB, name) for name in missing_jobs(observed)]
+
     def wakes(self, kind: str, manifest: Manifest) -> Iterator[Key]:
         """A claim that appears wakes the trainings of its namespace that wait for one."""
         if kind != CLAIM.name:
             return
         for training in self._cache.objects(TRAINING.name, manifest["metadata"]["namespace"]):
             conditions = (training.get("status") or {}).get("conditions") or ()
-            if any(condition["reason"] == Reason.CLAIM_NOT_FOUND for condition in conditions):
+            if any(condition.get("reason") == Reason.CLAIM_NOT_FOUND for condition in conditions):
                 metadata = training["metadata"]
                 yield Key("LLMTraining", metadata["namespace"], metadata["name"])
 

@@ -27,7 +27,8 @@ class ServingRoom:
         self._settings = settings
 
     def observe(self, key: Key) -> Observed | None:
-        return observe(self._cache, key, self._settings.serving_image, self._settings.devices)
+        settings = self._settings
+        return observe(self._cache, key, settings.serving_image, settings.trainer_image, settings.devices)
 
     def reconcile(self, observed: Observed, now: float) -> Plan:
         return reconcile(observed, now)

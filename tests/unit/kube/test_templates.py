@@ -41,7 +41,7 @@ def of_serving(pods: Pods) -> Manifest:
         ServedAdapter(name="law", uri="pvc://law/run", rank=8),
     )
     spec = LLMServingSpec.model_validate(owner["spec"])
-    *_, deployment = serving.children(owner, spec, model, [adapter], "vllm:1")
+    *_, deployment = serving.children(owner, spec, model, [adapter], serving.Image("vllm:1", has_launcher=True))
     template: Manifest = deployment["spec"]["template"]
     return template
 

@@ -11,6 +11,7 @@ from llm_server.memory import (
     GIB,
     LEAST,
     TooLittleMemoryError,
+    available_memory,
     cache_arguments,
     cache_bytes,
     memory_limit,
@@ -69,6 +70,19 @@ def test_the_limit_is_the_containers(said: str | None, limit: int | None, tmp_pa
     assert memory_limit([str(tmp_path / "other"), str(file)]) == limit
 
 
+def test_cached_files_are_free_memory(tmp_path: Path) -> None:
+    folders = (str(tmp_path / "v2"), str(tmp_path / "v1"))
+    assert available_memory(folders) is None
+    for version, limit, usage in (("v1", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+                                  ("v2", "memory.max", "memory.current")):  # fmt: skip
+        folder = tmp_path / version
+        folder.mkdir()
+        (folder / limit).write_text(f"{10 * GIB}\n")
+        (folder / usage).write_text(f"{9 * GIB}\n")
+        (folder / "memory.stat").write_text(f"anon {GIB}\nfile {8 * GIB}\nactive_file {GIB}\ninactive_file {6 * GIB}\n")
+        assert available_memory(folders) == 8 * GIB, version
+
+
 def test_weights_take_more_where_they_are_served_wider(tmp_path: Path) -> None:
     folder = model(tmp_path, size=1000, dtype="bfloat16")
     assert weight_bytes(folder, ["--dtype=float32"]) == 2000
@@ -79,6 +93,7 @@ def test_weights_take_more_where_they_are_served_wider(tmp_path: Path) -> None:
 def test_the_cache_follows_the_limit() -> None:
     assert cache_bytes(None, 0) == GIB, "without a limit the node is not ours"
     assert cache_bytes(64 * GIB, 10 * GIB) > 45 * GIB
+    assert 2 * cache_bytes(64 * GIB, 10 * GIB, workers=2) < cache_bytes(64 * GIB, 10 * GIB), "each has a cache"
     assert cache_bytes(2 * GIB, GIB) == LEAST
     with pytest.raises(TooLittleMemoryError, match=r"spec.resources.limits.memory: 2.0 GiB .* 4.0 GiB; use at least 6"):
         cache_bytes(2 * GIB, 4 * GIB)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -19,11 +20,14 @@ from tests.cluster.settings import LOGS
 MODELS = "/volumes/models"  # inside
 STARTED_SECONDS = 300
 # A container of buildah sees the machine's cgroup; where the test has written another one, it takes its place.
-CGROUP = (
-    "sh", "-c",
-    '[ ! -e /tmp/cgroup ] || mount --bind /tmp/cgroup "$([ -e /sys/fs/cgroup/memory ] && echo /sys/fs/cgroup/memory '
-    '|| echo /sys/fs/cgroup)"; exec "$@"', "sh",
-)  # fmt: skip
+MOUNT = """
+if [ -e /tmp/cgroup ]; then
+  folder=/sys/fs/cgroup
+  [ ! -e $folder/memory ] || folder=$folder/memory
+  mount --bind /tmp/cgroup $folder
+fi
+exec "$@"
+"""
 
 
 def container() -> str:
@@ -53,9 +57,10 @@ class Launched:
             "--served-model-name=tiny", "--max-num-seqs=4",
         ]  # fmt: skip
         command = [
-            "buildah", "run", "--user", "0", "--cap-add", "CAP_SYS_ADMIN", "-v", f"{models}:{MODELS}:ro", "-v", f"{state}:/tmp",
+            "buildah", "run", "--user", "0", "--cap-add", "CAP_SYS_ADMIN",
+            "-v", f"{models}:{MODELS}:ro", "-v", f"{state}:/tmp",
             *(part for key, value in fixed.items() for part in ("--env", f"{key}={value}")),
-            name, "--", *CGROUP, "python", "-m", "llm_server.launch", *given,
+            name, "--", "sh", "-euc", MOUNT, "launch", "python", "-m", "llm_server.launch", *given,
         ]  # fmt: skip
         environment = os.environ | images.storage()
         self.process = subprocess.Popen(
@@ -98,8 +103,8 @@ class Launched:
             time.sleep(0.2)
 
     def pids(self, command: str) -> list[int]:
-        """Of its processes whose command begins so."""
-        return [pid for pid in below(self.process.pid) if command_of(pid).startswith(command)]
+        """Of its processes whose command begins so, a regular expression."""
+        return [pid for pid in below(self.process.pid) if re.match(command, command_of(pid))]
 
 
 def command_of(pid: int) -> str:

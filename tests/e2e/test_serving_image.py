@@ -64,7 +64,11 @@ def image() -> Iterator[str]:
             marks=pytest.mark.release,
         ),
         (["lama"], ["spec.model: there is no folder /volumes/models/lama; /volumes/models holds gpt2, llama, long"]),
-        (["llama", "--nope"], ["unrecognized arguments: --nope", "spec.extraArguments"]),
+        pytest.param(
+            ["llama", "--nope"],
+            ["unrecognized arguments: --nope", "spec.extraArguments"],
+            marks=pytest.mark.release,
+        ),
     ],
     ids=["context beyond the KV cache", "heads", "length beyond the positions", "no folder", "arguments"],
 )
@@ -91,7 +95,7 @@ def test_a_model_without_lora_is_served_without_its_adapters(image: str, models:
     with launched(image, models, tmp_path, *given, **environ) as vllm:
         vllm.until_ready()
         assert "--enable-lora" not in vllm.log.split("vllm serve", 1)[1].splitlines()[0]
-        (launcher,) = vllm.pids("python -m llm_server.launch")
+        (launcher,) = vllm.pids(r"\S*python\S* -m llm_server.launch")
         os.kill(launcher, signal.SIGTERM)
         assert vllm.process.wait(60) == 0, vllm.log[-3000:]
     assert not (tmp_path / "termination").exists(), "an end that was asked for is no failure"

@@ -39,12 +39,14 @@ class Child:
     def __init__(self, command: Sequence[str]) -> None:
         self.words = LastWords()
         self.hang: str | None = None
+        self.asked_to_leave = False
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
         self._partial = {1: b"", 2: b""}
 
     def send(self, number: int, _frame: FrameType | None = None) -> None:
+        self.asked_to_leave = True
         with suppress(ProcessLookupError):
             os.kill(self._process.pid, number)
 
@@ -157,6 +159,8 @@ def main(arguments: list[str]) -> int:
         return end("Hang", child.hang, HANG)
     if code == 0:
         return 0
+    if code in (-signal.SIGTERM, -signal.SIGINT) and child.asked_to_leave:  # while it imported: then it has no handler
+        return end("Killed", "vLLM was asked to leave while it started", 128 - code)
     return end(*word_of(code, child.words.cause), code if code > 0 else 128 - code)
 
 

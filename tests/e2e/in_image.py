@@ -114,10 +114,12 @@ def command_of(pid: int) -> str:
 
 
 def below(pid: int) -> Iterator[int]:
+    """Its children and theirs."""
     with suppress(OSError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            yield int(child)
-            yield from below(int(child))
+        for thread in Path(f"/proc/{pid}/task").iterdir():  # each lists those that it has forked itself
+            for child in (thread / "children").read_text().split():
+                yield int(child)
+                yield from below(int(child))
 
 
 def free_port() -> int:

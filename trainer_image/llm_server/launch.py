@@ -133,22 +133,40 @@ def refuse_adapters(problem: str) -> bool:
     return True
 
 
-def main(arguments: list[str]) -> int:
-    """``arguments``: those of `vllm serve`, the model's first."""
+class RefusedError(Exception):
+    """With these arguments vLLM can't start."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def prepared(arguments: list[str]) -> list[str]:
+    """With what only the pod knows; raises RefusedError, or an error of the model's files."""
     model = Path(arguments[0])
     if problem := folder_problem(model):
-        return end("ConfigurationError", problem, CONFIGURATION)
+        raise RefusedError("ConfigurationError", problem)
     if problem := adapter_problem(model, arguments):
         if refuse_adapters(problem):
-            return end("AdapterNotSupported", problem, CONFIGURATION)
+            raise RefusedError("AdapterNotSupported", problem)
         arguments = without_adapters(arguments)
     added = [] if first_of(arguments, "--host") else [f"--host={any_address()}"]
     if on_cpu() and (model / "config.json").is_file():
         try:
             added += cache_arguments(model, arguments, dict(os.environ))
         except TooLittleMemoryError as error:
-            return end("OutOfMemory", str(error), CONFIGURATION)
-    arguments = [*arguments, *added]
+            raise RefusedError("OutOfMemory", str(error)) from error
+    return [*arguments, *added]
+
+
+def main(arguments: list[str]) -> int:
+    """``arguments``: those of `vllm serve`, the model's first."""
+    try:
+        arguments = prepared(arguments)
+    except RefusedError as refusal:
+        return end(refusal.reason, str(refusal), CONFIGURATION)
+    except (OSError, ValueError) as error:  # a file that can't be read, or is not what its name says
+        return end("ConfigurationError", f"spec.model: {error}", CONFIGURATION)
     print(f"llm_server: vllm serve {' '.join(arguments)}", flush=True)
     child = Child([shutil.which("vllm") or "vllm", "serve", *arguments])
     signal.signal(signal.SIGTERM, child.send)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from llm_server.first_token import first_of
+from llm_server.model_folder import read_config
 
 GIB = 2**30
 # Three processes that have imported all, and what a step needs; measured 1.1 GiB with a tiny model.
@@ -55,7 +55,7 @@ def weight_bytes(model: Path, arguments: Sequence[str]) -> int:
     """Of the weights in the data type in which they are served."""
     files = [*model.glob("*.safetensors")] or [*model.glob("*.bin")]
     stored = sum(file.stat().st_size for file in files)
-    config = json.loads((model / "config.json").read_text())
+    config = read_config(model)
     written = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     served = first_of(arguments, "--dtype") or "auto"
     if "quantization_config" in config or served not in BYTES or written not in BYTES:

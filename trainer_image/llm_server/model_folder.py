@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from llm_server.first_token import values_of
 
@@ -26,6 +27,18 @@ def folder_problem(model: Path) -> str | None:
     return None
 
 
+def read_config(model: Path) -> dict[str, Any]:
+    """Its config.json; raises OSError, and ValueError with the file's name."""
+    file = model / "config.json"
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} holds no JSON object")
+    return found
+
+
 def names(folder: Path) -> str:
     found = sorted(path.name for path in folder.iterdir())
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
@@ -43,7 +56,7 @@ def adapter_problem(model: Path, arguments: Sequence[str]) -> str | None:
     """Why vLLM can load no adapter beside this model; None where nothing is known against it."""
     if values_of(arguments, "--enable-lora") is None or not (model / "config.json").is_file():
         return None
-    classes = json.loads((model / "config.json").read_text()).get("architectures") or []
+    classes = read_config(model).get("architectures") or []
     without = [name for name in classes if lora_table().get(name) is False]
     if not without:
         return None

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from llm_server import launch
+from llm_server.last_words import CONFIGURATION
 from llm_server.memory import (
     GIB,
     LEAST,
@@ -18,6 +20,7 @@ from llm_server.memory import (
     weight_bytes,
 )
 from llm_server.model_folder import adapter_problem, folder_problem, without_adapters
+from llm_trainer.protocol import Termination
 
 
 def model(folder: Path, size: int = 1000, **config: object) -> Path:
@@ -45,6 +48,28 @@ def test_a_folder_without_a_configuration(tmp_path: Path) -> None:
     assert folder_problem(tmp_path / "00.gguf") is None, "a single file is vLLM's to read"
     (tmp_path / "params.json").touch()
     assert folder_problem(tmp_path) is None, "Mistral's own format"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("{", "is no JSON"), ("[]", "no JSON object"), ("\xff\xfe", "is no JSON"), (None, "config.json")]
+)
+def test_a_configuration_that_can_not_be_read(
+    text: str | None, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the pod's last word; vLLM is not started."""
+    file, said = tmp_path / "model" / "config.json", tmp_path / "termination"
+    model(tmp_path / "model")
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text, encoding="latin-1")
+    monkeypatch.setenv("LLM_TERMINATION_MESSAGE", str(said))
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    assert launch.main([str(file.parent)]) == CONFIGURATION
+    word = Termination.model_validate_json(said.read_bytes())
+    assert (word.reason, word.exit_code) == ("ConfigurationError", CONFIGURATION)
+    assert says in word.message
+    assert word.message.startswith("spec.model: ")
 
 
 @pytest.mark.parametrize(

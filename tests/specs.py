@@ -306,11 +306,14 @@ WRONG_SERVINGS = (
           "an adapter can't have the model's name"),
     Wrong("adapters past the list", changed(adapters(LEGAL), extraArguments=["--lora-modules", "x=/y"]),
           "spec.extraArguments", "take the place of spec.adapters", at_server=False),
+    Wrong("more processes than GPUs", changed(SERVING, resources=GPUS, extraArguments=["--tensor-parallel-size=4"]),
+          "spec.extraArguments", "is 4, and a pod has 8 GPUs", at_server=False),
     Wrong("negative replicas", changed(SERVING, replicas=-1), "spec.replicas", "greater than or equal to 0"),
 )  # fmt: skip
 RIGHT_SERVINGS = (
     SERVING,
     changed(adapters(LEGAL), servedModelName="chat"),
+    changed(SERVING, resources=GPUS, extraArguments=["--tensor-parallel-size=4", "-pp", "2"]),
     adapters(LEGAL, {"name": "law", "uri": "pvc://models/law"}, {"name": "old", "uri": "pvc://models/old", "rank": 64}),
 )
 

@@ -1,4 +1,6 @@
-"""vLLM's CPU platform, whose engine and workers are forked from the server, which has imported everything."""
+"""vLLM's CPU platform, whose engine and workers are forked from the server, which has imported everything; the workers
+are ours.
+"""
 
 from __future__ import annotations
 
@@ -17,5 +19,7 @@ class ForkingCpu(CpuPlatform):  # type: ignore[misc]  # of a module that mypy sk
     @classmethod
     def check_and_update_config(cls, vllm_config: Any) -> None:
         super().check_and_update_config(vllm_config)
+        if vllm_config.parallel_config.worker_cls == "vllm.v1.worker.cpu_worker.CPUWorker":
+            vllm_config.parallel_config.worker_cls = "llm_server.worker.Worker"
         if os.environ.get("VLLM_CPU_OMP_THREADS_BIND") == "nobind":
             os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"

@@ -61,7 +61,7 @@ class LLMServingSpec(Spec):
     replicas: int = Field(default=1, ge=0, le=1000, description="Pods.")
     resources: Resources = Field(default_factory=Resources, description="Per pod.")
     max_model_length: int | None = Field(
-        default=None, ge=8, le=16_777_216, description="Tokens of context. Default: the model's."
+        default=None, ge=8, le=16_777_216, description="Tokens of context. Default: the model's, or what fits."
     )
     data_type: str = Field(default="auto", max_length=16, description="vLLM's --dtype; auto is float32 on CPU.")
     extra_arguments: list[str] = Field(

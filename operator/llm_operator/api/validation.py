@@ -18,6 +18,7 @@ from llm_operator.api.adapters import adapter_problems
 from llm_operator.api.architecture import architecture_problems, experts_of
 from llm_operator.api.common import Spec, field_path
 from llm_operator.api.memory import stage_flops_per_token, stage_memory, training_size
+from llm_operator.api.parallel import parallel_problems
 from llm_operator.api.pod_validation import serving_pod_problems, training_pod_problems
 from llm_operator.api.quantities import bytes_of, quantity_of, shown
 from llm_operator.api.resolve import nodes_of, processes_per_node, resources_of, stage_model, world_size
@@ -396,6 +397,7 @@ def serving_problems(spec: LLMServingSpec) -> Iterator[str]:
         for argument in spec.extra_arguments:
             if argument.split("=")[0].replace("_", "-") == "--lora-modules":
                 yield "spec.extraArguments: --lora-modules would take the place of spec.adapters; list all there"
+    yield from parallel_problems(spec.resources.gpus, spec.extra_arguments)
     yield from serving_pod_problems(spec)
 
 

@@ -18,6 +18,7 @@ from llm_operator.api.serving import (
 from llm_operator.api.training_status import Result
 from llm_operator.kube.plan import Manifest
 from llm_operator.serving.annotations import adapters_in, model_in
+from llm_operator.serving.families import why_no_adapter
 from llm_operator.serving.observe import Observed
 from llm_operator.serving.results import (
     REWARD_MODEL,
@@ -55,16 +56,29 @@ class AdapterChoice:
 
 
 def choose_adapters(observed: Observed, spec: LLMServingSpec, model: ServedResult | None) -> list[AdapterChoice]:
-    return [choice_of(observed, wanted, model) for wanted in spec.adapters]
+    return [choice_of(observed, spec, wanted, model) for wanted in spec.adapters]
 
 
-def choice_of(observed: Observed, wanted: Adapter, model: ServedResult | None) -> AdapterChoice:
-    found = of_training(observed, wanted, wanted.training, model) if wanted.training else of_uri(wanted)
+def choice_of(observed: Observed, spec: LLMServingSpec, wanted: Adapter, model: ServedResult | None) -> AdapterChoice:
+    found = base_problem(observed, spec, wanted) or (
+        of_training(observed, wanted, wanted.training, model) if wanted.training else of_uri(wanted)
+    )
     if isinstance(found, ServedAdapter):
         found = without_claim(found.uri, observed) or found
     if isinstance(found, Absence):
         return AdapterChoice(wanted.name, None, found.reason, found.message)
     return AdapterChoice(wanted.name, found, Reason.ADAPTER_FOUND, found.uri)
+
+
+def base_problem(observed: Observed, spec: LLMServingSpec, wanted: Adapter) -> Absence | None:
+    """Why the model takes no adapters, told by its own training or the adapter's: with one vLLM would not start."""
+    for source in (spec.model.training, wanted.training):
+        name = source.name if source else ""
+        training = observed.trainings.get(name)
+        if training and (why := why_no_adapter(training, spec.resources)):
+            said = f"LLMTraining {name}: {why}; set lora.merge: true in the stage and serve it by spec.model"
+            return Absence(Reason.ADAPTER_NOT_SUPPORTED, said)
+    return None
 
 
 def of_uri(wanted: Adapter) -> ServedAdapter:
@@ -105,6 +119,9 @@ def loadable(training: Manifest, name: str) -> Lora | Absence:
         return Absence(Reason.ADAPTER_NOT_SUPPORTED, said)
     if lora.dora:
         said = f"{who} makes a DoRA adapter, which vLLM can't load beside its base; set lora.merge: true in the stage"
+        return Absence(Reason.ADAPTER_NOT_SUPPORTED, said)
+    if lora.experts:
+        said = f"{who} adapts the experts, whose weights vLLM takes wrongly; set lora.merge: true in the stage"
         return Absence(Reason.ADAPTER_NOT_SUPPORTED, said)
     if lora.rank > MAX_LORA_RANKS[-1]:
         said = f"{who} has lora.rank {lora.rank}, and vLLM loads at most {MAX_LORA_RANKS[-1]}; "

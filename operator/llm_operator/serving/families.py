@@ -1,15 +1,37 @@
-"""Families whose models vLLM loads and then does not answer as they were trained. Pure.
+"""Families whose models vLLM loads and then does not answer as they were trained, or loads no adapters for. Pure.
 
-Measured by tests/e2e/test_families.py with vLLM 0.31; docs/families.md has the figures.
+Measured by tests/e2e/test_families.py with vLLM 0.31; docs/families.md has the figures. Which classes take adapters is
+vLLM's own word: tools/vllm_lora.py writes it down.
 """
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import llm_server
+from llm_operator.api.architecture import EXPERTS
 from llm_operator.api.families import FAMILIES
+from llm_operator.api.parallel import TENSOR, head_problem, size_of, tensor_parallel_size
 from llm_operator.api.resources import Resources
+from llm_operator.api.serving import LLMServingSpec
 from llm_operator.kube.plan import Manifest
+
+CLASSES = {
+    "gpt2": "GPT2LMHeadModel",
+    "llama": "LlamaForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+    "deepseek_v3": "DeepseekV3ForCausalLM",
+    "mamba": "MambaForCausalLM",
+    "mamba2": "Mamba2ForCausalLM",
+    "jamba": "JambaForCausalLM",
+}
+TAKES_ADAPTERS: dict[str, bool] = json.loads((Path(str(llm_server.__file__)).parent / "lora.json").read_text())
+POSITIONS = ("max_position_embeddings", "n_positions")
+LONGER = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"  # the variable by which a user insists
 
 # On a CPU of any kind; on GPUs nothing is known against them.
 NOT_ON_CPU = {
@@ -20,12 +42,49 @@ NOT_ON_CPU = {
 
 def why_not_served(training: Manifest, resources: Resources) -> str | None:
     """Why vLLM must not serve what a training makes; None where nothing is known against it."""
-    architecture: dict[str, Any] = ((training.get("spec") or {}).get("model") or {}).get("architecture") or {}
-    family, config = architecture.get("family"), architecture.get("config") or {}
+    family, config = architecture_of(training)
     if family == "mamba2" and (groups := FAMILIES[family].resolve(config)["n_groups"]) != 1:
         return (
             f"vLLM normalises each of the n_groups {groups} of a mamba2 by itself, and transformers all; train with 1"
         )
     if not resources.gpus and family in NOT_ON_CPU:
         return f"{family}: {NOT_ON_CPU[family]}; set resources.limits[{resources.gpu_resource}]"
+    return None
+
+
+def architecture_of(training: Manifest) -> tuple[str | None, dict[str, Any]]:
+    """Family and written configuration of a training from scratch; None and nothing of one from an existing model."""
+    found: dict[str, Any] = ((training.get("spec") or {}).get("model") or {}).get("architecture") or {}
+    return found.get("family"), found.get("config") or {}
+
+
+def why_it_does_not_fit(training: Manifest, spec: LLMServingSpec) -> str | None:
+    """The field of the serving that vLLM would refuse after its start, and what to set instead."""
+    family, config = architecture_of(training)
+    if family not in FAMILIES:
+        return None
+    keys = FAMILIES[family].resolve(config)
+    if family == "llama":  # takes it from the number of heads where it is left out
+        keys = {**keys, "num_key_value_heads": config.get("num_key_value_heads")}
+    gpus = spec.resources.gpus
+    spread = size_of(spec.extra_arguments, TENSOR) or tensor_parallel_size(gpus, spec.extra_arguments)
+    if gpus and spread > 1 and (problem := head_problem(keys, spread)):
+        return f"spec.resources.limits[{spec.resources.gpu_resource}]: {problem}"
+    positions = next(((key, keys[key]) for key in POSITIONS if isinstance(keys.get(key), int)), None)
+    length = spec.max_model_length
+    if positions and length and length > positions[1] and LONGER not in {variable.name for variable in spec.pods.env}:
+        return f"spec.maxModelLength: {length} is above {positions[0]} {positions[1]} of the model; use at most that"
+    return None
+
+
+def why_no_adapter(training: Manifest, resources: Resources) -> str | None:
+    """Why vLLM can load no adapter beside what a training makes; None where nothing is known against it."""
+    family, config = architecture_of(training)
+    if family not in CLASSES:
+        return None
+    if TAKES_ADAPTERS.get(CLASSES[family]) is False:
+        return f"vLLM loads no adapters beside a {family}"
+    keys = FAMILIES[family].resolve(config)
+    if not resources.gpus and any((keys.get(name) or 0) > 1 for name in EXPERTS):
+        return f"vLLM has no kernel on CPU for adapters beside the experts of a {family}: take GPUs"
     return None

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from llm_operator.api.parallel import tensor_parallel_size
 from llm_operator.api.resolve import LEAVE_SECONDS, drain_seconds
 from llm_operator.api.serving import LLMServingSpec, ServedAdapter, ServedResult
 from llm_operator.kube.plan import Manifest
@@ -27,9 +29,24 @@ from llm_operator.kube.templates import (
 )
 from llm_operator.serving.adapters import max_lora_rank
 from llm_operator.serving.annotations import served
-from llm_operator.serving.names import CONTAINER, PORT, common_metadata, selector
-from llm_operator.serving.probes import probes
+from llm_operator.serving.names import CONTAINER, LAUNCHER_PORT, PORT, common_metadata, selector
+from llm_operator.serving.probes import launcher_probes, probes
 from llm_trainer.config import claim_of, local_path
+
+LAUNCHER = ("python", "-m", "llm_server.launch")
+VLLM = ("vllm", "serve")
+
+
+@dataclass(frozen=True)
+class Image:
+    """The trainer image has a launcher for vLLM (trainer_image/llm_server); any other is taken for vLLM's own."""
+
+    name: str
+    has_launcher: bool
+
+    @classmethod
+    def of(cls, name: str, trainer_image: str) -> Image:
+        return cls(name, name == trainer_image)
 
 
 def children(
@@ -37,7 +54,7 @@ def children(
     spec: LLMServingSpec,
     model: ServedResult,
     adapters: Sequence[ServedAdapter],
-    image: str,
+    image: Image,
     pull_secrets: Sequence[str] = (),
 ) -> tuple[Manifest, ...]:
     """``pull_secrets``: names of those of every pod, beside the user's."""
@@ -93,7 +110,7 @@ def template(
     spec: LLMServingSpec,
     model: ServedResult,
     adapters: Sequence[ServedAdapter],
-    image: str,
+    image: Image,
     metadata: dict[str, Any],
     pull_secrets: Sequence[str],
 ) -> Manifest:
@@ -107,9 +124,10 @@ def template(
 
 
 def pod_spec(
-    serving: Manifest, spec: LLMServingSpec, model: ServedResult, adapters: Sequence[ServedAdapter], image: str
+    serving: Manifest, spec: LLMServingSpec, model: ServedResult, adapters: Sequence[ServedAdapter], image: Image
 ) -> dict[str, Any]:
     volumes = claim_volumes(model, adapters)
+    given = arguments(serving, spec, adapters, launcher=image.has_launcher)
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # a Service named vllm would set VLLM_* variables
@@ -118,16 +136,20 @@ def pod_spec(
         "containers": [
             {
                 "name": CONTAINER,
-                "image": image,
-                "command": ["vllm", "serve", local_path(model.uri)],
-                "args": arguments(serving, spec, adapters),
-                "env": variables(environment(spec)),
-                "ports": [{"name": "http", "containerPort": PORT}],
+                "image": image.name,
+                "command": [*(LAUNCHER if image.has_launcher else VLLM), local_path(model.uri)],
+                "args": given,
+                "env": variables(environment(spec, launcher=image.has_launcher)),
+                "ports": ports(image),
                 "resources": resource_requirements(spec.resources),
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "securityContext": CONTAINER_SECURITY,
                 "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_SECONDS}}},
-                **probes(model_name(serving, spec), spec.startup_timeout_seconds),
+                **(
+                    launcher_probes(spec.startup_timeout_seconds)
+                    if image.has_launcher
+                    else probes([local_path(model.uri), *given], spec.startup_timeout_seconds)
+                ),
                 "volumeMounts": [
                     *(
                         {"name": name, "mountPath": f"/volumes/{claim}", "readOnly": True}
@@ -154,19 +176,29 @@ def claim_volumes(model: ServedResult, adapters: Sequence[ServedAdapter]) -> dic
     return {"model": claim, **{f"adapters-{index}": other for index, other in enumerate(others)}}
 
 
-def arguments(serving: Manifest, spec: LLMServingSpec, adapters: Sequence[ServedAdapter]) -> list[str]:
+def ports(image: Image) -> list[dict[str, Any]]:
+    launcher = [{"name": "health", "containerPort": LAUNCHER_PORT}] if image.has_launcher else []
+    return [{"name": "http", "containerPort": PORT}, *launcher]
+
+
+def arguments(
+    serving: Manifest, spec: LLMServingSpec, adapters: Sequence[ServedAdapter], *, launcher: bool = False
+) -> list[str]:
+    """The launcher chooses the host by the addresses that its pod may have."""
     gpus = spec.resources.gpus
     given = [
         f"--served-model-name={model_name(serving, spec)}",
-        "--host=0.0.0.0",
+        *([] if launcher else ["--host=0.0.0.0"]),
         f"--port={PORT}",
         f"--dtype={data_type(spec)}",
         f"--shutdown-timeout={spec.drain_timeout_seconds}",
     ]
     if spec.max_model_length is not None:
         given.append(f"--max-model-len={spec.max_model_length}")
-    if gpus > 1:
-        given.append(f"--tensor-parallel-size={gpus}")
+    elif launcher:
+        given.append("--max-model-len=auto")  # the model's, or as much of it as the KV cache holds
+    if (size := tensor_parallel_size(gpus, spec.extra_arguments)) > 1:
+        given.append(f"--tensor-parallel-size={size}")
     if not gpus:
         given.append("--enforce-eager")  # a pod has no compiler
         # vLLM's own kernel takes each head for a token where queries come as (tokens, heads, width), as those of latent
@@ -194,7 +226,7 @@ def data_type(spec: LLMServingSpec) -> str:
     return "float32" if spec.data_type == "auto" and not spec.resources.gpus else spec.data_type
 
 
-def environment(spec: LLMServingSpec) -> dict[str, str]:
+def environment(spec: LLMServingSpec, *, launcher: bool = False) -> dict[str, str]:
     fixed = {
         "HOME": "/tmp",  # noqa: S108 -- the pod's own emptyDir
         "HF_HUB_OFFLINE": "1",
@@ -205,12 +237,15 @@ def environment(spec: LLMServingSpec) -> dict[str, str]:
         "VLLM_CONFIG_ROOT": "/tmp/vllm-config",  # noqa: S108
         "VLLM_NO_USAGE_STATS": "1",
     }
+    if launcher:
+        fixed["LLM_SERVER_STARTUP_SECONDS"] = str(spec.startup_timeout_seconds)
     if spec.resources.gpus:
         return fixed
     cpus = spec.resources.cpus
     return {
         **fixed,
-        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+        # GiB. The launcher sees the pod's memory and the weights, and takes what is left.
+        **({} if launcher else {"VLLM_CPU_KVCACHE_SPACE": "1"}),
         # vLLM compiles the random sampler at the first request that samples, and a pod has no C++ compiler.
         "TORCH_COMPILE_DISABLE": "1",
         # It would bind its threads to the first cores of the node, as every other pod on it does: under load a second

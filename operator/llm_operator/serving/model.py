@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llm_operator.api.reasons import Reason
-from llm_operator.api.resources import Resources
 from llm_operator.api.serving import LLMServingSpec, ServedResult, TrainingReference
 from llm_operator.kube.plan import Manifest
-from llm_operator.serving.families import why_not_served
+from llm_operator.serving.families import why_it_does_not_fit, why_not_served
 from llm_operator.serving.observe import Observed
 from llm_operator.serving.results import (
     REWARD_MODEL,
@@ -34,7 +33,7 @@ class Choice:
 
 def choose_model(observed: Observed, spec: LLMServingSpec) -> Choice:
     named = spec.model.training
-    choice = of_training(observed, named, spec.resources) if named else of_uri(spec.model.uri or "")
+    choice = of_training(observed, named, spec) if named else of_uri(spec.model.uri or "")
     if choice.model and (absent := without_claim(choice.model.uri, observed)):
         return none(absent)
     return choice
@@ -44,7 +43,7 @@ def of_uri(uri: str) -> Choice:
     return Choice(ServedResult(uri=uri), Reason.MODEL_FOUND, uri)
 
 
-def of_training(observed: Observed, reference: TrainingReference, resources: Resources) -> Choice:
+def of_training(observed: Observed, reference: TrainingReference, spec: LLMServingSpec) -> Choice:
     training = observed.trainings.get(reference.name)
     if training is None:
         return none(no_training(reference.name, observed.serving["metadata"]["namespace"], "spec.model"))
@@ -54,8 +53,10 @@ def of_training(observed: Observed, reference: TrainingReference, resources: Res
         return none(no_stage(training, name))
     if name not in models:
         return none(not_a_language_model(training, name, models))
-    if why := why_not_served(training, resources):
+    if why := why_not_served(training, spec.resources):
         return Choice(None, Reason.FAMILY_NOT_SERVED, f"{stage_text(training, name)}: {why}")
+    if why := why_it_does_not_fit(training, spec):
+        return Choice(None, Reason.INVALID_SPEC, f"{stage_text(training, name)}: {why}")
     found = result_of(training, name)
     if isinstance(found, Absence):
         return none(found)

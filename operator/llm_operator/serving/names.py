@@ -9,6 +9,7 @@ from llm_operator.kube.plan import Manifest
 
 CONTAINER = "vllm"
 PORT = 8000  # of the container; the Service listens on 80
+LAUNCHER_PORT = 9401  # of trainer_image/llm_server/launch.py: /startup, /ready and /live
 
 
 def child_name(serving: str) -> str:

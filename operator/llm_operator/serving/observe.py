@@ -9,6 +9,7 @@ from llm_operator.api.resources import DEFAULT_DEVICES, Devices
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, POD, SERVICE, TRAINING
 from llm_operator.kube.plan import Key, Manifest
+from llm_operator.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,12 @@ class Observed:
     pods: tuple[Manifest, ...] = ()
     claims: frozenset[str] = frozenset()
     serving_image: str = ""
-    pull_secrets: tuple[str, ...] = ()
+    trainer_image: str = ""  # which has the launcher of llm_server
+    pull_secrets: tuple[str, ...] = ()  # of every pod, beside the user's
     devices: Devices = DEFAULT_DEVICES
 
 
-def observe(
-    cache: Cache, key: Key, serving_image: str, devices: Devices, pull_secrets: tuple[str, ...] = ()
-) -> Observed | None:
+def observe(cache: Cache, key: Key, settings: Settings) -> Observed | None:
     serving = cache.get(key.kind, key.namespace, key.name)
     if serving is None:
         return None
@@ -42,9 +42,10 @@ def observe(
         disruption_budgets=tuple(cache.children(DISRUPTION_BUDGET.name, key)),
         pods=tuple(cache.children(POD.name, key)),
         claims=frozenset(claim["metadata"]["name"] for claim in cache.objects(CLAIM.name, key.namespace)),
-        serving_image=serving_image,
-        pull_secrets=pull_secrets,
-        devices=devices,
+        serving_image=settings.serving_image,
+        trainer_image=settings.trainer_image,
+        pull_secrets=settings.child_image_pull_secrets,
+        devices=settings.devices,
     )
 
 

@@ -1,40 +1,58 @@
 """Probes of a serving pod. Pure.
 
-vLLM's /health says 200 as soon as the port is open, even if the engine will die of its first request (seen: a head size
-for which the CPU has no attention kernel). So the startup probe asks for one token: a pod that can't answer never takes
-the place of one that can.
+In the trainer image the launcher asks vLLM for a first token, watches its engine and answers the kubelet
+(trainer_image/llm_server/watch.py). Of any other image it is only known that it has vLLM and Python: the startup probe
+asks for the token by the same program, and what comes later is for vLLM's /health to say.
 """
 
 from __future__ import annotations
 
+import inspect
+import math
+from collections.abc import Sequence
 from typing import Any
 
-from llm_operator.serving.names import PORT
+from llm_server import first_token
 
-FIRST_REQUEST = """
-import http.client, json, sys
-port, model = sys.argv[1:]
-body = json.dumps({"model": model, "prompt": [0], "max_tokens": 1})
-server = http.client.HTTPConnection("127.0.0.1", int(port))
-try:
-    server.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
-    status = server.getresponse().status
-except (OSError, http.client.HTTPException) as error:
-    sys.exit(f"not listening yet: {error}")
-# a refusal (an API key, a model that doesn't generate) is an answer too
-sys.exit(f"the first request failed: HTTP {status}" if status >= 500 else 0)
-"""
-STARTUP_PERIOD_SECONDS = 5  # every look costs a process, on a CPU that the start itself needs
+FIRST_TOKEN = inspect.getsource(first_token)
+LOOK_SECONDS = 60  # a look waits inside: no look may take longer than the time to the next, or the seconds don't add up
+LOOK_MARGIN_SECONDS = 3  # a look ends by itself before the kubelet kills it
+STARTUP_PERIOD_SECONDS = 2
+STARTUP_MARGIN_SECONDS = 30  # the launcher ends vLLM at the timeout and says why; the kubelet, if it can't
 
 
-def probes(model_name: str, startup_timeout_seconds: int) -> dict[str, Any]:
-    health = {"httpGet": {"path": "/health", "port": "http"}, "timeoutSeconds": 5}
+def launcher_probes(startup_timeout_seconds: int) -> dict[str, Any]:
+    def look(path: str, period: int, timeout: int, failures: int) -> dict[str, Any]:
+        return {
+            "httpGet": {"path": path, "port": "health"},
+            "periodSeconds": period,
+            "timeoutSeconds": timeout,
+            "failureThreshold": failures,
+        }
+
+    startup = math.ceil((startup_timeout_seconds + STARTUP_MARGIN_SECONDS) / STARTUP_PERIOD_SECONDS)
+    return {
+        "startupProbe": look("/startup", STARTUP_PERIOD_SECONDS, STARTUP_PERIOD_SECONDS, startup),
+        "readinessProbe": look("/ready", 2, 5, 2),
+        "livenessProbe": look("/live", 10, 5, 6),
+    }
+
+
+def probes(arguments: Sequence[str], startup_timeout_seconds: int) -> dict[str, Any]:
+    """``arguments``: those of `vllm serve`, the model's first; they tell address, name and key."""
+    tls = first_token.first_of(arguments, "--ssl-certfile") is not None
+    health = {
+        "httpGet": {"path": "/health", "port": "http", **({"scheme": "HTTPS"} if tls else {})},
+        "timeoutSeconds": 5,
+    }
+    period = min(LOOK_SECONDS, startup_timeout_seconds)
+    inside = str(period - LOOK_MARGIN_SECONDS)
     return {
         "startupProbe": {
-            "exec": {"command": ["python3", "-I", "-S", "-c", FIRST_REQUEST, str(PORT), model_name]},
-            "timeoutSeconds": 60,
-            "periodSeconds": STARTUP_PERIOD_SECONDS,
-            "failureThreshold": max(1, startup_timeout_seconds // STARTUP_PERIOD_SECONDS),
+            "exec": {"command": ["python3", "-I", "-S", "-c", FIRST_TOKEN, inside, *arguments]},
+            "timeoutSeconds": period,
+            "periodSeconds": period,
+            "failureThreshold": math.ceil(startup_timeout_seconds / period),
         },
         "readinessProbe": {**health, "periodSeconds": 2, "failureThreshold": 2},
         "livenessProbe": {**health, "periodSeconds": 10, "failureThreshold": 6},

@@ -12,7 +12,7 @@ from llm_operator.kube.plan import Event, Manifest, Plan
 from llm_operator.kube.templates import mark_of
 from llm_operator.serving.adapters import choose_adapters, to_load
 from llm_operator.serving.bounds import bounded
-from llm_operator.serving.manifests import children
+from llm_operator.serving.manifests import Image, children
 from llm_operator.serving.model import choose_model
 from llm_operator.serving.observe import Observed
 from llm_operator.serving.status import Readiness, refused, said, summary
@@ -33,7 +33,7 @@ def reconcile(observed: Observed, now: float) -> Plan:
     apply: tuple[Manifest, ...] = ()
     if choice.model:
         loaded = to_load(adapters, observed, choice.model)
-        image = spec.image or observed.serving_image
+        image = Image.of(spec.image or observed.serving_image, observed.trainer_image)
         wanted = children(observed.serving, spec, choice.model, loaded, image, observed.pull_secrets)
         apply = tuple(child for child in wanted if differs(child, observed))
     return plan(observed, old, summary(observed, spec, old, choice, adapters, now), apply)

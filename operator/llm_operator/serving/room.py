@@ -29,8 +29,7 @@ class ServingRoom:
         self._settings = settings
 
     def observe(self, key: Key) -> Observed | None:
-        given = self._settings
-        return observe(self._cache, key, given.serving_image, given.devices, given.child_image_pull_secrets)
+        return observe(self._cache, key, self._settings)
 
     def reconcile(self, observed: Observed, now: float) -> Plan:
         return reconcile(observed, now)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
 
 from llm_operator.api.common import Condition
 from llm_operator.api.conditions import find, timestamp, with_condition
@@ -24,6 +26,9 @@ from llm_operator.serving.annotations import adapters_in, model_in
 from llm_operator.serving.model import Choice
 from llm_operator.serving.names import CONTAINER, selector_text, url
 from llm_operator.serving.observe import Observed
+from llm_trainer.protocol import Termination
+
+OF_LAUNCHER = (Reason.OUT_OF_MEMORY, Reason.HANG, Reason.CONFIGURATION_ERROR)
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,13 @@ def summary(
     deployment = observed.deployments[0] if observed.deployments else {}
     counts = deployment.get("status") or {}
     readiness = judge(observed, spec, choice, deployment)
-    told = newest_answer(observed.pods)
+    answering = newest_answering(observed.pods)
+    told = answering["metadata"].get("annotations") or {}
+    adapters = [without_those_refused(choice, answering) for choice in adapters]
     return LLMServingStatus(
         url=url(observed.serving),
         model=model_in(told) or old.model,
-        adapters=statuses(adapters, adapters_in(told)),
+        adapters=statuses(adapters, [] if refused_in(answering) else adapters_in(told)),
         replicas=counts.get("replicas", 0),
         ready_replicas=counts.get("readyReplicas", 0),
         updated_replicas=counts.get("updatedReplicas", 0),
@@ -116,7 +123,8 @@ def judge(observed: Observed, spec: LLMServingSpec, choice: Choice, deployment: 
     rolled_out = counts.get("observedGeneration", 0) >= deployment["metadata"].get(
         "generation", 0
     ) and updated == spec.replicas == counts.get("replicas", 0)
-    problem = next((text for pod in observed.pods if (text := pod_problem(pod))), None) or missing_pods(deployment)
+    problem = next((text for pod in newest_first(observed.pods, deployment) if (text := pod_problem(pod))), None)
+    problem = problem or missing_pods(deployment)
     if ready >= spec.replicas and rolled_out:
         return Readiness(ready=True, reason=Reason.READY, message=f"{ready} of {spec.replicas} pods answer")
     said = f"{ready} of {spec.replicas} pods answer, {updated} of the newest model and spec"
@@ -135,26 +143,67 @@ def missing_pods(deployment: Manifest) -> tuple[Reason, str] | None:
     return None
 
 
+def newest_first(pods: Sequence[Manifest], deployment: Manifest) -> list[Manifest]:
+    """The living before those that ended or leave, those of the newest model before others, younger before older."""
+    annotations = deployment["spec"]["template"].get("metadata", {}).get("annotations") or {}
+    wanted = (model_in(annotations), adapters_in(annotations))
+
+    def order(pod: Manifest) -> tuple[bool, bool, str]:
+        told = pod["metadata"].get("annotations") or {}
+        living = (pod.get("status") or {}).get("phase") != "Failed" and "deletionTimestamp" not in pod["metadata"]
+        newest = (model_in(told), adapters_in(told)) == wanted
+        return living, newest, str(pod["metadata"].get("creationTimestamp", ""))
+
+    return sorted(pods, key=order, reverse=True)
+
+
 def pod_problem(pod: Manifest) -> tuple[Reason, str] | None:
+    whole = pod.get("status") or {}
+    if whole.get("phase") == "Failed" and whole.get("reason"):  # the kubelet rejected or evicted it
+        said = f"{where(pod)}: {whole['reason']}: {whole.get('message') or 'the kubelet says no more'}"
+        return (Reason.EVICTED if whole["reason"] == "Evicted" else Reason.NOT_READY), said
     if found := held_up(pod, CONTAINER):
         return found.reason, found.message
     status = container_status(pod, CONTAINER)
     ended = (status.get("lastState") or {}).get("terminated") or (status.get("state") or {}).get("terminated")
     if ended and not status.get("ready") and "deletionTimestamp" not in pod["metadata"]:
         unsaid = f"{ended.get('reason', 'it ended')}; kubectl logs --previous {pod['metadata']['name']} tells why"
-        said = last_line(ended.get("message", "")) or unsaid
+        word = last_word(ended.get("message") or "")
+        said = (word.message if word else last_line(ended.get("message") or "")) or unsaid
         text = f"{where(pod)}, container {CONTAINER}, exit code {ended['exitCode']}: {said}"
-        return Reason.OUT_OF_MEMORY if ended.get("reason") == "OOMKilled" else Reason.NOT_READY, text
+        if ended.get("reason") == "OOMKilled":
+            return Reason.OUT_OF_MEMORY, text
+        return next((reason for reason in OF_LAUNCHER if word and reason == word.reason), Reason.NOT_READY), text
     return None
 
 
-def newest_answer(pods: Sequence[Manifest]) -> Mapping[str, str]:
-    """The annotations of the newest ready pod, which say what it serves."""
+def last_word(message: str) -> Termination | None:
+    """What the launcher wrote; None of a container without one, whose message is the end of its log."""
+    try:
+        return Termination.model_validate_json(message)
+    except ValidationError:
+        return None
+
+
+def refused_in(pod: Manifest) -> str | None:
+    """Why a pod serves its model without adapters: the launcher ends once with the reason before it does so."""
+    ended = (container_status(pod, CONTAINER).get("lastState") or {}).get("terminated") or {}
+    word = last_word(ended.get("message") or "")
+    return word.message if word and word.reason == Reason.ADAPTER_NOT_SUPPORTED else None
+
+
+def without_those_refused(choice: AdapterChoice, pod: Manifest) -> AdapterChoice:
+    if choice.adapter is None or (why := refused_in(pod)) is None:
+        return choice
+    return replace(choice, adapter=None, reason=Reason.ADAPTER_NOT_SUPPORTED, message=why)
+
+
+def newest_answering(pods: Sequence[Manifest]) -> Manifest:
+    """The newest ready pod, whose annotations say what it serves."""
     answering = [pod for pod in pods if holds(pod, "Ready") and "deletionTimestamp" not in pod["metadata"]]
     if not answering:
-        return {}
-    newest = max(answering, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
-    return newest["metadata"].get("annotations") or {}
+        return {"metadata": {}}
+    return max(answering, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
 
 def phase(conditions: Sequence[Condition]) -> str:

@@ -41,7 +41,8 @@ def of_serving(pods: Pods, pull_secrets: tuple[str, ...] = ()) -> Manifest:
         ServedAdapter(name="law", uri="pvc://law/run", rank=8),
     )
     spec = LLMServingSpec.model_validate(owner["spec"])
-    *_, deployment = serving.children(owner, spec, model, [adapter], "vllm:1", pull_secrets)
+    image = serving.Image("vllm:1", has_launcher=True)
+    *_, deployment = serving.children(owner, spec, model, [adapter], image, pull_secrets)
     template: Manifest = deployment["spec"]["template"]
     return template
 

@@ -46,6 +46,7 @@ def observed(world: World, source: Manifest | None, claims: tuple[str, ...] = ("
         pods=world.of("Pod"),
         claims=frozenset(claims),
         serving_image="vllm:1",
+        trainer_image="vllm:1",
     )
 
 

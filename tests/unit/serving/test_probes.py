@@ -1,4 +1,4 @@
-"""What the startup probe's program says of a server's answers."""
+"""What the program that asks for a first token says of a server's answers, and how long the kubelet waits for one."""
 
 from __future__ import annotations
 
@@ -6,24 +6,39 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
-from llm_operator.serving.probes import FIRST_REQUEST
+from llm_operator.serving.probes import FIRST_TOKEN, launcher_probes, probes
+from llm_server.first_token import Server, first_of, server_of, values_of
+
+NO_SUCH_MODEL = {"error": {"message": "The model `x` does not exist.", "type": "NotFoundError"}}
+NO_SUCH_PATH = {"detail": "Not Found"}
+MODELS = {"data": [{"id": "chat"}]}
+Answers = Mapping[str, tuple[int, object]]
 
 
 @contextmanager
-def server(code: int, asked: list[object]) -> Iterator[int]:
+def server(answers: Answers, asked: list[tuple[str, Any, str | None]]) -> Iterator[int]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            asked.append((self.path, json.loads(body or "null"), self.headers["Authorization"]))
+            code, said = answers.get(self.path, (404, NO_SUCH_PATH))
             self.send_response(code)
             self.end_headers()
+            self.wfile.write(json.dumps(said).encode())
 
-    httpd = HTTPServer(("127.0.0.1", 0), Handler)
+        do_GET = do_POST  # noqa: N815 -- the name is the base's
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=httpd.serve_forever)
     thread.start()
     try:
@@ -34,31 +49,98 @@ def server(code: int, asked: list[object]) -> Iterator[int]:
         httpd.server_close()
 
 
-def probe(port: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-S", "-c", FIRST_REQUEST, str(port), "chat"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def probe(port: int, *arguments: str, seconds: float = 0.5, **environ: str) -> subprocess.CompletedProcess[str]:
+    """As the kubelet runs it in a container of any image."""
+    given = ["/volumes/models/chat", "--served-model-name", "chat", "chat-v2", f"--port={port}", *arguments]
+    command = [sys.executable, "-I", "-S", "-c", FIRST_TOKEN, str(seconds), *given]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
 
 
-@pytest.mark.parametrize("code", [200, 401, 404])
-def test_an_answer_and_a_refusal_are_signs_of_life(code: int) -> None:
-    asked: list[object] = []
-    with server(code, asked) as port:
-        assert probe(port).returncode == 0
-    assert asked == [{"model": "chat", "prompt": [0], "max_tokens": 1}]
-
-
-def test_an_engine_that_dies_of_its_first_request_is_not_ready() -> None:
-    with server(500, []) as port:
+@pytest.mark.parametrize(
+    ("answers", "paths"),
+    [
+        ({"/v1/completions": (200, {})}, ["/v1/completions"]),
+        ({"/v1/completions": (400, {"error": {}})}, ["/v1/completions"]),
+        ({"/pooling": (200, {})}, ["/v1/completions", "/pooling"]),
+        ({"/v1/models": (200, MODELS)}, ["/v1/completions", "/pooling", "/v1/models"]),
+    ],
+    ids=["a token", "a model without completions", "a model that embeds", "a model of neither"],
+)
+def test_an_answer(answers: Answers, paths: list[str]) -> None:
+    asked: list[tuple[str, Any, str | None]] = []
+    with server(answers, asked) as port:
         done = probe(port)
-    assert (done.returncode, done.stderr.strip()) == (
-        1,
-        "the first request failed: HTTP 500",
-    )
+    assert done.returncode == 0, done.stderr
+    assert [path for path, *_ in asked] == paths
+    assert asked[0][1] == {"model": "chat", "prompt": [0], "max_tokens": 1}
 
 
-def test_a_server_that_does_not_listen_is_not_ready() -> None:
-    with server(200, []) as port:
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ({"/v1/completions": (401, {"error": "Unauthorized"})}, "another key than VLLM_API_KEY"),
+        ({"/v1/completions": (404, NO_SUCH_MODEL)}, "of model chat failed: HTTP 404: "),
+        ({"/v1/completions": (500, {})}, "HTTP 500"),
+        ({"/v1/completions": (503, {})}, "HTTP 503"),
+        ({"/v1/completions": (429, {})}, "HTTP 429"),
+        ({"/pooling": (500, {})}, "HTTP 500"),
+        ({"/v1/models": (200, {"data": [{"id": "other"}]})}, "HTTP 404"),
+    ],
+    ids=["another key", "another name", "a dead engine", "not yet", "too busy", "a dead pooler", "another model"],
+)
+def test_no_answer(answers: Answers, says: str) -> None:
+    with server(answers, []) as port:
+        done = probe(port)
+    assert done.returncode == 1
+    assert says in done.stderr
+
+
+def test_the_key_is_that_of_its_container() -> None:
+    asked: list[tuple[str, Any, str | None]] = []
+    with server({"/v1/completions": (200, {})}, asked) as port:
+        probe(port, VLLM_API_KEY="from-a-secret")
+        probe(port, "--api-key", "first", "second", VLLM_API_KEY="unused")
+    assert [key for *_, key in asked] == ["Bearer from-a-secret", "Bearer first"]
+
+
+def test_a_server_that_does_not_listen() -> None:
+    with server({}, []) as port:
         pass
     done = probe(port)
-    assert done.returncode == 1
-    assert "not listening yet" in done.stderr
+    assert (done.returncode, done.stderr.strip()) == (1, "nothing listens yet")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["/m"], Server("127.0.0.1", 8000, tls=False, model="/m", key=None)),
+        (["/m", "--host=::", "--port", "1"], Server("::1", 1, tls=False, model="/m", key=None)),
+        (
+            ["/m", "--host=10.0.0.1", "--ssl_certfile=/c", "--served-model-name=a/b"],
+            Server("10.0.0.1", 8000, tls=True, model="a/b", key=None),
+        ),
+    ],
+)
+def test_where_a_server_listens(arguments: list[str], expected: Server) -> None:
+    assert server_of(arguments, {}) == expected
+
+
+def test_values_of_a_flag() -> None:
+    given = ["/m", "-tp", "2", "--a=1", "--a", "2", "3", "--b"]
+    assert (values_of(given, "--a"), values_of(given, "--b"), values_of(given, "--c")) == (["2", "3"], [], None)
+    assert (first_of(given, "--tp", "-tp"), first_of(given, "--b")) == ("2", None)
+
+
+@pytest.mark.parametrize("timeout", [10, 60, 100, 1800, 86_400])
+def test_the_startup_timeout_is_in_seconds(timeout: int) -> None:
+    """A look that takes longer than the time to the next makes more of it: 1,800 s were six hours."""
+    for found, latest in ((probes(["/m"], timeout), timeout + 60), (launcher_probes(timeout), timeout + 32)):
+        startup = found["startupProbe"]
+        assert startup["timeoutSeconds"] <= startup["periodSeconds"]
+        assert timeout <= startup["failureThreshold"] * startup["periodSeconds"] <= latest
+
+
+def test_a_certificate_of_its_own_is_asked_by_https() -> None:
+    found = probes(["/m", "--ssl-certfile=/tls.crt"], 60)
+    assert found["readinessProbe"]["httpGet"]["scheme"] == found["livenessProbe"]["httpGet"]["scheme"] == "HTTPS"
+    assert "scheme" not in probes(["/m"], 60)["readinessProbe"]["httpGet"]

@@ -1,0 +1,61 @@
+"""How a served model is spread over the GPUs of its pod, and whether that can work. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from llm_server.first_token import first_of
+
+TENSOR = ("--tensor-parallel-size", "-tp")
+OTHERS = {
+    "--pipeline-parallel-size": ("--pipeline-parallel-size", "-pp"),
+    "--data-parallel-size": ("--data-parallel-size", "-dp"),
+    "--prefill-context-parallel-size": ("--prefill-context-parallel-size", "-pcp"),
+}
+PATH = "spec.extraArguments"
+
+
+def size_of(arguments: Sequence[str], flags: Sequence[str]) -> int | None:
+    """What a flag says; None where it is not there or no number, which vLLM tells."""
+    said = first_of(arguments, *flags)
+    return int(said) if said and said.isdigit() and int(said) > 0 else None
+
+
+def tensor_parallel_size(gpus: int, arguments: Sequence[str]) -> int:
+    """What we add to the arguments: as many as the other sizes leave; 1 where the user has said it."""
+    if size_of(arguments, TENSOR):
+        return 1
+    return max(1, gpus // others(arguments))
+
+
+def others(arguments: Sequence[str]) -> int:
+    return math.prod(size_of(arguments, flags) or 1 for flags in OTHERS.values())
+
+
+def parallel_problems(gpus: int, arguments: Sequence[str]) -> Iterator[str]:
+    """On CPU each is a process, of which a pod may hold any number."""
+    if not gpus:
+        return
+    own, rest = size_of(arguments, TENSOR), others(arguments)
+    given = [f"{flags[0]} {size}" for flags in (TENSOR, *OTHERS.values()) if (size := size_of(arguments, flags))]
+    if own and own * rest != gpus:
+        yield f"{PATH}: {' × '.join(given)} is {own * rest}, and a pod has {gpus} GPUs; make them equal"
+    elif not own and gpus % rest:
+        yield f"{PATH}: {' × '.join(given)} does not divide the {gpus} GPUs of a pod; use a divisor"
+
+
+def head_problem(keys: Mapping[str, Any], tensor_parallel: int) -> str | None:
+    """Why a model can't be spread over so many GPUs; ``keys``: of its configuration, with the family's defaults."""
+    heads = next((keys[name] for name in ("num_attention_heads", "n_head", "num_heads") if keys.get(name)), None)
+    if heads and heads % tensor_parallel:
+        fitting = ", ".join(str(count) for count in range(1, heads + 1) if heads % count == 0)
+        return f"{heads} heads are not divisible by the {tensor_parallel} GPUs; use one of {fitting}"
+    shared = keys.get("num_key_value_heads")
+    if shared and shared % tensor_parallel and tensor_parallel % shared:
+        return (
+            f"num_key_value_heads {shared} and the {tensor_parallel} GPUs do not divide one another; "
+            f"use a divisor or a multiple of {shared}"
+        )
+    return None

@@ -1,0 +1,143 @@
+"""The launcher of vLLM in the trainer image: real engines that do not start, hang, and leave. No cluster is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pydoc_data.topics
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import TimeoutExpired
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from llm_server.memory import GIB, cache_bytes, weight_bytes
+from llm_trainer.data.tokenizer import train_tokenizer
+from tests.cluster import images
+from tests.cluster.settings import REPOSITORY
+from tests.e2e import in_image
+from tests.e2e.family_models import DENSE, MODELS
+from tests.e2e.in_image import launched
+
+SHAPES = {
+    "llama": ("llama", DENSE),
+    "gpt2": ("gpt2", MODELS["gpt2"]),
+    "long": ("llama", {**DENSE, "num_hidden_layers": 8, "max_position_embeddings": 2**20}),
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny models without meaning."""
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = train_tokenizer(iter(pydoc_data.topics.topics.values()), 512)
+    for name, (family, keys) in SHAPES.items():
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **keys)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[str]:
+    name = in_image.container()
+    yield name
+    images.buildah("rm", name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["long", "--kv-cache-memory-bytes=1000000"], ["KV cache is needed", "spec.maxModelLength"]),
+        pytest.param(
+            ["llama", "--tensor-parallel-size=8"],
+            ["attention heads (4) must be divisible by tensor parallel size (8)", "spec.resources.limits"],
+            marks=pytest.mark.release,
+        ),
+        pytest.param(
+            ["llama", "--max-model-len=4096"],
+            ["max_model_len (4096) is greater than the derived max_model_len (max_position_embeddings=128"],
+            marks=pytest.mark.release,
+        ),
+        (["lama"], ["spec.model: there is no folder /volumes/models/lama; /volumes/models holds gpt2, llama, long"]),
+        pytest.param(
+            ["llama", "--nope"],
+            ["unrecognized arguments: --nope", "spec.extraArguments"],
+            marks=pytest.mark.release,
+        ),
+    ],
+    ids=["context beyond the KV cache", "heads", "length beyond the positions", "no folder", "arguments"],
+)
+def test_the_last_word_is_the_cause(
+    arguments: list[str], says: list[str], image: str, models: Path, tmp_path: Path
+) -> None:
+    name, *rest = arguments
+    with launched(image, models, tmp_path, f"{in_image.MODELS}/{name}", *rest) as vllm:
+        word = vllm.word
+    assert word["exitCode"] != 0
+    for part in says:
+        assert part in word["message"], vllm.log[-3000:]
+
+
+def test_a_model_without_lora_is_served_without_its_adapters(image: str, models: Path, tmp_path: Path) -> None:
+    """The first start of the container says so and ends; the second serves. And it leaves as it is asked to."""
+    module = json.dumps({"name": "law", "path": f"{in_image.MODELS}/law"})
+    given = [f"{in_image.MODELS}/gpt2", "--enable-lora", "--lora-modules", module, "--shutdown-timeout=5"]
+    environ = {"LLM_SERVER_STATE": "/tmp/state"}
+    with launched(image, models, tmp_path, *given, **environ) as vllm:
+        assert vllm.word["reason"] == "AdapterNotSupported"
+        assert "GPT2LMHeadModel" in vllm.word["message"]
+    (tmp_path / "termination").unlink()
+    with launched(image, models, tmp_path, *given, **environ) as vllm:
+        vllm.until_ready()
+        assert "--enable-lora" not in vllm.log.split("vllm serve", 1)[1].splitlines()[0]
+        (launcher,) = vllm.pids(r"\S*python\S* -m llm_server.launch")
+        os.kill(launcher, signal.SIGTERM)
+        assert vllm.process.wait(60) == 0, vllm.log[-3000:]
+    assert not (tmp_path / "termination").exists(), "an end that was asked for is no failure"
+
+
+def test_an_engine_that_hangs_is_ended(image: str, models: Path, tmp_path: Path) -> None:
+    """Its port is open and /health says 200; an idle one is left alone."""
+    given = [f"{in_image.MODELS}/llama", "--max-model-len=auto"]
+    with launched(image, models, tmp_path, *given, LLM_SERVER_STALL_SECONDS="5") as vllm:
+        vllm.until_ready()
+        with pytest.raises(TimeoutExpired):
+            vllm.process.wait(20)
+        assert (vllm.look("/startup"), vllm.look("/live")) == (200, 200)
+        (engine,) = vllm.pids("VLLM::EngineCore")
+        os.kill(engine, signal.SIGSTOP)
+        word = vllm.word
+    assert word["reason"] == "Hang"
+    assert "the engine made no step for" in word["message"]
+    assert vllm.process.returncode != 0
+
+
+def test_the_cache_follows_the_limit_and_cached_files_are_no_use_of_it(
+    image: str, models: Path, tmp_path: Path
+) -> None:
+    """Of 4 GiB 0.1 are left, and 3 of files could be dropped; vLLM's own worker would refuse the cache that fits."""
+    cgroup, limit, usage = tmp_path / "cgroup", 4 * GIB, 39 * GIB // 10
+    cgroup.mkdir()
+    for file, value in (("memory.max", limit), ("memory.limit_in_bytes", limit), ("memory.current", usage),
+                        ("memory.usage_in_bytes", usage)):  # fmt: skip
+        (cgroup / file).write_text(f"{value}\n")
+    (cgroup / "memory.stat").write_text(f"active_file {GIB}\ninactive_file {2 * GIB}\n")
+    with launched(image, models, tmp_path, f"{in_image.MODELS}/long", "--max-model-len=auto") as vllm:
+        vllm.until_ready()
+        log = vllm.log
+    size = cache_bytes(limit, weight_bytes(models / "long", ["--dtype=float32"]))
+    assert f"--kv-cache-memory-bytes={size}" in log
+    assert "Auto-fit max_model_len: reduced from 1048576 to" in log, "the length that fits"
+
+
+def test_which_classes_take_adapters_is_vllms_own_word(image: str) -> None:
+    """Of the families of a training; the others can't all be imported at the same cost in every image."""
+    mounted = ("-v", f"{REPOSITORY}/tools:/src/tools:ro", "-v", f"{REPOSITORY}/trainer_image:/src/trainer_image:ro")
+    done = images.buildah("run", "--env", "HOME=/tmp", *mounted, image, "--", "python", "/src/tools/vllm_lora.py",
+                          "--check", check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]

@@ -1,0 +1,118 @@
+"""What is known of a model before a pod starts: whether it fits its GPUs, and whether vLLM loads adapters beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from llm_operator.api.families import FAMILIES
+from llm_operator.kube.plan import Manifest
+from llm_operator.serving.families import CLASSES
+from tests.specs import LEGAL, SERVING, Spec, adapters, changed
+from tests.unit.serving import scenes
+from tests.unit.serving.scenes import condition, training, with_adapter
+
+GPUS = {"limits": {"nvidia.com/gpu": 8}}
+WHOLE = changed(adapters(LEGAL), model__training__stage="chat")
+
+
+def of_family(source: Manifest, family: str, **config: Any) -> Manifest:
+    source["spec"]["model"] = {"architecture": {"family": family, "config": config}}
+    return source
+
+
+def test_every_family_has_its_class() -> None:
+    assert CLASSES.keys() == FAMILIES.keys()
+    assert {family: MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[family] for family in CLASSES} == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("source", "spec", "says"),
+    [
+        (
+            of_family(training("one"), "gpt2", n_embd=384, n_head=12),
+            changed(SERVING, resources=GPUS),
+            "spec.resources.limits[nvidia.com/gpu]: 12 heads are not divisible by the 8 GPUs; use one of 1, 2, 3, 4, 6",
+        ),
+        (
+            of_family(training("one"), "llama", num_attention_heads=12),
+            changed(SERVING, resources=GPUS, extraArguments=["--tensor-parallel-size=8"]),
+            "12 heads are not divisible by the 8 GPUs",
+        ),
+        (
+            of_family(training("one"), "gpt2", n_positions=128),
+            changed(SERVING, maxModelLength=129),
+            "spec.maxModelLength: 129 is above n_positions 128 of the model",
+        ),
+        (
+            of_family(training("one"), "llama", max_position_embeddings=128),
+            changed(SERVING, maxModelLength=4096),
+            "is above max_position_embeddings 128",
+        ),
+    ],
+)
+def test_what_can_not_start_is_refused_before_a_pod(source: Manifest, spec: Spec, says: str) -> None:
+    world = scenes.scene(spec)
+    assert not scenes.step(world, source).apply
+    assert world.owner["status"]["phase"] == "Invalid"
+    assert condition(world, "ModelAvailable")["reason"] == "InvalidSpec"
+    assert says in condition(world, "ModelAvailable")["message"]
+
+
+@pytest.mark.parametrize(
+    ("source", "spec"),
+    [
+        (
+            of_family(training("one"), "gpt2", n_embd=384, n_head=12),
+            changed(SERVING, resources=GPUS, extraArguments=["--pipeline-parallel-size=2"]),
+        ),
+        (of_family(training("one"), "gpt2", n_embd=384, n_head=12), SERVING),
+        (of_family(training("one"), "llama", num_attention_heads=64), changed(SERVING, resources=GPUS)),
+        (of_family(training("one"), "gpt2", n_positions=128), changed(SERVING, maxModelLength=128)),
+        (of_family(training("one"), "mamba2", n_groups=1), changed(SERVING, maxModelLength=10**6)),
+        (
+            of_family(training("one"), "gpt2", n_positions=128),
+            changed(SERVING, maxModelLength=256,
+                    pods={"env": [{"name": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "value": "1"}]}),
+        ),
+    ],
+    ids=["4 of 8 GPUs", "CPU", "64 heads", "all positions", "no positions", "the user insists"],
+)  # fmt: skip
+def test_what_can_start_is_started(source: Manifest, spec: Spec) -> None:
+    world = scenes.scene(spec)
+    assert scenes.step(world, source).apply, condition(world, "ModelAvailable")["message"]
+
+
+@pytest.mark.parametrize(
+    ("source", "spec", "says"),
+    [
+        (of_family(with_adapter(), "gpt2"), WHOLE, "vLLM loads no adapters beside a gpt2"),
+        (of_family(with_adapter("law"), "mamba2", n_groups=1), WHOLE, "vLLM loads no adapters beside a mamba2"),
+        (of_family(with_adapter(), "mixtral"), WHOLE, "take GPUs"),
+        (of_family(with_adapter(), "deepseek_v3"), WHOLE, "take GPUs"),
+        (with_adapter(experts=True), WHOLE, "adapts the experts"),
+        (
+            of_family(with_adapter("law"), "gpt2"),
+            changed(WHOLE, adapters=[{"name": "law", "uri": "pvc://models/law"}]),
+            "vLLM loads no adapters beside a gpt2",
+        ),
+    ],
+)
+def test_an_adapter_never_takes_its_base_down(source: Manifest, spec: Spec, says: str) -> None:
+    """Told before its stage has run; the base is served as if no adapter were asked for."""
+    world = scenes.scene(spec)
+    plan = scenes.step(world, source)
+    (container,) = next(m for m in plan.apply if m["kind"] == "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert "--enable-lora" not in container["args"]
+    (told,) = world.owner["status"]["adapters"]
+    assert (told["state"], told["reason"]) == ("Refused", "AdapterNotSupported")
+    assert says in told["message"]
+    assert "lora.merge: true" in told["message"]
+
+
+def test_an_adapter_beside_a_mixture_on_gpus() -> None:
+    world = scenes.scene(changed(WHOLE, resources={"limits": {"nvidia.com/gpu": 1}}))
+    scenes.step(world, of_family(with_adapter("law"), "mixtral"))
+    assert world.owner["status"]["adapters"][0]["state"] == "Starting"

@@ -1,0 +1,122 @@
+"""Whether a vLLM server answers: asks it for one token. Of the standard library alone: a probe runs this file as it is.
+
+vLLM's /health says 200 as soon as the port is open, even if the engine will die of its first request (seen: a head size
+for which the CPU has no attention kernel). A refusal is no answer either, but for a model that generates no text.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- where one listens → where one asks
+NOT_MADE_FOR_IT = (400, 422)  # the model or its server takes no such request, and says so after it knew the name
+WAIT_SECONDS = 1
+
+
+class Server(NamedTuple):
+    host: str
+    port: int
+    tls: bool
+    model: str
+    key: str | None
+
+
+def values_of(arguments: Sequence[str], *flags: str) -> list[str] | None:
+    """What follows the last of the flags, up to the next flag; None if none of them is there."""
+    found: list[str] | None = None
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            name = name.replace("_", "-")  # vLLM takes both
+        if name not in flags:
+            continue
+        rest = [value] if equals else []
+        for following in arguments[index + 1 :] if not equals else ():
+            if following.startswith("-"):
+                break
+            rest.append(following)
+        found = rest
+    return found
+
+
+def first_of(arguments: Sequence[str], *flags: str) -> str | None:
+    """The first value of the last of the flags."""
+    found = values_of(arguments, *flags)
+    return found[0] if found else None
+
+
+def server_of(arguments: Sequence[str], environ: Mapping[str, str]) -> Server:
+    """Where `vllm serve` listens with these arguments, the model's first. Of several names or keys any will do."""
+    host = first_of(arguments, "--host") or "0.0.0.0"  # noqa: S104 -- vLLM's own default
+    return Server(
+        host=ANY_ADDRESS.get(host, host),
+        port=int(first_of(arguments, "--port") or 8000),
+        tls=first_of(arguments, "--ssl-certfile") is not None,
+        model=first_of(arguments, "--served-model-name") or arguments[0],
+        key=first_of(arguments, "--api-key") or environ.get("VLLM_API_KEY") or None,
+    )
+
+
+def ask(server: Server, path: str, body: object, seconds: float) -> tuple[int, bytes]:
+    """HTTP status and body; raises OSError or HTTPException. Without a body it is a GET."""
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=seconds)
+    if server.tls:  # the certificate is the clients' to verify; its name is that of the Service
+        context = ssl._create_unverified_context()  # noqa: S323
+        connection = http.client.HTTPSConnection(server.host, server.port, timeout=seconds, context=context)
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {server.key}"} if server.key else {})}
+    try:
+        if body is None:
+            connection.request("GET", path, headers=headers)
+        else:
+            connection.request("POST", path, json.dumps(body), headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def no_answer(server: Server, seconds: float) -> str | None:
+    """Why the model gives no answer within so many seconds; None if it does."""
+    try:
+        status, said = ask(server, "/v1/completions", {"model": server.model, "prompt": [0], "max_tokens": 1}, seconds)
+        if status == 404 and b"error" not in said:  # no such path, which a wrong name would not say: it only pools
+            status, said = ask(server, "/pooling", {"model": server.model, "input": [0]}, seconds)
+        if status == 404 and b"error" not in said:
+            status, said = ask(server, "/v1/models", None, seconds)
+            if status == 200 and server.model not in [model["id"] for model in json.loads(said)["data"]]:
+                status = 404
+    except socket.timeout:  # noqa: UP041 -- another class before Python 3.10
+        return f"a request for one token got no answer for {seconds:.0f} s"
+    except ConnectionRefusedError:
+        return "nothing listens yet"
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        return f"a request for one token failed: {type(error).__name__}: {error}"
+    if status == 200 or status in NOT_MADE_FOR_IT:
+        return None
+    if status == 401:
+        return "HTTP 401: the server wants another key than VLLM_API_KEY or the first of --api-key"
+    return (
+        f"a request for one token of model {server.model} failed: HTTP {status}: {said[:300].decode(errors='replace')}"
+    )
+
+
+def main(seconds: float, arguments: Sequence[str]) -> str | None:
+    """Look until there is an answer, for so many seconds at most; the last reason why there is none."""
+    server, deadline = server_of(arguments, os.environ), time.monotonic() + seconds
+    while True:
+        problem = no_answer(server, max(1.0, deadline - time.monotonic()))
+        if problem is None or time.monotonic() + WAIT_SECONDS >= deadline:
+            return problem
+        time.sleep(WAIT_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))

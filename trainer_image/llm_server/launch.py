@@ -1,0 +1,208 @@
+"""The entry point of a serving pod: runs `vllm serve` with its own arguments, and says why it ended.
+
+As PID 1 of its container it passes signals and output on and reaps what is left behind. The output goes through
+unchanged; see last_words.py, watch.py, memory.py and model_folder.py for what is read from it, watched and told.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from llm_server.first_token import first_of, server_of
+from llm_server.last_words import CONFIGURATION, HANG, LastWords, report, word_of
+from llm_server.memory import TooLittleMemoryError, cache_arguments
+from llm_server.model_folder import adapter_problem, folder_problem, without_adapters
+
+PORT = 9401  # of /startup, /ready and /live; 0 in LLM_SERVER_PORT: none
+STARTUP_SECONDS = "1800"
+STALL_SECONDS = "300"
+TICK_SECONDS = 1.0
+LAST_OUTPUT_SECONDS = 2  # after vLLM's end, for what its processes left in the pipe
+CHUNK = 65536
+
+
+class Child:
+    """vLLM's first process: its output, its signals, its end."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.words = LastWords()
+        self.hang: str | None = None
+        self.asked_to_leave = False
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        self._partial = {1: b"", 2: b""}
+
+    def send(self, number: int, _frame: FrameType | None = None) -> None:
+        self.asked_to_leave = True
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
+
+    def end_all(self) -> None:
+        """Kill every process of vLLM's session, stopped ones too."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def give_up(self, reason: str) -> None:
+        """It hangs: no request that it holds will ever be answered."""
+        self.hang = reason
+        print(f"llm_server: {reason}; ending vLLM", file=sys.stderr, flush=True)
+        self.end_all()
+
+    def run(self) -> int:
+        """Pass its output on until it ends; its exit code, or the negative of the signal that ended it."""
+        selector = selectors.DefaultSelector()
+        for descriptor, pipe in ((1, self._process.stdout), (2, self._process.stderr)):
+            if pipe is not None:
+                selector.register(pipe, selectors.EVENT_READ, descriptor)
+        code: int | None = None
+        ended = 0.0
+        while selector.get_map() and not (code is not None and time.monotonic() > ended + LAST_OUTPUT_SECONDS):
+            for key, _ in selector.select(TICK_SECONDS):
+                chunk = os.read(key.fd, CHUNK)
+                if chunk:
+                    self._pass_on(chunk, key.data)
+                else:
+                    selector.unregister(key.fileobj)
+            if code is None and (code := self._reap()) is not None:
+                ended = time.monotonic()
+                self.end_all()  # an engine that outlives its server would keep the pipe, the port and the memory
+        while code is None:
+            time.sleep(TICK_SECONDS / 10)
+            code = self._reap()
+        for descriptor in self._partial:
+            self._pass_on(b"\n" if self._partial[descriptor] else b"", descriptor, echo=False)
+        return code
+
+    def _reap(self) -> int | None:
+        """Take the ends of all children, as PID 1 must; vLLM's own if it is among them."""
+        found = None
+        with suppress(ChildProcessError):
+            while (end := os.waitpid(-1, os.WNOHANG))[0]:
+                if end[0] == self._process.pid:
+                    found = self._process.returncode = os.waitstatus_to_exitcode(end[1])
+        return found
+
+    def _pass_on(self, chunk: bytes, descriptor: int, *, echo: bool = True) -> None:
+        rest = chunk if echo else b""
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        *lines, partial = (self._partial[descriptor] + chunk).replace(b"\r", b"\n").split(b"\n")
+        self._partial[descriptor] = partial[-CHUNK:]
+        for line in lines:
+            self.words.read(line.decode(errors="replace"))
+
+
+def any_address() -> str:
+    """Where to listen for every family of addresses that the pod may have."""
+    with suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+        if not probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+            probe.bind(("::", 0))
+            return "::"
+    return "0.0.0.0"  # noqa: S104 -- a pod serves its Service
+
+
+def on_cpu() -> bool:
+    """Whether vLLM will run on the CPU: the operator sets this there alone."""
+    return "VLLM_CPU_OMP_THREADS_BIND" in os.environ
+
+
+def refuse_adapters(problem: str) -> bool:
+    """Whether this start is to end with it: every second one, so that the last end of the container, which its status
+    shows, always tells what the pod serves without.
+    """
+    told = Path(os.environ.get("LLM_SERVER_STATE", "/tmp/llm-server")) / "adapters-refused"  # noqa: S108
+    if told.exists():
+        told.unlink()
+        print(f"llm_server: served without adapters: {problem}", flush=True)
+        return False
+    told.parent.mkdir(parents=True, exist_ok=True)
+    told.touch()
+    return True
+
+
+class RefusedError(Exception):
+    """With these arguments vLLM can't start."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def prepared(arguments: list[str]) -> list[str]:
+    """With what only the pod knows; raises RefusedError, or an error of the model's files."""
+    model = Path(arguments[0])
+    if problem := folder_problem(model):
+        raise RefusedError("ConfigurationError", problem)
+    if problem := adapter_problem(model, arguments):
+        if refuse_adapters(problem):
+            raise RefusedError("AdapterNotSupported", problem)
+        arguments = without_adapters(arguments)
+    added = [] if first_of(arguments, "--host") else [f"--host={any_address()}"]
+    if on_cpu() and (model / "config.json").is_file():
+        try:
+            added += cache_arguments(model, arguments, dict(os.environ))
+        except TooLittleMemoryError as error:
+            raise RefusedError("OutOfMemory", str(error)) from error
+    return [*arguments, *added]
+
+
+def main(arguments: list[str]) -> int:
+    """``arguments``: those of `vllm serve`, the model's first."""
+    try:
+        arguments = prepared(arguments)
+    except RefusedError as refusal:
+        return end(refusal.reason, str(refusal), CONFIGURATION)
+    except (OSError, ValueError) as error:  # a file that can't be read, or is not what its name says
+        return end("ConfigurationError", f"spec.model: {error}", CONFIGURATION)
+    print(f"llm_server: vllm serve {' '.join(arguments)}", flush=True)
+    child = Child([shutil.which("vllm") or "vllm", "serve", *arguments])
+    signal.signal(signal.SIGTERM, child.send)
+    signal.signal(signal.SIGINT, child.send)
+    watch_from_beside(child, arguments)
+    code = child.run()
+    if child.hang:
+        return end("Hang", child.hang, HANG)
+    if code == 0:
+        return 0
+    if code in (-signal.SIGTERM, -signal.SIGINT) and child.asked_to_leave:  # while it imported: then it has no handler
+        return end("Killed", "vLLM was asked to leave while it started", 128 - code)
+    return end(*word_of(code, child.words.cause), code if code > 0 else 128 - code)
+
+
+def watch_from_beside(child: Child, arguments: Sequence[str]) -> None:
+    """While vLLM imports; nothing waits for it."""
+    from llm_server.watch import Watch, serve
+
+    seconds = [
+        float(os.environ.get(f"LLM_SERVER_{name}_SECONDS") or default)
+        for name, default in (("STARTUP", STARTUP_SECONDS), ("STALL", STALL_SECONDS))
+    ]
+    watch = Watch(server_of(arguments, os.environ), seconds[0], seconds[1], child.give_up)
+    if port := int(os.environ.get("LLM_SERVER_PORT") or PORT):
+        serve(watch, first_of(arguments, "--host") or any_address(), port)
+    threading.Thread(target=watch.run, daemon=True, name="watch").start()
+
+
+def end(reason: str, message: str, code: int) -> int:
+    print(f"llm_server: {reason}: {message}", file=sys.stderr, flush=True)
+    report(reason, message, code)
+    return code
+
+
+if __name__ == "__main__":
+    # PID 1 loses a SIGTERM for which it has no handler. Until there is a vLLM, to leave is all there is to do.
+    signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+    sys.exit(main(sys.argv[1:]))

@@ -11,11 +11,11 @@ from typing import Any
 
 import aiohttp
 
+from llm_operator.kube.drift import FIELD_MANAGER
 from llm_operator.kube.kinds import KINDS, Kind
 from llm_operator.kube.login import Connection, LoginError
 from llm_operator.kube.plan import Delete, Manifest
 
-FIELD_MANAGER = "llm-operator"
 APPLY = "application/apply-patch+yaml"
 JSON = "application/json"
 PAGE = 500  # objects; the server holds a whole answer in memory, and so do we

@@ -49,7 +49,6 @@ RESERVED = {
     "--data-parallel-external-lb": ONE_POD,
     "--data-parallel-multi-port-external-lb": ONE_POD,
     "--help": ENDS,
-    "--version": ENDS,
 }
 SHORT = {
     "-n": "--nnodes",
@@ -62,7 +61,6 @@ SHORT = {
     "-dpm": "--data-parallel-multi-port-external-lb",
     "-asc": "--api-server-count",
     "-h": "--help",
-    "-v": "--version",
 }
 SHORTEST_ABBREVIATION = len("--h")
 

@@ -80,11 +80,12 @@ def vanishes(key: str, value: Any) -> bool:
 def item_key(item: Any, owned: dict[str, Any]) -> str:
     """The key in the record of an item of a list; what the API server has filled in is not in the item."""
     for key in owned:
-        told = json.loads(key[2:]) if key[:2] in ("k:", "v:") else None
-        if key.startswith("v:") and told == item:
+        if key.startswith("v:") and json.loads(key[2:]) == item:
             return key
-        if key.startswith("k:") and all(item.get(field, known) == known for field, known in told.items()):
-            return key
+        if key.startswith("k:"):
+            told: dict[str, Any] = json.loads(key[2:])
+            if all(item.get(field, known) == known for field, known in told.items()):
+                return key
     return f"v:{json.dumps(item)}"
 
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from llm_operator.api.reasons import Reason
 from llm_operator.api.resources import Resources
-from llm_operator.api.serving import LLMServingSpec, ServedResult, TrainingReference
+from llm_operator.api.serving import LLMServingSpec, LLMServingStatus, ServedResult, TrainingReference
 from llm_operator.kube.plan import Manifest
+from llm_operator.serving.annotations import model_in
 from llm_operator.serving.families import why_not_served
+from llm_operator.serving.fleet import template_metadata
 from llm_operator.serving.observe import Observed
 from llm_operator.serving.results import (
     REWARD_MODEL,
@@ -35,9 +37,23 @@ class Choice:
 def choose_model(observed: Observed, spec: LLMServingSpec) -> Choice:
     named = spec.model.training
     choice = of_training(observed, named, spec.resources) if named else of_uri(spec.model.uri or "")
-    if choice.model and (claim := claim_of(choice.model.uri)) not in observed.claims:
-        return Choice(None, Reason.CLAIM_NOT_FOUND, f"PersistentVolumeClaim {claim} does not exist; create it")
+    claims = {claim_of(choice.model.uri): "", **cache_claim(spec)} if choice.model else {}
+    for claim, field in claims.items():
+        if claim not in observed.claims:
+            return Choice(
+                None, Reason.CLAIM_NOT_FOUND, f"PersistentVolumeClaim {claim}{field} does not exist; create it"
+            )
     return choice
+
+
+def cache_claim(spec: LLMServingSpec) -> dict[str | None, str]:
+    return {spec.cache.persistent_volume_claim.claim_name: " of spec.cache"} if spec.cache else {}
+
+
+def served_so_far(observed: Observed, old: LLMServingStatus) -> ServedResult | None:
+    """What the pods serve, which goes on while what is wanted isn't there; in all else it follows the spec."""
+    told = (template_metadata(observed.deployment).get("annotations")) or {}
+    return model_in(told) or old.model
 
 
 def of_uri(uri: str) -> Choice:

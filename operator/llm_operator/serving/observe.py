@@ -9,6 +9,8 @@ from llm_operator.api.resources import DEFAULT_DEVICES, Devices
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, POD, SERVICE, TRAINING
 from llm_operator.kube.plan import Key, Manifest
+from llm_operator.serving.chat_template import UNKNOWN, Word
+from llm_operator.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,18 @@ class Observed:
     disruption_budgets: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     claims: frozenset[str] = frozenset()
+    chat_template: Word = UNKNOWN  # what its ConfigMap holds
     serving_image: str = ""
+    surge_timeout: float = 60.0  # seconds
     devices: Devices = DEFAULT_DEVICES
 
+    @property
+    def deployment(self) -> Manifest:
+        """Empty if there is none."""
+        return self.deployments[0] if self.deployments else {}
 
-def observe(cache: Cache, key: Key, serving_image: str, devices: Devices) -> Observed | None:
+
+def observe(cache: Cache, key: Key, settings: Settings, chat_template: Word) -> Observed | None:
     serving = cache.get(key.kind, key.namespace, key.name)
     if serving is None:
         return None
@@ -39,8 +48,10 @@ def observe(cache: Cache, key: Key, serving_image: str, devices: Devices) -> Obs
         disruption_budgets=tuple(cache.children(DISRUPTION_BUDGET.name, key)),
         pods=tuple(cache.children(POD.name, key)),
         claims=frozenset(claim["metadata"]["name"] for claim in cache.objects(CLAIM.name, key.namespace)),
-        serving_image=serving_image,
-        devices=devices,
+        chat_template=chat_template,
+        serving_image=settings.serving_image,
+        surge_timeout=settings.surge_timeout_seconds,
+        devices=settings.devices,
     )
 
 

@@ -17,6 +17,7 @@ from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import AS_WRITTEN, CONTAINER_SECURITY, POD_SECURITY
 from llm_operator.serving import manifests as serving
+from llm_operator.serving.annotations import PLACE, TEMPLATE
 from llm_operator.training import manifests as training
 from llm_operator.training.stages import planned_stages, stage_config
 from tests.pod_cases import ALL_PODS, Pods
@@ -41,9 +42,10 @@ def of_serving(pods: Pods) -> Manifest:
         ServedAdapter(name="law", uri="pvc://law/run", rank=8),
     )
     spec = LLMServingSpec.model_validate(owner["spec"])
-    *_, deployment = serving.children(owner, spec, model, [adapter], "vllm:1")
-    template: Manifest = deployment["spec"]["template"]
-    return template
+    made = serving.template(owner, spec, model, [adapter], serving.Surroundings(image="vllm:1"))
+    for hashed in (PLACE, TEMPLATE):
+        del made["metadata"]["annotations"][hashed]
+    return made
 
 
 both = pytest.mark.parametrize("template", [of_training, of_serving])

@@ -79,6 +79,12 @@ STAGE_PODS: Pods = {
         {"name": "fabric", "resourceClaimName": "fabric"},
     ],
 }
+# What ALL_PODS names that the API server looks up.
+NAMED_BY_ALL_PODS = (
+    {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"}, "value": 7},
+    {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "nvidia"}, "handler": "nvidia"},
+    {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "trainer"}},
+)
 ALL_PODS: Pods = {
     **STAGE_PODS,
     "hostNetwork": True,

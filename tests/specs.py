@@ -308,6 +308,27 @@ WRONG_SERVINGS = (
           "spec.extraArguments", "take the place of spec.adapters", at_server=False),
     Wrong("more processes than GPUs", changed(SERVING, resources=GPUS, extraArguments=["--tensor-parallel-size=4"]),
           "spec.extraArguments", "is 4, and a pod has 8 GPUs", at_server=False),
+    Wrong("an alias that is the name", changed(SERVING, servedModelName="chat", servedModelAliases=["chat"]),
+          "spec.servedModelAliases", "is spec.servedModelName already"),
+    Wrong("an alias twice", changed(SERVING, servedModelAliases=["a", "a"]), "spec.servedModelAliases", "leave one"),
+    Wrong("an adapter with an alias", changed(adapters(LEGAL), servedModelAliases=["legal"]), "spec.adapters",
+          "an adapter can't have the model's name"),
+    Wrong("a name with a blank", changed(SERVING, servedModelName="my model"), "spec.servedModelName", "match"),
+    Wrong("an unknown data type", changed(SERVING, dataType="fp16"), "spec.dataType", "bfloat16"),
+    Wrong("a time that no Deployment takes", changed(SERVING, startupTimeoutSeconds=3_000_000_000),
+          "spec.startupTimeoutSeconds", "86400"),
+    Wrong("a name past the field", changed(SERVING, extraArguments=["--served-model-name", "chat-v1", "chat-v2"]),
+          "spec.extraArguments", "spec.servedModelAliases"),
+    Wrong("TLS in the pod", changed(SERVING, extraArguments=["--ssl_certfile=/tls.crt"]), "spec.extraArguments",
+          "end TLS in a Gateway"),
+    Wrong("a rollout of nothing", changed(SERVING, strategy={"rollingUpdate": {"maxSurge": 0}}),
+          "spec.strategy.rollingUpdate", "can't both be 0"),
+    Wrong("surge of a Recreate", changed(SERVING, strategy={"type": "Recreate", "rollingUpdate": {}}),
+          "spec.strategy.rollingUpdate", "leave it out"),
+    Wrong("two chat templates", changed(SERVING, chatTemplate={"configMap": {"name": "a", "key": "b"}, "text": "{}"}),
+          "spec.chatTemplate", "exactly one of"),
+    Wrong("a file's name for a template", changed(SERVING, chatTemplate={"text": "plain.jinja"}),
+          "spec.chatTemplate.text", "a Jinja template"),
     Wrong("negative replicas", changed(SERVING, replicas=-1), "spec.replicas", "greater than or equal to 0"),
 )  # fmt: skip
 RIGHT_SERVINGS = (
@@ -315,6 +336,19 @@ RIGHT_SERVINGS = (
     changed(adapters(LEGAL), servedModelName="chat"),
     changed(SERVING, resources=GPUS, extraArguments=["--tensor-parallel-size=4", "-pp", "2"]),
     adapters(LEGAL, {"name": "law", "uri": "pvc://models/law"}, {"name": "old", "uri": "pvc://models/old", "rank": 64}),
+    changed(
+        adapters(
+            {"name": "acme/legal-v1.2", "uri": "pvc://models/law"}, {"name": "sql_lora", "uri": "pvc://models/sql"}
+        ),
+        servedModelName="Acme/Base-8B",
+        servedModelAliases=["base", "gpt-4:latest"],
+        dataType="half",
+        strategy={"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+        extraArguments=["--max-num-seqs=16", "-cc.x=1"],
+        chatTemplate={"configMap": {"name": "templates", "key": "plain.jinja"}},
+        cache={"persistentVolumeClaim": {"claimName": "kernels"}},
+    ),
+    changed(SERVING, strategy={"type": "Recreate"}, chatTemplate={"text": "{{ messages }}"}),
 )
 
 

@@ -28,7 +28,7 @@ from llm_operator.training.room import TrainingRoom
 
 def rooms(cache: Cache, client: Client, settings: Settings) -> Mapping[str, Room]:
     """The controller of each kind."""
-    return {TRAINING.name: TrainingRoom(cache, client, settings), SERVING.name: ServingRoom(cache, settings)}
+    return {TRAINING.name: TrainingRoom(cache, client, settings), SERVING.name: ServingRoom(cache, client, settings)}
 
 
 async def run(settings: Settings) -> None:

@@ -147,13 +147,15 @@ def describe(name: str, spec: LLMTrainingSpec) -> Iterator[str]:
 
 def describe_serving(manifest: dict[str, Any], spec: LLMServingSpec) -> Iterator[str]:
     """What of vLLM's arguments follows from the results of trainings is not known without a cluster."""
-    yield f"LLMServing {name_of(manifest)}: answers as {model_name(manifest, spec)}"
+    names = ", ".join((model_name(manifest, spec), *spec.served_model_aliases))
+    yield f"LLMServing {name_of(manifest)}: answers as {names}"
     yield f"  model      {describe_source(spec.model.training, spec.model.uri)}"
     for adapter in spec.adapters:
         yield f"  adapter    {adapter.name}, {describe_source(adapter.training, adapter.uri)}"
     resources = spec.resources
     each = f"{resources.gpus} {resources.gpu_resource}" if resources.gpus else "no GPU"
     yield f"  pods       {spec.replicas}, each with {each}"
+    yield f"  image      {spec.image or 'that of the operator (its setting serving_image)'}"
     loaded = [of_uri(adapter) for adapter in spec.adapters if adapter.uri]
     yield f"  arguments  {shlex.join(arguments(manifest, spec, loaded))}"
 

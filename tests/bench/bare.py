@@ -11,7 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from llm_operator.kube.client import FIELD_MANAGER, Client
+from llm_operator.kube.client import Client
+from llm_operator.kube.drift import FIELD_MANAGER
 from llm_operator.kube.kinds import KINDS, TRAINING
 from tests.cluster.control_plane import ControlPlane
 

@@ -128,7 +128,7 @@ def test_a_name_that_is_generated(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_serving(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = adapters({"name": "law", "uri": "pvc://models/law", "rank": 64})
-    spec = changed(spec, resources={"limits": {"amd.com/gpu": "2e0"}}, replicas=3, maxModelLength=4096)
+    spec = changed(spec, resources={"limits": {"amd.com/gpu": "2e0"}}, replicas=3, maxModelLength=4096, image="vllm:2")
     (tmp_path / "file").write_text(yaml.safe_dump(manifest("LLMServing", "chat", spec)))
     assert main([str(tmp_path / "file")]) == 0
     said = capsys.readouterr().out
@@ -137,6 +137,7 @@ def test_a_serving(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "stage that yields the last model of LLMTraining bilingual",
         "adapter    law, pvc://models/law",
         "pods       3, each with 2 amd.com/gpu",
+        "image      vllm:2",
         "--max-model-len=4096 --tensor-parallel-size=2",
         "--max-lora-rank=64",
     ):

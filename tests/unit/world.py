@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from llm_operator.api.conditions import timestamp
+from llm_operator.kube.drift import FIELD_MANAGER, FIELDS
 from llm_operator.kube.plan import Manifest, Plan
 
 START = 1_767_225_600.0  # 2026-01-01T00:00:00Z
@@ -54,6 +56,8 @@ class World:
                     known = self.objects.get(at, {"metadata": {"uid": f"uid-{at[0]}-{at[1]}"}})
                     merged = {**copy.deepcopy(what), **{k: v for k, v in known.items() if k == "status"}}
                     merged["metadata"] = {"uid": known["metadata"]["uid"], **merged["metadata"]}
+                    if verb == "apply":
+                        merged["metadata"][FIELDS] = [applied_record(what)]
                     self.objects[at] = merged
                 case "delete":
                     self.objects.pop((what.kind, what.name), None)
@@ -62,6 +66,17 @@ class World:
                 case "status":
                     self.owner = {**self.owner, "status": copy.deepcopy(what)}
         return len(made)
+
+
+def applied_record(manifest: Manifest) -> dict[str, Any]:
+    """As the API server records an apply; lists are one field here."""
+    tracked = {field: value for field, value in manifest.items() if field not in ("apiVersion", "kind")}
+    tracked["metadata"] = {k: v for k, v in tracked["metadata"].items() if k not in ("name", "namespace")}
+    return {"manager": FIELD_MANAGER, "operation": "Apply", "time": timestamp(START), "fieldsV1": fields_of(tracked)}
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    return {f"f:{key}": fields_of(item) for key, item in value.items()} if isinstance(value, dict) else {}
 
 
 def check_golden(file: Path, plan: Plan) -> None:

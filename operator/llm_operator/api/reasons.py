@@ -19,6 +19,7 @@ class ServingCondition(StrEnum):
 
     MODEL_AVAILABLE = "ModelAvailable"
     ADAPTERS_AVAILABLE = "AdaptersAvailable"
+    PROGRESSING = "Progressing"
     READY = "Ready"
 
 
@@ -75,6 +76,12 @@ class Reason(StrEnum):
     BASE_DIFFERS = "BaseDiffers"
     ADAPTER_FOUND = "AdapterFound"
     ROLLING_OUT = "RollingOut"
+    ROLLED_OUT = "RolledOut"
+    REPLACING_PODS = "ReplacingPods"
+    ROLLOUT_STUCK = "RolloutStuck"
+    PAUSED = "Paused"
+    DRIFT_MENDED = "DriftMended"
     READY = "Ready"
     NOT_READY = "NotReady"
+    SCALING_TO_ZERO = "ScalingToZero"
     SCALED_TO_ZERO = "ScaledToZero"

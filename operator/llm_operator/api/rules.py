@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from llm_operator.api.pods import OUR_DOMAINS, OUR_KEYS
 from llm_operator.api.resolve import DRAIN_MARGIN_SECONDS
+from llm_operator.api.vllm_arguments import RESERVED
 from llm_trainer.config import KINDS
 
 Path = tuple[str, ...]
@@ -197,6 +198,12 @@ SERVING_RULES: dict[Path, tuple[Rule, ...]] = {
             "an adapter can't have the model's name; rename it or set spec.servedModelName",
             ".spec.adapters",
         ),
+        Rule(
+            "!has(self.spec.servedModelAliases) || !((has(self.spec.servedModelName) ? self.spec.servedModelName : "
+            "self.metadata.name) in self.spec.servedModelAliases)",
+            "has the model's first name; remove it",
+            ".spec.servedModelAliases",
+        ),
     ),
     ("spec",): (
         Rule(
@@ -205,6 +212,33 @@ SERVING_RULES: dict[Path, tuple[Rule, ...]] = {
             f"must be drainTimeoutSeconds + {DRAIN_MARGIN_SECONDS} at least",
             ".pods.terminationGracePeriodSeconds",
         ),
+        Rule(
+            "!has(self.servedModelAliases) || !has(self.adapters) || "
+            "self.adapters.all(a, !(a.name in self.servedModelAliases))",
+            "an adapter can't have the model's name; rename it",
+            ".adapters",
+        ),
+    ),
+    ("spec", "servedModelAliases"): (Rule("self.all(a, self.exists_one(b, a == b))", "has a name twice; leave one"),),
+    ("spec", "extraArguments"): (
+        Rule(
+            f"!self.exists(a, a.split('=')[0].replace('_', '-') in {sorted(RESERVED)})",
+            "has an argument that a field gives or the operator sets: see docs/howto/serving.md",
+        ),
+    ),
+    ("spec", "chatTemplate"): (
+        exactly_one("configMap", "text"),
+        Rule("!has(self.text) || self.text.contains('{')", "must be a Jinja template, which has a '{'", ".text"),
+    ),
+    ("spec", "strategy"): (
+        Rule(
+            "!has(self.rollingUpdate) || self.type != 'Recreate'",
+            "is of no use with type Recreate; leave it out",
+            ".rollingUpdate",
+        ),
+    ),
+    ("spec", "strategy", "rollingUpdate"): (
+        Rule("self.maxSurge + self.maxUnavailable > 0", "maxSurge and maxUnavailable can't both be 0"),
     ),
     ("spec", "model"): (exactly_one("training", "uri"),),
     ("spec", "adapters", "*"): (

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from llm_operator.api.common import Condition, Spec, Status
-from llm_operator.api.pods import PodSettings
+from llm_operator.api.common import ClaimReference, Condition, Spec, Status
+from llm_operator.api.pods import ObjectName, PodSettings
 from llm_operator.api.resources import Resources
 from llm_trainer.config import Name, Uri
+
+# A name in the OpenAI API, such as acme/legal-v1.2: a value of requests, and no name of an object.
+ServedName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][-._/:@+A-Za-z0-9]*$", max_length=253)]
 
 
 class TrainingReference(Spec):
@@ -39,11 +42,49 @@ class StageReference(Spec):
 class Adapter(Spec):
     """A low-rank adapter beside the model. Exactly one of training and uri."""
 
-    name: Name = Field(description="Name in the OpenAI API.")
+    name: ServedName = Field(description="Name in the OpenAI API.")
     training: StageReference | None = Field(default=None, description="The result of a training.")
     uri: Uri | None = Field(default=None, description="A folder that peft has written, pvc://CLAIM/PATH.")
     rank: int | None = Field(
         default=None, ge=1, le=MAX_LORA_RANKS[-1], description="Rank of the adapter at uri. Default: 16."
+    )
+
+
+class RollingUpdate(Spec):
+    """As in a Deployment, in pods."""
+
+    max_surge: int = Field(default=1, ge=0, le=1000, description="Pods more than replicas.")
+    max_unavailable: int = Field(default=0, ge=0, le=1000, description="Pods fewer than replicas.")
+
+
+class Strategy(Spec):
+    """As in a Deployment. Left out: new pods first, or old ones first where the nodes can't hold one more."""
+
+    type: Literal["RollingUpdate", "Recreate"] = Field(
+        default="RollingUpdate", description="Recreate: every old pod goes before a new one comes."
+    )
+    rolling_update: RollingUpdate | None = Field(
+        default=None, description="Left out: one more, or one fewer where the nodes can't hold one more."
+    )
+
+
+class ConfigMapKey(Spec):
+    name: ObjectName = Field(description="A ConfigMap of the same namespace.")
+    key: str = Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="A key of its data.")
+
+
+class ChatTemplate(Spec):
+    """In Jinja. Exactly one of configMap and text."""
+
+    config_map: ConfigMapKey | None = Field(default=None, description="A change of it is a rollout.")
+    text: str | None = Field(default=None, min_length=1, max_length=32_768, description="The template itself.")
+
+
+class KernelCache(Spec):
+    """Where the kernels are kept that vLLM compiles."""
+
+    persistent_volume_claim: ClaimReference = Field(
+        description="ReadWriteMany unless all pods run on one node. Shared by them."
     )
 
 
@@ -55,20 +96,30 @@ class LLMServingSpec(Spec):
         description="Low-rank adapters of the model, each served under its own name. One that is not there yet joins "
         "by a rollout.",
     )
-    served_model_name: str | None = Field(
-        default=None, max_length=253, description="Name in the OpenAI API. Default: the LLMServing's name."
+    served_model_name: ServedName | None = Field(
+        default=None, description="Name in the OpenAI API. Default: the LLMServing's name."
+    )
+    served_model_aliases: list[ServedName] = Field(
+        default_factory=list, max_length=16, description="Further names of the model; answers carry the first."
     )
     replicas: int = Field(default=1, ge=0, le=1000, description="Pods.")
     resources: Resources = Field(default_factory=Resources, description="Per pod.")
     max_model_length: int | None = Field(
         default=None, ge=8, le=16_777_216, description="Tokens of context. Default: the model's, or what fits."
     )
-    data_type: str = Field(default="auto", max_length=16, description="vLLM's --dtype; auto is float32 on CPU.")
+    data_type: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] = Field(
+        default="auto", description="vLLM's --dtype; auto is float32 on CPU."
+    )
+    chat_template: ChatTemplate | None = Field(default=None, description="In place of the model's own.")
     extra_arguments: list[str] = Field(
         default_factory=list, max_length=64, description="Further arguments of `vllm serve`."
     )
     startup_timeout_seconds: int = Field(default=1800, ge=10, le=86_400, description="Until a new pod must answer.")
     drain_timeout_seconds: int = Field(default=60, ge=0, le=3600, description="For open requests when a pod leaves.")
+    strategy: Strategy = Field(default_factory=Strategy, description="How new pods take the place of old ones.")
+    cache: KernelCache | None = Field(
+        default=None, description="Of compiled kernels. Default: the pod's own, which a restart of its container keeps."
+    )
     image: str | None = Field(default=None, max_length=512, description="vLLM image. Default: the operator's.")
     pods: PodSettings = Field(default_factory=PodSettings, description="Placement and environment of the pods.")
 
@@ -105,13 +156,18 @@ class AdapterStatus(Status):
 class LLMServingStatus(Status):
     observed_generation: int | None = Field(default=None, description="metadata.generation that this is about.")
     phase: str = Field(default="Pending", description="The conditions in one word; for people, not for programs.")
-    url: str | None = Field(default=None, description="Base URL of the OpenAI API inside the cluster.")
-    model: ServedResult | None = Field(default=None, description="What the newest ready pods serve.")
+    url: str | None = Field(
+        default=None, description="Base URL of the OpenAI API inside the cluster, if the Service exists."
+    )
+    model: ServedResult | None = Field(
+        default=None, description="What the newest ready pods serve, or served last; Ready tells of pods that differ."
+    )
     adapters: list[AdapterStatus] = Field(default_factory=list, description="In the order of spec.adapters.")
-    replicas: int = Field(default=0, description="Pods that exist.")
-    ready_replicas: int = Field(default=0, description="Pods that answer.")
-    updated_replicas: int = Field(default=0, description="Pods of the newest model and spec.")
+    replicas: int = Field(default=0, description="Pods that exist and don't leave.")
+    ready_replicas: int = Field(default=0, description="Those that answer.")
+    updated_replicas: int = Field(default=0, description="Those of the newest model and spec.")
     selector: str = Field(default="", description="Label selector of the pods, for the scale subresource.")
     conditions: list[Condition] = Field(
-        default_factory=list, description="ModelAvailable, AdaptersAvailable if spec.adapters names any, and Ready."
+        default_factory=list,
+        description="ModelAvailable, AdaptersAvailable if spec.adapters names any, Progressing and Ready.",
     )

@@ -24,6 +24,7 @@ from llm_operator.api.quantities import bytes_of, quantity_of, shown
 from llm_operator.api.resolve import nodes_of, processes_per_node, resources_of, stage_model, world_size
 from llm_operator.api.resources import DEFAULT_DEVICES, Devices, resource_problems
 from llm_operator.api.serving import Adapter, LLMServingSpec
+from llm_operator.api.serving_validation import answer_problems
 from llm_operator.api.training import DATA_STAGE, SHARED, LLMTrainingSpec, Stage
 from llm_trainer.config import (
     EXPERT_PARALLEL_FAMILIES,
@@ -393,11 +394,8 @@ def serving_problems(spec: LLMServingSpec) -> Iterator[str]:
             yield f"spec.adapters: {count} adapters are named {name!r}; give each its own name"
     for index, adapter in enumerate(spec.adapters):
         yield from served_adapter_problems(spec, adapter, f"spec.adapters[{index}]")
-    if spec.adapters:
-        for argument in spec.extra_arguments:
-            if argument.split("=")[0].replace("_", "-") == "--lora-modules":
-                yield "spec.extraArguments: --lora-modules would take the place of spec.adapters; list all there"
     yield from parallel_problems(spec.resources.gpus, spec.extra_arguments)
+    yield from answer_problems(spec)
     yield from serving_pod_problems(spec)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from llm_operator.api.common import GROUP
+from llm_operator.kube.drift import FIELDS, applied
 from llm_operator.kube.kinds import DEPLOYMENT, JOB, KINDS, POD, SERVING, TRAINING, Kind
 from llm_operator.kube.plan import Key, Manifest
 
@@ -190,6 +191,8 @@ def trim(kind: Kind, manifest: Manifest) -> Manifest:
     metadata = {name: manifest["metadata"][name] for name in kind.metadata if name in manifest["metadata"]}
     if LAST_APPLIED in metadata.get("annotations", ()):
         metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != LAST_APPLIED}
+    if applied(manifest):
+        metadata[FIELDS] = manifest["metadata"][FIELDS]
     kept: Manifest = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
     for field in kind.kept:
         top, _, below = field.partition(".")

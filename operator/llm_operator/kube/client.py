@@ -11,11 +11,11 @@ from typing import Any
 
 import aiohttp
 
+from llm_operator.kube.drift import FIELD_MANAGER
 from llm_operator.kube.kinds import KINDS, Kind
 from llm_operator.kube.login import Connection, LoginError
 from llm_operator.kube.plan import Delete, Manifest
 
-FIELD_MANAGER = "llm-operator"
 # In an apply: only if there is no such object. The server makes what isn't there whatever version is named, and answers
 # 409 where an object has another version; none has this one, which is etcd's before its first write.
 ABSENT = {"resourceVersion": "1"}

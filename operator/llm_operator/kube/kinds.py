@@ -72,7 +72,7 @@ JOB = Kind(
 )
 POD = Kind("Pod", "", "v1", "pods", ("spec.nodeName", *POD_STATUS), ours=True)
 CONFIG_MAP = Kind("ConfigMap", "", "v1", "configmaps", ours=True)
-SERVICE = Kind("Service", "", "v1", "services", ours=True)
+SERVICE = Kind("Service", "", "v1", "services", ("spec.ipFamilies",), ours=True)
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", ("spec", "status"), ours=True)
 DISRUPTION_BUDGET = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets", ours=True)
 CLAIM = Kind("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims", metadata=IDENTITY)  # of everybody

@@ -50,8 +50,12 @@ def owner_reference(owner: Manifest) -> dict[str, Any]:
 
 def marked(manifest: Manifest) -> Manifest:
     """With the hash of itself as annotation: whether a child is what would be made now."""
-    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
-    return {**manifest, "metadata": {**manifest["metadata"], "annotations": {APPLIED: digest}}}
+    return {**manifest, "metadata": {**manifest["metadata"], "annotations": {APPLIED: digest_of(manifest)}}}
+
+
+def digest_of(value: Any) -> str:
+    """Equal for equal JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def mark_of(manifest: Manifest) -> str | None:

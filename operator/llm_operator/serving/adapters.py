@@ -19,6 +19,7 @@ from llm_operator.api.training_status import Result
 from llm_operator.kube.plan import Manifest
 from llm_operator.serving.annotations import adapters_in, model_in
 from llm_operator.serving.families import why_no_adapter
+from llm_operator.serving.fleet import template_metadata
 from llm_operator.serving.observe import Observed
 from llm_operator.serving.results import (
     REWARD_MODEL,
@@ -149,8 +150,7 @@ def to_load(choices: Iterable[AdapterChoice], observed: Observed, model: ServedR
     """Those that are there. One that no longer is stays as it was applied while the model is the same: what answers
     goes on whatever happens to its training.
     """
-    template = observed.deployments[0]["spec"]["template"] if observed.deployments else {}
-    told = (template.get("metadata") or {}).get("annotations") or {}
+    told = template_metadata(observed.deployment).get("annotations") or {}
     applied = {adapter.name: adapter for adapter in adapters_in(told)} if model_in(told) == model else {}
     wanted = (choice.adapter or applied.get(choice.name) for choice in choices)
     return [adapter for adapter in wanted if adapter]

@@ -11,6 +11,9 @@ from llm_operator.api.serving import ServedAdapter, ServedResult
 MODEL_URI, MODEL_DIGEST, MODEL_STEP = (f"{GROUP}/model-{part}" for part in ("uri", "digest", "step"))
 ADAPTERS = f"{GROUP}/adapters"  # a JSON list
 DIGITS = 18
+CHAT_TEMPLATE = f"{GROUP}/chat-template"  # NAME/KEY@DIGEST of a ConfigMap
+PLACE = f"{GROUP}/place"  # hash of what decides on which nodes a pod fits
+TEMPLATE = f"{GROUP}/template"  # hash of the rest of the template: whether a pod is of the newest
 
 
 def served(model: ServedResult, adapters: Sequence[ServedAdapter]) -> dict[str, str]:

@@ -14,13 +14,14 @@ from typing import Any
 
 from llm_operator.api.parallel import tensor_parallel_size
 from llm_operator.api.resolve import LEAVE_SECONDS, drain_seconds
-from llm_operator.api.serving import LLMServingSpec, ServedAdapter, ServedResult
+from llm_operator.api.serving import ChatTemplate, LLMServingSpec, ServedAdapter, ServedResult
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import (
     CONTAINER_SECURITY,
     POD_SECURITY,
     SCRATCH_MOUNTS,
     SCRATCH_VOLUMES,
+    digest_of,
     marked,
     owner_reference,
     pod_template,
@@ -28,13 +29,17 @@ from llm_operator.kube.templates import (
     variables,
 )
 from llm_operator.serving.adapters import max_lora_rank
-from llm_operator.serving.annotations import served
-from llm_operator.serving.names import CONTAINER, LAUNCHER_PORT, PORT, common_metadata, selector
+from llm_operator.serving.annotations import CHAT_TEMPLATE, PLACE, TEMPLATE, served
+from llm_operator.serving.names import CONTAINER, LAUNCHER_PORT, PORT, SERVICE_PORT, common_metadata, selector
 from llm_operator.serving.probes import launcher_probes, probes
+from llm_operator.serving.rollout import place_of
 from llm_trainer.config import claim_of, local_path
 
 LAUNCHER = ("python", "-m", "llm_server.launch")
 VLLM = ("vllm", "serve")
+ANY_IPV4, ANY = "0.0.0.0", "::"  # noqa: S104 -- the pod's own; the second is of both families
+CHAT_TEMPLATES = "/etc/llm-operator/chat-template"
+CACHE = "/var/cache/llm-operator"
 
 
 @dataclass(frozen=True)
@@ -42,29 +47,32 @@ class Image:
     """The trainer image has a launcher for vLLM (trainer_image/llm_server); any other is taken for vLLM's own."""
 
     name: str
-    has_launcher: bool
+    has_launcher: bool = False
 
     @classmethod
     def of(cls, name: str, trainer_image: str) -> Image:
         return cls(name, name == trainer_image)
 
 
-def children(
-    serving: Manifest,
-    spec: LLMServingSpec,
-    model: ServedResult,
-    adapters: Sequence[ServedAdapter],
-    image: Image,
-    pull_secrets: Sequence[str] = (),
-) -> tuple[Manifest, ...]:
-    """``pull_secrets``: names of those of every pod, beside the user's."""
+@dataclass(frozen=True)
+class Surroundings:
+    """What of the cluster goes into the pods beside the spec."""
+
+    image: Image
+    host: str = ANY_IPV4
+    chat_template: str = ""  # annotation
+    pull_secrets: tuple[str, ...] = ()  # of every pod, beside the user's
+
+
+def addressed(serving: Manifest) -> tuple[Manifest, ...]:
+    """The children that a serving has whatever it serves: Service and PodDisruptionBudget."""
     metadata = common_metadata(serving, owner_reference(serving))
-    made = (
-        service(serving, metadata),
-        disruption_budget(serving, metadata),
-        deployment(serving, spec, template(serving, spec, model, adapters, image, metadata, pull_secrets), metadata),
-    )
-    return tuple(marked(manifest) for manifest in made)
+    return marked(service(serving, metadata)), marked(disruption_budget(serving, metadata))
+
+
+def workload(serving: Manifest, spec: LLMServingSpec, pods: Manifest, strategy: dict[str, Any]) -> Manifest:
+    """The Deployment."""
+    return marked(deployment(serving, spec, pods, common_metadata(serving, owner_reference(serving)), strategy))
 
 
 def service(serving: Manifest, metadata: dict[str, Any]) -> Manifest:
@@ -73,23 +81,30 @@ def service(serving: Manifest, metadata: dict[str, Any]) -> Manifest:
         "kind": "Service",
         "metadata": metadata,
         "spec": {
+            "ipFamilyPolicy": "PreferDualStack",
             "selector": selector(serving),
-            "ports": [{"name": "http", "port": 80, "targetPort": "http"}],
+            "ports": [{"name": SERVICE_PORT, "port": 80, "targetPort": "http"}],
         },
     }
 
 
 def disruption_budget(serving: Manifest, metadata: dict[str, Any]) -> Manifest:
-    """One pod at a time; it must not block the drain of a node for a serving of one pod."""
+    """One pod at a time; it must not block the drain of a node of one pod, nor for a pod that doesn't answer."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": metadata,
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector(serving)}},
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": selector(serving)},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
     }
 
 
-def deployment(serving: Manifest, spec: LLMServingSpec, pods: Manifest, metadata: dict[str, Any]) -> Manifest:
+def deployment(
+    serving: Manifest, spec: LLMServingSpec, pods: Manifest, metadata: dict[str, Any], strategy: dict[str, Any]
+) -> Manifest:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -97,7 +112,7 @@ def deployment(serving: Manifest, spec: LLMServingSpec, pods: Manifest, metadata
         "spec": {
             "replicas": spec.replicas,
             "selector": {"matchLabels": selector(serving)},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "strategy": strategy,
             "progressDeadlineSeconds": spec.startup_timeout_seconds + 60,
             "revisionHistoryLimit": 2,
             "template": pods,
@@ -110,24 +125,30 @@ def template(
     spec: LLMServingSpec,
     model: ServedResult,
     adapters: Sequence[ServedAdapter],
-    image: Image,
-    metadata: dict[str, Any],
-    pull_secrets: Sequence[str],
+    surroundings: Surroundings,
 ) -> Manifest:
-    return pod_template(
+    """Of the Deployment's pods."""
+    chat = {CHAT_TEMPLATE: surroundings.chat_template} if surroundings.chat_template else {}
+    made = pod_template(
         spec.pods,
-        {"labels": metadata["labels"], "annotations": served(model, adapters)},
-        pod_spec(serving, spec, model, adapters, image),
+        {"labels": selector(serving), "annotations": served(model, adapters) | chat},
+        pod_spec(serving, spec, model, adapters, surroundings),
         selector(serving),
-        pull_secrets,
+        surroundings.pull_secrets,
     )
+    made["metadata"]["annotations"] |= {PLACE: place_of(made["spec"]), TEMPLATE: digest_of(made)}
+    return made
 
 
 def pod_spec(
-    serving: Manifest, spec: LLMServingSpec, model: ServedResult, adapters: Sequence[ServedAdapter], image: Image
+    serving: Manifest,
+    spec: LLMServingSpec,
+    model: ServedResult,
+    adapters: Sequence[ServedAdapter],
+    surroundings: Surroundings,
 ) -> dict[str, Any]:
-    volumes = claim_volumes(model, adapters)
-    given = arguments(serving, spec, adapters, launcher=image.has_launcher)
+    volumes, extra, image = claim_volumes(model, adapters), extra_volumes(spec), surroundings.image
+    given = arguments(serving, spec, adapters, None if image.has_launcher else surroundings.host)
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # a Service named vllm would set VLLM_* variables
@@ -155,6 +176,7 @@ def pod_spec(
                         {"name": name, "mountPath": f"/volumes/{claim}", "readOnly": True}
                         for name, claim in volumes.items()
                     ),
+                    *(mount for _, mount in extra),
                     *SCRATCH_MOUNTS,
                 ],
             }
@@ -164,9 +186,32 @@ def pod_spec(
                 {"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
                 for name, claim in volumes.items()
             ),
+            *(volume for volume, _ in extra),
             *SCRATCH_VOLUMES,
         ],
     }
+
+
+def extra_volumes(spec: LLMServingSpec) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Those that fields of the spec ask for beside the models', each with its mount."""
+    made: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    if source := spec.chat_template and spec.chat_template.config_map:
+        items = [{"key": source.key, "path": source.key}]
+        made.append(
+            (
+                {"name": "chat-template", "configMap": {"name": source.name, "items": items}},
+                {"name": "chat-template", "mountPath": CHAT_TEMPLATES, "readOnly": True},
+            )
+        )
+    if spec.cache:
+        claim = spec.cache.persistent_volume_claim.claim_name
+        made.append(
+            (
+                {"name": "cache", "persistentVolumeClaim": {"claimName": claim}},
+                {"name": "cache", "mountPath": CACHE},
+            )
+        )
+    return made
 
 
 def claim_volumes(model: ServedResult, adapters: Sequence[ServedAdapter]) -> dict[str, str | None]:
@@ -182,21 +227,23 @@ def ports(image: Image) -> list[dict[str, Any]]:
 
 
 def arguments(
-    serving: Manifest, spec: LLMServingSpec, adapters: Sequence[ServedAdapter], *, launcher: bool = False
+    serving: Manifest, spec: LLMServingSpec, adapters: Sequence[ServedAdapter], host: str | None = ANY_IPV4
 ) -> list[str]:
-    """The launcher chooses the host by the addresses that its pod may have."""
+    """``host``: None for the launcher, which chooses it by the addresses that its pod may have."""
     gpus = spec.resources.gpus
     given = [
-        f"--served-model-name={model_name(serving, spec)}",
-        *([] if launcher else ["--host=0.0.0.0"]),
+        *("--served-model-name", model_name(serving, spec), *spec.served_model_aliases),
+        *([f"--host={host}"] if host else []),
         f"--port={PORT}",
         f"--dtype={data_type(spec)}",
         f"--shutdown-timeout={spec.drain_timeout_seconds}",
     ]
     if spec.max_model_length is not None:
         given.append(f"--max-model-len={spec.max_model_length}")
-    elif launcher:
+    elif host is None:
         given.append("--max-model-len=auto")  # the model's, or as much of it as the KV cache holds
+    if spec.chat_template:
+        given.append(f"--chat-template={chat_template(spec.chat_template)}")
     if (size := tensor_parallel_size(gpus, spec.extra_arguments)) > 1:
         given.append(f"--tensor-parallel-size={size}")
     if not gpus:
@@ -216,6 +263,13 @@ def adapter_arguments(adapters: Sequence[ServedAdapter]) -> list[str]:
     return ["--enable-lora", "--lora-modules", *modules, *limits]
 
 
+def chat_template(template: ChatTemplate) -> str:
+    """A file's path, or the text itself, in which Kubernetes must replace no $(VARIABLE)."""
+    if template.config_map:
+        return f"{CHAT_TEMPLATES}/{template.config_map.key}"
+    return (template.text or "").replace("$", "$$")
+
+
 def model_name(serving: Manifest, spec: LLMServingSpec) -> str:
     """Under which the OpenAI API knows the model."""
     return spec.served_model_name or str(serving["metadata"]["name"])
@@ -227,13 +281,14 @@ def data_type(spec: LLMServingSpec) -> str:
 
 
 def environment(spec: LLMServingSpec, *, launcher: bool = False) -> dict[str, str]:
+    cache = CACHE if spec.cache else "/tmp"  # noqa: S108 -- the pod's own emptyDir
     fixed = {
-        "HOME": "/tmp",  # noqa: S108 -- the pod's own emptyDir
+        "HOME": "/tmp",  # noqa: S108
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": "/tmp/huggingface",  # noqa: S108
-        "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",  # noqa: S108
-        "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
-        "VLLM_CACHE_ROOT": "/tmp/vllm",  # noqa: S108
+        "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor",
+        "TRITON_CACHE_DIR": f"{cache}/triton",
+        "VLLM_CACHE_ROOT": f"{cache}/vllm",
         "VLLM_CONFIG_ROOT": "/tmp/vllm-config",  # noqa: S108
         "VLLM_NO_USAGE_STATS": "1",
     }

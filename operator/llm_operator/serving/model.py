@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llm_operator.api.reasons import Reason
-from llm_operator.api.serving import LLMServingSpec, ServedResult, TrainingReference
+from llm_operator.api.serving import LLMServingSpec, LLMServingStatus, ServedResult, TrainingReference
 from llm_operator.kube.plan import Manifest
+from llm_operator.serving.annotations import model_in
 from llm_operator.serving.families import why_it_does_not_fit, why_not_served
+from llm_operator.serving.fleet import template_metadata
 from llm_operator.serving.observe import Observed
 from llm_operator.serving.results import (
     REWARD_MODEL,
@@ -34,9 +36,21 @@ class Choice:
 def choose_model(observed: Observed, spec: LLMServingSpec) -> Choice:
     named = spec.model.training
     choice = of_training(observed, named, spec) if named else of_uri(spec.model.uri or "")
-    if choice.model and (absent := without_claim(choice.model.uri, observed)):
+    if choice.model and (absent := without_claim(choice.model.uri, observed) or without_cache(observed, spec)):
         return none(absent)
     return choice
+
+
+def without_cache(observed: Observed, spec: LLMServingSpec) -> Absence | None:
+    if spec.cache is None or (claim := spec.cache.persistent_volume_claim.claim_name) in observed.claims:
+        return None
+    return Absence(Reason.CLAIM_NOT_FOUND, f"PersistentVolumeClaim {claim} of spec.cache does not exist; create it")
+
+
+def served_so_far(observed: Observed, old: LLMServingStatus) -> ServedResult | None:
+    """What the pods serve, which goes on while what is wanted isn't there; in all else it follows the spec."""
+    told = (template_metadata(observed.deployment).get("annotations")) or {}
+    return model_in(told) or old.model
 
 
 def of_uri(uri: str) -> Choice:

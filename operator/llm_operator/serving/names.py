@@ -8,6 +8,7 @@ from llm_operator.kube import labels
 from llm_operator.kube.plan import Manifest
 
 CONTAINER = "vllm"
+SERVICE_PORT = "http"  # its name
 PORT = 8000  # of the container; the Service listens on 80
 LAUNCHER_PORT = 9401  # of trainer_image/llm_server/launch.py: /startup, /ready and /live
 

@@ -9,6 +9,7 @@ from llm_operator.api.resources import DEFAULT_DEVICES, Devices
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, POD, SERVICE, TRAINING
 from llm_operator.kube.plan import Key, Manifest
+from llm_operator.serving.chat_template import UNKNOWN, Word
 from llm_operator.settings import Settings
 
 
@@ -23,13 +24,20 @@ class Observed:
     disruption_budgets: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     claims: frozenset[str] = frozenset()
+    chat_template: Word = UNKNOWN  # what its ConfigMap holds
     serving_image: str = ""
     trainer_image: str = ""  # which has the launcher of llm_server
     pull_secrets: tuple[str, ...] = ()  # of every pod, beside the user's
+    surge_timeout: float = 60.0  # seconds
     devices: Devices = DEFAULT_DEVICES
 
+    @property
+    def deployment(self) -> Manifest:
+        """Empty if there is none."""
+        return self.deployments[0] if self.deployments else {}
 
-def observe(cache: Cache, key: Key, settings: Settings) -> Observed | None:
+
+def observe(cache: Cache, key: Key, settings: Settings, chat_template: Word) -> Observed | None:
     serving = cache.get(key.kind, key.namespace, key.name)
     if serving is None:
         return None
@@ -42,9 +50,11 @@ def observe(cache: Cache, key: Key, settings: Settings) -> Observed | None:
         disruption_budgets=tuple(cache.children(DISRUPTION_BUDGET.name, key)),
         pods=tuple(cache.children(POD.name, key)),
         claims=frozenset(claim["metadata"]["name"] for claim in cache.objects(CLAIM.name, key.namespace)),
+        chat_template=chat_template,
         serving_image=settings.serving_image,
         trainer_image=settings.trainer_image,
         pull_secrets=settings.child_image_pull_secrets,
+        surge_timeout=settings.surge_timeout_seconds,
         devices=settings.devices,
     )
 

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llm_operator.api.common import Condition
 from llm_operator.api.conditions import find
 from llm_operator.api.reasons import Reason, ServingCondition
-from llm_operator.api.serving import LLMServingStatus
+from llm_operator.api.serving import LLMServingSpec, LLMServingStatus
 from llm_operator.api.validation import InvalidSpecError, load_serving
-from llm_operator.kube.plan import Event, Manifest, Plan
-from llm_operator.kube.templates import mark_of
+from llm_operator.kube.plan import Event, Plan
 from llm_operator.serving.adapters import choose_adapters, to_load
+from llm_operator.serving.annotations import CHAT_TEMPLATE
 from llm_operator.serving.bounds import bounded
-from llm_operator.serving.manifests import Image, children
-from llm_operator.serving.model import choose_model
+from llm_operator.serving.chat_template import mark
+from llm_operator.serving.fleet import fleet_of, template_metadata
+from llm_operator.serving.manifests import ANY, ANY_IPV4, Image, Surroundings, addressed, template, workload
+from llm_operator.serving.mending import Mending, mending
+from llm_operator.serving.model import choose_model, served_so_far
 from llm_operator.serving.observe import Observed
-from llm_operator.serving.status import Readiness, refused, said, summary
+from llm_operator.serving.rollout import roll
+from llm_operator.serving.status import Decision, refused, summary
 
+NOTHING = Mending()
 # Comes and goes with every rollout or training; the status says it.
-QUIET = (Reason.STARTING, Reason.NOT_READY, Reason.TRAINING_NOT_FINISHED)
+QUIET = (
+    Reason.STARTING,
+    Reason.NOT_READY,
+    Reason.TRAINING_NOT_FINISHED,
+    Reason.SCALING_TO_ZERO,
+)
+# Of Progressing; the rest of it is Ready's event too.
+ROLLOUT_NEWS = (Reason.REPLACING_PODS, Reason.ROLLOUT_STUCK, Reason.PAUSED)
 
 
 def reconcile(observed: Observed, now: float) -> Plan:
@@ -28,50 +41,81 @@ def reconcile(observed: Observed, now: float) -> Plan:
         spec = load_serving(observed.serving.get("spec") or {}, observed.devices)
     except InvalidSpecError as error:
         return plan(observed, old, refused(observed, old, str(error), now))
-    choice = choose_model(observed, spec)
-    adapters = choose_adapters(observed, spec, choice.model)
-    apply: tuple[Manifest, ...] = ()
-    if choice.model:
-        loaded = to_load(adapters, observed, choice.model)
-        image = Image.of(spec.image or observed.serving_image, observed.trainer_image)
-        wanted = children(observed.serving, spec, choice.model, loaded, image, observed.pull_secrets)
-        apply = tuple(child for child in wanted if differs(child, observed))
-    return plan(observed, old, summary(observed, spec, old, choice, adapters, now), apply)
+    decided = decide(observed, spec, old, now)
+    mended = mending(decided.children, observed, now)
+    waits = [wait for wait in (mended.wait, decided.rollout.wait) if wait is not None]
+    return plan(observed, old, summary(observed, spec, old, decided, now), mended, min(waits, default=None))
 
 
 def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
     """What serves already goes on; the next try may go through, say because a quota was raised."""
     old = LLMServingStatus.model_validate(observed.serving.get("status") or {})
     spec = load_serving(observed.serving.get("spec") or {}, observed.devices)
+    new = summary(observed, spec, old, decide(observed, spec, old, now), now, problem)
+    return plan(observed, old, new)
+
+
+def decide(observed: Observed, spec: LLMServingSpec, old: LLMServingStatus, now: float) -> Decision:
+    """What is served and how its pods are replaced.
+
+    The Deployment waits for the Service, which tells of the cluster's IP families, and for the first word of a chat
+    template's ConfigMap.
+    """
     choice = choose_model(observed, spec)
-    adapters = choose_adapters(observed, spec, choice.model)
-    new = summary(observed, spec, old, choice, adapters, now)
-    readiness = Readiness(new.ready_replicas > 0, Reason.APPLY_REFUSED, problem)
-    return plan(observed, old, new.model_copy(update=said(observed, old, choice, adapters, readiness, now)))
+    model = choice.model or served_so_far(observed, old)
+    adapters = choose_adapters(observed, spec, model)
+    serving, deployment = observed.serving, observed.deployment
+    surroundings = surroundings_of(observed, spec)
+    pods = None
+    if model and surroundings:
+        pods = template(serving, spec, model, to_load(adapters, observed, model), surroundings)
+    fleet = fleet_of(observed.pods, deployment, pods)
+    rollout = roll(spec, deployment, fleet, old, observed.surge_timeout, now)
+    children = addressed(serving) if model else ()
+    if pods:
+        children += (workload(serving, spec, pods, rollout.strategy),)
+    return Decision(choice, tuple(adapters), fleet, rollout, children)
 
 
-def differs(child: Manifest, observed: Observed) -> bool:
-    """Whether a child isn't there as we last applied it. Its replicas have one writer, and that is the LLMServing."""
-    there = (*observed.services, *observed.disruption_budgets, *observed.deployments)
-    found = next((known for known in there if known["kind"] == child["kind"]), None)
-    if found is None:
-        return True
-    if mark_of(found) != mark_of(child):
-        return True
-    replicas = child["spec"].get("replicas")
-    return replicas is not None and (found.get("spec") or {}).get("replicas") != replicas
+def surroundings_of(observed: Observed, spec: LLMServingSpec) -> Surroundings | None:
+    """None while they are not known."""
+    chat_template: str | None = ""
+    if spec.chat_template and spec.chat_template.config_map:
+        told = template_metadata(observed.deployment).get("annotations") or {}
+        chat_template = mark(spec.chat_template.config_map, observed.chat_template, told.get(CHAT_TEMPLATE, ""))
+    if not observed.services or chat_template is None:
+        return None
+    families = (observed.services[0].get("spec") or {}).get("ipFamilies") or ()
+    host = ANY if "IPv6" in families else ANY_IPV4
+    image = Image.of(spec.image or observed.serving_image, observed.trainer_image)
+    return Surroundings(image, host, chat_template, observed.pull_secrets)
 
 
-def plan(observed: Observed, old: LLMServingStatus, new: LLMServingStatus, apply: tuple[Manifest, ...] = ()) -> Plan:
+def plan(
+    observed: Observed,
+    old: LLMServingStatus,
+    new: LLMServingStatus,
+    mended: Mending = NOTHING,
+    requeue_after: float | None = None,
+) -> Plan:
     written = bounded(new).model_dump(mode="json", by_alias=True, exclude_none=True)
+    events = mended.events
     if written == (observed.serving.get("status") or {}):
-        return Plan(apply=apply)
-    return Plan(apply=apply, status=written, events=tuple(events_between(old, new)))
+        return Plan(apply=mended.apply, delete=mended.delete, events=events, requeue_after=requeue_after)
+    events += tuple(events_between(old, new))
+    return Plan(apply=mended.apply, delete=mended.delete, status=written, events=events, requeue_after=requeue_after)
 
 
 def events_between(old: LLMServingStatus, new: LLMServingStatus) -> Iterator[Event]:
     """One for every change of reason."""
     for kind in ServingCondition:
         now, before = find(new.conditions, kind), find(old.conditions, kind)
-        if now and now.reason not in QUIET and not (before and before.reason == now.reason):
+        if now and told(now) and not (before and before.reason == now.reason):
             yield Event("Normal" if now.status == "True" else "Warning", now.reason, now.message)
+
+
+def told(condition: Condition) -> bool:
+    """Whether a change to this reason is worth an event."""
+    if condition.type == ServingCondition.PROGRESSING:
+        return condition.reason in ROLLOUT_NEWS
+    return condition.reason not in QUIET

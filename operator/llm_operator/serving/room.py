@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 from llm_operator.api.reasons import Reason, ServingCondition
 from llm_operator.kube.cache import Cache
+from llm_operator.kube.client import Client
 from llm_operator.kube.kinds import CLAIM, SERVING, TRAINING, Kind
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.kube.poller import Wake
+from llm_operator.serving.chat_template import ChatTemplates
 from llm_operator.serving.observe import Observed, observe, referenced_trainings
 from llm_operator.serving.reconcile import apply_refused, reconcile
 from llm_operator.settings import Settings
@@ -24,12 +26,14 @@ def waits_for_claim(serving: Manifest) -> bool:
 class ServingRoom:
     about = ServingCondition.READY.value
 
-    def __init__(self, cache: Cache, settings: Settings) -> None:
+    def __init__(self, cache: Cache, client: Client, settings: Settings) -> None:
         self._cache = cache
         self._settings = settings
+        self._chat_templates = ChatTemplates(client)
 
     def observe(self, key: Key) -> Observed | None:
-        return observe(self._cache, key, self._settings)
+        word = self._chat_templates.follow(key, self._cache.get(key.kind, key.namespace, key.name))
+        return observe(self._cache, key, self._settings, word)
 
     def reconcile(self, observed: Observed, now: float) -> Plan:
         return reconcile(observed, now)
@@ -52,4 +56,5 @@ class ServingRoom:
                 yield Key("LLMServing", metadata["namespace"], serving["metadata"]["name"])
 
     async def run(self, wake: Wake) -> None:
-        """The watches tell all."""
+        """Asks for the ConfigMaps of chat templates; the watches tell all else."""
+        await self._chat_templates.run(wake)

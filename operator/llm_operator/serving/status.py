@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,128 +13,249 @@ from llm_operator.api.common import Condition
 from llm_operator.api.conditions import find, timestamp, with_condition
 from llm_operator.api.reasons import Reason, ServingCondition
 from llm_operator.api.serving import LLMServingSpec, LLMServingStatus
+from llm_operator.kube.drift import lost_fields
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.pods import (
     condition_of,
     container_status,
     held_up,
-    holds,
     last_line,
     where,
     without_pod_name,
 )
+from llm_operator.kube.templates import mark_of
 from llm_operator.serving.adapters import AdapterChoice, statuses
 from llm_operator.serving.annotations import adapters_in, model_in
+from llm_operator.serving.fleet import Fleet, annotations_of, fleet_of
 from llm_operator.serving.model import Choice
 from llm_operator.serving.names import CONTAINER, selector_text, url
 from llm_operator.serving.observe import Observed
+from llm_operator.serving.rollout import Rollout
 from llm_trainer.protocol import Termination
 
 OF_LAUNCHER = (Reason.OUT_OF_MEMORY, Reason.HANG, Reason.CONFIGURATION_ERROR)
 
 
 @dataclass(frozen=True)
-class Readiness:
-    ready: bool
-    reason: Reason
+class Decision:
+    """What a pass has decided: what is served, how its pods are replaced, and the children as they should be."""
+
+    choice: Choice
+    adapters: tuple[AdapterChoice, ...]
+    fleet: Fleet
+    rollout: Rollout
+    children: tuple[Manifest, ...] = ()
+
+
+@dataclass(frozen=True)
+class Word:
+    """One condition."""
+
+    kind: ServingCondition
+    holds: bool
+    reason: str
     message: str
 
 
 def refused(observed: Observed, old: LLMServingStatus, problems: str, now: float) -> LLMServingStatus:
     """The status of a spec that can't work; what serves already goes on."""
-    choice = Choice(None, Reason.INVALID_SPEC, problems)
-    readiness = Readiness(old.ready_replicas > 0, Reason.INVALID_SPEC, problems)
-    return old.model_copy(update=said(observed, old, choice, (), readiness, now))
+    fleet = fleet_of(observed.pods, observed.deployment, None)
+    told = (
+        Word(ServingCondition.MODEL_AVAILABLE, holds=False, reason=Reason.INVALID_SPEC, message=problems),
+        Word(ServingCondition.READY, holds=bool(fleet.ready), reason=Reason.INVALID_SPEC, message=problems),
+    )
+    return world(observed, old, fleet).model_copy(update={"adapters": old.adapters, **said(observed, old, told, now)})
 
 
 def summary(
     observed: Observed,
     spec: LLMServingSpec,
     old: LLMServingStatus,
-    choice: Choice,
-    adapters: Sequence[AdapterChoice],
+    decision: Decision,
     now: float,
+    refusal: str = "",
 ) -> LLMServingStatus:
-    deployment = observed.deployments[0] if observed.deployments else {}
-    counts = deployment.get("status") or {}
-    readiness = judge(observed, spec, choice, deployment)
-    answering = newest_answering(observed.pods)
-    told = answering["metadata"].get("annotations") or {}
-    adapters = [without_those_refused(choice, answering) for choice in adapters]
+    """``refusal``: why the API server does not take a child."""
+    choice, fleet = decision.choice, decision.fleet
+    answering = newest_answering(fleet)
+    adapters = [without_those_refused(adapter, answering) for adapter in decision.adapters]
+    told = (
+        Word(ServingCondition.MODEL_AVAILABLE, choice.model is not None, choice.reason, model_message(choice, fleet)),
+        *adapters_available(adapters),
+        *progressing(observed, spec, decision),
+        Word(ServingCondition.READY, bool(fleet.ready), Reason.APPLY_REFUSED, refusal)
+        if refusal
+        else readiness(observed, spec, decision),
+    )
+    loaded = [] if refused_in(answering) else adapters_in(annotations_of(answering))
+    return world(observed, old, fleet).model_copy(
+        update={"adapters": statuses(adapters, loaded), **said(observed, old, told, now)}
+    )
+
+
+def world(observed: Observed, old: LLMServingStatus, fleet: Fleet) -> LLMServingStatus:
+    """What is there, whatever the spec says."""
     return LLMServingStatus(
-        url=url(observed.serving),
-        model=model_in(told) or old.model,
-        adapters=statuses(adapters, [] if refused_in(answering) else adapters_in(told)),
-        replicas=counts.get("replicas", 0),
-        ready_replicas=counts.get("readyReplicas", 0),
-        updated_replicas=counts.get("updatedReplicas", 0),
+        url=url(observed.serving) if observed.services else None,
+        model=model_in(annotations_of(newest_answering(fleet))) or old.model,
+        replicas=len(fleet.living),
+        ready_replicas=len(fleet.ready),
+        updated_replicas=len(fleet.newest),
         selector=selector_text(observed.serving),
-    ).model_copy(update=said(observed, old, choice, adapters, readiness, now))
+    )
 
 
-def said(
-    observed: Observed,
-    old: LLMServingStatus,
-    choice: Choice,
-    adapters: Sequence[AdapterChoice],
-    readiness: Readiness,
-    now: float,
-) -> dict[str, object]:
+def said(observed: Observed, old: LLMServingStatus, told: Sequence[Word], now: float) -> dict[str, object]:
     """The fields that sum up."""
     generation = observed.serving["metadata"].get("generation")
-    told = [
-        (ServingCondition.MODEL_AVAILABLE, choice.model is not None, choice.reason, choice.message),
-        *adapters_available(adapters),
-        (ServingCondition.READY, readiness.ready, readiness.reason, readiness.message),
-    ]
-    kinds = {str(kind) for kind, *_ in told}
-    conditions = [condition for condition in old.conditions if condition.type in kinds]
-    for kind, holds_now, reason, message in told:
+    conditions: list[Condition] = []
+    for word in told:
+        before = find(old.conditions, word.kind)
         new = Condition.model_validate(
             {
-                "type": str(kind),
-                "status": "True" if holds_now else "False",
+                "type": str(word.kind),
+                "status": "True" if word.holds else "False",
                 "observed_generation": generation,
                 "last_transition_time": timestamp(now),
-                "reason": str(reason),
-                "message": message,
+                "reason": str(word.reason),
+                "message": word.message,
             }
         )
-        conditions = with_condition(conditions, new)
+        conditions += with_condition([before] if before else [], new)
     return {"observed_generation": generation, "conditions": conditions, "phase": phase(conditions)}
 
 
-def adapters_available(adapters: Sequence[AdapterChoice]) -> Iterator[tuple[ServingCondition, bool, Reason, str]]:
+def model_message(choice: Choice, fleet: Fleet) -> str:
+    serves = fleet.serves()
+    return choice.message if choice.model or not serves else f"{choice.message}; meanwhile {served_text(serves)}"
+
+
+def served_text(serves: Counter[str]) -> str:
+    """Which ready pods serve what, as a rollout leaves it at this moment."""
+    return " and ".join(f"{number} of the pods serve{'s' * (number == 1)} {what}" for what, number in serves.items())
+
+
+def adapters_available(adapters: Sequence[AdapterChoice]) -> Iterator[Word]:
     """Whether each adapter is there, and what the first one that isn't waits for; nothing if none is asked for."""
     missing = [choice for choice in adapters if choice.adapter is None]
     shown = missing or adapters
     if shown:
         said = "; ".join(f"{choice.name}: {choice.message}" for choice in shown)
-        yield ServingCondition.ADAPTERS_AVAILABLE, not missing, shown[0].reason, said
+        yield Word(ServingCondition.ADAPTERS_AVAILABLE, not missing, shown[0].reason, said)
 
 
-def judge(observed: Observed, spec: LLMServingSpec, choice: Choice, deployment: Manifest) -> Readiness:
+def readiness(observed: Observed, spec: LLMServingSpec, decision: Decision) -> Word:
     """Whether as many pods answer as are wanted, and what holds up those that don't."""
-    counts = deployment.get("status") or {}
-    ready, updated = counts.get("readyReplicas", 0), counts.get("updatedReplicas", 0)
-    if not deployment:
-        reason = Reason.NOT_READY if choice.model is None else Reason.STARTING
-        return Readiness(ready=False, reason=reason, message=choice.message)
+    holds, reason, message = judge(observed, spec, decision)
+    return Word(ServingCondition.READY, holds, reason, message)
+
+
+def judge(observed: Observed, spec: LLMServingSpec, decision: Decision) -> tuple[bool, Reason, str]:
+    fleet, choice = decision.fleet, decision.choice
+    if not observed.deployment:
+        return False, Reason.NOT_READY if choice.model is None else Reason.STARTING, choice.message
     if spec.replicas == 0:
-        return Readiness(ready=False, reason=Reason.SCALED_TO_ZERO, message="spec.replicas is 0")
-    rolled_out = counts.get("observedGeneration", 0) >= deployment["metadata"].get(
-        "generation", 0
-    ) and updated == spec.replicas == counts.get("replicas", 0)
-    problem = next((text for pod in newest_first(observed.pods, deployment) if (text := pod_problem(pod))), None)
-    problem = problem or missing_pods(deployment)
-    if ready >= spec.replicas and rolled_out:
-        return Readiness(ready=True, reason=Reason.READY, message=f"{ready} of {spec.replicas} pods answer")
-    said = f"{ready} of {spec.replicas} pods answer, {updated} of the newest model and spec"
+        if remaining := len(fleet.living) + len(fleet.leaving):
+            return False, Reason.SCALING_TO_ZERO, f"spec.replicas is 0; {remaining} pods are still there"
+        return False, Reason.SCALED_TO_ZERO, "spec.replicas is 0"
+    ready, serves = len(fleet.ready), fleet.serves()
+    answers = f"{ready} of {spec.replicas} pods answer"
+    if is_rolled_out(observed, spec, fleet):
+        return True, Reason.READY, answers
+    problem = problem_of(observed, fleet)
+    said = f"{answers}, {len(fleet.newest)} of the newest model and spec"
     if ready >= spec.replicas:
-        return Readiness(ready=True, reason=Reason.ROLLING_OUT, message=problem[1] if problem else said)
+        message = problem[1] if problem else said
+        return True, Reason.ROLLING_OUT, f"{message}; {served_text(serves)}" if len(serves) > 1 else message
     if problem:
-        return Readiness(ready=False, reason=problem[0], message=problem[1])
-    return Readiness(ready=False, reason=Reason.STARTING if not ready else Reason.NOT_READY, message=said)
+        return False, *problem
+    return False, Reason.NOT_READY if ready else Reason.STARTING, said
+
+
+def progressing(observed: Observed, spec: LLMServingSpec, decision: Decision) -> Iterator[Word]:
+    """Whether the pods of the newest model and spec come; nothing without a Deployment."""
+    if observed.deployment:
+        holds, reason, message = rollout_of(observed, spec, decision)
+        yield Word(ServingCondition.PROGRESSING, holds, reason, message)
+
+
+def rollout_of(observed: Observed, spec: LLMServingSpec, decision: Decision) -> tuple[bool, Reason, str]:
+    fleet, rollout, deployment = decision.fleet, decision.rollout, observed.deployment
+    name = deployment["metadata"]["name"]
+    if is_rolled_out(observed, spec, fleet) and not observed.chat_template.problem:
+        return True, Reason.ROLLED_OUT, f"{spec.replicas} pods of the newest model and spec"
+    if (deployment.get("spec") or {}).get("paused"):
+        return False, Reason.PAUSED, f"Deployment {name} is paused; kubectl rollout resume deployment/{name}"
+    if spec.chat_template and (missing := observed.chat_template.problem):
+        return False, Reason.ROLLOUT_STUCK, missing
+    if changed := changed_replicas(deployment, decision):
+        return False, Reason.ROLLOUT_STUCK, changed
+    makes_room = rollout.replaces and (fleet.older or fleet.leaving)
+    problem = problem_of(observed, Fleet(fleet.newest, ended=fleet.ended))
+    if problem and not (makes_room and problem[0] == Reason.UNSCHEDULABLE):
+        return False, Reason.ROLLOUT_STUCK, problem[1] + way_out(problem[0], fleet, rollout)
+    if rollout.replaces:
+        said = "no node holds one more pod, so an old one goes before its successor starts; spec.strategy can fix it"
+        return True, Reason.REPLACING_PODS, said
+    late = condition_of(deployment, "Progressing") or {}
+    if late.get("reason") == "ProgressDeadlineExceeded" and is_current(deployment):
+        said = f"no new pod has answered for {spec.startup_timeout_seconds} s (spec.startupTimeoutSeconds)"
+        return False, Reason.ROLLOUT_STUCK, said
+    return True, Reason.ROLLING_OUT, f"{len(fleet.newest)} of {spec.replicas} pods are of the newest model and spec"
+
+
+def changed_replicas(deployment: Manifest, decision: Decision) -> str:
+    """Why a Deployment that was applied as it should be is other than that; empty if it isn't."""
+    wanted = next((child for child in decision.children if child["kind"] == "Deployment"), None)
+    there = (deployment.get("spec") or {}).get("replicas")
+    if (
+        wanted is None
+        or there is None
+        or mark_of(deployment) != mark_of(wanted)
+        or any(lost_fields(wanted, deployment))
+    ):
+        return ""
+    if there == wanted["spec"]["replicas"]:
+        return ""
+    name = deployment["metadata"]["name"]
+    return (
+        f"Deployment {name} has {there} replicas and not {wanted['spec']['replicas']}, though it was applied so: "
+        "an admission webhook or policy changes it"
+    )
+
+
+def way_out(reason: Reason, fleet: Fleet, rollout: Rollout) -> str:
+    """What helps a new pod that finds no room beside an old one."""
+    if reason != Reason.UNSCHEDULABLE or not fleet.older:
+        return ""
+    if rollout.wait is not None:
+        return f"; if no room is found within {math.ceil(rollout.wait)} s, an old pod goes first"
+    return "; spec.strategy.rollingUpdate with maxSurge: 0 and maxUnavailable: 1 lets an old pod go first"
+
+
+def is_rolled_out(observed: Observed, spec: LLMServingSpec, fleet: Fleet) -> bool:
+    """By the pods and by the Deployment, which alone knows of a change that others made to its template."""
+    counts = observed.deployment.get("status") or {}
+    updated = counts.get("updatedReplicas", 0)
+    return fleet.rolled_out(spec.replicas) and is_current(observed.deployment) and updated == spec.replicas
+
+
+def is_current(deployment: Manifest) -> bool:
+    """Whether its status is of its spec."""
+    seen: int = (deployment.get("status") or {}).get("observedGeneration", 0)
+    generation: int = deployment["metadata"].get("generation", 0)
+    return seen >= generation
+
+
+def problem_of(observed: Observed, fleet: Fleet) -> tuple[Reason, str] | None:
+    """What holds up the first pod that something holds up: of the newest template first, of those that ended last."""
+    pods = (*youngest_first(fleet.newest), *youngest_first(fleet.older), *youngest_first(fleet.ended))
+    found = next((text for pod in pods if (text := pod_problem(pod))), None)
+    return found or missing_pods(observed.deployment)
+
+
+def youngest_first(pods: Sequence[Manifest]) -> list[Manifest]:
+    return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
 
 
 def missing_pods(deployment: Manifest) -> tuple[Reason, str] | None:
@@ -141,20 +264,6 @@ def missing_pods(deployment: Manifest) -> tuple[Reason, str] | None:
     if failure and failure["status"] == "True":
         return Reason.FAILED_CREATE, without_pod_name(str(failure.get("message")))
     return None
-
-
-def newest_first(pods: Sequence[Manifest], deployment: Manifest) -> list[Manifest]:
-    """The living before those that ended or leave, those of the newest model before others, younger before older."""
-    annotations = deployment["spec"]["template"].get("metadata", {}).get("annotations") or {}
-    wanted = (model_in(annotations), adapters_in(annotations))
-
-    def order(pod: Manifest) -> tuple[bool, bool, str]:
-        told = pod["metadata"].get("annotations") or {}
-        living = (pod.get("status") or {}).get("phase") != "Failed" and "deletionTimestamp" not in pod["metadata"]
-        newest = (model_in(told), adapters_in(told)) == wanted
-        return living, newest, str(pod["metadata"].get("creationTimestamp", ""))
-
-    return sorted(pods, key=order, reverse=True)
 
 
 def pod_problem(pod: Manifest) -> tuple[Reason, str] | None:
@@ -198,12 +307,14 @@ def without_those_refused(choice: AdapterChoice, pod: Manifest) -> AdapterChoice
     return replace(choice, adapter=None, reason=Reason.ADAPTER_NOT_SUPPORTED, message=why)
 
 
-def newest_answering(pods: Sequence[Manifest]) -> Manifest:
-    """The newest ready pod, whose annotations say what it serves."""
-    answering = [pod for pod in pods if holds(pod, "Ready") and "deletionTimestamp" not in pod["metadata"]]
-    if not answering:
-        return {"metadata": {}}
-    return max(answering, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+def newest_answering(fleet: Fleet) -> Manifest:
+    """The newest ready pod, whose annotations say what it serves; an empty one if none is ready."""
+    newest = max(
+        fleet.ready,
+        key=lambda pod: (pod in fleet.newest, str(pod["metadata"].get("creationTimestamp", ""))),
+        default=None,
+    )
+    return newest or {"metadata": {}}
 
 
 def phase(conditions: Sequence[Condition]) -> str:
@@ -215,6 +326,6 @@ def phase(conditions: Sequence[Condition]) -> str:
         return "Invalid"
     if ready.status == "True":
         return "RollingOut" if ready.reason == Reason.ROLLING_OUT else "Ready"
-    if ready.reason == Reason.SCALED_TO_ZERO:
-        return "ScaledToZero"
+    if ready.reason in (Reason.SCALED_TO_ZERO, Reason.SCALING_TO_ZERO):
+        return str(ready.reason)
     return "Starting" if available.status == "True" else "Waiting"

@@ -203,6 +203,12 @@ def test_only_what_is_used_is_kept(kind: Any, given: dict[str, Any], kept: dict[
     assert (trimmed["kind"], trimmed["apiVersion"]) == (kind.name, kind.api_version)
 
 
+def test_whose_the_fields_are_is_kept_of_what_we_apply() -> None:
+    records = [{"manager": "kubectl", "operation": "Update"}, {"manager": "llm-operator", "operation": "Apply"}]
+    assert trim(SERVICE, manifest(metadata={"managedFields": records}))["metadata"]["managedFields"] == records
+    assert "managedFields" not in trim(SERVICE, manifest(metadata={"managedFields": records[:1]}))["metadata"]
+
+
 def test_the_cache_keeps_a_copy() -> None:
     cache = Cache()
     given = manifest(spec={"nodes": 1})

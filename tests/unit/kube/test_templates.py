@@ -17,6 +17,7 @@ from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import AS_WRITTEN, CONTAINER_SECURITY, POD_SECURITY
 from llm_operator.serving import manifests as serving
+from llm_operator.serving.annotations import PLACE, TEMPLATE
 from llm_operator.training import manifests as training
 from llm_operator.training.stages import planned_stages, stage_config
 from tests.pod_cases import ALL_PODS, Pods
@@ -42,9 +43,11 @@ def of_serving(pods: Pods, pull_secrets: tuple[str, ...] = ()) -> Manifest:
     )
     spec = LLMServingSpec.model_validate(owner["spec"])
     image = serving.Image("vllm:1", has_launcher=True)
-    *_, deployment = serving.children(owner, spec, model, [adapter], image, pull_secrets)
-    template: Manifest = deployment["spec"]["template"]
-    return template
+    surroundings = serving.Surroundings(image, pull_secrets=tuple(pull_secrets))
+    made = serving.template(owner, spec, model, [adapter], surroundings)
+    for hashed in (PLACE, TEMPLATE):
+        del made["metadata"]["annotations"][hashed]
+    return made
 
 
 both = pytest.mark.parametrize("template", [of_training, of_serving])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from llm_operator.kube.drift import FIELDS
 from llm_operator.kube.plan import Manifest, Plan
+from llm_operator.serving.manifests import addressed
 from llm_operator.serving.observe import Observed
 from llm_operator.serving.reconcile import reconcile
 from tests.specs import SERVING, TRAINING, Spec
@@ -13,7 +15,10 @@ from tests.unit.world import START, World, custom_resource
 
 
 def scene(spec: Spec | None = None) -> World:
-    return World(custom_resource("LLMServing", "chat", copy.deepcopy(spec or SERVING)))
+    """With the Service there already, for which the Deployment waits."""
+    world = World(custom_resource("LLMServing", "chat", copy.deepcopy(spec or SERVING)))
+    world.execute(Plan(apply=(addressed(world.owner)[0],)))
+    return world
 
 
 def training(digest: str | None = None, phase: str = "Running") -> Manifest:
@@ -83,6 +88,14 @@ def run_pods(world: World, *, ready: bool = True, container: dict[str, Any] | No
     deployment["status"] = {
         "replicas": replicas, "updatedReplicas": replicas, "readyReplicas": replicas if ready else 0,
     }  # fmt: skip
+
+
+def taken(world: World, kind: str, field: str, manager: str, subresource: str = "") -> None:
+    """Somebody else has set a field of a child's spec, as the API server records it."""
+    [ours] = world.objects[kind, "chat-serving"]["metadata"][FIELDS]
+    theirs = {"f:spec": {f"f:{field}": ours["fieldsV1"]["f:spec"].pop(f"f:{field}")}}
+    record = {"manager": manager, "operation": "Update", "subresource": subresource, "fieldsV1": theirs}
+    world.objects[kind, "chat-serving"]["metadata"][FIELDS].append(record)
 
 
 def condition(world: World, kind: str) -> dict[str, Any]:

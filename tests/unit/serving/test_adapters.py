@@ -148,7 +148,7 @@ def test_an_adapter_that_is_no_longer_wanted_goes() -> None:
     settle(world, with_adapter("law"))
     world.owner["spec"] = changed(WHOLE, adapters=[])
     assert "--enable-lora" not in arguments(scenes.step(world, with_adapter("law")))
-    assert {kind["type"] for kind in world.owner["status"]["conditions"]} == {"ModelAvailable", "Ready"}
+    assert {kind["type"] for kind in world.owner["status"]["conditions"]} == {"ModelAvailable", "Progressing", "Ready"}
 
 
 def test_a_training_wakes_the_servings_that_load_its_adapters() -> None:
@@ -158,5 +158,5 @@ def test_a_training_wakes_the_servings_that_load_its_adapters() -> None:
         made = custom_resource("LLMServing", name, spec)
         made["metadata"] |= {"uid": name, "resourceVersion": str(version)}
         cache.put("LLMServing", made)
-    room = ServingRoom(cache, Settings())
+    room = ServingRoom(cache, None, Settings())  # type: ignore[arg-type]
     assert [key.name for key in room.wakes("LLMTraining", training())] == ["chat"]

@@ -17,10 +17,10 @@ def worst(letter: str) -> LLMServingStatus:
     uri = "pvc://" + letter * 1018
     conditions = [
         {"type": kind, "status": "False", "last_transition_time": TIME, "reason": "r" * 32, "message": letter * LONG}
-        for kind in ("ModelAvailable", "AdaptersAvailable", "Ready")
+        for kind in ("ModelAvailable", "AdaptersAvailable", "Progressing", "Ready")
     ]
     adapters = [
-        {"name": f"{number:040}", "uri": uri, "digest": "d" * 128, "step": 2**63 - 1, "state": "Starting",
+        {"name": f"{number:0253}", "uri": uri, "digest": "d" * 128, "step": 2**63 - 1, "state": "Starting",
          "reason": "r" * 32, "message": letter * LONG}
         for number in range(32)
     ]  # fmt: skip

@@ -164,8 +164,39 @@ def test_scaled_to_zero(world: World) -> None:
 
 def test_another_writer_of_replicas_is_overruled(world: World) -> None:
     settle(world, training("one"))
-    world.objects["Deployment", "chat-serving"]["spec"]["replicas"] = 5
-    assert [child["spec"]["replicas"] for child in scenes.step(world, training("one")).apply] == [1]
+    scenes.taken(world, "Deployment", "replicas", "kube-controller-manager", "scale")
+    assert not scenes.step(world, training("one"), START + 1).apply, "an autoscaler is not fought at every pass"
+    plan = scenes.step(world, training("one"), START + 11)
+    assert [child["spec"]["replicas"] for child in plan.apply] == [1]
+    [event] = plan.events
+    assert (event.type, event.reason) == ("Warning", "DriftMended")
+    assert "Deployment chat-serving: spec.replicas (kube-controller-manager (scale))" in event.message
+    assert "an autoscaler must target LLMServing chat too" in event.message
+
+
+@pytest.mark.parametrize("clock", [-3600, 3600])
+def test_clocks_that_are_apart_keep_no_drift(world: World, clock: int) -> None:
+    settle(world, training("one"))
+    scenes.taken(world, "Service", "selector", "kubectl-edit")
+    assert [child["kind"] for child in scenes.step(world, training("one"), START + clock).apply] == ["Service"]
+
+
+def test_a_service_without_its_port_is_made_anew(world: World) -> None:
+    settle(world, training("one"))
+    scenes.taken(world, "Service", "ports", "kubectl-edit")
+    plan = scenes.step(world, training("one"), START + 11)
+    assert ([child.kind for child in plan.delete], plan.apply) == (["Service"], ())
+    assert [child["kind"] for child in scenes.step(world, training("one"), START + 11).apply] == ["Service"]
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Service", "PodDisruptionBudget"])
+def test_what_somebody_deletes_is_made_again(world: World, kind: str) -> None:
+    settle(world, training("one"))
+    run_pods(world)
+    settle(world, training("one"))
+    del world.objects[kind, "chat-serving"]
+    assert [child["kind"] for child in scenes.step(world, training("one")).apply] == [kind]
+    assert (world.owner["status"].get("url") is None) == (kind == "Service")
 
 
 def test_a_crash_shows_its_last_line(world: World) -> None:
@@ -192,16 +223,38 @@ SOURCES = st.sampled_from(
 )  # fmt: skip
 
 
+PODS = st.sampled_from(["as they were", "ready", "loading", "one without room", "leaving", "all gone"])
+
+
+def turn(world: World, pods: str) -> None:
+    """What the pods of a world come to. One without room is of the newest template, beside those that there were."""
+    before = {at: found for at, found in world.objects.items() if at[0] == "Pod"}
+    if pods == "as they were" or ("Deployment", "chat-serving") not in world.objects:
+        return
+    if pods == "leaving":
+        for found in before.values():
+            found["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        return
+    run_pods(world, ready=pods == "ready")
+    made = {at: world.objects.pop(at) for at in list(world.objects) if at[0] == "Pod"}
+    if pods == "one without room":
+        told = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+        for _, found in list(made.items())[:1]:
+            found["status"] = {"conditions": [told]}
+            before["Pod", "new"] = {**found, "metadata": {**found["metadata"], "name": "new", "uid": "new"}}
+        made = before
+    world.objects.update({} if pods == "all gone" else made)
+
+
 @settings(max_examples=200)
-@given(st.lists(st.tuples(SOURCES, st.integers(0, 3), st.booleans(), st.integers(0, 5)), max_size=8))
-def test_it_converges_from_any_crash(happenings: list[tuple[Manifest | None, int, bool, int]]) -> None:
+@given(st.lists(st.tuples(SOURCES, st.integers(0, 3), PODS, st.integers(0, 5)), max_size=8))
+def test_it_converges_from_any_crash(happenings: list[tuple[Manifest | None, int, str, int]]) -> None:
     whole, torn, now = scenes.scene(), scenes.scene(), START
-    for source, replicas, run, crash in happenings:
-        now += 10
+    for source, replicas, pods, crash in happenings:
+        now += 30
         for world in (whole, torn):
             world.owner["spec"] = changed(adapters(LEGAL), replicas=replicas)
-            if run and ("Deployment", "chat-serving") in world.objects:
-                run_pods(world)
+            turn(world, pods)
         torn.execute(reconcile(scenes.observed(torn, source), now), crash)
         for world in (whole, torn):
             settle(world, source, now)

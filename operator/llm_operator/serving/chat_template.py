@@ -1,0 +1,98 @@
+"""The chat template that a user keeps in a ConfigMap: asked for outside of passes, as no watch tells of it.
+
+The operator watches the ConfigMaps that it makes; to watch those of everybody would cost more than to ask for a few.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from llm_operator.api.serving import ConfigMapKey
+from llm_operator.kube.client import ApiError, Client
+from llm_operator.kube.kinds import CONFIG_MAP
+from llm_operator.kube.plan import Key, Manifest
+from llm_operator.kube.poller import Poller, Wake
+
+LOOK_SECONDS = 10.0
+REQUESTS_AT_ONCE = 4
+REQUESTS_PER_SECOND = 20.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """A key of a ConfigMap."""
+
+    namespace: str
+    name: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Word:
+    """What is known of it: what it holds, or why it can't be mounted. Neither: it was not asked for yet."""
+
+    digest: str = ""
+    problem: str = ""
+
+
+UNKNOWN = Word()
+
+
+class ChatTemplates:
+    """Keeps what each serving's ConfigMap last held."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._poller: Poller[Place, Word] = Poller(
+            "chat_templates", self._ask, UNKNOWN, count=REQUESTS_AT_ONCE, per_second=REQUESTS_PER_SECOND
+        )
+
+    def follow(self, key: Key, serving: Manifest | None) -> Word:
+        """What the ConfigMap of this serving holds; from now on it is asked for."""
+        return self._poller.follow(key, place_of(serving) if serving else None)
+
+    async def run(self, wake: Wake) -> None:
+        """Until cancelled. Wakes a serving whose template changes."""
+        await self._poller.run(wake)
+
+    async def _ask(self, place: Place, before: Word) -> tuple[Word, float]:
+        try:  # a list of one, as the right to list is there anyway
+            found = await self._client.get(
+                CONFIG_MAP.path(place.namespace), {"fieldSelector": f"metadata.name={place.name}"}
+            )
+        except ApiError:
+            return before, LOOK_SECONDS
+        return read(place, found.get("items") or []), LOOK_SECONDS
+
+
+def place_of(serving: Manifest) -> Place | None:
+    """Read from a spec that may be wrong."""
+    template = (serving.get("spec") or {}).get("chatTemplate") or {}
+    source = template.get("configMap") or {}
+    if not (source.get("name") and source.get("key")):
+        return None
+    return Place(serving["metadata"]["namespace"], source["name"], source["key"])
+
+
+def read(place: Place, items: list[Manifest]) -> Word:
+    if not items:
+        return Word(problem=f"ConfigMap {place.name} does not exist; create it or correct spec.chatTemplate.configMap")
+    data = {**(items[0].get("data") or {}), **(items[0].get("binaryData") or {})}
+    if place.key not in data:
+        keys = ", ".join(sorted(data)) or "none"
+        return Word(problem=f"ConfigMap {place.name} has no key {place.key!r}; its keys are {keys}")
+    return Word(digest=hashlib.sha256(data[place.key].encode()).hexdigest()[:16])
+
+
+def mark(source: ConfigMapKey, word: Word, applied: str) -> str | None:
+    """What the pods' template says of it; None while that is not known.
+
+    What is not known or not there changes nothing in the pods that have it mounted, whose mark is ``applied``.
+    """
+    mine = f"{source.name}/{source.key}@"
+    if word.digest:
+        return mine + word.digest
+    if applied.startswith(mine):
+        return applied
+    return mine if word.problem else None

@@ -1,0 +1,81 @@
+"""Which children must be applied: missing ones, those that the spec changes, and what somebody has changed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llm_operator.api.reasons import Reason
+from llm_operator.kube.drift import Lost, applied, applied_at, lost_fields
+from llm_operator.kube.plan import Delete, Event, Manifest
+from llm_operator.kube.templates import mark_of
+from llm_operator.serving.names import SERVICE_PORT
+from llm_operator.serving.observe import Observed
+
+REST_SECONDS = 10.0  # from an apply to the next that only sets back what somebody has changed
+SHOWN = 3  # fields
+
+
+@dataclass(frozen=True)
+class Mending:
+    """``wait``: seconds until what was changed once more is set back again."""
+
+    apply: tuple[Manifest, ...] = ()
+    delete: tuple[Delete, ...] = ()
+    events: tuple[Event, ...] = ()
+    wait: float | None = None
+
+
+def mending(wanted: Iterable[Manifest], observed: Observed, now: float) -> Mending:
+    """Whoever changes a field again and again, say an autoscaler, is named, and overruled now and then."""
+    there = {found["kind"]: found for found in children(observed)}
+    apply: list[Manifest] = []
+    delete: list[Delete] = []
+    events: list[Event] = []
+    waits: list[float] = []
+    for child in wanted:
+        found = there.get(child["kind"])
+        if found is None or mark_of(found) != mark_of(child):
+            apply.append(child)
+        elif lost := list(lost_fields(child, found)):
+            rest = rest_after(applied_at(found), now)
+            if rest:
+                waits.append(rest)
+            else:
+                if port_is_gone(lost):
+                    delete.append(
+                        Delete(child["apiVersion"], child["kind"], found["metadata"]["name"], found["metadata"]["uid"])
+                    )
+                else:
+                    apply.append(child)
+                events += [drift_event(observed.serving, child, lost)] if applied(found) else []
+    return Mending(tuple(apply), tuple(delete), tuple(events), min(waits, default=None))
+
+
+def port_is_gone(lost: Sequence[Lost]) -> bool:
+    """Of a Service, whose number somebody has changed: ours beside theirs, both named http, would be refused.
+
+    Nobody reaches a Service without its port, so it is made anew.
+    """
+    return any(field.path in ("spec.ports", f"spec.ports[{SERVICE_PORT}]") for field in lost)
+
+
+def children(observed: Observed) -> tuple[Manifest, ...]:
+    return (*observed.services, *observed.disruption_budgets, *observed.deployments)
+
+
+def rest_after(applied: float | None, now: float) -> float:
+    """Seconds, of the API server's clock against ours: if they are apart, there is none."""
+    age = now - applied if applied is not None else REST_SECONDS
+    return max(0.0, REST_SECONDS - age) if age >= 0 else 0.0
+
+
+def drift_event(serving: Manifest, child: Manifest, lost: Sequence[Lost]) -> Event:
+    fields = ", ".join(f"{field.path} ({field.manager or 'removed'})" for field in lost[:SHOWN])
+    more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+    name = serving["metadata"]["name"]
+    todo = f"change LLMServing {name} instead"
+    if any(field.path == "spec.replicas" for field in lost):
+        todo += f"; kubectl scale and an autoscaler must target LLMServing {name} too"
+    said = f"{child['kind']} {child['metadata']['name']}: {fields}{more}: changed by others and set back; {todo}"
+    return Event("Warning", Reason.DRIFT_MENDED, said)

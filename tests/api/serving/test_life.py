@@ -1,0 +1,209 @@
+"""What a serving's Deployment follows, and what it survives."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import partial
+from typing import Any
+
+from tests.api.serving.conftest import CHILD, Lab
+from tests.pod_cases import ALL_PODS, NAMED_BY_ALL_PODS
+from tests.specs import TRAINING
+
+MODEL = {"uri": "pvc://models/base"}
+RESULT = {"uri": "pvc://models/run/chat", "digest": "sha256:one", "kind": "model", "step": 100}
+
+
+def finished_training(lab: Lab) -> None:
+    """Which the operator must not run."""
+    kind = {"apiVersion": "llm-operator.io/v1alpha1", "kind": "LLMTraining", "metadata": {"name": "bilingual"}}
+    lab.apply({**kind, "spec": {**TRAINING, "suspend": True}})
+    lab.until(lambda: lab.get("llmtraining", "bilingual").get("status", {}).get("stages"))
+    while not any(stage.get("result") for stage in lab.get("llmtraining", "bilingual")["status"]["stages"]):
+        stages = lab.get("llmtraining", "bilingual")["status"]["stages"]
+        stages[-1]["result"] = RESULT
+        lab.patch("llmtraining", "bilingual", {"status": {"stages": stages}}, "--subresource=status")
+
+
+def writes(lab: Lab) -> list[str]:
+    """Of this lab's operator, in the API server's audit log."""
+    events = [json.loads(line) for line in lab.plane.audit_log.read_text().splitlines() if line]
+    user = f"operator-{lab.namespace}"
+    return [
+        f"{event['verb']} {event['objectRef'].get('resource')}"
+        for event in events
+        if event["user"]["username"] == user
+        and event["verb"] in ("create", "patch", "update", "delete")
+        and event["objectRef"].get("resource") != "leases"
+    ]
+
+
+def test_it_follows_its_spec_when_its_training_is_gone(lab: Lab) -> None:
+    """The case scale-after-training-deleted."""
+    finished_training(lab)
+    lab.serve({"model": {"training": {"name": "bilingual"}}, "replicas": 2})
+    lab.until_ready()
+    lab.kubectl("delete", "llmtraining", "bilingual")
+    lab.until(lambda: lab.condition("ModelAvailable").get("reason") == "TrainingNotFound")
+    lab.kubectl("scale", "llms", "chat", "--replicas=0")
+    lab.until(lambda: lab.get("deployment")["spec"]["replicas"] == 0)
+    lab.until(lambda: not lab.pods())
+    lab.patch("llmserving", "chat", {"spec": {"replicas": 3, "maxModelLength": 256}})
+    lab.until_ready()
+    assert len(lab.pods()) == 3
+    assert "--max-model-len=256" in lab.args()
+    assert lab.status()["model"] == {field: RESULT[field] for field in ("uri", "digest", "step")}
+
+
+def test_drift_is_mended_and_what_others_add_stays(lab: Lab) -> None:
+    for named in NAMED_BY_ALL_PODS:
+        lab.apply(named)
+    lab.serve({"model": MODEL, "pods": ALL_PODS})
+    lab.until_ready()
+    before = len(writes(lab))
+    lab.kubectl("annotate", "llms", "chat", "note=1")  # a pass
+    lab.kubectl("label", "deployment", CHILD, "cost-center=42")
+    lab.kubectl("rollout", "restart", f"deployment/{CHILD}")
+    lab.until_ready()
+    added = [write for write in writes(lab)[before:] if "llmservings" not in write and "events" not in write]
+    assert not added, "what others add is no drift, and all fields of a pod are known as ours"
+    lab.kubectl("scale", "deployment", CHILD, "--replicas=5")
+    lab.kubectl("set", "image", f"deployment/{CHILD}", "vllm=other:1")
+    ports = [{"op": "replace", "path": "/spec/ports/0/port", "value": 81}]
+    lab.kubectl("patch", "service", CHILD, "--type=json", "-p", json.dumps(ports))
+    lab.patch("service", CHILD, {"spec": {"selector": {"app": "other"}}})
+    lab.patch("poddisruptionbudget", CHILD, {"spec": {"maxUnavailable": 0}})
+    lab.until(lambda: lab.get("deployment")["spec"]["replicas"] == 1)
+    lab.until(lambda: [port["port"] for port in lab.get("service").get("spec", {}).get("ports", [])] == [80])
+    lab.until(lambda: lab.get("poddisruptionbudget")["spec"]["maxUnavailable"] == 1)
+    deployment = lab.get("deployment")
+    template = deployment["spec"]["template"]
+    assert template["spec"]["containers"][0]["image"] == "vllm:1"
+    assert template["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"]
+    assert deployment["metadata"]["labels"]["cost-center"] == "42"
+    assert "app" not in lab.get("service")["spec"]["selector"]
+    lab.until(lambda: "spec.replicas (kubectl" in lab.told("DriftMended"))
+    for kind in ("deployment", "service", "poddisruptionbudget"):
+        lab.kubectl("delete", kind, CHILD)
+        lab.until(partial(lab.get, kind))
+
+
+def test_an_old_pod_goes_first_where_no_node_holds_one_more(lab: Lab) -> None:
+    """The case rollout-without-spare-gpu."""
+    lab.serve({"model": MODEL, "resources": {"limits": {"nvidia.com/gpu": 1, "cpu": "2", "memory": "8Gi"}}})
+    lab.until_ready()
+    [old] = lab.pods()
+    lab.patch("llmserving", "chat", {"spec": {"maxModelLength": 256}})
+    lab.until(lambda: len(lab.pods()) == 2)
+    new = next(pod for pod in lab.pods() if pod["metadata"]["uid"] != old["metadata"]["uid"])
+    lab.find_no_room(new)
+    lab.until(lambda: "Insufficient nvidia.com/gpu" in lab.told("RolloutStuck"))
+    lab.until(lambda: [pod["metadata"]["uid"] for pod in lab.pods()] == [new["metadata"]["uid"]])
+    lab.until(lambda: lab.told("ReplacingPods"))
+    lab.until_ready()
+    lab.until(lambda: lab.get("deployment")["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 1)
+    lab.patch("llmserving", "chat", {"spec": {"strategy": {"type": "Recreate"}}})
+    lab.until(lambda: lab.get("deployment")["spec"]["strategy"] == {"type": "Recreate"})
+
+
+def test_a_pod_that_loads_can_be_evicted_and_one_that_answers_is_protected(lab: Lab) -> None:
+    """The case drain-while-loading, as kubectl drain asks for it."""
+    lab.serve({"model": MODEL})
+    lab.until(lab.pods)
+    lab.run_pods(ready=False)
+    [loading] = lab.pods()
+    evict(lab, loading)
+    lab.until(lambda: loading["metadata"]["uid"] not in [pod["metadata"]["uid"] for pod in lab.pods()])
+    lab.kubectl("scale", "llms", "chat", "--replicas=2")
+    lab.until_ready()
+    lab.until(lambda: lab.get("poddisruptionbudget").get("status", {}).get("disruptionsAllowed") == 1)
+    first, second = lab.pods()
+    evict(lab, first)
+    lab.until(lambda: lab.get("poddisruptionbudget")["status"]["disruptionsAllowed"] == 0)
+    assert '"Success"' not in evict(lab, second, check=False)
+    assert second["metadata"]["uid"] in [pod["metadata"]["uid"] for pod in lab.pods()]
+
+
+def evict(lab: Lab, pod: dict[str, Any], *, check: bool = True) -> str:
+    name = pod["metadata"]["name"]
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": lab.namespace}}
+    file = lab.plane.state / f"{lab.namespace}-evict.json"
+    file.write_text(json.dumps(body))
+    path = f"/api/v1/namespaces/{lab.namespace}/pods/{name}/eviction"
+    deadline = time.monotonic() + 30
+    while True:  # the disruption controller must know the pod first
+        said = lab.kubectl("create", "--raw", path, "-f", file, check=False)
+        if '"Success"' in said or not check or time.monotonic() > deadline:
+            assert not check or '"Success"' in said, said
+            return said
+        time.sleep(0.2)
+
+
+def test_a_chat_template_follows_its_config_map(lab: Lab) -> None:
+    """The case chat-template-from-configmap."""
+    source = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "templates"}}
+    lab.apply({**source, "data": {"plain.jinja": "{{ messages }}"}})
+    lab.serve({"model": MODEL, "chatTemplate": {"configMap": {"name": "templates", "key": "plain.jinja"}}})
+    lab.until_ready()
+    assert "--chat-template=/etc/llm-operator/chat-template/plain.jinja" in lab.args()
+    assert lab.get("service")["spec"]["ipFamilyPolicy"] == "PreferDualStack"
+    assert "--host=0.0.0.0" in lab.args()
+    before = lab.get("deployment")["metadata"]["generation"]
+    lab.apply({**source, "data": {"plain.jinja": "{{ messages | tojson }}"}})
+    lab.until(lambda: lab.get("deployment")["metadata"]["generation"] > before)
+    lab.until_ready()
+    before = lab.get("deployment")["metadata"]["generation"]
+    lab.kubectl("delete", "configmap", "templates")
+    lab.until(lambda: lab.condition("Progressing").get("reason") == "RolloutStuck")
+    assert "ConfigMap templates does not exist" in lab.condition("Progressing")["message"]
+    assert lab.get("deployment")["metadata"]["generation"] == before, "the pods have it mounted"
+
+
+def test_who_changes_a_field_again_and_again_is_not_fought(lab: Lab) -> None:
+    """An autoscaler of the Deployment, and an admission policy that changes every write."""
+    lab.serve({"model": MODEL})
+    lab.until_ready()
+    before = len(writes(lab))
+    for replicas in range(2, 22):
+        lab.kubectl("scale", "deployment", CHILD, f"--replicas={replicas}")
+    lab.until(lambda: lab.get("deployment")["spec"]["replicas"] == 1)
+    patches = writes(lab)[before:].count("patch deployments")
+    assert 1 <= patches <= 4, "at most one in 10 s"
+    for manifest in doubling(lab.namespace):
+        lab.apply(manifest)
+    try:
+        lab.until(lambda: lab.kubectl("annotate", "deployment", CHILD, "--overwrite", f"at={time.time()}")
+                  and lab.get("deployment")["spec"]["replicas"] == 2)  # fmt: skip
+        before = len(writes(lab))
+        lab.patch("llmserving", "chat", {"spec": {"maxModelLength": 256}})
+        lab.until(lambda: "an admission webhook" in lab.condition("Progressing").get("message", ""))
+        for note in range(20):
+            lab.kubectl("annotate", "llms", "chat", "--overwrite", f"note={note}")
+        assert writes(lab)[before:].count("patch deployments") <= 2
+    finally:
+        for manifest in doubling(lab.namespace):
+            lab.kubectl("delete", manifest["kind"], manifest["metadata"]["name"])
+
+
+def doubling(namespace: str) -> list[dict[str, Any]]:
+    """A policy by which every Deployment of a namespace has two replicas."""
+    api = {"apiVersion": "admissionregistration.k8s.io/v1"}
+    name = {"name": f"two-{namespace}"}
+    rule = {
+        "apiGroups": ["apps"],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE", "UPDATE"],
+        "resources": ["deployments"],
+    }
+    expression = "Object{spec: Object.spec{replicas: 2}}"
+    policy = {
+        "matchConstraints": {"resourceRules": [rule]}, "failurePolicy": "Fail", "reinvocationPolicy": "IfNeeded",
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}],
+    }  # fmt: skip
+    here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+    binding = {"policyName": name["name"], "matchResources": here}
+    return [
+        {**api, "kind": "MutatingAdmissionPolicy", "metadata": name, "spec": policy},
+        {**api, "kind": "MutatingAdmissionPolicyBinding", "metadata": name, "spec": binding},
+    ]

@@ -37,9 +37,9 @@ class World:
 
     def writes(self, plan: Plan) -> Iterator[tuple[str, Any]]:
         """In the order in which the executor makes them; events are no state."""
+        yield from (("delete", child) for child in plan.delete)
         yield from (("create", manifest) for manifest in plan.create)
         yield from (("apply", manifest) for manifest in plan.apply)
-        yield from (("delete", child) for child in plan.delete)
         if plan.status is not None:
             yield "status", plan.status
 

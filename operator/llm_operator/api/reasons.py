@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class TrainingCondition(StrEnum):
-    """Conditions of an LLMTraining; Succeeded and Failed are terminal and exclude each other."""
+    """Conditions of an LLMTraining; Succeeded and Failed exclude each other and hold until the spec changes."""
 
     ACCEPTED = "Accepted"
     RUNNING = "Running"
@@ -36,6 +36,7 @@ class Reason(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     STARTING = "Starting"
     RESTARTING = "Restarting"
+    TAKEN_UP = "TakenUp"
     # going
     RUNNING = "Running"
     # ended well
@@ -53,6 +54,7 @@ class Reason(StrEnum):
     PREEMPTED = "Preempted"
     RESTARTS_EXHAUSTED = "RestartsExhausted"
     # events
+    NOTHING_TO_RUN = "NothingToRun"
     STAGE_STARTED = "StageStarted"
     STAGE_SUCCEEDED = "StageSucceeded"
     ATTEMPT_FAILED = "AttemptFailed"

@@ -32,11 +32,15 @@ def exactly_one(*fields: str) -> Rule:
     return Rule(f"[{given}].exists_one(x, x)", f"exactly one of {', '.join(fields)} must be set")
 
 
-STARTED = "has(oldSelf.status) && has(oldSelf.status.stages) && oldSelf.status.stages.exists(s, has(s.startTime))"
+# data preparation alone has no stage before it: while it stands as failed, what it reads may be corrected
+STARTED = (
+    "has(oldSelf.status) && has(oldSelf.status.stages) "
+    "&& oldSelf.status.stages.exists(s, has(s.startTime) && s.state != 'Failed')"
+)
 
 
 def fixed(field: str) -> Rule:
-    """A field of the spec that can't change once the first pod was made."""
+    """A field of the spec that can't change once the first pod was made, unless data preparation failed."""
     same = f"has(self.spec.{field}) == has(oldSelf.spec.{field})"
     return Rule(
         f"!({STARTED}) || ({same} && (!has(self.spec.{field}) || self.spec.{field} == oldSelf.spec.{field}))",
@@ -139,9 +143,16 @@ TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
         fixed("storage"),
         Rule(
             "!has(oldSelf.status) || !has(oldSelf.status.stages) || oldSelf.status.stages.all(t, "
-            "!has(t.startTime) || t.name == 'data' || oldSelf.spec.stages.filter(s, s.name == t.name) "
-            "== self.spec.stages.filter(s, s.name == t.name))",
-            "a stage that has started can't change; make a new LLMTraining, or change the stages after it",
+            "!has(t.startTime) || t.name == 'data' || t.state == 'Failed' || "
+            "oldSelf.spec.stages.filter(s, s.name == t.name) == self.spec.stages.filter(s, s.name == t.name))",
+            "a stage that has started can't change unless it failed; make a new LLMTraining, or change the stages "
+            "after it",
+            ".spec.stages",
+        ),
+        Rule(
+            "!has(oldSelf.status) || !has(oldSelf.status.stages) || oldSelf.status.stages.all(t, "
+            "t.state != 'Failed' || t.name == 'data' || self.spec.stages.exists(s, s.name == t.name))",
+            "a stage that failed can be corrected and not removed or renamed: correct it, or make a new LLMTraining",
             ".spec.stages",
         ),
     ),

@@ -1,4 +1,4 @@
-"""Carries out a plan: create, apply, delete, one status write, then events. No decisions are made here."""
+"""Carries out a plan: delete, create, apply, one status write, then events. No decisions are made here."""
 
 from __future__ import annotations
 
@@ -33,10 +33,6 @@ class Executor:
         Raises ApiError (RefusedError if trying again won't help), or GoneError if the owner was deleted; what was
         written before stays, and the next pass goes on from there.
         """
-        for manifest in plan.create:
-            await self._write("create", manifest, self._create)
-        for manifest in plan.apply:
-            await self._write("apply", manifest, self._client.apply)
         for child in plan.delete:
             left = await self._client.delete(owner["metadata"]["namespace"], child)
             metrics.WRITES.labels("delete", child.kind).inc()
@@ -45,6 +41,10 @@ class Executor:
                 self._changed(owner["kind"], owner)
             elif left is not None:
                 self._keep(child.kind, left)
+        for manifest in plan.create:
+            await self._write("create", manifest, self._create)
+        for manifest in plan.apply:
+            await self._write("apply", manifest, self._client.apply)
         if plan.status is not None and plan.status != owner.get("status"):
             await self._write_status(owner, plan.status)
         for event in plan.events:

@@ -42,7 +42,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
-    """Carried out in this order: create, apply, delete, status, events. Crash between any two: the next pass converges.
+    """Carried out in this order: delete, create, apply, status, events. Crash between any two: the next pass converges.
 
     A child is either created, and then left as it is, or applied whenever it differs. Not both: fields that a POST has
     set stay when a later server-side apply no longer has them.

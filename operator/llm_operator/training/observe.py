@@ -24,7 +24,7 @@ from llm_operator.training.progress import pod_index
 from llm_operator.training.pull import Puller
 from llm_operator.training.specs import Specs
 from llm_operator.training.stages import claims_of
-from llm_operator.training.status import is_terminal
+from llm_operator.training.status import is_over
 from llm_trainer.protocol import Progress
 
 PODS_SECONDS = 5.0  # in which the Job controller makes the pods, if nothing is against it
@@ -35,7 +35,7 @@ class Observed:
     """Of one training. ``claims`` has those that exist among the ones that the spec names."""
 
     training: Manifest
-    spec: LLMTrainingSpec | InvalidSpecError | None  # what is wrong with it, if anything is; None: all is over
+    spec: LLMTrainingSpec | InvalidSpecError | None  # what is wrong with it, if anything is; None: it is over
     jobs: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     config_maps: tuple[Manifest, ...] = ()
@@ -62,7 +62,7 @@ class Observer:
     def observe(self, key: Key) -> Observed | None:
         training = self.cache.get(key.kind, key.namespace, key.name)
         status = LLMTrainingStatus.model_validate((training or {}).get("status") or {})
-        if training is None or is_terminal(status):
+        if training is None or is_over(training, status):
             self.puller.follow(key, None)
             self.failed_creates.follow(key, None)
             return Observed(training, None) if training else None

@@ -1,7 +1,8 @@
 """Decides what follows from what is seen of a training. Pure: no clock, no I/O, no kopf.
 
 The status is the truth about attempts and budgets; children are disposable. So the status is written after the
-children of a new attempt, and the children of an ended one are deleted only once the status has its cause.
+children of a new attempt, and the children of an ended one are deleted only once the status has its cause. A pass that
+learns of an end writes that and nothing else: no refusal can then lose it, and the next pass goes on from there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from llm_operator.kube.plan import Manifest, Plan
 from llm_operator.kube.pods import Waiting
 from llm_operator.kube.templates import mark_of
 from llm_operator.training import manifests
+from llm_operator.training.again import taken_up
 from llm_operator.training.bounds import bounded
 from llm_operator.training.events import events_between
 from llm_operator.training.failures import (
@@ -30,16 +32,17 @@ from llm_operator.training.failures import (
     last_word,
     terminated_state,
 )
-from llm_operator.training.leftovers import created, deletions, orphaned, superseded
+from llm_operator.training.known import known_stages, next_number, open_attempt, unfinished
+from llm_operator.training.leftovers import attempts_by_place, created, deletions, orphaned, superseded
 from llm_operator.training.names import child_name
 from llm_operator.training.observe import Observed, job_of
 from llm_operator.training.progress import pod_index, silence, with_progress, workers
-from llm_operator.training.stages import PlannedStage, claims_of, planned_stages, stage_config
-from llm_operator.training.status import Verdict, is_terminal, refused, summary
+from llm_operator.training.restarts import next_attempt_at, with_restart
+from llm_operator.training.stages import PlannedStage, claims_of, stage_config
+from llm_operator.training.status import Verdict, all_succeeded, is_over, is_terminal, refused, summary
 from llm_operator.training.waiting import is_suspended, pods_to_start, waiting_for
 from llm_trainer.protocol import Progress
 
-LONGEST_BACKOFF_SECONDS = 60.0
 CAUSE_LOOK_SECONDS = 1.0
 MISSING_LOOK_SECONDS = 10.0
 NEWS_SECONDS = 10.0  # by which one watch may be behind another
@@ -57,32 +60,26 @@ class Outcome:
 
 def reconcile(observed: Observed, now: float) -> Plan:
     old = LLMTrainingStatus.model_validate(observed.training.get("status") or {})
-    if is_terminal(old):
+    if is_over(observed.training, old):
         return Plan()
     spec = observed.spec
-    assert spec is not None  # noqa: S101 -- not all is over
+    assert spec is not None  # noqa: S101 -- it is not over
     if isinstance(spec, InvalidSpecError):
         return plan(observed, old, refused(observed.training, old, str(spec), now), now)
-    planned = as_started(planned_stages(spec), old.stages)
-    stages = merged(planned, old.stages)
+    if is_terminal(old):
+        return plan(observed, old, taken_up(observed.training, spec, old, now), now)
+    planned, stages = known_stages(spec, old)
     running = find(old.conditions, TrainingCondition.RUNNING)
-    create: tuple[Manifest, ...] = ()
-    outcome: Outcome | None = None
-    for index, stage in enumerate(planned):
-        if stages[index].state == "Succeeded":
-            continue
-        outcome = Pass(observed, spec, stage, tuple(stages), running, now).decide(stages[index])
+    index = unfinished(stages)
+    if index is None:  # those that had not were removed
+        outcome = Outcome(stages[-1], all_succeeded(stages))
+    else:
+        outcome = Pass(observed, spec, planned[index], tuple(stages), running, now).decide(stages[index])
         stages[index] = outcome.stage
-        create += outcome.create
-        if outcome.stage.state != "Succeeded":
-            break
-    if outcome is None or outcome.stage.state == "Succeeded":
-        last = next((stage.result for stage in reversed(stages) if stage.result), None)
-        said = f"all stages succeeded; the last result is {last.uri if last else 'missing'}"
-        verdict = Verdict(running=False, reason=Reason.SUCCEEDED, message=said, succeeded=True)
-        outcome = Outcome(stages[-1], verdict)
+        if unfinished(stages) is None:
+            outcome = replace(outcome, verdict=all_succeeded(stages))
     status = summary(observed.training, spec, old, stages, outcome.stage, outcome.verdict, now)
-    return plan(observed, old, status, now, create, outcome.requeue_after)
+    return plan(observed, old, status, now, outcome.create, outcome.requeue_after)
 
 
 def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
@@ -90,8 +87,9 @@ def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
     old = LLMTrainingStatus.model_validate(observed.training.get("status") or {})
     spec = observed.spec
     assert isinstance(spec, LLMTrainingSpec)  # noqa: S101 -- nothing is made of a wrong one
-    stages = merged(as_started(planned_stages(spec), old.stages), old.stages)
-    current = next((stage for stage in stages if stage.state != "Succeeded"), stages[-1])
+    _, stages = known_stages(spec, old)
+    index = unfinished(stages)
+    current = stages[-1 if index is None else index]
     verdict = Verdict(running=False, reason=Reason.APPLY_REFUSED, message=f"stage {current.name}: {problem}")
     new = summary(observed.training, spec, old, stages, current, verdict, now)
     return Plan(status=as_written(new), events=tuple(events_between(old, new)))
@@ -110,38 +108,22 @@ def plan(
     create: tuple[Manifest, ...] = (),
     requeue_after: float | None = None,
 ) -> Plan:
+    written = as_written(new)
+    events = tuple(events_between(old, new))
+    if ended_attempts(new) - ended_attempts(old):
+        return Plan(status=written, events=events, requeue_after=0.0)
     orphans = orphaned(observed, new)
     surely = [child for child in orphans if now - created(child) >= NEWS_SECONDS]
     if surely != orphans:
         requeue_after = min(requeue_after or NEWS_SECONDS, NEWS_SECONDS)
     delete = deletions((*superseded(observed, old), *surely))
-    written = as_written(new)
     if written == (observed.training.get("status") or {}):
         return Plan(create, delete=delete, requeue_after=requeue_after)
-    events = tuple(events_between(old, new))
     return Plan(create, delete=delete, status=written, events=events, requeue_after=requeue_after)
 
 
-def as_started(planned: Sequence[PlannedStage], known: Sequence[StageStatus]) -> list[PlannedStage]:
-    """A stage keeps the number of pods with which it started: its checkpoints are of so many processes."""
-    nodes = {stage.name: stage.nodes for stage in known if stage.start_time}
-    return [replace(stage, nodes=nodes.get(stage.name, stage.nodes)) for stage in planned]
-
-
-def merged(planned: Sequence[PlannedStage], known: Sequence[StageStatus]) -> list[StageStatus]:
-    """One status per planned stage; what is known of a stage stays. A stage that was removed is forgotten."""
-    by_name = {stage.name: stage for stage in known}
-    return [
-        with_shape(by_name.get(stage.name, StageStatus(name=stage.name, kind=stage.kind)), stage) for stage in planned
-    ]
-
-
-def with_shape(stage: StageStatus, planned: PlannedStage) -> StageStatus:
-    """What the spec says now is for the next attempt: one that is under way, or was the last, stays what it is."""
-    if stage.state == "Succeeded" or open_attempt(stage):
-        return stage
-    shape = ("kind", "nodes", "memory_per_process", "flops_per_token")
-    return stage.model_copy(update={name: getattr(planned, name) for name in shape})
+def ended_attempts(status: LLMTrainingStatus) -> set[tuple[str, int]]:
+    return {place for place, attempt in attempts_by_place(status).items() if attempt.end_time}
 
 
 @dataclass(frozen=True)
@@ -231,25 +213,23 @@ class Pass:
 
     def _after_failure(self, stage: StageStatus, failure: Failure) -> Outcome:
         stage = ended(stage, failure.reason, failure.fault, failure.message, self.now)
-        budget = self.spec.restarts
         if failure.fault == "Configuration":
-            return self._failed(stage, failure.reason, f"stage {stage.name}: {failure.message}")
+            return self._failed(stage, failure.reason, failure.message)
         if failure.reason in NEVER_WHOLE:
-            return self._start(stage)
-        restarts = restarts_of(stage, failure.fault)
-        limit = budget.own if failure.fault == "Own" else budget.infrastructure
-        if restarts >= limit:
-            # A full disk is the cause whatever the budget; a budget explains nothing by itself.
-            reason = failure.reason if failure.reason == Reason.NO_SPACE else Reason.RESTARTS_EXHAUSTED
-            path = f"spec.restarts.{failure.fault.lower()}"
-            said = f"stage {stage.name}: no restart is left of {path} {limit}; the last attempt: {failure.message}"
-            return self._failed(stage, reason, said)
-        field = f"{failure.fault.lower()}_restarts"
-        return self._start(stage.model_copy(update={field: restarts + 1}))
+            return self._restarts(stage)
+        budget = self.spec.restarts
+        if again := with_restart(stage, failure.fault, budget):
+            return self._restarts(again)
+        # A full disk is the cause whatever the budget; a budget explains nothing by itself.
+        reason = failure.reason if failure.reason == Reason.NO_SPACE else Reason.RESTARTS_EXHAUSTED
+        limit = f"{failure.fault.lower()} {budget.own if failure.fault == 'Own' else budget.infrastructure}"
+        said = f"no restart is left of spec.restarts.{limit}; the last attempt: {failure.message}"
+        return self._failed(stage, reason, said)
 
     def _failed(self, stage: StageStatus, reason: Reason, message: str) -> Outcome:
         stage = stage.model_copy(update={"state": "Failed", "end_time": timestamp(self.now)})
-        return Outcome(stage, Verdict(running=False, reason=reason, message=message, failed=True))
+        said = f"stage {stage.name}, attempt {stage.attempts[-1].number}: {message}"
+        return Outcome(stage, Verdict(running=False, reason=reason, message=said, failed=True))
 
     # --- none is ---
 
@@ -263,17 +243,21 @@ class Pass:
                 f"{self.observed.training['metadata']['namespace']}; create it, the training then goes on"
             )
             return Outcome(stage, Verdict(running=False, reason=Reason.CLAIM_NOT_FOUND, message=said))
-        due = next_attempt_at(stage)
-        if due > self.now:
-            last = stage.attempts[-1]
-            said = f"stage {stage.name}: attempt {last.number + 1} starts at {timestamp(due)}; the last: {last.message}"
-            verdict = Verdict(running=False, reason=Reason.RESTARTING, message=said)
-            return Outcome(stage, verdict, requeue_after=due - self.now)
+        if next_attempt_at(stage) > self.now:
+            return self._restarts(stage)
         return self._new_attempt(stage)
+
+    def _restarts(self, stage: StageStatus) -> Outcome:
+        """The last attempt ended badly, and the next is not there yet."""
+        last, due = stage.attempts[-1], next_attempt_at(stage)
+        when = f" at {timestamp(due)}" if due > self.now else ""
+        said = f"stage {stage.name}: attempt {last.number + 1} starts{when}; the last: {last.message}"
+        verdict = Verdict(running=False, reason=Reason.RESTARTING, message=said)
+        return Outcome(stage, verdict, requeue_after=max(0.0, due - self.now))
 
     def _new_attempt(self, stage: StageStatus) -> Outcome:
         metadata = self.observed.training["metadata"]
-        number = stage.attempts[-1].number + 1 if stage.attempts else 1
+        number = next_number(stage)
         results = {known.name: known.result.uri for known in self.stages if known.result}
         config = stage_config(self.observed.training, self.spec, self.planned, number, results)
         image = self.spec.image or self.observed.trainer_image
@@ -306,11 +290,6 @@ class Pass:
         return [child for child in known if (child["kind"], child["metadata"]["name"]) in names]
 
 
-def open_attempt(stage: StageStatus) -> AttemptStatus | None:
-    last = stage.attempts[-1] if stage.attempts else None
-    return last if last and last.end_time is None else None
-
-
 def waits(
     stage: StageStatus, waiting: Waiting, requeue_after: float | None = None, create: tuple[Manifest, ...] = ()
 ) -> Outcome:
@@ -328,20 +307,6 @@ def ended(stage: StageStatus, reason: Reason, fault: str | None, message: str, n
     )
     state = "Pending" if stage.state == "Running" else stage.state
     return stage.model_copy(update={"attempts": [*stage.attempts[:-1], attempt], "state": state})
-
-
-def restarts_of(stage: StageStatus, fault: str | None) -> int:
-    return {"Own": stage.own_restarts, "Infrastructure": stage.infrastructure_restarts}.get(fault or "", 0)
-
-
-def next_attempt_at(stage: StageStatus) -> float:
-    """Seconds since the epoch; at once after the first fault of a kind, then later each time."""
-    last = stage.attempts[-1] if stage.attempts else None
-    if last is None or last.end_time is None:
-        return 0.0
-    restarts = restarts_of(stage, last.fault)
-    wait = min(2.0 ** (restarts - 1), LONGEST_BACKOFF_SECONDS) if restarts > 1 else 0.0
-    return seconds_of(last.end_time) + wait
 
 
 def with_last_words(stage: StageStatus, pods: Sequence[Manifest], interval: float) -> StageStatus:

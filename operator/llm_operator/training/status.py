@@ -23,6 +23,20 @@ class Verdict:
     message: str
     failed: bool = False
     succeeded: bool = False
+    taken_up: bool = False  # it had ended, and goes on
+
+
+def all_succeeded(stages: Sequence[StageStatus]) -> Verdict:
+    last = next((stage.result for stage in reversed(stages) if stage.result), None)
+    said = f"all stages succeeded; the last result is {last.uri if last else 'missing'}"
+    return Verdict(running=False, reason=Reason.SUCCEEDED, message=said, succeeded=True)
+
+
+def is_over(training: Manifest, status: LLMTrainingStatus) -> bool:
+    """It has ended, and its spec is the one with which it did; a change of the spec takes it up again."""
+    accepted = find(status.conditions, TrainingCondition.ACCEPTED)
+    tried = accepted is None or accepted.status == "True"
+    return is_terminal(status) and tried and status.observed_generation == training["metadata"].get("generation")
 
 
 def is_terminal(status: LLMTrainingStatus) -> bool:
@@ -33,7 +47,7 @@ def refused(training: Manifest, old: LLMTrainingStatus, problems: str, now: floa
     """The status of a spec that can't work: nothing is created for it, and correcting it is enough."""
     generation = training["metadata"].get("generation")
     accepted = condition(TrainingCondition.ACCEPTED, "False", Reason.INVALID_SPEC, problems, generation, now)
-    conditions = with_condition(old.conditions, accepted)
+    conditions = as_of(generation, with_condition(old.conditions, accepted))
     return old.model_copy(
         update={"observed_generation": generation, "conditions": conditions, "phase": phase(conditions)}
     )
@@ -61,8 +75,14 @@ def summary(
             conditions = with_condition(
                 conditions, condition(kind, "True", verdict.reason, verdict.message, generation, now)
             )
+        elif verdict.taken_up and is_true(conditions, kind):
+            conditions = with_condition(
+                conditions, condition(kind, "False", Reason.TAKEN_UP, verdict.message, generation, now)
+            )
+    conditions = as_of(generation, conditions)
     return LLMTrainingStatus(
         observed_generation=generation,
+        observed_restart_token=spec.restart_token,
         phase=phase(conditions),
         model=model_status(spec),
         stage=current.name,
@@ -73,6 +93,11 @@ def summary(
         conditions=conditions,
         stages=list(stages),
     )
+
+
+def as_of(generation: int | None, conditions: Sequence[Condition]) -> list[Condition]:
+    """All of them speak of this generation: `kubectl wait` believes none that speaks of an older one."""
+    return [one.model_copy(update={"observed_generation": generation}) for one in conditions]
 
 
 def model_status(spec: LLMTrainingSpec) -> ModelStatus | None:

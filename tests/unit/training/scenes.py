@@ -13,7 +13,7 @@ from llm_operator.training.observe import Observed
 from llm_operator.training.reconcile import reconcile
 from llm_operator.training.specs import loaded
 from llm_trainer.protocol import CheckpointInfo, ExitCode, Notice, Progress, Result
-from tests.specs import TRAINING, Spec
+from tests.specs import TRAINING, Spec, changed
 from tests.unit.world import START, World, custom_resource
 
 Progresses = Progress | None
@@ -58,6 +58,19 @@ def settle(world: World, now: float = START, progress: Progresses = None) -> Non
         if step(world, now, progress).empty:
             return
     raise AssertionError("the plans don't come to an end")
+
+
+def edit(world: World, **paths: Any) -> None:
+    """What a user changes in the spec, as `tests.specs.changed` takes it; the API server counts generations."""
+    world.owner["spec"] = changed(world.owner["spec"], **paths)
+    world.owner["metadata"]["generation"] += 1
+
+
+def fail(world: World, code: int = 1, message: str = "boom", last: Progresses = None) -> None:
+    """The first pod of the newest attempt, which runs, ends badly."""
+    if not pods(world):
+        run_pods(world)
+    end_pod(pods(world)[0], code, message, last)
 
 
 def status(world: World) -> dict[str, Any]:

@@ -32,11 +32,12 @@ EVICTED = {
 }
 
 
-def test_a_killed_process_makes_a_new_attempt_in_the_same_pass(at_base: World) -> None:
+def test_a_killed_process_is_written_down_and_then_makes_a_new_attempt(at_base: World) -> None:
     first, second = scenes.pods(at_base)
     end_pod(second, KILLED, "process of rank 1 was killed by signal 9 (SIGKILL)")
     end_pod(first, PEER_LOST, "Connection closed by peer")
     check_golden(GOLDEN / "killed.yaml", scenes.step(at_base))
+    check_golden(GOLDEN / "killed_next.yaml", scenes.step(at_base))
 
 
 def test_an_ended_attempt_is_deleted_once_the_status_has_its_cause(at_base: World) -> None:
@@ -54,7 +55,7 @@ def test_a_victim_is_not_the_cause(at_base: World) -> None:
     assert plan.requeue_after
     assert plan.requeue_after <= 1, "the other pod's end must be looked for soon"
     assert len(stage(at_base, "base")["attempts"]) == 1
-    scenes.step(at_base, START + 11)
+    settle(at_base, START + 11)
     assert len(stage(at_base, "base")["attempts"]) == 2, "it may never be seen"
 
 
@@ -163,11 +164,12 @@ def test_own_faults_wait_longer_each_time(at_base: World) -> None:
     run_pods(at_base)
     settle(at_base)
     end_pod(scenes.pods(at_base)[0], 1, "boom")
+    scenes.step(at_base)
     plan = scenes.step(at_base)
     assert plan.requeue_after
     assert len(stage(at_base, "base")["attempts"]) == 2
     assert "boom" in condition(at_base, "Running")["message"]
-    scenes.step(at_base)
+    scenes.step(at_base, START + plan.requeue_after - 0.5)
     assert scenes.step(at_base, START + plan.requeue_after - 0.5).empty, "to wait is no news"
     settle(at_base, START + plan.requeue_after)
     assert len(stage(at_base, "base")["attempts"]) == 3

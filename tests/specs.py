@@ -271,6 +271,9 @@ WRONG_TRAININGS = (
           stages__2=ppo(rewards=[{"function": "a:b"}], lora={"quantization": "nf4"}), at_server=False),
     wrong("a quantisation that isn't there", "spec.stages[1].lora.quantization", "nf4",
           stages__1__lora={"quantization": "int8"}),
+    wrong("a window of no time", "spec.restarts.windowSeconds", "greater than or equal to 1",
+          restarts={"windowSeconds": 0}),
+    wrong("a token of more than a line", "spec.restartToken", "253", restartToken="x" * 254),
     wrong("no nodes", "spec.nodes", "greater than or equal to 1", nodes=0),
     wrong("a field that isn't there", "spec.stagse", "no such field", stagse=[], at_server=False),
     wrong("no storage", "spec.storage", "equired", storage=REMOVE),
@@ -310,6 +313,7 @@ def right_trainings() -> Iterator[tuple[str, Spec]]:
     """Specs that the rules must let through."""
     yield "minimal", TRAINING
     yield "expert parallelism", changed(TRAINING, **MIXTURE, stages__0__pretrain__expertParallel=2)
+    yield "restarts", changed(TRAINING, restarts={"own": 0, "windowSeconds": 60}, restartToken="2026-01-01T00:00:00Z")
     yield "tokens", changed(TRAINING, stages__0__pretrain__steps=REMOVE, stages__0__pretrain__tokens=10_000)
     yield "GPUs", changed(TRAINING, resources=GPUS, **{
         f"stages__{i}__globalBatchSize": 32 for i in range(2)

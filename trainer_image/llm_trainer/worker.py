@@ -13,6 +13,7 @@ from llm_trainer.runtime.errors import ConfigurationError, classify
 from llm_trainer.runtime.last_words import write_last_words
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.startup import Startup, importing
+from llm_trainer.stages.takeover import begin, end
 
 Stage = Callable[[StageConfig, Board], str]
 STAGES = ("prepare_data", *KINDS)  # a field of StageConfig and a module of llm_trainer.stages
@@ -35,9 +36,13 @@ def work(config: StageConfig, startup: Startup) -> int:
     if int(os.environ["LOCAL_RANK"]) == 0:
         board.serve()
     try:
-        run = stage_of(config)
-        startup.reached("libraries")
-        message = run(config, board)
+        message = begin(config, board, rank)
+        if message is None:
+            run = stage_of(config)
+            startup.reached("libraries")
+            message = run(config, board)
+            if rank == 0:
+                end(config, board.progress)
         code, reason = ExitCode.SUCCEEDED, "Succeeded"
         if rank == 0:
             print(f"{config.stage}: {message}", flush=True)

@@ -39,12 +39,15 @@ STARTED = (
 )
 
 
-def fixed(field: str) -> Rule:
+HAS_RESULT = STARTED.replace("s.startTime", "s.result")
+
+
+def fixed(field: str, once: str = STARTED, when: str = "the training has started") -> Rule:
     """A field of the spec that can't change once the first pod was made, unless data preparation failed."""
     same = f"has(self.spec.{field}) == has(oldSelf.spec.{field})"
     return Rule(
-        f"!({STARTED}) || ({same} && (!has(self.spec.{field}) || self.spec.{field} == oldSelf.spec.{field}))",
-        f"{field} can't change once the training has started; make a new LLMTraining",
+        f"!({once}) || ({same} && (!has(self.spec.{field}) || self.spec.{field} == oldSelf.spec.{field}))",
+        f"{field} can't change once {when}; make a new LLMTraining",
         f".spec.{field}",
     )
 
@@ -141,6 +144,7 @@ TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
         fixed("tokenizer"),
         fixed("data"),
         fixed("storage"),
+        fixed("resumeFrom", HAS_RESULT, "a stage has its result"),
         Rule(
             "!has(oldSelf.status) || !has(oldSelf.status.stages) || oldSelf.status.stages.all(t, "
             "!has(t.startTime) || t.name == 'data' || t.state == 'Failed' || "
@@ -171,6 +175,12 @@ TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
             "!has(self.tokenizer) || !has(self.tokenizer.train) || has(self.data)",
             "is required to train a tokenizer; set data.sources or tokenizer.uri",
             ".data",
+        ),
+        Rule(
+            "!has(self.resumeFrom) || self.resumeFrom.uri.startsWith('pvc://' + "
+            "self.storage.persistentVolumeClaim.claimName + '/')",
+            "must be in the claim of spec.storage, which the training goes on to write to",
+            ".resumeFrom.uri",
         ),
     ),
     ("spec", "model"): (exactly_one("architecture", "uri"),),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from llm_operator.api.common import Spec, Storage
 from llm_operator.api.pods import PodSettings, StagePods
@@ -13,6 +13,10 @@ from llm_operator.api.quantities import Quantity
 from llm_operator.api.resources import Resources
 from llm_trainer.config import KINDS, Architecture, Data, Name, SharedSettings, StageKinds, Tokenizer, Uri
 
+RunUri = Annotated[
+    str,
+    StringConstraints(pattern=r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9_][-A-Za-z0-9_.]*)+$", max_length=384),
+]
 DATA_STAGE = "data"  # the name under which data preparation appears in the status; no stage may take it
 
 
@@ -64,6 +68,12 @@ class DataPreparation(Spec):
     )
 
 
+class ResumeFrom(Spec):
+    """A run folder that another training has left, such as one that was deleted or restored from a backup."""
+
+    uri: RunUri = Field(description="Its status.runUri, pvc://CLAIM/FOLDER, in the claim of spec.storage.")
+
+
 class Restarts(Spec):
     """How many faults a stage may have in a row without progress, which is a new checkpoint, by whose fault it was."""
 
@@ -86,6 +96,11 @@ class LLMTrainingSpec(Spec):
         "more is refused. Default: not checked.",
     )
     storage: Storage = Field(description="Where checkpoints and results go; shared by all pods of all stages.")
+    resume_from: ResumeFrom | None = Field(
+        default=None,
+        description="Take up the run folder of another training: stages with the same settings are not run again. "
+        "Default: a new folder.",
+    )
     model: ModelSource = Field(description="What is trained.")
     tokenizer: Tokenizer | None = Field(
         default=None, description="Default: the tokenizer in the folder of spec.model.uri."

@@ -149,6 +149,9 @@ class LLMTrainingStatus(Status):
     model: ModelStatus | None = Field(
         default=None, description="Absent where the spec does not tell: an existing model or tokenizer."
     )
+    run_uri: str | None = Field(
+        default=None, description="The folder of all that the training writes; for spec.resumeFrom of another."
+    )
     stage: str | None = Field(default=None, description="The stage whose turn it is.")
     progress: str = Field(default="", description="Steps made, steps in all and per cent of the stage.")
     loss: str | None = Field(default=None, description="Newest training loss, nats per token, a decimal.")

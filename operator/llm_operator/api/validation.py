@@ -132,6 +132,7 @@ def training_problems(spec: LLMTrainingSpec) -> Iterator[str]:
         if spec.tokenizer.train and spec.data is None:
             yield "spec.data: is required to train a tokenizer; set spec.data.sources or spec.tokenizer.uri"
     yield from source_problems(spec)
+    yield from resume_problems(spec)
     yield from resource_problems(spec.resources, "spec.resources")
     yield from stage_name_problems(spec)
     for index, stage in enumerate(spec.stages):
@@ -147,6 +148,15 @@ def too_large(spec: LLMTrainingSpec, index: int) -> bool:
     """Whether its figures are no whole numbers to JSON, so that no status could hold them."""
     size, flops = training_size(spec), stage_flops_per_token(spec, index)
     return (size is not None and size.total > LARGEST_COUNT) or (flops or 0) > LARGEST_COUNT
+
+
+def resume_problems(spec: LLMTrainingSpec) -> Iterator[str]:
+    claim = spec.storage.persistent_volume_claim.claim_name
+    if spec.resume_from and claim_of(spec.resume_from.uri) != claim:
+        yield (
+            f"spec.resumeFrom.uri: {spec.resume_from.uri} must be in the claim of spec.storage, {claim}, which the "
+            "training goes on to write to; make them one"
+        )
 
 
 def source_problems(spec: LLMTrainingSpec) -> Iterator[str]:

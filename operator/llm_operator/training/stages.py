@@ -84,7 +84,6 @@ def stage_config(
     metadata = training["metadata"]
     written = spec.stages[stage.index] if stage.index >= 0 else None
     settings = settings_of(written) if written else None
-    claim = spec.storage.persistent_volume_claim.claim_name
     return StageConfig.model_validate(
         {
             "training": metadata["name"],
@@ -95,13 +94,22 @@ def stage_config(
             "nodes": stage.nodes,
             "processes_per_node": stage.processes_per_node,
             "device": stage.device,
-            "run_uri": f"pvc://{claim}/{run_name(metadata['name'], metadata['uid'])}",
+            "run_uri": run_uri(training, spec),
+            "resumes": spec.resume_from is not None,
             "model": starting_model(spec, stage, results),
             "prepare_data": prepare_data(spec) if settings is None else None,
             "results": named_results(settings, results) if settings else {},
             **({kind_of(written): settings.model_dump(exclude={"model"})} if written and settings else {}),
         }
     )
+
+
+def run_uri(training: Manifest, spec: LLMTrainingSpec) -> str:
+    """The folder of all that the training writes: its own, or the one that it takes up."""
+    if spec.resume_from:
+        return spec.resume_from.uri
+    claim = spec.storage.persistent_volume_claim.claim_name
+    return f"pvc://{claim}/{run_name(training['metadata']['name'], training['metadata']['uid'])}"
 
 
 def named_results(settings: TrainingSettings, results: Mapping[str, str]) -> dict[str, str]:
@@ -131,6 +139,7 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
             DatasetCheck.of(
                 settings,
                 f"spec.stages[{i}].{KINDS[kind_of(stage)]}",
+                stage.name,
                 training_tokenizer=has_training_tokenizer(spec, i),
             )
             for i, stage in enumerate(spec.stages)

@@ -12,6 +12,7 @@ from llm_operator.api.reasons import Reason, TrainingCondition
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.api.training_status import LLMTrainingStatus, ModelStatus, StageStatus
 from llm_operator.kube.plan import Manifest
+from llm_operator.training.stages import run_uri
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def summary(
         observed_restart_token=spec.restart_token,
         phase=phase(conditions),
         model=model_status(spec),
+        run_uri=run_uri(training, spec),
         stage=current.name,
         progress=progress_column(current),
         loss=next((s.progress.loss for s in (current, *reversed(stages)) if s.progress and s.progress.loss), None),

@@ -1,7 +1,7 @@
 """The checkpoints of one stage: committed by all ranks or not there, verified before they are used.
 
 Commit: temporary folder → every rank writes → hashes, fsync → manifest → all agree → rename → COMPLETE → `latest`.
-An attempt owns the stage by its number: once a newer one has claimed it, an older one can't commit.
+Once a newer attempt has claimed the stage, or another training the run folder, this one can't commit (`fence`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from llm_trainer.checkpoint.fence import Fence, temporary_name
 from llm_trainer.checkpoint.files import (
     COMPLETE,
     MANIFEST,
@@ -24,39 +25,40 @@ from llm_trainer.checkpoint.files import (
     record,
     write_durably,
 )
+from llm_trainer.config import StageConfig
 from llm_trainer.protocol import Notice
-from llm_trainer.runtime.errors import NoSpaceError, StaleAttemptError, is_no_space
+from llm_trainer.runtime.errors import ConfigurationError, NoSpaceError, is_no_space
 from llm_trainer.runtime.process_group import ProcessGroup
 
 
 @dataclass(frozen=True)
 class CheckpointStore:
-    stage_folder: Path
-    attempt: int
+    config: StageConfig
     keep: int
     group: ProcessGroup
+
+    @property
+    def stage_folder(self) -> Path:
+        return Path(self.config.stage_folder)
 
     @property
     def folder(self) -> Path:
         return self.stage_folder / "checkpoints"
 
-    @property
-    def _fence(self) -> Path:
-        return self.stage_folder / "attempt"
-
     def claim(self) -> None:
-        """Take the stage for this attempt and clear what a crash left half-written; raises StaleAttemptError."""
+        """Clear what a crash left half-written, of the stage that `Fence.claim` has taken; raises as `Fence.check`."""
+        self._check_fence()
         if self.group.is_first:
             self.folder.mkdir(parents=True, exist_ok=True)
-        self._refuse_stale()
-        if self.group.is_first:
-            write_durably(self._fence, str(self.attempt))
             for left in self.stage_folder.glob("*/.tmp-*"):
                 shutil.rmtree(left)
         self.group.barrier()
 
     def newest(self) -> tuple[Path | None, list[Notice]]:
-        """The newest checkpoint whose files are all as written; those that aren't are set aside, each with a notice."""
+        """The newest checkpoint whose files are all as written; those that aren't are set aside, each with a notice.
+
+        Raises ConfigurationError if so many processes as there are now can't read it.
+        """
         notices: list[Notice] = []
         while True:
             candidates = sorted(self.folder.glob("step-*")) if self.group.is_first else []
@@ -65,16 +67,17 @@ class CheckpointStore:
                 return None, notices
             problems = self._problems(Path(newest))
             if not problems:
+                self._check_world_size(Path(newest))
                 return Path(newest), notices
             notices.append(self._set_aside(Path(newest), problems[0]))
 
     def commit(self, step: int, write: Callable[[Path], None]) -> Path:
         """Let every rank write its files into a folder and make that folder the newest checkpoint.
 
-        Raises NoSpaceError when the disk is full (what was committed before stays) and StaleAttemptError.
+        Raises NoSpaceError when the disk is full (what was committed before stays), and as `Fence.check` does.
         """
         name = f"step-{step:08d}"
-        temporary, final = self.folder / f".tmp-{name}", self.folder / name
+        temporary, final = self.folder / temporary_name(self.config, name), self.folder / name
         if self.group.is_first:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
@@ -83,7 +86,7 @@ class CheckpointStore:
             write(temporary)
             self.group.barrier()
             files = self._hash(temporary)
-            self._refuse_stale()
+            self._check_fence()
             if self.group.is_first:
                 self._publish(temporary, final, step, files)
         except (OSError, RuntimeError) as error:
@@ -99,14 +102,14 @@ class CheckpointStore:
 
     def _publish(self, temporary: Path, final: Path, step: int, files: list[FileRecord]) -> None:
         manifest = FolderManifest(
-            kind="checkpoint", step=step, attempt=self.attempt, world_size=self.group.world_size, files=files
+            kind="checkpoint", step=step, attempt=self.config.attempt, world_size=self.group.world_size, files=files
         )
         write_durably(temporary / MANIFEST, manifest.model_dump_json(by_alias=True, indent=1))
         if final.exists():  # the same step, saved by an attempt that then went on and was lost
             shutil.rmtree(final)
         temporary.rename(final)
         flush_folder(self.folder)
-        write_durably(final / COMPLETE, f"{self.attempt} {time.time():.0f}\n")
+        write_durably(final / COMPLETE, f"{self.config.attempt} {time.time():.0f}\n")
         write_durably(self.folder / "latest", final.name)
         for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
             shutil.rmtree(old)
@@ -130,8 +133,16 @@ class CheckpointStore:
             found.append(f"its manifest can't be read: {error}".splitlines()[0])
         return [text for share in self.group.gather(found) for text in share]
 
+    def _check_world_size(self, folder: Path) -> None:
+        written_by, now = read_manifest(folder).world_size, self.group.world_size
+        if written_by != now:
+            raise ConfigurationError(
+                f"checkpoint {folder.name} was written by {written_by} processes and this attempt has {now}; use as "
+                "many nodes and processes as before"
+            )
+
     def _set_aside(self, folder: Path, cause: str) -> Notice:
-        aside = folder.with_name(f"set-aside-{folder.name}-{self.attempt}")
+        aside = folder.with_name(f"set-aside-{folder.name}-{self.config.attempt}")
         if self.group.is_first:
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
@@ -142,10 +153,7 @@ class CheckpointStore:
             "training goes on from the one before.",
         )
 
-    def _refuse_stale(self) -> None:
-        owner = self.attempt
-        if self.group.is_first and self._fence.exists():
-            owner = int(self._fence.read_text() or 0)
-        owner = self.group.first(owner)
-        if owner > self.attempt:
-            raise StaleAttemptError(f"attempt {owner} owns this stage; attempt {self.attempt} may not write any more")
+    def _check_fence(self) -> None:
+        """On all ranks alike."""
+        if problem := self.group.first(Fence(self.config).problem() if self.group.is_first else None):
+            raise problem

@@ -18,6 +18,7 @@ class DatasetCheck(Settings):
     """A dataset of a later stage, whose files and columns are checked before any GPU is taken."""
 
     field: str = Field(description="Where the user wrote it, such as spec.stages[1].sft.dataset.uri.")
+    stage: str = Field(default="", description="Its name.")
     uri: Uri
     any_of_columns: list[list[str]] = Field(description="The row must have all columns of one of these sets.")
     optional_columns: list[str] = Field(
@@ -29,10 +30,11 @@ class DatasetCheck(Settings):
     longest_prompt: int | None = Field(default=None, description="Tokens; a row with a longer prompt is left out.")
 
     @classmethod
-    def of(cls, settings: FineTuning, stage: str, *, training_tokenizer: bool = True) -> DatasetCheck:
+    def of(cls, settings: FineTuning, stage: str, name: str = "", *, training_tokenizer: bool = True) -> DatasetCheck:
         """What `stage`, such as spec.stages[1].sft, needs of its dataset."""
         return cls(
             field=f"{stage}.dataset.uri",
+            stage=name,
             uri=settings.dataset.uri,
             any_of_columns=[list(columns) for columns in settings.columns],
             optional_columns=list(settings.optional_columns),
@@ -84,6 +86,7 @@ class StageConfig(StageKinds):
     device: Literal["cpu", "cuda"]
     volumes_root: str = Field(default="/volumes", description="A claim is mounted at volumes_root/CLAIM.")
     run_uri: Uri = Field(description="pvc://CLAIM/RUN: all that this training writes lies below.")
+    resumes: bool = Field(default=False, description="That folder was another training's: spec.resumeFrom.")
     model: Model | None = None
     results: dict[str, Uri] = Field(default_factory=dict, description="Of the stages that the settings name.")
     prepare_data: PrepareData | None = None

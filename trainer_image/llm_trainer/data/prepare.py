@@ -46,13 +46,21 @@ class Step:
 
 
 Report = Callable[[Step], None]
+Check = Callable[[], None]  # raises when this attempt may no longer write
 
 
-def prepare(config: PrepareData, data_folder: Path, volumes_root: str, attempt: int, report: Report) -> DataManifest:
+def prepare(
+    config: PrepareData,
+    data_folder: Path,
+    volumes_root: str,
+    attempt: int,
+    report: Report,
+    check: Check = lambda: None,
+) -> DataManifest:
     """Prepare the corpus and the tokenizer into `data_folder`, which appears whole or not at all.
 
     Does nothing if the folder holds what the same settings made of the same files. Raises DataError or
-    ConfigurationError for what a user has to change, OSError when the disk is full.
+    ConfigurationError for what a user has to change, OSError when the disk is full, and what `check` raises.
     """
     sources = find_sources(config.data, volumes_root) if config.data else []
     fingerprint = compute_fingerprint(config, sources)
@@ -69,6 +77,7 @@ def prepare(config: PrepareData, data_folder: Path, volumes_root: str, attempt: 
         manifest.fingerprint = fingerprint
         write_manifest(folder, manifest)
         _sync(folder)
+        check()
         if data_folder.exists():
             data_folder.rename(data_folder.parent / f".{data_folder.name}-replaced")
         folder.rename(data_folder)

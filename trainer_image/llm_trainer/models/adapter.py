@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_trainer.checkpoint.files import MANIFEST, read_manifest
+from llm_trainer.checkpoint.record import read_record
 from llm_trainer.config import StageConfig, local_path
 from llm_trainer.runtime.errors import ConfigurationError
 
@@ -38,13 +39,20 @@ def base_of(folder: Path, volumes_root: str) -> Base:
     manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else None
     if manifest is None or manifest.base is None:
         raise ConfigurationError(f"the adapter {folder} does not say which model it belongs to; merge it into its base")
-    base = find_base(manifest.base, volumes_root)
+    base = find_base(moved(manifest.base, folder, volumes_root), volumes_root)
     if base.digest != manifest.base_digest:
         raise ConfigurationError(
             f"the adapter {folder} was trained on {manifest.base} with digest {manifest.base_digest}, which now has "
             f"{base.digest}; restore that model or train the adapter again"
         )
     return base
+
+
+def moved(base: str, folder: Path, volumes_root: str) -> str:
+    """Where the base of an adapter in RUN/stages/STAGE/results/STEP is: RUN may have been restored to another place."""
+    if len(folder.parents) < 4 or (record := read_record(folder.parents[1])) is None:
+        return base
+    return record.moved(base, "pvc://" + folder.parents[3].relative_to(volumes_root).as_posix())
 
 
 def check_start(config: StageConfig) -> None:

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from llm_trainer.checkpoint.fence import Fence, temporary_name
 from llm_trainer.checkpoint.files import MANIFEST, FolderManifest, content_files, flush_folder, record, write_durably
 from llm_trainer.config import StageConfig, TrainingSettings
 from llm_trainer.models.adapter import Base, find_base
@@ -53,9 +54,13 @@ def publish_result(
 def publish(
     config: StageConfig, step: int, kind: Kind, write: Callable[[Path], None], base: Base | None = None
 ) -> Result:
-    """Let `write` fill `stages/STAGE/results/step-…`, which appears whole or not at all; on rank 0 only."""
+    """Let `write` fill `stages/STAGE/results/step-…`, which appears whole or not at all; on rank 0 only.
+
+    Raises as `Fence.check` does.
+    """
     results = Path(config.stage_folder) / "results"
-    temporary, final = results / f".tmp-step-{step:08d}", results / f"step-{step:08d}"
+    final = results / f"step-{step:08d}"
+    temporary = results / temporary_name(config, final.name)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     write(temporary)
@@ -70,6 +75,7 @@ def publish(
         files=[record(file, temporary) for file in content_files(temporary)],
     )
     write_durably(temporary / MANIFEST, manifest.model_dump_json(by_alias=True, indent=1))
+    Fence(config).check()
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     flush_folder(results)

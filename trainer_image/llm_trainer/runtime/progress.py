@@ -37,6 +37,11 @@ class Board:
         with self._lock:
             self._progress = self._progress.model_copy(update={**fields, "heartbeat": time.time()})
 
+    def take_over(self, told: Progress) -> None:
+        """Show the end of a stage that was made before; what is this attempt's own stays."""
+        own = ("stage", "attempt", "workers", "notices", "heartbeat")
+        self.update(**{name: getattr(told, name) for name in Progress.model_fields if name not in own})
+
     def stepped(self) -> None:
         """After every step; the first one ends the start, of which Prometheus and the log are told."""
         if line := self.startup.first_step():

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from llm_trainer.checkpoint.files import read_manifest
 from llm_trainer.checkpoint.store import CheckpointStore
 from llm_trainer.config import TrainingSettings
 from llm_trainer.models.schedule import learning_rate_share
@@ -63,7 +62,7 @@ class Loop(ABC):
 
     def __init__(self, stage: Run, settings: TrainingSettings, steps: int) -> None:
         self.stage, self.settings, self.steps = stage, settings, steps
-        self.store = CheckpointStore(stage.stage_folder, stage.config.attempt, settings.checkpoint.keep, stage.group)
+        self.store = CheckpointStore(stage.config, settings.checkpoint.keep, stage.group)
         self.step = self.tokens = 0  # made so far, over all attempts
         self.evaluated = -1  # step of the newest evaluation
         self.speed = Speed()
@@ -245,12 +244,6 @@ class Loop(ABC):
 
     def _load(self, folder: Path) -> None:
         state = json.loads((folder / "state.json").read_text())
-        written_by = read_manifest(folder).world_size
-        if written_by != self.stage.group.world_size:
-            raise ConfigurationError(
-                f"checkpoint {folder.name} was written by {written_by} processes and this attempt has "
-                f"{self.stage.group.world_size}; use as many nodes and processes as before"
-            )
         if state["fingerprint"] != self.fingerprint():
             raise ConfigurationError(
                 f"checkpoint {folder.name} was made from other data or batch settings: {state['fingerprint']} "

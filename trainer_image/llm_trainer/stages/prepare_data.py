@@ -8,13 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llm_trainer.checkpoint.fence import Fence
+from llm_trainer.checkpoint.record import read_record
 from llm_trainer.config import DatasetCheck, PrepareData, StageConfig, local_path
-from llm_trainer.data.manifest import TOKENIZER, DataManifest
+from llm_trainer.data.manifest import TOKENIZER, DataManifest, read_manifest
 from llm_trainer.data.rows import read_rows
 from llm_trainer.models.adapter import is_adapter
 from llm_trainer.protocol import Notice, Result
 from llm_trainer.rl.reward_functions import load_function
-from llm_trainer.runtime.errors import PreemptedError
+from llm_trainer.runtime.errors import DataError, PreemptedError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.signals import StopSignal
 from llm_trainer.runtime.startup import importing
@@ -37,6 +39,7 @@ def run(config: StageConfig, board: Board) -> str:
             raise PreemptedError("asked to leave while preparing data; the next attempt starts it again")
         board.update(phase="Preparing", step=percent(step), total_steps=100, tokens=step.tokens)
 
+    settings = settings.model_copy(update={"datasets": unfinished(config, settings.datasets)})
     rows = [f"{check_dataset(check, config.volumes_root):,} rows in {check.uri}" for check in settings.datasets]
     for check in settings.functions:
         load_function(check.function, check.field)
@@ -44,7 +47,9 @@ def run(config: StageConfig, board: Board) -> str:
         from llm_trainer.data.prepare import prepare
         from llm_trainer.data.tokenizer import load_tokenizer
         from llm_trainer.data.tokenizer_checks import check_vocabulary
-    manifest = prepare(settings, Path(config.data_folder), config.volumes_root, config.attempt, report)
+    manifest = made_before(config, board) or prepare(
+        settings, Path(config.data_folder), config.volumes_root, config.attempt, report, Fence(config).check
+    )
     tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
     if settings.architecture:
         with importing():
@@ -57,6 +62,35 @@ def run(config: StageConfig, board: Board) -> str:
     result = Result(uri=f"{config.run_uri}/data", digest=manifest.digest, kind="data")
     board.update(phase="Done", step=100, total_steps=100, tokens=manifest.tokens("train"), result=result)
     return "; ".join([summary(manifest), *rows])
+
+
+def unfinished(config: StageConfig, datasets: list[DatasetCheck]) -> list[DatasetCheck]:
+    """Without those of stages that are not run again: of another training's run folder the rows may be gone."""
+    stages = Path(config.run_folder) / "stages"
+    records = {check.stage: read_record(stages / check.stage) for check in datasets if check.stage}
+    return [check for check in datasets if not ((record := records.get(check.stage)) and record.end)]
+
+
+def made_before(config: StageConfig, board: Board) -> DataManifest | None:
+    """The data that the run folder holds, if it is known to be what this configuration makes (`takeover.begin`).
+
+    The sources need not be there any more. Raises DataError if a file is not as it was written.
+    """
+    from llm_trainer.data.verify import alteration
+
+    record, manifest = read_record(Path(config.stage_folder)), read_manifest(config.data_folder)
+    if record is None or record.end is None or record.end.result is None:
+        return None
+    altered = alteration(Path(config.data_folder), manifest) if manifest else "manifest.json is missing"
+    if manifest and manifest.digest != record.end.result.digest:
+        altered = altered or f"its digest is {manifest.digest} and was {record.end.result.digest}"
+    if manifest is None or altered:
+        raise DataError(
+            f"the prepared data {config.run_uri}/data can't be taken over: {altered}; restore it, or delete both "
+            f"{config.run_uri}/data and {config.run_uri}/stages/{config.stage}: it is then prepared from its sources"
+        )
+    board.notice("TakenOver", f"the data was prepared before by {record.owner}; its files are as they were written")
+    return manifest
 
 
 def check_dataset(check: DatasetCheck, volumes_root: str) -> int:

@@ -178,7 +178,7 @@ class StageTrainer:
         self.run, self.settings = run, settings
         self._published = 0  # step of the newest result
         config = run.config
-        self.store = CheckpointStore(Path(config.stage_folder), config.attempt, settings.checkpoint.keep, run.group)
+        self.store = CheckpointStore(config, settings.checkpoint.keep, run.group)
         self.callback = StageCallback(run, settings)
         super().__init__(callbacks=[self.callback], **arguments)  # type: ignore[call-arg]
         show_attention(run, self.model)

@@ -1,0 +1,106 @@
+"""Who may write: of a run folder the training that took it last, of a stage in it that training's newest attempt.
+
+`owners.json` lists the trainings that had the folder, in order. One joins it once, so that a training whose folder was
+taken never takes it back, whatever its pods do. The file `attempt` of a stage has the number and the training's uid:
+numbers of two trainings don't compare.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, RootModel
+
+from llm_trainer.checkpoint.files import write_durably
+from llm_trainer.config import StageConfig
+from llm_trainer.runtime.errors import ConfigurationError, StageError, StaleAttemptError
+
+OWNERS, ATTEMPT = "owners.json", "attempt"
+SHOWN_FOLDERS = 10
+
+
+class Owner(BaseModel):
+    """A training that had the run folder. `since`: seconds since the epoch."""
+
+    namespace: str
+    name: str
+    uid: str
+    since: float
+
+    def __str__(self) -> str:
+        return f"LLMTraining {self.namespace}/{self.name} (uid {self.uid})"
+
+
+class Owners(RootModel[list[Owner]]):
+    """The last one has it now."""
+
+
+def temporary_name(config: StageConfig, name: str) -> str:
+    """Of a folder that is not whole yet: another attempt, which may still live, must not write into it."""
+    return f".tmp-{config.uid[:8]}-{config.attempt}-{name}"
+
+
+@dataclass(frozen=True)
+class Fence:
+    """Of one attempt."""
+
+    config: StageConfig
+
+    @property
+    def _stage(self) -> Path:
+        return Path(self.config.stage_folder) / ATTEMPT
+
+    def owners(self) -> list[Owner]:
+        try:
+            return Owners.model_validate_json((Path(self.config.run_folder) / OWNERS).read_bytes()).root
+        except FileNotFoundError:
+            return []
+
+    def claim(self) -> None:
+        """Take the run folder for the training and the stage for the attempt; rank 0 only. Raises as `check` does."""
+        self.check()
+        config, owners = self.config, self.owners()
+        Path(config.stage_folder).mkdir(parents=True, exist_ok=True)
+        if config.uid not in [owner.uid for owner in owners]:
+            new = Owner(namespace=config.namespace, name=config.training, uid=config.uid, since=time.time())
+            write_durably(Path(config.run_folder) / OWNERS, Owners([*owners, new]).model_dump_json(indent=1))
+        write_durably(self._stage, f"{config.attempt} {config.uid}")
+
+    def check(self) -> None:
+        """Raises what `problem` finds."""
+        if problem := self.problem():
+            raise problem
+
+    def problem(self) -> StageError | None:
+        """Why this attempt may not write: a StaleAttemptError, or a ConfigurationError for another's folder."""
+        config, owners = self.config, self.owners()
+        uids = [owner.uid for owner in owners]
+        if config.uid in uids[:-1]:
+            return ConfigurationError(
+                f"{config.run_uri} was taken up by {owners[-1]}, so this training may not write there any more; "
+                "a new LLMTraining whose spec.resumeFrom names the folder takes it back"
+            )
+        if config.uid not in uids:
+            if config.resumes and not owners:
+                others = self._others()
+                return ConfigurationError(f"spec.resumeFrom.uri: {config.run_uri} is no run folder; {others}")
+            if owners and not config.resumes:
+                return ConfigurationError(f"{config.run_uri} belongs to {owners[-1]}; spec.resumeFrom would take it up")
+            return None  # whatever attempts others made
+        number, _, uid = (self._stage.read_text() if self._stage.exists() else "").partition(" ")
+        if number and uid in ("", config.uid) and int(number) > config.attempt:
+            return StaleAttemptError(
+                f"attempt {number} owns this stage; attempt {config.attempt} may not write any more"
+            )
+        return None
+
+    def _others(self) -> str:
+        """The run folders beside the one that is missing."""
+        folder = Path(self.config.run_folder).parent
+        found = sorted(file.parent.name for file in folder.glob(f"*/{OWNERS}"))
+        if not found:
+            return f"nor is any other folder beside it, in {self.config.run_uri.rpartition('/')[0]}"
+        more = f" and {len(found) - SHOWN_FOLDERS} more" if len(found) > SHOWN_FOLDERS else ""
+        return f"there are {', '.join(found[:SHOWN_FOLDERS])}{more}"

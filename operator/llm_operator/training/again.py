@@ -20,10 +20,15 @@ def taken_up(training: Manifest, spec: LLMTrainingSpec, old: LLMTrainingStatus, 
     index = unfinished(stages)
     if index is None:
         return summary(training, spec, old, stages, stages[-1], all_succeeded(stages), now)
+    wanted = planned_stages(spec)
+    stages = [
+        once_more(stage, plan) if stage.state == "Failed" else stage for stage, plan in zip(stages, wanted, strict=True)
+    ]
+    stage = stages[index]
     cause = "spec.restartToken is new" if spec.restart_token != old.observed_restart_token else "the spec has changed"
-    wanted = planned_stages(spec)[index]
-    stages[index] = stage = once_more(stages[index], wanted)
-    said = f"stage {stage.name} goes on with attempt {next_number(stage)}, as {cause}{kept_nodes(stage, wanted)}"
+    said = (
+        f"goes on with stage {stage.name}, attempt {next_number(stage)}, as {cause}{kept_nodes(stage, wanted[index])}"
+    )
     verdict = Verdict(running=False, reason=Reason.RESTARTING, message=said, taken_up=True)
     return summary(training, spec, old, stages, stage, verdict, now)
 

@@ -35,7 +35,7 @@ def test_a_corrected_stage_runs_again_and_finished_ones_stay(failed: World) -> N
     assert [(event.type, event.reason) for event in plan.events] == [("Normal", "TakenUp")]
     assert condition(failed, "Failed")["status"] == "False"
     assert condition(failed, "Failed")["reason"] == "TakenUp"
-    assert "stage base goes on with attempt 2, as the spec has changed" in condition(failed, "Failed")["message"]
+    assert "goes on with stage base, attempt 2, as the spec has changed" in condition(failed, "Failed")["message"]
     assert status(failed)["phase"] == "Restarting"
     settle(failed, START + 60)
     assert generations(failed) == {2}
@@ -145,6 +145,20 @@ def test_failed_data_preparation_is_corrected_by_its_sources(world: World) -> No
     settle(world)
     config = next(c for c in world.of("ConfigMap") if "-data-2-" in c["metadata"]["name"])["data"]["stage.json"]
     assert "pvc://corpus/texts/*.txt" in config
+
+
+def test_a_stage_may_come_between(failed: World) -> None:
+    """It runs first, and the one that failed then has all that a stage has that was taken up."""
+    edit(
+        failed,
+        stages=[{"name": "first", "pretrain": {"sequenceLength": 64, "steps": 5}}, *failed.owner["spec"]["stages"]],
+    )
+    scenes.run_stage(failed, START + 60)
+    base = stage(failed, "base")
+    assert (base["state"], [a["number"] for a in base["attempts"]]) == ("Pending", [1, 2])
+    assert "endTime" not in base
+    scenes.run_stage(failed, START + 70)
+    assert stage(failed, "base")["state"] == "Succeeded"
 
 
 def test_without_a_checkpoint_a_corrected_stage_takes_the_new_number_of_nodes(failed: World) -> None:

@@ -274,6 +274,15 @@ WRONG_TRAININGS = (
     wrong("a window of no time", "spec.restarts.windowSeconds", "greater than or equal to 1",
           restarts={"windowSeconds": 0}),
     wrong("a token of more than a line", "spec.restartToken", "253", restartToken="x" * 254),
+    wrong("a run folder in another claim", "spec.resumeFrom.uri", "must be in the claim of spec.storage",
+          resumeFrom={"uri": "pvc://backup/old-0123abcd"}),
+    wrong("a run folder in a claim with a longer name", "spec.resumeFrom.uri", "must be in the claim of spec.storage",
+          resumeFrom={"uri": "pvc://models-old/old-0123abcd"}),
+    wrong("a claim as a run folder", "spec.resumeFrom.uri", "pattern", resumeFrom={"uri": "pvc://models/"}),
+    wrong("a run folder that climbs out", "spec.resumeFrom.uri", "pattern", resumeFrom={"uri": "pvc://models/../x"}),
+    wrong("a run folder of nothing", "spec.resumeFrom", "equired", resumeFrom={}),
+    wrong("a run folder with a long path", "spec.resumeFrom.uri", "384",
+          resumeFrom={"uri": "pvc://models/" + "a" * 400}),
     wrong("no nodes", "spec.nodes", "greater than or equal to 1", nodes=0),
     wrong("a field that isn't there", "spec.stagse", "no such field", stagse=[], at_server=False),
     wrong("no storage", "spec.storage", "equired", storage=REMOVE),
@@ -314,6 +323,8 @@ def right_trainings() -> Iterator[tuple[str, Spec]]:
     yield "minimal", TRAINING
     yield "expert parallelism", changed(TRAINING, **MIXTURE, stages__0__pretrain__expertParallel=2)
     yield "restarts", changed(TRAINING, restarts={"own": 0, "windowSeconds": 60}, restartToken="2026-01-01T00:00:00Z")
+    yield "a run folder", changed(TRAINING, resumeFrom={"uri": "pvc://models/bilingual-0123abcd"})
+    yield "a restored run folder", changed(TRAINING, resumeFrom={"uri": "pvc://models/restored/2026-01-01/a.b_c-0123"})
     yield "tokens", changed(TRAINING, stages__0__pretrain__steps=REMOVE, stages__0__pretrain__tokens=10_000)
     yield "GPUs", changed(TRAINING, resources=GPUS, **{
         f"stages__{i}__globalBatchSize": 32 for i in range(2)

@@ -129,6 +129,8 @@ def describe(name: str, spec: LLMTrainingSpec) -> Iterator[str]:
     size = training_size(spec)
     yield f"LLMTraining {name}: {several(len(spec.stages), 'stage')} after data preparation"
     yield f"  model      {describe_model(spec, size)}"
+    if spec.resume_from:
+        yield f"  resumes    from {spec.resume_from.uri}: what it holds of the same settings is not made again"
     if spec.data:
         vocabulary = (
             f" by a tokenizer of {train.vocabulary_size:,} tokens"

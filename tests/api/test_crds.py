@@ -108,7 +108,13 @@ def test_what_has_started_is_fixed(api_server: ControlPlane) -> None:
     later["spec"] = changed(TRAINING, stages__0__pretrain__steps=200, tokenizer__train__vocabularySize=2048)
     assert apply(api_server, later).returncode == 0, "nothing has started yet"
     started = [
-        {"name": "data", "kind": "prepareData", "state": "Succeeded", "startTime": "2026-01-01T00:00:00Z"},
+        {
+            "name": "data",
+            "kind": "prepareData",
+            "state": "Succeeded",
+            "startTime": "2026-01-01T00:00:00Z",
+            "result": {"uri": "pvc://models/started-0123abcd/data", "digest": "sha256:0", "kind": "data"},
+        },
         {"name": "base", "kind": "pretrain", "state": "Running", "startTime": "2026-01-01T00:00:00Z"},
         {"name": "chat", "kind": "sft"},
     ]
@@ -121,6 +127,7 @@ def test_what_has_started_is_fixed(api_server: ControlPlane) -> None:
         "spec.tokenizer": {"tokenizer__train__vocabularySize": 4096},
         "spec.data": {"data__sources__0__uri": "pvc://corpus/other.txt"},
         "spec.storage": {"storage__persistentVolumeClaim__claimName": "other"},
+        "spec.resumeFrom": {"resumeFrom": {"uri": "pvc://models/other-0123abcd"}},
         "spec.stages": {"stages__0__pretrain__steps": 300},
     }
     for path, change in changes.items():

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     PENDING = "Pending"
     SUSPENDED = "Suspended"
     CLAIM_NOT_FOUND = "PersistentVolumeClaimNotFound"
+    RUN_FOLDER_IN_USE = "RunFolderInUse"
     APPLY_REFUSED = "ApplyRefused"
     FAILED_CREATE = "FailedCreate"
     UNSCHEDULABLE = "Unschedulable"
@@ -59,6 +60,7 @@ class Reason(StrEnum):
     STAGE_SUCCEEDED = "StageSucceeded"
     ATTEMPT_FAILED = "AttemptFailed"
     CHECKPOINT_SET_ASIDE = "CheckpointSetAside"
+    TAKEN_OVER = "TakenOver"
     RESULT_PUBLISHED = "ResultPublished"
     # serving
     TRAINING_NOT_FOUND = "TrainingNotFound"

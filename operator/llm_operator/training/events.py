@@ -12,6 +12,7 @@ from llm_operator.training.bounds import CURRENT, bounded
 
 HELD_UP = (
     Reason.CLAIM_NOT_FOUND,
+    Reason.RUN_FOLDER_IN_USE,
     Reason.APPLY_REFUSED,
     Reason.FAILED_CREATE,
     Reason.UNSCHEDULABLE,

@@ -15,11 +15,12 @@ from llm_operator.api.training_status import LLMTrainingStatus
 from llm_operator.api.validation import InvalidSpecError
 from llm_operator.kube import labels
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, POD, SERVICE
+from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, POD, SERVICE, TRAINING
 from llm_operator.kube.plan import Key, Manifest
 from llm_operator.kube.pods import container_state
 from llm_operator.training.manifests import CONTAINER
 from llm_operator.training.missing import FailedCreates
+from llm_operator.training.occupants import occupant
 from llm_operator.training.progress import pod_index
 from llm_operator.training.pull import Puller
 from llm_operator.training.specs import Specs
@@ -41,6 +42,7 @@ class Observed:
     config_maps: tuple[Manifest, ...] = ()
     services: tuple[Manifest, ...] = ()
     claims: frozenset[str] = frozenset()
+    occupant: str = ""  # the training that still writes into the run folder which this one would take up
     failed_create: str | None = ""  # why a pod of the attempt under way could not be made; None: not read yet
     progress: Progress | None = None  # what rank 0 told last
     silence: str = ""  # why rank 0 can't be asked now; empty while that isn't sure
@@ -78,12 +80,18 @@ class Observer:
             config_maps=tuple(self.cache.children(CONFIG_MAP.name, key)),
             services=tuple(self.cache.children(SERVICE.name, key)),
             claims=self._existing_claims(key.namespace, spec),
+            occupant=self._occupant(training, spec),
             failed_create=self.failed_creates.follow(key, short_of_pods(status, jobs, pods, time.time())),
             progress=word.progress,
             silence=word.silence,
             trainer_image=self.trainer_image,
             progress_interval=self.progress_interval,
         )
+
+    def _occupant(self, training: Manifest, spec: LLMTrainingSpec | InvalidSpecError) -> str:
+        if isinstance(spec, InvalidSpecError):
+            return ""
+        return occupant(training, spec, self.cache.objects(TRAINING.name, training["metadata"]["namespace"]))
 
     def _existing_claims(self, namespace: str, spec: LLMTrainingSpec | InvalidSpecError) -> frozenset[str]:
         named = [] if isinstance(spec, InvalidSpecError) else claims_of(spec)

@@ -38,7 +38,7 @@ from llm_operator.training.names import child_name
 from llm_operator.training.observe import Observed, job_of
 from llm_operator.training.progress import pod_index, silence, with_progress, workers
 from llm_operator.training.restarts import next_attempt_at, with_restart
-from llm_operator.training.stages import PlannedStage, claims_of, stage_config
+from llm_operator.training.stages import PlannedStage, claims_of, run_uri, stage_config
 from llm_operator.training.status import Verdict, all_succeeded, is_over, is_terminal, refused, summary
 from llm_operator.training.waiting import is_suspended, pods_to_start, waiting_for
 from llm_trainer.protocol import Progress
@@ -243,6 +243,13 @@ class Pass:
                 f"{self.observed.training['metadata']['namespace']}; create it, the training then goes on"
             )
             return Outcome(stage, Verdict(running=False, reason=Reason.CLAIM_NOT_FOUND, message=said))
+        if self.observed.occupant:
+            said = (
+                f"LLMTraining {self.observed.occupant} still writes into {run_uri(self.observed.training, self.spec)}; "
+                "delete or suspend it, or wait for its end: this training then takes the folder up"
+            )
+            verdict = Verdict(running=False, reason=Reason.RUN_FOLDER_IN_USE, message=said)
+            return Outcome(stage, verdict, requeue_after=MISSING_LOOK_SECONDS)
         if next_attempt_at(stage) > self.now:
             return self._restarts(stage)
         return self._new_attempt(stage)

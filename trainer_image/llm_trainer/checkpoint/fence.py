@@ -60,7 +60,7 @@ class Fence:
 
     def claim(self) -> None:
         """Take the run folder for the training and the stage for the attempt; rank 0 only. Raises as `check` does."""
-        self.check()
+        self.check(claiming=True)
         config, owners = self.config, self.owners()
         Path(config.stage_folder).mkdir(parents=True, exist_ok=True)
         if config.uid not in [owner.uid for owner in owners]:
@@ -68,32 +68,43 @@ class Fence:
             write_durably(Path(config.run_folder) / OWNERS, Owners([*owners, new]).model_dump_json(indent=1))
         write_durably(self._stage, f"{config.attempt} {config.uid}")
 
-    def check(self) -> None:
+    def check(self, *, claiming: bool = False) -> None:
         """Raises what `problem` finds."""
-        if problem := self.problem():
+        if problem := self.problem(claiming=claiming):
             raise problem
 
-    def problem(self) -> StageError | None:
-        """Why this attempt may not write: a StaleAttemptError, or a ConfigurationError for another's folder."""
-        config, owners = self.config, self.owners()
-        uids = [owner.uid for owner in owners]
-        if config.uid in uids[:-1]:
-            return ConfigurationError(
-                f"{config.run_uri} was taken up by {owners[-1]}, so this training may not write there any more; "
-                "a new LLMTraining whose spec.resumeFrom names the folder takes it back"
-            )
-        if config.uid not in uids:
-            if config.resumes and not owners:
-                others = self._others()
-                return ConfigurationError(f"spec.resumeFrom.uri: {config.run_uri} is no run folder; {others}")
-            if owners and not config.resumes:
-                return ConfigurationError(f"{config.run_uri} belongs to {owners[-1]}; spec.resumeFrom would take it up")
-            return None  # whatever attempts others made
+    def problem(self, *, claiming: bool = False) -> StageError | None:
+        """Why this attempt may not write: a StaleAttemptError, or a ConfigurationError for another's folder.
+
+        `claiming`: it is about to take the folder, if that isn't its own yet.
+        """
+        owners = self.owners()
+        if self.config.uid in [owner.uid for owner in owners]:
+            return self._taken(owners[-1]) if owners[-1].uid != self.config.uid else self._stale()
+        if claiming:
+            return self._not_to_claim(owners)
+        return self._taken(owners[-1]) if owners else None
+
+    def _taken(self, owner: Owner) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.config.run_uri} was taken up by {owner}, so this training may not write there any more; a new "
+            "LLMTraining whose spec.resumeFrom names the folder takes it back"
+        )
+
+    def _stale(self) -> StaleAttemptError | None:
         number, _, uid = (self._stage.read_text() if self._stage.exists() else "").partition(" ")
-        if number and uid in ("", config.uid) and int(number) > config.attempt:
-            return StaleAttemptError(
-                f"attempt {number} owns this stage; attempt {config.attempt} may not write any more"
-            )
+        if not number or uid not in ("", self.config.uid) or int(number) <= self.config.attempt:
+            return None
+        return StaleAttemptError(
+            f"attempt {number} owns this stage; attempt {self.config.attempt} may not write any more"
+        )
+
+    def _not_to_claim(self, owners: list[Owner]) -> ConfigurationError | None:
+        uri = self.config.run_uri
+        if owners and not self.config.resumes:
+            return ConfigurationError(f"{uri} belongs to {owners[-1]}; spec.resumeFrom would take it up")
+        if self.config.resumes and not owners:
+            return ConfigurationError(f"spec.resumeFrom.uri: {uri} is no run folder; {self._others()}")
         return None
 
     def _others(self) -> str:

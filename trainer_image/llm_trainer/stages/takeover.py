@@ -32,7 +32,7 @@ def begin(config: StageConfig, board: Board, rank: int) -> str | None:
     another training has made from another configuration, and StaleAttemptError.
     """
     fence, folder = Fence(config), Path(config.stage_folder)
-    fence.check()
+    fence.check(claiming=True)
     record, digests = read_record(folder), input_digests(config)
     another = record is not None and record.uid != config.uid
     found = compared(record, config, digests) if record else []

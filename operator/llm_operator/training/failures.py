@@ -55,7 +55,7 @@ BY_DISRUPTION = {
     "DeletionByTaintManager": Reason.NODE_LOST,
     "DeletionByPodGC": Reason.NODE_LOST,
 }
-BY_KUBELET = (128 + 9, 128 + 15)  # how a container ends that is stopped, if it says nothing itself
+WHEN_DELETED = (ExitCode.PREEMPTED, 128 + 9, 128 + 15)  # how the container of a pod ends that is deleted
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def container_failure(pod: Manifest, terminated: dict[str, Any], seen: Seen) -> 
         return Failure("Own", Reason.OUT_OF_MEMORY, f"{text}; raise the memory limit", at=ended)
     if code == ExitCode.PEER_LOST:
         return Failure("Own", Reason.ERROR, text, secondary=True, at=ended)
-    if is_leaving(pod) and (code == ExitCode.PREEMPTED or (word is None and code in BY_KUBELET)):
+    if is_leaving(pod) and code in WHEN_DELETED:
         return Failure("Infrastructure", Reason.PREEMPTED, f"{text}; the pod was deleted", at=ended)
     if code in BY_EXIT_CODE:
         fault, reason = BY_EXIT_CODE[ExitCode(code)]

@@ -51,7 +51,7 @@ class TrainingRoom:
             return
         for training in self._cache.objects(TRAINING.name, manifest["metadata"]["namespace"]):
             conditions = (training.get("status") or {}).get("conditions") or ()
-            if any(condition["reason"] in CLAIM_REASONS for condition in conditions):
+            if any(condition.get("reason") in CLAIM_REASONS for condition in conditions):
                 metadata = training["metadata"]
                 yield Key("LLMTraining", metadata["namespace"], metadata["name"])
 

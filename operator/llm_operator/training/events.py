@@ -13,9 +13,13 @@ from llm_operator.training.bounds import CURRENT, bounded
 HELD_UP = (
     Reason.CLAIM_NOT_FOUND,
     Reason.RUN_FOLDER_IN_USE,
+    Reason.CLAIM_ACCESS_MODE,
     Reason.APPLY_REFUSED,
     Reason.FAILED_CREATE,
     Reason.UNSCHEDULABLE,
+    Reason.SCHEDULING_GATED,
+    Reason.FAILED_MOUNT,
+    Reason.INIT_CONTAINER_FAILED,
     Reason.IMAGE_PULL_FAILED,
 )
 

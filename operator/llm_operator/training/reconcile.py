@@ -22,30 +22,39 @@ from llm_operator.kube.templates import mark_of
 from llm_operator.training import manifests
 from llm_operator.training.again import taken_up
 from llm_operator.training.bounds import bounded
+from llm_operator.training.claims import claim_problem
 from llm_operator.training.events import events_between
-from llm_operator.training.failures import (
-    NEVER_WHOLE,
-    Failure,
-    Fault,
-    failure_of,
+from llm_operator.training.failures import NEVER_WHOLE, Failure, Fault, failure_of
+from llm_operator.training.gang import (
+    Gang,
     job_condition,
-    last_word,
+    job_of,
+    over_fact,
+    pod_index,
+    processes_of,
     terminated_state,
+    vanished_fact,
 )
 from llm_operator.training.known import known_stages, next_number, open_attempt, unfinished
-from llm_operator.training.leftovers import attempts_by_place, created, deletions, orphaned, superseded
+from llm_operator.training.leftovers import NEWS_SECONDS, deletions, ended_attempts, orphaned, superseded
 from llm_operator.training.names import child_name
-from llm_operator.training.observe import Observed, job_of
-from llm_operator.training.progress import pod_index, silence, with_progress, workers
+from llm_operator.training.observe import Observed
+from llm_operator.training.progress import silence, with_progress, workers
 from llm_operator.training.restarts import next_attempt_at, with_restart
 from llm_operator.training.stages import PlannedStage, claims_of, run_uri, stage_config
 from llm_operator.training.status import Verdict, all_succeeded, is_over, is_terminal, refused, summary
-from llm_operator.training.waiting import is_suspended, pods_to_start, waiting_for
-from llm_trainer.protocol import Progress
+from llm_operator.training.waiting import (
+    MISSING_LOOK_SECONDS,
+    NO_TROUBLE,
+    Trouble,
+    is_suspended,
+    look_again,
+    pods_to_end,
+    pods_to_start,
+    waiting_for,
+)
 
 CAUSE_LOOK_SECONDS = 1.0
-MISSING_LOOK_SECONDS = 10.0
-NEWS_SECONDS = 10.0  # by which one watch may be behind another
 
 
 @dataclass(frozen=True)
@@ -61,13 +70,13 @@ class Outcome:
 def reconcile(observed: Observed, now: float) -> Plan:
     old = LLMTrainingStatus.model_validate(observed.training.get("status") or {})
     if is_over(observed.training, old):
-        return Plan()
+        return cleared(observed, old, old)
     spec = observed.spec
     assert spec is not None  # noqa: S101 -- it is not over
     if isinstance(spec, InvalidSpecError):
-        return plan(observed, old, refused(observed.training, old, str(spec), now), now)
+        return looked_after(observed, spec, old, now)
     if is_terminal(old):
-        return plan(observed, old, taken_up(observed.training, spec, old, now), now)
+        return plan(observed, old, taken_up(observed.training, spec, old, now))
     planned, stages = known_stages(spec, old)
     running = find(old.conditions, TrainingCondition.RUNNING)
     index = unfinished(stages)
@@ -79,7 +88,7 @@ def reconcile(observed: Observed, now: float) -> Plan:
         if unfinished(stages) is None:
             outcome = replace(outcome, verdict=all_succeeded(stages))
     status = summary(observed.training, spec, old, stages, outcome.stage, outcome.verdict, now)
-    return plan(observed, old, status, now, outcome.create, outcome.requeue_after)
+    return plan(observed, old, status, outcome.create, outcome.requeue_after)
 
 
 def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
@@ -104,7 +113,6 @@ def plan(
     observed: Observed,
     old: LLMTrainingStatus,
     new: LLMTrainingStatus,
-    now: float,
     create: tuple[Manifest, ...] = (),
     requeue_after: float | None = None,
 ) -> Plan:
@@ -112,75 +120,114 @@ def plan(
     events = tuple(events_between(old, new))
     if ended_attempts(new) - ended_attempts(old):
         return Plan(status=written, events=events, requeue_after=0.0)
-    orphans = orphaned(observed, new)
-    surely = [child for child in orphans if now - created(child) >= NEWS_SECONDS]
-    if surely != orphans:
-        requeue_after = min(requeue_after or NEWS_SECONDS, NEWS_SECONDS)
-    delete = deletions((*superseded(observed, old), *surely))
+    clear = cleared(observed, old, new)
+    requeue_after = min((wait for wait in (requeue_after, clear.requeue_after) if wait is not None), default=None)
     if written == (observed.training.get("status") or {}):
-        return Plan(create, delete=delete, requeue_after=requeue_after)
-    return Plan(create, delete=delete, status=written, events=events, requeue_after=requeue_after)
+        return replace(clear, create=create, requeue_after=requeue_after)
+    return replace(clear, create=create, status=written, events=events, requeue_after=requeue_after)
 
 
-def ended_attempts(status: LLMTrainingStatus) -> set[tuple[str, int]]:
-    return {place for place, attempt in attempts_by_place(status).items() if attempt.end_time}
+def cleared(observed: Observed, old: LLMTrainingStatus, new: LLMTrainingStatus) -> Plan:
+    """Without what nobody needs any more; also when all is over."""
+    ended, ended_later = superseded(observed, old)
+    orphans, orphans_later = orphaned(observed, new)
+    later = min((wait for wait in (ended_later, orphans_later) if wait is not None), default=None)
+    return Plan(delete=deletions((*ended, *orphans)), requeue_after=later)
+
+
+def looked_after(observed: Observed, problems: InvalidSpecError, old: LLMTrainingStatus, now: float) -> Plan:
+    """With a spec that can't work no attempt starts. What is under way goes on, is suspended, or ends as it would."""
+    stages = list(old.stages)
+    index = unfinished(stages)
+    running = find(old.conditions, TrainingCondition.RUNNING)
+    if is_terminal(old) or index is None or not any(stage.attempts for stage in stages):
+        verdict = not_started("") if running and not is_terminal(old) else None
+        return plan(observed, old, refused(observed.training, old, problems, verdict, now))
+    outcome = Pass(observed, None, None, tuple(stages), running, now).decide(stages[index])
+    stages[index] = outcome.stage
+    status = summary(observed.training, problems, old, stages, outcome.stage, outcome.verdict, now)
+    return plan(observed, old, status, requeue_after=outcome.requeue_after)
+
+
+def not_started(about: str) -> Verdict:
+    said = f"{about}no attempt starts until the spec is corrected, see the condition Accepted"
+    return Verdict(running=False, reason=Reason.INVALID_SPEC, message=said)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One look at the stage whose turn it is."""
+    """One look at the stage whose turn it is. ``spec`` and ``planned`` are None while the spec can't work."""
 
     observed: Observed
-    spec: LLMTrainingSpec
-    planned: PlannedStage
+    spec: LLMTrainingSpec | None
+    planned: PlannedStage | None
     stages: tuple[StageStatus, ...]
     old_running: Condition | None
     now: float
+
+    @property
+    def suspended(self) -> bool:
+        """Read by itself: one may suspend what is wrong otherwise."""
+        return (self.observed.training.get("spec") or {}).get("suspend") is True
+
+    def gang(self, stage: StageStatus) -> Gang:
+        """Of the newest attempt."""
+        job = stage.attempts[-1].job
+        return Gang(
+            nodes=stage.nodes,
+            job=next((found for found in self.observed.jobs if found["metadata"]["name"] == job), None),
+            pods=[pod for pod in self.observed.pods if job_of(pod) == job],
+            departed=[pod for pod in self.observed.departed if job_of(pod) == job],
+            ages=self.observed.ages,
+        )
 
     def decide(self, stage: StageStatus) -> Outcome:
         attempt = open_attempt(stage)
         if attempt is None:
             return self._start(stage)
-        job = next((job for job in self.observed.jobs if job["metadata"]["name"] == attempt.job), None)
-        pods = [pod for pod in self.observed.pods if job_of(pod) == attempt.job]
-        if job and (job_condition(job, "Complete") or job_condition(job, "SuccessCriteriaMet")):
-            return self._succeeded(stage, job, pods)
-        if self.spec.suspend:
+        gang = self.gang(stage)
+        job = gang.job
+        if gang.completed or gang.ended_well:
+            return self._succeeded(stage, gang)
+        if job and is_suspended(job) and not job_condition(job, "Failed"):
+            gang = replace(gang, pods=())  # the queue took them
+        failure = failure_of(gang, self.now)
+        if self.suspended and not failure:
             return self._start(ended(stage, Reason.SUSPENDED, None, "suspended by spec.suspend", self.now))
+        if failure:
+            return self._after_failure(self._with_last_words(stage, gang), failure)
         if job is None or "deletionTimestamp" in job["metadata"]:
             return self._vanished(stage, attempt, job)
-        if is_suspended(job) and not job_condition(job, "Failed"):
-            pods = []  # the queue took them
-        if failure := failure_of(pods, job, self.now):
-            return self._after_failure(with_last_words(stage, pods, self.observed.progress_interval), failure)
-        return self._goes_on(stage, job, pods)
+        return self._goes_on(stage, job, gang)
 
     # --- an attempt is under way ---
 
-    def _goes_on(self, stage: StageStatus, job: Manifest, pods: list[Manifest]) -> Outcome:
+    def _goes_on(self, stage: StageStatus, job: Manifest, gang: Gang) -> Outcome:
         number = stage.attempts[-1].number
-        ending = any(terminated_state(pod) for pod in pods) or (job.get("status") or {}).get("conditions")
+        ending = any(terminated_state(pod) for pod in gang.pods) or (job.get("status") or {}).get("conditions")
         look = CAUSE_LOOK_SECONDS if ending else None  # what ended may soon show why
-        missing = len(pods) < stage.nodes  # no watch tells why
-        if waiting := waiting_for(pods, job, self._failed_create(stage) if missing else ""):
-            return waits(stage, waiting, look or (MISSING_LOOK_SECONDS if missing else None))
-        seen = workers(pods, self.planned.processes_per_node)
+        if waiting := waiting_for(gang, job, self._trouble(stage)):
+            if is_suspended(job):
+                stage = self._with_last_words(stage, self.gang(stage))
+            return waits(stage, waiting, look or look_again(gang))
+        seen = workers(gang.living, processes_of(job) or (self.planned.processes_per_node if self.planned else 1))
         stage = stage.model_copy(update={"state": "Running", "workers": seen, "workers_left_out": None})
         told = self.observed.progress
         if told and (told.stage, told.attempt) == (stage.name, number):
             stage = with_progress(stage, told, self.observed.progress_interval)
         said = f"stage {stage.name}, attempt {number}: {stage.nodes} {'pod runs' if stage.nodes == 1 else 'pods run'}"
-        verdict = Verdict(running=True, reason=Reason.RUNNING, message=self._with_silence(said, stage, pods))
+        verdict = Verdict(running=True, reason=Reason.RUNNING, message=self._with_silence(said, stage, gang.living))
         return Outcome(stage, verdict, requeue_after=look)  # news of rank 0 wakes the training
 
-    def _failed_create(self, stage: StageStatus) -> str:
-        if self.observed.failed_create is None and self.old_running and self.old_running.reason == Reason.FAILED_CREATE:
+    def _trouble(self, stage: StageStatus) -> Trouble:
+        if self.observed.trouble is None and self.old_running and self.old_running.reason == Reason.FAILED_CREATE:
             # the operator has just started and has not read the events yet
             about, _, said = self.old_running.message.partition(": ")
-            return said if about == f"stage {stage.name}, attempt {stage.attempts[-1].number}" else ""
-        return self.observed.failed_create or ""
+            known = about == f"stage {stage.name}, attempt {stage.attempts[-1].number}"
+            return Trouble("Job", note=said) if known else NO_TROUBLE
+        return self.observed.trouble or NO_TROUBLE
 
-    def _with_silence(self, said: str, stage: StageStatus, pods: list[Manifest]) -> str:
+    def _with_silence(self, said: str, stage: StageStatus, pods: Sequence[Manifest]) -> str:
         """That rank 0 can't be asked, in words that are the same at every try, until it answers."""
         first = next((pod for pod in pods if pod_index(pod) == 0), None)
         if self.observed.silence and first:
@@ -190,13 +237,15 @@ class Pass:
             return before  # the operator has just started and asked nobody yet
         return said
 
-    def _succeeded(self, stage: StageStatus, job: Manifest, pods: list[Manifest]) -> Outcome:
-        if any(pod_index(pod) == 0 and not terminated_state(pod) for pod in pods):
-            return self._goes_on(stage, job, pods)  # the Job's news was faster than the pod's
-        told = final_progress(pods)
+    def _succeeded(self, stage: StageStatus, gang: Gang) -> Outcome:
+        """What counts is the trainer's own end: other containers of a pod may run on, and keep its Job from ending."""
+        first = [pod for pod in gang.living if pod_index(pod) == 0]
+        if gang.job and first and not any(terminated_state(pod) for pod in first):
+            return self._goes_on(stage, gang.job, gang)  # the Job's news was faster than the pod's
+        told = gang.final_progress()
         if told is None or told.result is None:
             # A result published earlier is not the last one. The next attempt finds the last checkpoint and exports it.
-            fault: Fault = "Own" if any(pod_index(pod) == 0 for pod in pods) else "Infrastructure"
+            fault: Fault = "Own" if first else "Infrastructure"
             lost = Failure(fault, Reason.ERROR, "the pods succeeded, but there is no last word of rank 0 with a result")
             return self._after_failure(stage, lost)
         stage = with_progress(stage, told, self.observed.progress_interval, final=True)
@@ -205,14 +254,22 @@ class Pass:
         return Outcome(stage, Verdict(running=False, reason=Reason.STARTING, message=f"stage {stage.name} succeeded"))
 
     def _vanished(self, stage: StageStatus, attempt: AttemptStatus, job: Manifest | None) -> Outcome:
-        if job is None and self.now - seconds_of(attempt.start_time) < NEWS_SECONDS:
+        seen = stage.state == "Running" or self.observed.ages.get(vanished_fact(attempt.job), 0.0) >= NEWS_SECONDS
+        if job is None and not seen:
             # Of two watches one may be late: another replica made the Job, and only its status has come so far.
             return waits(stage, pods_to_start(stage.nodes), NEWS_SECONDS)
         gone = Failure("Infrastructure", Reason.KILLED, f"Job {attempt.job} was deleted")
         return self._after_failure(stage, gone)
 
+    def _with_last_words(self, stage: StageStatus, gang: Gang) -> StageStatus:
+        """The stage with the final progress of rank 0, which its termination message carries."""
+        told = gang.final_progress()
+        return with_progress(stage, told, self.observed.progress_interval, final=True) if told else stage
+
     def _after_failure(self, stage: StageStatus, failure: Failure) -> Outcome:
         stage = ended(stage, failure.reason, failure.fault, failure.message, self.now)
+        if self.spec is None:  # which attempt follows, if any, is decided by the spec that will be right again
+            return Outcome(stage, not_started(f"stage {stage.name}: "))
         if failure.fault == "Configuration":
             return self._failed(stage, failure.reason, failure.message)
         if failure.reason in NEVER_WHOLE:
@@ -234,41 +291,67 @@ class Pass:
     # --- none is ---
 
     def _start(self, stage: StageStatus) -> Outcome:
-        if self.spec.suspend:
+        going = ""
+        if stage.attempts:
+            last, gang = stage.attempts[-1], self.gang(stage)
+            stage = self._with_last_words(stage, gang)
+            going = pods_to_end(gang, last) if last.reason == Reason.SUSPENDED else ""
+        if self.suspended:
             said = "spec.suspend is true; progress up to the last checkpoint is kept"
-            return Outcome(stage, Verdict(running=False, reason=Reason.SUSPENDED, message=said))
-        if missing := [claim for claim in claims_of(self.spec) if claim not in self.observed.claims]:
+            verdict = Verdict(running=False, reason=Reason.SUSPENDED, message=f"{said}; {going}" if going else said)
+            return Outcome(stage, verdict, requeue_after=MISSING_LOOK_SECONDS if going else None)
+        if going:
+            said = f"stage {stage.name}: the next attempt starts when the one before has ended; {going}"
+            verdict = Verdict(running=False, reason=Reason.TERMINATING, message=said)
+            return Outcome(stage, verdict, requeue_after=MISSING_LOOK_SECONDS)
+        if self.spec is None or self.planned is None:
+            return Outcome(stage, not_started(f"stage {stage.name}: "))
+        return self._start_when_it_may(stage, self.spec, self.planned)
+
+    def _start_when_it_may(self, stage: StageStatus, spec: LLMTrainingSpec, planned: PlannedStage) -> Outcome:
+        if missing := [claim for claim in claims_of(spec) if claim not in self.observed.claims]:
             said = (
                 f"PersistentVolumeClaim {', '.join(missing)} does not exist in namespace "
                 f"{self.observed.training['metadata']['namespace']}; create it, the training then goes on"
             )
             return Outcome(stage, Verdict(running=False, reason=Reason.CLAIM_NOT_FOUND, message=said))
+        if problem := claim_problem(spec, self.stages, self.observed.claims):
+            return Outcome(stage, Verdict(running=False, reason=Reason.CLAIM_ACCESS_MODE, message=problem))
         if self.observed.occupant:
             said = (
-                f"LLMTraining {self.observed.occupant} still writes into {run_uri(self.observed.training, self.spec)}; "
+                f"LLMTraining {self.observed.occupant} still writes into {run_uri(self.observed.training, spec)}; "
                 "delete or suspend it, or wait for its end: this training then takes the folder up"
             )
             verdict = Verdict(running=False, reason=Reason.RUN_FOLDER_IN_USE, message=said)
             return Outcome(stage, verdict, requeue_after=MISSING_LOOK_SECONDS)
-        if next_attempt_at(stage) > self.now:
+        if self._backoff_left(stage) > 0:
             return self._restarts(stage)
-        return self._new_attempt(stage)
+        return self._new_attempt(stage, spec, planned)
 
     def _restarts(self, stage: StageStatus) -> Outcome:
         """The last attempt ended badly, and the next is not there yet."""
-        last, due = stage.attempts[-1], next_attempt_at(stage)
-        when = f" at {timestamp(due)}" if due > self.now else ""
+        last, left = stage.attempts[-1], self._backoff_left(stage)
+        when = f" at {timestamp(next_attempt_at(stage))}" if left > 0 else ""
         said = f"stage {stage.name}: attempt {last.number + 1} starts{when}; the last: {last.message}"
         verdict = Verdict(running=False, reason=Reason.RESTARTING, message=said)
-        return Outcome(stage, verdict, requeue_after=max(0.0, due - self.now))
+        return Outcome(stage, verdict, requeue_after=left)
 
-    def _new_attempt(self, stage: StageStatus) -> Outcome:
+    def _backoff_left(self, stage: StageStatus) -> float:
+        """Seconds until the next attempt; no more than the back-off, should the clock of another replica be wrong."""
+        due = next_attempt_at(stage)
+        if due <= self.now:
+            return 0.0
+        last = stage.attempts[-1]
+        seen = self.observed.ages.get(over_fact(last.job), 0.0)
+        return min(due - self.now, due - seconds_of(last.end_time or last.start_time) - seen)
+
+    def _new_attempt(self, stage: StageStatus, spec: LLMTrainingSpec, planned: PlannedStage) -> Outcome:
         metadata = self.observed.training["metadata"]
         number = next_number(stage)
         results = {known.name: known.result.uri for known in self.stages if known.result}
-        config = stage_config(self.observed.training, self.spec, self.planned, number, results)
-        image = self.spec.image or self.observed.trainer_image
-        children = manifests.children(self.observed.training, self.spec, self.planned, config, image)
+        config = stage_config(self.observed.training, spec, planned, number, results)
+        image = spec.image or self.observed.trainer_image
+        children = manifests.children(self.observed.training, spec, planned, config, image)
         if stale := [child for child in self._there(children) if mark_of(child) not in map(mark_of, children)]:
             # Of a try that was refused before the status knew of it; since then the spec has changed. Nobody knows it,
             # so it goes as an orphan.
@@ -280,7 +363,7 @@ class Pass:
             update={
                 "attempts": [*stage.attempts, attempt],
                 "start_time": stage.start_time or timestamp(self.now),
-                "nodes": self.planned.nodes,
+                "nodes": planned.nodes,
             }
         )
         return waits(stage, pods_to_start(stage.nodes), create=self._missing(children))
@@ -314,17 +397,3 @@ def ended(stage: StageStatus, reason: Reason, fault: str | None, message: str, n
     )
     state = "Pending" if stage.state == "Running" else stage.state
     return stage.model_copy(update={"attempts": [*stage.attempts[:-1], attempt], "state": state})
-
-
-def with_last_words(stage: StageStatus, pods: Sequence[Manifest], interval: float) -> StageStatus:
-    """The stage with the final progress of rank 0, which its termination message carries."""
-    told = final_progress(pods)
-    return with_progress(stage, told, interval, final=True) if told else stage
-
-
-def final_progress(pods: Sequence[Manifest]) -> Progress | None:
-    for pod in pods:
-        terminated = terminated_state(pod)
-        if pod_index(pod) == 0 and terminated and (word := last_word(terminated)):
-            return word.progress
-    return None

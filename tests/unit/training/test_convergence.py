@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_operator.training.reconcile import reconcile
+from llm_operator.training.sightings import Sightings
 from llm_trainer.protocol import ExitCode
 from tests.unit.training import scenes
 from tests.unit.world import START, World
@@ -63,7 +64,7 @@ def test_applying_a_plan_makes_the_next_one_empty_in_the_end(happenings: list[st
         happen(world, what)
         now += 100
         scenes.settle(world, now)
-        assert reconcile(scenes.observed(world), now).empty
+        assert reconcile(scenes.observed(world, now=now), now).empty
 
 
 @settings(max_examples=300)
@@ -77,11 +78,12 @@ def test_a_crash_between_any_two_writes_converges(happenings: list[str], crashes
         now += 100
         while left:  # the operator dies after so many writes of each of these passes
             first = left.pop()
-            plan = reconcile(scenes.observed(torn), now)
+            plan = reconcile(scenes.observed(torn, now=now), now)
             if torn.execute(plan, first) == len(list(torn.writes(plan))):
                 break
         for world in (whole, torn):
             scenes.settle(world, now)
+            scenes.settle(world, now + 20)  # what nobody knows was seen for long enough
         assert torn.objects == whole.objects
         assert torn.owner == whole.owner
 
@@ -92,9 +94,11 @@ def test_nothing_is_left_over_whatever_happens_while_the_operator_is_down(events
     world, now = scenes.scene(), START
     for what, writes in events:
         now += 100
-        world.execute(reconcile(scenes.observed(world), now), writes)  # then it dies, and this happens:
+        world.execute(reconcile(scenes.observed(world, now=now), now), writes)  # then it dies, and this happens:
         happen(world, what)
+        world.sightings = Sightings()
     scenes.settle(world, now + 100)
+    scenes.settle(world, now + 120)
     stages = world.owner["status"]["stages"]
     alive = {a["job"] for s in stages for a in s["attempts"] if "endTime" not in a or a["reason"] == "Succeeded"}
     last = {s["attempts"][-1]["job"] for s in stages if s["state"] == "Failed"}  # it has ended: for its logs
@@ -108,7 +112,7 @@ def test_a_decision_changes_nothing_that_it_sees(happenings: list[str]) -> None:
     for what in happenings:
         happen(world, what)
         now += 100
-        seen = scenes.observed(world)
+        seen = scenes.observed(world, now=now)
         before = copy.deepcopy(replace(seen, spec=None))  # which is frozen, or an error that equals itself alone
         reconcile(seen, now)
         assert replace(seen, spec=None) == before

@@ -52,7 +52,7 @@ def test_a_stage_that_succeeded_is_not_suspended_any_more(at_base: World) -> Non
 def test_what_a_crash_left_over_goes_when_things_have_changed(at_base: World) -> None:
     end_pod(scenes.pods(at_base)[1], KILLED, "killed")
     scenes.step(at_base)
-    plan = reconcile(scenes.observed(at_base), START)
+    plan = reconcile(scenes.observed(at_base, now=START), START)
     at_base.execute(plan, len(plan.delete) + 3)  # attempt 2 is made, and nobody says so
     at_base.owner["spec"]["suspend"] = True
     for child in (made := [o for (_, name), o in at_base.objects.items() if "-base-2-" in name]):

@@ -194,7 +194,7 @@ def first_pod(status: LLMTrainingStatus, pods: tuple[Manifest, ...]) -> Manifest
             if pod_index(pod) == 0
             and job_of(pod) in jobs
             and not is_leaving(pod)
-            and container_state(pod, CONTAINER, "running")
+            and container_state(pod, CONTAINER, "running") is not None
         ),
         None,
     )

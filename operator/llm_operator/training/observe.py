@@ -169,7 +169,7 @@ def short_of_pods(status: LLMTrainingStatus, jobs: Sequence[Manifest], pods: Seq
         metadata, spec = job["metadata"], job["spec"]
         if metadata["name"] not in under_way or spec.get("suspend") or (job.get("status") or {}).get("conditions"):
             continue
-        if sum(job_of(pod) == metadata["name"] for pod in pods) < spec["completions"]:
+        if sum(job_of(pod) == metadata["name"] for pod in pods) < spec.get("completions", 1):
             return job
     return None
 

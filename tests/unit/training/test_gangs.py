@@ -216,7 +216,7 @@ def test_a_clock_that_is_wrong_keeps_nothing_waiting(at_base: World, at: str) ->
     scenes.step(at_base)
     scenes.step(at_base, START + 9)
     assert len(stage(at_base, "base")["attempts"]) == 1
-    scenes.step(at_base, START + 10)
+    settle(at_base, START + 10)
     assert len(stage(at_base, "base")["attempts"]) == 2
 
 

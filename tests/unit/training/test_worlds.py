@@ -1,4 +1,4 @@
-"""Whatever the pods and Jobs of a training look like: a decision is made, it deletes nothing of others, and it stands."""
+"""Whatever pods and Jobs look like: a decision is made, it deletes nothing of others, and it stands."""
 
 from __future__ import annotations
 

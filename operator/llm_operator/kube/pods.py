@@ -81,7 +81,7 @@ def held_up(pod: Manifest, container: str) -> Waiting | None:
         gates = ", ".join(gate["name"] for gate in (pod.get("spec") or {}).get("schedulingGates") or ())
         said = f"pod {pod['metadata']['name']} may be scheduled when its gate is removed: {gates or 'it has no name'}"
         return Waiting(Reason.SCHEDULING_GATED, said)
-    if container_state(pod, container, "running") or container_state(pod, container, "terminated"):
+    if any(container_state(pod, container, state) is not None for state in ("running", "terminated")):
         return None
     return held_up_by_init_container(pod, container) or held_up_container(container_status(pod, container), where(pod))
 
@@ -106,7 +106,7 @@ def held_up_by_init_container(pod: Manifest, container: str) -> Waiting | None:
     for status in init_statuses(pod):
         state = status.get("state") or {}
         who = f"{where(pod)}, init container {status['name']}"
-        if state.get("running"):
+        if "running" in state:
             runs = Waiting(Reason.STARTING, f"{who} runs, and the container {container} waits for it")
         elif found := held_up_container(status, who):
             return found

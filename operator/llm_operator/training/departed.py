@@ -9,7 +9,7 @@ from llm_operator.kube.kinds import KINDS, POD
 from llm_operator.kube.plan import Manifest
 from llm_operator.training.gang import job_of
 
-REMEMBERED = 2000  # some 5 kB each at most: a last word has 4 kB
+REMEMBERED = 1000  # some 5 kB each at most: a last word has 4 kB
 
 
 class Departed:

@@ -170,5 +170,5 @@ def pod_facts(pods: Sequence[Manifest]) -> Iterator[str]:
     for pod in pods:
         if has_ended(pod) or condition_of(pod, "DisruptionTarget"):
             yield ended_fact(pod)
-        elif not container_state(pod, CONTAINER, "running"):
+        elif container_state(pod, CONTAINER, "running") is None:
             yield starting_fact(pod)

@@ -177,7 +177,7 @@ def short_of_pods(status: LLMTrainingStatus, jobs: Sequence[Manifest], pods: Seq
         metadata, spec = job["metadata"], job["spec"]
         if metadata["name"] not in under_way or spec.get("suspend") or (job.get("status") or {}).get("conditions"):
             continue
-        if sum(job_of(pod) == metadata["name"] for pod in pods) < spec["completions"]:
+        if sum(job_of(pod) == metadata["name"] for pod in pods) < spec.get("completions", 1):
             return job
     return None
 
@@ -202,7 +202,7 @@ def first_pod(status: LLMTrainingStatus, pods: tuple[Manifest, ...]) -> Manifest
             if pod_index(pod) == 0
             and job_of(pod) in jobs
             and not is_leaving(pod)
-            and container_state(pod, CONTAINER, "running")
+            and container_state(pod, CONTAINER, "running") is not None
         ),
         None,
     )

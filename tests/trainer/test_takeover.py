@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from llm_trainer.checkpoint.fence import Fence
 from llm_trainer.config import StageConfig, local_path
 from llm_trainer.protocol import ExitCode, Progress, Termination
 from tests.trainer.conftest import MODEL, PRETRAIN, SFT, RunPods, stage_config
@@ -154,6 +155,17 @@ def test_the_old_training_may_not_write_any_more(training: Training, pods: RunPo
     ended(running.wait(), ExitCode.CONFIGURATION, "taken up by LLMTraining default/new", "spec.resumeFrom")
     again = pods(old.model_copy(update={"attempt": 2})).start().wait()
     ended(again, ExitCode.CONFIGURATION, "taken up by LLMTraining default/new")
+
+
+def test_the_old_training_may_not_publish_any_more(training: Training, pods: RunPods, volumes: Path) -> None:
+    never = {"everySteps": 10_000}
+    slow = {**SETTINGS, "steps": 4000, "checkpoint": never, "evaluateEverySteps": 4000, "publishEverySteps": 40}
+    old = training("old", "base", nodes=1, model=MODEL, pretrain=slow)
+    running = pods(old, warm=False).start()
+    running.until_step(3)
+    Fence(training("new", "other")).claim()
+    ended(running.wait(), ExitCode.CONFIGURATION, "taken up by LLMTraining default/new")
+    assert not list((Path(old.stage_folder) / "results").glob("step-*"))
 
 
 def test_an_altered_result_is_not_taken_over(base: Progress, training: Training, pods: RunPods, volumes: Path) -> None:

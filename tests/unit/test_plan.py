@@ -47,6 +47,15 @@ def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
         assert line in said, said
 
 
+def test_a_run_folder_that_is_taken_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "again.yaml"
+    file.write_text(
+        json.dumps(manifest("LLMTraining", "again", changed(TRAINING, resumeFrom={"uri": "pvc://models/a"})))
+    )
+    assert main([str(file)]) == 0
+    assert "resumes    from pvc://models/a" in capsys.readouterr().out
+
+
 def test_a_rollout_is_a_step(capsys: pytest.CaptureFixture[str]) -> None:
     """PPO's steps are rollouts, not updates; GRPO's prompts have several answers each."""
     assert main([str(EXAMPLE.parent / "whole-chain.yaml"), str(EXAMPLE.parent / "stages" / "grpo.yaml")]) == 0

@@ -11,6 +11,7 @@ from llm_operator.api.conditions import timestamp
 from llm_trainer.protocol import ExitCode, Termination
 from tests.api.training.conftest import NAME, Lab
 from tests.bench import audit
+from tests.specs import TRAINING, changed
 
 pytestmark = pytest.mark.usefixtures("training")
 
@@ -100,6 +101,24 @@ def test_a_deleted_job_is_made_again(lab: Lab) -> None:
     lab.kubectl("delete", "job", job, "--cascade=foreground", "--wait=false")
     lab.start_pods("base", attempt=2)
     assert lab.stage("base")["attempts"][0]["message"] == f"Job {job} was deleted"
+
+
+def test_a_run_folder_is_taken_up_when_its_training_has_stopped(lab: Lab) -> None:
+    pods = lab.start_pods("data")
+    folder = lab.training()["status"]["runUri"]
+    assert folder == f"pvc://models/{NAME}-{lab.training()['metadata']['uid'][:8]}"
+    lab.apply("llm-operator.io/v1alpha1", "LLMTraining", "again", changed(TRAINING, resumeFrom={"uri": folder}))
+
+    def again() -> str:
+        return lab.kubectl("get", "llmtraining", "again", "-o", "jsonpath={.status.conditions[?(@.type=='Running')]}")
+
+    lab.until(lambda: "RunFolderInUse" in again())
+    assert f"LLMTraining {NAME} still writes into {folder}" in again()
+    assert len(lab.jobs()) == 1
+    word = Termination(reason="DataError", message="no JSON", exit_code=ExitCode.DATA)
+    lab.end_pod(pods[0], ExitCode.DATA, word)
+    lab.until(lambda: any(job.startswith("again-data-1-") for job in lab.jobs()))
+    assert lab.kubectl("get", "llmtraining", "again", "-o", "jsonpath={.status.runUri}") == folder
 
 
 def test_a_deleted_training_leaves_nothing(lab: Lab) -> None:

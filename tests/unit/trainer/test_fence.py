@@ -92,6 +92,9 @@ def test_what_is_no_run_folder_is_not_made_one(old: Fence, volumes: Path) -> Non
     with pytest.raises(ConfigurationError, match="nor is any other folder beside it, in pvc://backup"):
         fence(volumes, "new", runUri="pvc://backup/run").claim()
     assert not (volumes / "models/rnu").exists()
+    (volumes / "corpus/books").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match=r"pvc://corpus/books is no run folder; it has no owners\.json"):
+        fence(volumes, "new", runUri="pvc://corpus/books").claim()
 
 
 def test_the_base_of_a_restored_adapter_is_beside_it(volumes: Path) -> None:

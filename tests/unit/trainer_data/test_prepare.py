@@ -31,7 +31,7 @@ def config(*files: str, sequence_length: int | None = None, **settings: Any) -> 
 
 def run(settings: PrepareData, volumes: Path, attempt: int = 1) -> tuple[DataManifest, list[Step]]:
     steps: list[Step] = []
-    return prepare(settings, volumes / "models/run/data", str(volumes), attempt, steps.append), steps
+    return prepare(settings, volumes / "models/run/data", str(volumes), str(attempt), steps.append), steps
 
 
 def documents_of(folder: Path, shard: Shard, dtype: str) -> list[list[int]]:
@@ -131,11 +131,26 @@ def test_a_corpus_without_anything_to_train_on_is_refused(volumes: Path, write_l
         run(config("a.jsonl", sequence_length=4096), volumes)
 
 
+def test_an_attempt_that_lost_the_folder_leaves_it_as_it_is(volumes: Path, write_lines: WriteLines) -> None:
+    write_lines("a.jsonl", [{"text": text} for text in TEXTS])
+    made, _ = run(config("a.jsonl"), volumes)
+    folder = volumes / "models/run/data"
+
+    def refuse() -> None:
+        (folder.parent / ".data-new-1").mkdir()  # of the one that has it now
+        raise ConfigurationError("taken up")
+
+    with pytest.raises(ConfigurationError, match="taken up"):
+        prepare(config("a.jsonl", seed=1), folder, str(volumes), "old-1", lambda step: None, refuse)
+    assert read_manifest(folder) == made
+    assert [path.name for path in folder.parent.glob(".data-*")] == [".data-new-1"]
+
+
 def test_a_tokenizer_is_loaded_and_kept_without_a_corpus(volumes: Path, write_lines: WriteLines) -> None:
     write_lines("a.jsonl", [{"text": text} for text in TEXTS])
     made, _ = run(config("a.jsonl"), volumes)
     loaded = PrepareData(tokenizer=Tokenizer(uri="pvc://models/run/data/tokenizer"))
-    manifest = prepare(loaded, volumes / "models/other/data", str(volumes), 1, lambda step: None)
+    manifest = prepare(loaded, volumes / "models/other/data", str(volumes), "1", lambda step: None)
     assert (manifest.vocabulary_size, manifest.shards) == (made.vocabulary_size, [])
     assert load_tokenizer(volumes / "models/other/data/tokenizer").eos_token_id == made.eos_token_id
     with pytest.raises(ConfigurationError, match=r"spec.tokenizer.train needs a corpus"):
@@ -143,7 +158,7 @@ def test_a_tokenizer_is_loaded_and_kept_without_a_corpus(volumes: Path, write_li
             PrepareData(tokenizer=Tokenizer(train=TrainTokenizer(vocabulary_size=512))),
             volumes / "models/third/data",
             str(volumes),
-            1,
+            "1",
             lambda step: None,
         )
 

@@ -37,9 +37,13 @@ class Owners(RootModel[list[Owner]]):
     """The last one has it now."""
 
 
+def writer_of(config: StageConfig) -> str:
+    """Names what is not whole yet: another attempt, which may still live, must not write into it."""
+    return f"{config.uid[:8]}-{config.attempt}"
+
+
 def temporary_name(config: StageConfig, name: str) -> str:
-    """Of a folder that is not whole yet: another attempt, which may still live, must not write into it."""
-    return f".tmp-{config.uid[:8]}-{config.attempt}-{name}"
+    return f".tmp-{writer_of(config)}-{name}"
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,13 @@ class Fence:
         if owners and not self.config.resumes:
             return ConfigurationError(f"{uri} belongs to {owners[-1]}; spec.resumeFrom would take it up")
         if self.config.resumes and not owners:
-            return ConfigurationError(f"spec.resumeFrom.uri: {uri} is no run folder; {self._others()}")
+            return ConfigurationError(f"spec.resumeFrom.uri: {uri} is no run folder; {self._no_owners()}")
         return None
 
-    def _others(self) -> str:
-        """The run folders beside the one that is missing."""
+    def _no_owners(self) -> str:
+        """What is wrong with a run folder that has no owners, and which others there are."""
+        if Path(self.config.run_folder).is_dir():
+            return f"it has no {OWNERS}, which every training leaves in its folder"
         folder = Path(self.config.run_folder).parent
         found = sorted(file.parent.name for file in folder.glob(f"*/{OWNERS}"))
         if not found:

@@ -53,14 +53,15 @@ def prepare(
     config: PrepareData,
     data_folder: Path,
     volumes_root: str,
-    attempt: int,
+    writer: str,
     report: Report,
     check: Check = lambda: None,
 ) -> DataManifest:
     """Prepare the corpus and the tokenizer into `data_folder`, which appears whole or not at all.
 
-    Does nothing if the folder holds what the same settings made of the same files. Raises DataError or
-    ConfigurationError for what a user has to change, OSError when the disk is full, and what `check` raises.
+    Does nothing if the folder holds what the same settings made of the same files. `writer` tells this attempt from
+    others, which may still live: what they were at is removed, and they don't touch what this one is at. Raises
+    DataError or ConfigurationError for what a user has to change, OSError when the disk is full, and what `check` does.
     """
     sources = find_sources(config.data, volumes_root) if config.data else []
     fingerprint = compute_fingerprint(config, sources)
@@ -70,7 +71,8 @@ def prepare(
     data_folder.parent.mkdir(parents=True, exist_ok=True)
     for leftover in data_folder.parent.glob(f".{data_folder.name}-*"):
         shutil.rmtree(leftover)
-    folder = data_folder.parent / f".{data_folder.name}-{attempt}"
+    folder = data_folder.parent / f".{data_folder.name}-{writer}"
+    replaced = data_folder.parent / f".{data_folder.name}-{writer}-replaced"
     folder.mkdir()
     try:
         manifest = _write(config, sources, folder, volumes_root, report)
@@ -79,10 +81,10 @@ def prepare(
         _sync(folder)
         check()
         if data_folder.exists():
-            data_folder.rename(data_folder.parent / f".{data_folder.name}-replaced")
+            data_folder.rename(replaced)
         folder.rename(data_folder)
     finally:
-        for leftover in data_folder.parent.glob(f".{data_folder.name}-*"):
+        for leftover in (folder, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
     return manifest
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_trainer.checkpoint.fence import Fence
+from llm_trainer.checkpoint.fence import Fence, writer_of
 from llm_trainer.checkpoint.record import read_record
 from llm_trainer.config import DatasetCheck, PrepareData, StageConfig, local_path
 from llm_trainer.data.manifest import TOKENIZER, DataManifest, read_manifest
@@ -48,7 +48,7 @@ def run(config: StageConfig, board: Board) -> str:
         from llm_trainer.data.tokenizer import load_tokenizer
         from llm_trainer.data.tokenizer_checks import check_vocabulary
     manifest = made_before(config, board) or prepare(
-        settings, Path(config.data_folder), config.volumes_root, config.attempt, report, Fence(config).check
+        settings, Path(config.data_folder), config.volumes_root, writer_of(config), report, Fence(config).check
     )
     tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
     if settings.architecture:

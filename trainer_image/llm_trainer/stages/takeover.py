@@ -57,8 +57,11 @@ def end(config: StageConfig, progress: Progress) -> None:
     if progress.result is None:
         return
     Fence(config).check()
+    folder = Path(config.stage_folder)
+    begun = read_record(folder)  # by this attempt: what it was made from was read then
+    digests = begun.digests if begun else input_digests(config)
     told = progress.model_copy(update={"workers": [], "notices": []})
-    write_record(Path(config.stage_folder), record_of(config, input_digests(config), told))
+    write_record(folder, record_of(config, digests, told))
 
 
 def begin_anew(config: StageConfig, board: Board, found: list[str]) -> None:

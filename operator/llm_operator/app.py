@@ -93,7 +93,7 @@ async def listening(operator: Operator) -> AsyncIterator[None]:
             probes.serve(
                 operator.settings.probe_port,
                 probes.probe("/healthz", operator.dead),
-                probes.probe("/readyz", operator.unready),
+                probes.probe("/readyz", operator.unready, notes=operator.unserved),
             ),
             probes.serve(operator.settings.metrics_port, probes.METRICS),
         ):

@@ -29,14 +29,14 @@ async def serve(port: int, *routes: web.RouteDef) -> AsyncIterator[int]:
         await runner.cleanup()
 
 
-def probe(path: str, problems: Problems) -> web.RouteDef:
-    """Answers 200, or 503 with one problem a line."""
+def probe(path: str, problems: Problems, notes: Problems = tuple) -> web.RouteDef:
+    """Answers 200, or 503 with one problem a line. Notes are told either way, and change nothing."""
 
     async def answer(_: web.Request) -> web.Response:
         found = list(problems())
         if found:
             logger.warning("%s: %s", path, "; ".join(found))
-        return web.Response(text="\n".join(found) or "ok", status=503 if found else 200)
+        return web.Response(text="\n".join([*(found or ["ok"]), *notes()]), status=503 if found else 200)
 
     return web.get(path, answer)
 

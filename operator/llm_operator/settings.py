@@ -18,6 +18,10 @@ CommaSeparated = Annotated[tuple[str, ...], _split]
 ResourceNames = Annotated[
     tuple[Annotated[str, StringConstraints(pattern=r"^[-a-z0-9.*?\[\]]+/[-A-Za-z0-9_.*?\[\]]+$")], ...], _split
 ]
+_object_name = StringConstraints(
+    pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253
+)
+ObjectNames = Annotated[tuple[Annotated[str, _object_name], ...], _split]
 
 
 class SettingsError(ValueError):
@@ -31,6 +35,11 @@ class Settings(BaseModel):
 
     trainer_image: str = Field(default="llm-operator-trainer", description="Image of training pods without their own.")
     serving_image: str = Field(default="llm-operator-trainer", description="Image of serving pods without their own.")
+    child_image_pull_secrets: ObjectNames = Field(
+        default=(),
+        max_length=16,
+        description="Secrets by which pods of trainings and servings pull, in their own namespaces; beside the spec's.",
+    )
     namespaces: CommaSeparated = Field(
         default=(), description="Namespaces to serve, separated by commas. Empty: all, which needs a ClusterRole."
     )

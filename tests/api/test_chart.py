@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ import yaml
 
 from llm_operator.api.resources import DEFAULT_DEVICES, Devices
 from llm_operator.settings import Settings
+from llm_trainer.protocol import PROGRESS_PORT
 from tests.cluster.cluster import binaries
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.settings import REPOSITORY
+from tests.e2e.rbac import granted
 
 Manifest = dict[str, Any]
 CHART = REPOSITORY / "charts" / "llm-operator"
@@ -54,6 +57,14 @@ def test_two_replicas_under_the_restricted_standard() -> None:
         ("settings.log_level=LOUD", "log_level"),
         ("imgae.tag=1", "imgae"),
         ("gpuResources={gpu}", "gpuResources"),
+        ("childImagePullSecrets={My Secret}", "childImagePullSecrets"),
+        ("childImagePullSecrets={two..dots}", "childImagePullSecrets"),
+        ("namespaces={one,one}", "namespaces"),
+        ("extraEnv[0].value=1", "extraEnv"),
+        ("extraEnv[0].name=WORKERS", "WORKERS is written by the chart; the value for it: settings.workers"),
+        (r"podLabels.app\.kubernetes\.io/name=mine", "app.kubernetes.io/name"),
+        ("networkPolicy.apiServerPorts={https}", "apiServerPorts"),
+        ("serviceAccount.create=false", "serviceAccount.name"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(value: str, says: str) -> None:
@@ -64,8 +75,25 @@ def test_a_wrong_value_is_refused_by_its_name(value: str, says: str) -> None:
 
 def test_namespaces_take_roles_instead_of_a_cluster_role() -> None:
     manifests = rendered("--set", "namespaces={one,two}")
-    assert not [m for m in manifests if m["kind"].startswith("ClusterRole")]
+    assert not [m for m in manifests if m["kind"] == "ClusterRoleBinding"]
     assert {m["metadata"]["namespace"] for m in manifests if m["kind"] == "Role"} == {"llm-operator", "one", "two"}
+    alone = rendered("--set", "namespaces={one,two},rbac.aggregateClusterRoles=false,crds.install=false")
+    assert all("namespace" in m["metadata"] for m in alone), "nothing is the cluster's"
+
+
+def test_nothing_is_bound_to_what_is_for_users() -> None:
+    """The operator's rights are those that it uses; users' stand in roles of their own."""
+    manifests = rendered()
+    (bound,) = (m for m in manifests if m["kind"] == "ClusterRoleBinding")
+    aggregated = [
+        m for m in manifests if m["kind"] == "ClusterRole" and m["metadata"]["name"] != bound["roleRef"]["name"]
+    ]
+    assert len(aggregated) == 2
+    assert ("llm-operator.io", "llmtrainings", "deletecollection") not in granted(yaml.safe_dump_all(manifests))
+    for role in aggregated:
+        labels = role["metadata"]["labels"]
+        assert any(label.startswith("rbac.authorization.k8s.io/aggregate-to-") for label in labels)
+        assert {group for rule in role["rules"] for group in rule["apiGroups"]} == {"llm-operator.io"}
 
 
 def test_settings_reach_the_operator() -> None:
@@ -87,9 +115,106 @@ def test_devices_are_added() -> None:
     assert Settings.from_environment(given).devices == Devices(("nvidia.com/gpu", "gpu.example.com/*"), ())
 
 
-def test_the_api_server_takes_every_manifest(api_server: ControlPlane) -> None:
-    api_server.kubectl("create", "namespace", "llm-operator")
-    made = {"apiVersion": "v1", "kind": "List", "items": rendered()}
+def test_pull_secrets_of_children_reach_the_operator() -> None:
+    given = environment("--set", "childImagePullSecrets={mirror,hub}")
+    assert Settings.from_environment(given).child_image_pull_secrets == ("mirror", "hub")
+
+
+def test_the_chart_knows_every_setting() -> None:
+    """Those that it writes itself are refused in extraEnv: of two variables of one name the last would count."""
+    for name in Settings.model_fields:
+        done = helm("--set", f"extraEnv[0].name={name.upper()}")
+        assert f"extraEnv: {name.upper()} is written by the chart" in done.stderr
+
+
+EVERYTHING: dict[str, Any] = {
+    "imagePullSecrets": [{"name": "mirror"}],
+    "childImagePullSecrets": ["mirror"],
+    "serviceAccount": {"name": "its-own", "annotations": {"cloud.example.com/role": "operator"}},
+    "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "supplementalGroups": [7]},
+    "securityContext": {"privileged": False},
+    "extraEnv": [
+        {"name": "HTTPS_PROXY", "value": "http://proxy:3128"},
+        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "token"}}},
+    ],
+    "extraVolumes": [{"name": "certificates", "configMap": {"name": "certificates"}}],
+    "extraVolumeMounts": [{"name": "certificates", "mountPath": "/etc/ssl/own"}],
+    "podAnnotations": {"karpenter.sh/do-not-disrupt": "true"},
+    "podLabels": {"cost-center": "42"},
+    "nodeSelector": {"pool": "system"},
+    "tolerations": [{"key": "system", "operator": "Exists"}],
+    "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "topology.kubernetes.io/zone", "labelSelector": {"matchLabels": {"app": "llm-operator"}}}
+    ]}},
+    "priorityClassName": "system-cluster-critical",
+    "networkPolicy": {
+        "enabled": True,
+        "apiServerPorts": [6443],
+        "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+        "extraEgress": [{"ports": [{"port": 9400}], "to": [{"ipBlock": {"cidr": "10.0.0.0/16"}}]}],
+    },
+}  # fmt: skip
+
+
+def everything(folder: Path) -> list[Manifest]:
+    file = folder / "values.json"
+    file.write_text(json.dumps(EVERYTHING))
+    return rendered("--values", str(file))
+
+
+def test_every_value_reaches_the_pods(tmp_path: Path) -> None:
+    template = one(everything(tmp_path), "Deployment")["spec"]["template"]
+    pod, (container,) = template["spec"], template["spec"]["containers"]
+    for field in ("imagePullSecrets", "nodeSelector", "tolerations", "affinity", "priorityClassName"):
+        assert pod[field] == EVERYTHING[field]
+    assert pod["serviceAccountName"] == "its-own"
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}, "supplementalGroups": [7],
+    }  # fmt: skip
+    assert container["securityContext"]["privileged"] is False
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True, "what is left out stays"
+    assert container["env"][-2:] == EVERYTHING["extraEnv"]
+    assert [volume["name"] for volume in pod["volumes"]] == ["tmp", "certificates"]
+    assert [mount["name"] for mount in container["volumeMounts"]] == ["tmp", "certificates"]
+    assert template["metadata"]["annotations"] == EVERYTHING["podAnnotations"]
+    assert template["metadata"]["labels"]["cost-center"] == "42"
+    assert template["metadata"]["labels"]["app.kubernetes.io/name"] == "llm-operator"
+
+
+def test_a_network_policy_leaves_the_operator_its_work(tmp_path: Path) -> None:
+    """It is off by default. Ports are those of the pod and of the trainer."""
+    assert not [m for m in rendered() if m["kind"] == "NetworkPolicy"]
+    manifests = everything(tmp_path)
+    spec = one(manifests, "NetworkPolicy")["spec"]
+    (container,) = one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    labels = one(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert spec["podSelector"]["matchLabels"].items() <= labels.items()
+    named = {port["port"]: rule.get("from") for rule in spec["ingress"] for port in rule["ports"]}
+    assert set(named) == {port["name"] for port in container["ports"]}
+    assert named == {"probes": None, "metrics": EVERYTHING["networkPolicy"]["metricsFrom"]}
+    out = {port["port"]: rule.get("to") for rule in spec["egress"] for port in rule["ports"]}
+    assert out == {53: None, 6443: None, PROGRESS_PORT: [{"ipBlock": {"cidr": "10.0.0.0/16"}}]}
+    assert [{"namespaceSelector": {}}] in [rule.get("to") for rule in spec["egress"]]
+    served = one(rendered("--set", "networkPolicy.enabled=true,namespaces={one,two}"), "NetworkPolicy")["spec"][
+        "egress"
+    ]
+    (progress,) = (rule["to"] for rule in served if "to" in rule)
+    (namespaces,) = progress[0]["namespaceSelector"]["matchExpressions"]
+    assert namespaces == {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["one", "two"]}
+
+
+def test_values_and_their_schema_are_in_step() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    properties = json.loads((CHART / "values.schema.json").read_text())["properties"]
+    assert set(values) == set(properties) - {"global"}
+    readme = (CHART / "README.md").read_text()
+    assert not [name for name in values if f"`{name}" not in readme]
+
+
+@pytest.mark.parametrize("values", ["default", "everything"])
+def test_the_api_server_takes_every_manifest(api_server: ControlPlane, tmp_path: Path, values: str) -> None:
+    api_server.kubectl("create", "namespace", "llm-operator", check=False)
+    made = {"apiVersion": "v1", "kind": "List", "items": rendered() if values == "default" else everything(tmp_path)}
     done = subprocess.run(
         [binaries() / "kubectl", "--kubeconfig", api_server.kubeconfig, "apply", "--server-side", "--force-conflicts",
          "--dry-run=server", "--validate=strict", "-f", "-"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 
 from tests.cluster.pki import Authority
@@ -23,7 +24,7 @@ class ControlPlane:
     address: str = "127.0.0.1"
     port: int = 16443
     etcd_port: int = 12379
-    service_range: str = "10.215.0.0/16"
+    service_range: str = "10.215.0.0/16"  # of IPv4 or IPv6, or both with a comma between
     controller_options: tuple[str, ...] = ()
 
     @property
@@ -36,7 +37,8 @@ class ControlPlane:
 
     @property
     def server(self) -> str:
-        return f"https://{self.address}:{self.port}"
+        host = f"[{self.address}]" if ":" in self.address else self.address  # IPv6
+        return f"https://{host}:{self.port}"
 
     @property
     def kubeconfig(self) -> Path:
@@ -65,7 +67,7 @@ class ControlPlane:
             self.processes.stop(name)
 
     def make_identities(self) -> None:
-        service_ip = self.service_range.replace(".0.0/16", ".0.1")
+        service_ip = ip_network(self.service_range.split(",")[0])[1]
         authority = self.authority
         authority.create()
         addresses = f"IP:{self.address},IP:127.0.0.1,IP:{service_ip}"
@@ -82,7 +84,7 @@ class ControlPlane:
         """Another etcd on the same port would serve this API server, and nobody would notice."""
         if self.processes.pid(name):
             return
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((address, port))

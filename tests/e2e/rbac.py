@@ -16,8 +16,10 @@ APPLIED = {"services", "deployments", "poddisruptionbudgets"}
 
 
 def granted(rendered: str) -> set[Right]:
-    """Rights in all Roles and ClusterRoles of rendered manifests."""
-    roles = [m for m in yaml.safe_load_all(rendered) if m and m["kind"] in ("Role", "ClusterRole")]
+    """Rights in the Roles and ClusterRoles of rendered manifests that something is bound to; others are for users."""
+    manifests = [m for m in yaml.safe_load_all(rendered) if m]
+    bound = {(m["roleRef"]["kind"], m["roleRef"]["name"]) for m in manifests if m["kind"].endswith("RoleBinding")}
+    roles = [m for m in manifests if (m["kind"], m["metadata"]["name"]) in bound]
     return {
         (group, resource, verb)
         for role in roles

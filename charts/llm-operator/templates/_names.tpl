@@ -13,6 +13,17 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .image.repository }}:{{ .image.tag | default .appVersion }}
 {{- end }}
 
+{{- define "llm-operator.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default .Release.Name }}
+{{- else }}{{ required "serviceAccount.name: with serviceAccount.create=false name one that exists" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{/* The (Cluster)Role by which a namespace is served, and its binding: the same in every release, see _checks.tpl. */}}
+{{- define "llm-operator.role" -}}
+llm-operator
+{{- end }}
+
 {{/* What the operator may do, and no more: a test compares it with what it does. Apply is patch, and create where nothing is yet. */}}
 {{- define "llm-operator.rules" -}}
 - apiGroups: [llm-operator.io]

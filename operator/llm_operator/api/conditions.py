@@ -15,8 +15,11 @@ def timestamp(seconds: float) -> str:
 
 
 def seconds_of(text: str) -> float:
-    """Seconds since the epoch of an RFC 3339 time."""
-    return datetime.fromisoformat(text).timestamp()
+    """Seconds since the epoch of an RFC 3339 time; 0, long ago, of what is none: anybody may have written it."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def find(conditions: Iterable[Condition], kind: str) -> Condition | None:

@@ -33,6 +33,8 @@ class Reason(StrEnum):
     RUN_FOLDER_IN_USE = "RunFolderInUse"
     CLAIM_ACCESS_MODE = "PersistentVolumeClaimAccessMode"
     APPLY_REFUSED = "ApplyRefused"
+    DELETE_REFUSED = "DeleteRefused"
+    RECONCILE_ERROR = "ReconcileError"
     FAILED_CREATE = "FailedCreate"
     UNSCHEDULABLE = "Unschedulable"
     SCHEDULING_GATED = "SchedulingGated"

@@ -235,11 +235,21 @@ def fits(items: Iterable[Any], whole: Any) -> bool:
     return len(str(whole)) < (ONE_LINE if nested else WRAPPED)
 
 
+TEMPLATE = "llm-operator.crd"  # of the chart
+
+
 def chart_copy(definition: Schema) -> str:
-    """A template, so that `helm upgrade` upgrades it too: Helm never touches what lies in a chart's crds folder."""
-    metadata = {**definition["metadata"], "annotations": {"helm.sh/resource-policy": "keep"}}
-    text = dump({**definition, "metadata": metadata}).replace("{{", '{{ "{{" }}')
-    return f"{HEADER}{{{{- if .Values.crds.install }}}}\n{text}{{{{- end }}}}\n"
+    """A template, so that `helm upgrade` upgrades it too: Helm never touches what lies in a chart's crds folder.
+
+    Whether it is a part of the release is decided by the chart (`_crds.tpl`).
+    """
+    version = "VERSION"
+    annotations = {"helm.sh/resource-policy": "keep", f"{GROUP}/chart": version}
+    text = dump({**definition, "metadata": {**definition["metadata"], "annotations": annotations}})
+    text = text.replace("{{", '{{ "{{" }}').replace(f"/chart: {version}", "/chart: {{ .Chart.Version | quote }}")
+    name = f"{TEMPLATE}.{definition['spec']['names']['plural']}"
+    body = f'{{{{- define "{name}" }}}}\n{text}{{{{- end }}}}\n'
+    return f'{HEADER}{body}{{{{- include "{TEMPLATE}" (list . (include "{name}" .)) }}}}\n'
 
 
 def reference_page(resource: Resource, definition: Schema) -> str:

@@ -2,23 +2,33 @@
 
 Two rules keep it right whatever the order in which those arrive: an object is replaced only by a newer one
 (resourceVersions of one cluster can be compared as numbers), and a uid that was deleted never comes back.
+
+Whose child an object is, is told by owner references and their uids alone; a label makes none. It is decided here, for
+all rooms.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 from llm_operator.api.common import GROUP
-from llm_operator.kube import labels
-from llm_operator.kube.kinds import KINDS, POD, SERVING, TRAINING, Kind
+from llm_operator.kube.kinds import DEPLOYMENT, JOB, KINDS, POD, SERVING, TRAINING, Kind
 from llm_operator.kube.plan import Key, Manifest
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-OWNER_LABELS = {TRAINING.name: labels.TRAINING, SERVING.name: labels.SERVING}
 REMEMBERED_DELETIONS = 10_000  # a watch event is late by seconds at most
+REPLICA_SET = "ReplicaSet"  # not watched: its name is that of its Deployment and a hash
+HASH_LABEL = "pod-template-hash"
+
+
+class Owner(NamedTuple):
+    """The training or serving that an object belongs to."""
+
+    key: Key
+    uid: str
 
 
 class Cache:
@@ -26,7 +36,9 @@ class Cache:
 
     def __init__(self) -> None:
         self._objects: dict[str, dict[str, dict[str, Manifest]]] = defaultdict(dict)
-        self._children: dict[tuple[str, Key], set[str]] = defaultdict(set)
+        self._below: dict[tuple[str, Hashable], set[str]] = defaultdict(set)  # names, by kind and who they are below
+        self._jobs: dict[str, dict[str, None]] = defaultdict(dict)  # uids by their owner's, those with late pods too
+        self._owner_of_job: dict[str, Owner] = {}
         self._deleted: OrderedDict[str, None] = OrderedDict()
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -42,14 +54,28 @@ class Cache:
             yield from list(space.values())
 
     def children(self, kind: str, owner: Key) -> list[Manifest]:
-        """Objects with the owner's label, by name; those of an earlier owner of the same name are left out."""
-        names = sorted(self._children.get((kind, owner), ()))
-        space = self._objects[kind].get(owner.namespace, {})
+        """What has an owner reference to this object as it is now, by name; pods by their Job or ReplicaSet."""
         current = self.get(owner.kind, owner.namespace, owner.name)
-        uid = current["metadata"]["uid"] if current else None
-        owned = ((space[name], _owner_uid(space[name], owner.kind)) for name in names)
-        # a pod is owned by its Job or ReplicaSet; anything else without an owner is somebody's copy
-        return [child for child, its in owned if its == uid or (its is None and _has_controller(child, kind))]
+        if current is None:
+            return []
+        uid = current["metadata"]["uid"]
+        above: list[Hashable] = [uid]
+        if kind == POD.name:
+            above = list(self._jobs.get(uid, ()))
+            above += [(owner.namespace, name) for name in self._below.get((DEPLOYMENT.name, uid), ())]
+        names = sorted({name for one in above for name in self._below.get((kind, one), ())})
+        return [self._objects[kind][owner.namespace][name] for name in names]
+
+    def owner(self, manifest: Manifest) -> Key | None:
+        """The training or serving whose child an object is, whether that still exists or not."""
+        if owner := owner_of(manifest):
+            return owner.key
+        above = controller_of(manifest)
+        if isinstance(above, tuple):
+            deployment = self.get(DEPLOYMENT.name, *above)
+            return self.owner(deployment) if deployment else None
+        found = self._owner_of_job.get(above) if above else None
+        return found.key if found else None
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -63,8 +89,13 @@ class Cache:
         self._forget(kind, namespace, name)
         trimmed = trim(KINDS[kind], manifest)
         self._objects[kind].setdefault(namespace, {})[name] = trimmed
-        for owner in owners(trimmed):
-            self._children[(kind, owner)].add(name)
+        for above in places(trimmed):
+            self._below[(kind, above)].add(name)
+        if kind == JOB.name:
+            self._forget_job(metadata["uid"])
+            if owner := owner_of(trimmed):
+                self._jobs[owner.uid][metadata["uid"]] = None
+                self._owner_of_job[metadata["uid"]] = owner
         return True
 
     def remove(self, kind: str, manifest: Manifest) -> bool:
@@ -92,30 +123,66 @@ class Cache:
             self.remove(kind, known)
         return gone
 
+    def clear(self, kind: str, namespace: str | None) -> None:
+        """Forgets all of a kind, and which uids were deleted: the cluster has gone back in time."""
+        for known in list(self.objects(kind, namespace)):
+            self._forget(kind, known["metadata"]["namespace"], known["metadata"]["name"])
+        while self._deleted:
+            self._forget_job(self._deleted.popitem()[0])
+
     def _forget(self, kind: str, namespace: str, name: str) -> None:
         space = self._objects[kind].get(namespace, {})
         known = space.pop(name, None)
         if known and not space:
             del self._objects[kind][namespace]
-        for owner in owners(known) if known else ():
-            names = self._children[(kind, owner)]
+        for above in places(known) if known else ():
+            names = self._below[(kind, above)]
             names.discard(name)
             if not names:
-                del self._children[(kind, owner)]
+                del self._below[(kind, above)]
 
     def _remember_deletion(self, uid: str) -> None:
         self._deleted[uid] = None
         if len(self._deleted) > REMEMBERED_DELETIONS:
-            self._deleted.popitem(last=False)
+            self._forget_job(self._deleted.popitem(last=False)[0])
+
+    def _forget_job(self, uid: str) -> None:
+        """Of a deleted one only when the news of its last pod must have come."""
+        owner = self._owner_of_job.pop(uid, None)
+        if owner and (jobs := self._jobs.get(owner.uid)):
+            jobs.pop(uid, None)
+            if not jobs:
+                del self._jobs[owner.uid]
 
 
-def owners(manifest: Manifest) -> Iterator[Key]:
-    """The training or serving whose label an object carries."""
+def owner_of(manifest: Manifest) -> Owner | None:
+    """By the object's own reference to a training or serving."""
+    for reference in manifest["metadata"].get("ownerReferences", ()):
+        if reference["kind"] in (TRAINING.name, SERVING.name) and reference["apiVersion"].startswith(f"{GROUP}/"):
+            return Owner(Key(reference["kind"], manifest["metadata"]["namespace"], reference["name"]), reference["uid"])
+    return None
+
+
+def controller_of(manifest: Manifest) -> str | tuple[str, str] | None:
+    """Of a pod: the uid of its Job, or the namespace and name of its ReplicaSet's Deployment."""
     metadata = manifest["metadata"]
-    found = metadata.get("labels") or {}
-    for kind, label in OWNER_LABELS.items():
-        if label in found:
-            yield Key(kind, metadata["namespace"], found[label])  # type: ignore[arg-type]
+    for reference in metadata.get("ownerReferences", ()):
+        if not reference.get("controller"):
+            continue
+        if (reference["kind"], reference["apiVersion"]) == (JOB.name, JOB.api_version):
+            return str(reference["uid"])
+        tail = f"-{(metadata.get('labels') or {}).get(HASH_LABEL)}"
+        if reference["kind"] == REPLICA_SET and reference["name"].endswith(tail):
+            return metadata["namespace"], reference["name"].removesuffix(tail)
+    return None
+
+
+def places(manifest: Manifest) -> Iterator[Hashable]:
+    """What an object is found below."""
+    if owner := owner_of(manifest):
+        yield owner.uid
+    if above := controller_of(manifest):
+        yield above
 
 
 def trim(kind: Kind, manifest: Manifest) -> Manifest:
@@ -147,16 +214,3 @@ def _share(value: Any) -> Any:
 
 def _version(manifest: Manifest) -> int:
     return int(manifest["metadata"]["resourceVersion"])
-
-
-def _has_controller(manifest: Manifest, kind: str) -> bool:
-    return kind == POD.name and any(
-        owner.get("controller") for owner in manifest["metadata"].get("ownerReferences", ())
-    )
-
-
-def _owner_uid(manifest: Manifest, kind: str) -> str | None:
-    for reference in manifest["metadata"].get("ownerReferences", ()):
-        if reference["kind"] == kind and reference["apiVersion"].startswith(f"{GROUP}/"):
-            return str(reference["uid"])
-    return None

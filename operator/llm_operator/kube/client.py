@@ -16,6 +16,9 @@ from llm_operator.kube.login import Connection, LoginError
 from llm_operator.kube.plan import Delete, Manifest
 
 FIELD_MANAGER = "llm-operator"
+# In an apply: only if there is no such object. The server makes what isn't there whatever version is named, and answers
+# 409 where an object has another version; none has this one, which is etcd's before its first write.
+ABSENT = {"resourceVersion": "1"}
 APPLY = "application/apply-patch+yaml"
 JSON = "application/json"
 PAGE = 500  # objects; the server holds a whole answer in memory, and so do we
@@ -44,6 +47,10 @@ class ApiError(Exception):
 
 class RefusedError(ApiError):
     """A child that the API server will not have as it is: a quota, an admission webhook, a value of the spec."""
+
+
+class DeleteRefusedError(RefusedError):
+    """A child that must stay: all else of the plan was done, but its status and events."""
 
 
 class NotFoundError(ApiError):
@@ -108,15 +115,18 @@ class Client:
         except NO_ANSWER as lost:
             raise ApiError(0, f"watch {path}: {lost or type(lost).__name__}") from lost
 
-    async def apply(self, manifest: Manifest) -> Manifest:
-        """Server-side apply: creates the object or sets the fields that the manifest has. Returns the whole object."""
-        metadata = manifest["metadata"]
+    async def apply(self, manifest: Manifest, only: Mapping[str, str] | None = None) -> Manifest:
+        """Server-side apply: creates the object or sets the fields that the manifest has. Returns the whole object.
+
+        ``only``: if its metadata has this, such as the uid, or ``ABSENT``. Else ApiError 409 or 422.
+        """
+        metadata = {**manifest["metadata"], **(only or {})}
         return await self.request(
             "PATCH",
             KINDS[manifest["kind"]].path(metadata["namespace"], metadata["name"]),
             query={"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"},
             headers={"Content-Type": APPLY},
-            body=manifest,
+            body={**manifest, "metadata": metadata},
         )
 
     async def delete(self, namespace: str, child: Delete) -> Manifest | None:

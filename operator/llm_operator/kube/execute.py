@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from llm_operator import metrics
 from llm_operator.api.common import GROUP
 from llm_operator.api.text import cut
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.client import ApiError, Client, ConflictError, NotFoundError, RefusedError
-from llm_operator.kube.kinds import EVENT, KINDS
-from llm_operator.kube.labels import MANAGED_BY
-from llm_operator.kube.plan import Event, GoneError, Manifest, Plan
+from llm_operator.kube.client import (
+    ABSENT,
+    ApiError,
+    Client,
+    ConflictError,
+    DeleteRefusedError,
+    NotFoundError,
+    RefusedError,
+)
+from llm_operator.kube.kinds import EVENT, KINDS, Kind
+from llm_operator.kube.labels import MANAGED_BY, OPERATOR
+from llm_operator.kube.plan import Delete, Event, GoneError, Manifest, Plan
 
+logger = logging.getLogger(__name__)
+
+CONFLICT, INVALID = 409, 422
 Changed = Callable[[str, Manifest], None]
 
 
@@ -31,33 +44,54 @@ class Executor:
         """``owner`` is the reconciled object as the decision saw it.
 
         Raises ApiError (RefusedError if trying again won't help), or GoneError if the owner was deleted; what was
-        written before stays, and the next pass goes on from there.
+        written before stays, and the next pass goes on from there. A refusal keeps back only what depends on it.
         """
+        refusals: list[RefusedError] = []
+        kept: list[RefusedError] = []
         for child in plan.delete:
-            left = await self._client.delete(owner["metadata"]["namespace"], child)
-            metrics.WRITES.labels("delete", child.kind).inc()
-            gone = {"metadata": {"namespace": owner["metadata"]["namespace"], "name": child.name, "uid": child.uid}}
-            if left is None and self._cache.remove(child.kind, gone):
-                self._changed(owner["kind"], owner)
-            elif left is not None:
-                self._keep(child.kind, left)
+            with collected(kept):
+                await self._delete(owner, child)
         for manifest in plan.create:
             await self._write("create", manifest, self._create)
         for manifest in plan.apply:
-            await self._write("apply", manifest, self._client.apply)
+            with collected(refusals):
+                await self._write("apply", manifest, self._apply)
+        for refused, error in ((refusals, RefusedError), (kept, DeleteRefusedError)):
+            if refused:
+                raise error(refused[0].status, "; ".join(refusal.message for refusal in refused))
         if plan.status is not None and plan.status != owner.get("status"):
             await self._write_status(owner, plan.status)
         for event in plan.events:
             await self._send(owner, event)
 
+    async def find(self, kind: Kind, owner: Manifest, name: str) -> Manifest | None:
+        """Asks whether the owner has such a child, where the cache has none; from then on the cache knows it."""
+        there = await self._there(kind, owner["metadata"]["namespace"], name)
+        if there is None or not has_owner(there, owner["metadata"]["uid"]) or not in_sight(there):
+            return None
+        self._keep(kind.name, there)
+        return there
+
+    async def _delete(self, owner: Manifest, child: Delete) -> None:
+        namespace = owner["metadata"]["namespace"]
+        try:
+            left = await self._client.delete(namespace, child)
+        except ApiError as error:
+            raise _refusal(error, child.kind, child.name, "can't be deleted: ") from None
+        metrics.WRITES.labels("delete", child.kind).inc()
+        gone = {"metadata": {"namespace": namespace, "name": child.name, "uid": child.uid}}
+        if left is None and self._cache.remove(child.kind, gone):
+            self._changed(owner["kind"], owner)
+        elif left is not None:
+            self._keep(child.kind, left)
+
     async def _write(self, verb: str, manifest: Manifest, write: Callable[[Manifest], Awaitable[Manifest]]) -> None:
         try:
             answer = await write(manifest)
+        except RefusedError:
+            raise
         except ApiError as error:
-            if not error.refused:
-                raise
-            what = f"{manifest['kind']} {manifest['metadata']['name']}: {error.message}"
-            raise RefusedError(error.status, what) from None
+            raise _refusal(error, manifest["kind"], manifest["metadata"]["name"]) from None
         metrics.WRITES.labels(verb, manifest["kind"]).inc()
         self._keep(manifest["kind"], answer)
 
@@ -67,17 +101,36 @@ class Executor:
         try:
             return await self._client.create(kind, manifest)
         except ConflictError as conflict:
-            # a list of one, as the right to list is there anyway
-            there = await self._client.get(
-                kind.path(metadata["namespace"]), {"fieldSelector": f"metadata.name={metadata['name']}"}
-            )
-            if not there["items"]:
+            found = await self._there(kind, metadata["namespace"], metadata["name"])
+            if found is None:
                 raise conflict from None  # gone by now, or the conflict was about a quota that changed
-            found = {"apiVersion": kind.api_version, "kind": kind.name, **there["items"][0]}
-        if not _is_ours(found, manifest):
-            taken = f"{kind.name} {metadata['name']}: the name is taken by an object that is not ours; delete it"
-            raise RefusedError(409, taken)
+        if not (has_owner(found, owner_uid(manifest)) and in_sight(found)):
+            raise taken(manifest)
         return found
+
+    async def _apply(self, manifest: Manifest) -> Manifest:
+        """Over the child that is known, or where nothing is: never over what somebody else has made."""
+        kind, metadata = KINDS[manifest["kind"]], manifest["metadata"]
+        known = self._cache.get(kind.name, metadata["namespace"], metadata["name"])
+        uid = known["metadata"]["uid"] if known and has_owner(known, owner_uid(manifest)) else None
+        try:
+            return await self._client.apply(manifest, {"uid": uid} if uid else ABSENT)
+        except ApiError as error:
+            if error.status not in (CONFLICT, INVALID):
+                raise
+            found = await self._there(kind, metadata["namespace"], metadata["name"])
+            if found is not None and not has_owner(found, owner_uid(manifest)):
+                raise taken(manifest) from None
+            if found is None and uid:
+                self._cache.remove(kind.name, {"metadata": {**metadata, "uid": uid}})  # the watch is late
+            if found is None or found["metadata"]["uid"] == uid:
+                raise
+        return await self._client.apply(manifest, {"uid": found["metadata"]["uid"]})
+
+    async def _there(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        """By a list of one, as the right to list is there anyway."""
+        there = await self._client.get(kind.path(namespace), {"fieldSelector": f"metadata.name={name}"})
+        return {"apiVersion": kind.api_version, "kind": kind.name, **there["items"][0]} if there["items"] else None
 
     async def _write_status(self, owner: Manifest, status: Manifest) -> None:
         try:
@@ -93,17 +146,47 @@ class Executor:
             self._changed(kind, answer)
 
     async def _send(self, owner: Manifest, event: Event) -> None:
+        """What it says stands in the status: that it could not be sent is no reason to do all again."""
         try:
             await self._client.create(EVENT, event_manifest(owner, event, self._instance, datetime.now(UTC)))
         except ConflictError:  # said before
             return
+        except ApiError as error:
+            logger.warning("no event %s: %s", event, error)
+            return
         metrics.WRITES.labels("event", EVENT.name).inc()
 
 
-def _is_ours(found: Manifest, manifest: Manifest) -> bool:
-    """Of the same owner, and where our watches see it."""
-    ours, theirs = ({owner["uid"] for owner in one["metadata"].get("ownerReferences", ())} for one in (manifest, found))
-    return bool(ours & theirs) and MANAGED_BY in (found["metadata"].get("labels") or {})
+@contextmanager
+def collected(refusals: list[RefusedError]) -> Iterator[None]:
+    try:
+        yield
+    except RefusedError as refusal:
+        refusals.append(refusal)
+
+
+def _refusal(error: ApiError, kind: str, name: str, what: str = "") -> ApiError:
+    return RefusedError(error.status, f"{kind} {name}: {what}{error.message}") if error.refused else error
+
+
+def taken(manifest: Manifest) -> RefusedError:
+    what = f"{manifest['kind']} {manifest['metadata']['name']}"
+    return RefusedError(CONFLICT, f"{what}: the name is taken by an object that is not ours; delete or rename it")
+
+
+def owner_uid(manifest: Manifest) -> str:
+    """Of one of our own manifests."""
+    return str(manifest["metadata"]["ownerReferences"][0]["uid"])
+
+
+def has_owner(found: Manifest, uid: str) -> bool:
+    """Only this makes an object ours: names and labels are anybody's."""
+    return any(owner["uid"] == uid for owner in found["metadata"].get("ownerReferences", ()))
+
+
+def in_sight(found: Manifest) -> bool:
+    """Where our watches see it."""
+    return (found["metadata"].get("labels") or {}).get(MANAGED_BY) == OPERATOR
 
 
 def event_manifest(owner: Manifest, event: Event, instance: str, now: datetime) -> Manifest:

@@ -6,19 +6,25 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
 
-from llm_operator.kube.cache import Cache, owners
-from llm_operator.kube.client import Client, RefusedError
+from llm_operator.kube.cache import Cache
+from llm_operator.kube.client import ApiError, Client, ConflictError, DeleteRefusedError, RefusedError
 from llm_operator.kube.execute import Executor
+from llm_operator.kube.failure import cleared, settled, told
 from llm_operator.kube.lease import Lease
 from llm_operator.kube.login import Connection
-from llm_operator.kube.plan import GoneError, Key, Manifest
+from llm_operator.kube.plan import GoneError, Key, Manifest, Plan
 from llm_operator.kube.room import Room
 from llm_operator.kube.watches import Watches
 from llm_operator.kube.workers import PASS_SECONDS, Workers
 from llm_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+LASTING_FAILURES = 5  # in a row, some ten seconds: what passes by is told only then
+TOLD = ("conditions", "phase", "observedGeneration")  # of a status: what a pass that fails writes
 
 
 class Operator:
@@ -38,7 +44,8 @@ class Operator:
         self.stop = asyncio.Event()  # set: this process must end
         self._rooms = rooms
         self.reconciles = False  # leads, and has woken everything that it knows
-        self._executor = Executor(self.client, cache, self.wake, settings.pod_name)
+        self._seen: dict[Key, Manifest] = {}  # what a pass looked at that runs or has failed
+        self._executor = Executor(self.client, cache, partial(self.wake, own=True), settings.pod_name)
         self._lease = Lease(
             self.client, settings.pod_namespace, settings.lease_name, settings.pod_name, settings.lease_seconds
         )
@@ -46,45 +53,75 @@ class Operator:
 
     # --- what wakes a key ----------------------------------------------------------------------------------------
 
-    def wake(self, kind: str, manifest: Manifest) -> None:
-        """Queues whatever may have to change because this object did."""
+    def wake(self, kind: str, manifest: Manifest, *, own: bool = False) -> None:
+        """Queues whatever may have to change because this object did. ``own``: by a pass over who it belongs to."""
         if not self.reconciles:
             return  # whoever starts to lead looks at everything
         if kind in self._rooms:
-            self._add(kind, manifest)
-        for key in owners(manifest):
-            self.workers.add(key)
+            key = key_of(kind, manifest)
+            self.workers.add(key, own=own or self._is_as_seen(key))
+        if owner := self.cache.owner(manifest):
+            self.workers.add(owner, own=own)
         for room in self._rooms.values():
-            for key in room.wakes(kind, manifest):
+            try:
+                woken = list(room.wakes(kind, manifest))
+            except Exception:  # one object that can't be read must not end the watch of all
+                logger.exception("who is to be woken by %s %s", kind, manifest["metadata"]["name"])
+                continue
+            for key in woken:
                 self.workers.add(key)
+
+    def _is_as_seen(self, key: Key) -> bool:
+        """Whether nothing has changed but what a failing pass writes since that pass looked: the echo of its write."""
+        known, seen = self.cache.get(key.kind, key.namespace, key.name), self._seen.get(key)
+        return known is not None and seen is not None and matters_of(known) == matters_of(seen)
 
     def _look_at(self, namespace: str | None) -> None:
         """Queues everything in a namespace, or in all."""
         for kind in self._rooms if self.reconciles else ():
             for manifest in self.cache.objects(kind, namespace):
-                self._add(kind, manifest)
-
-    def _add(self, kind: str, manifest: Manifest) -> None:
-        metadata = manifest["metadata"]
-        self.workers.add(Key(kind, metadata["namespace"], metadata["name"]))  # type: ignore[arg-type]
+                self.workers.add(key_of(kind, manifest))
 
     # --- what follows from it ------------------------------------------------------------------------------------
 
     async def _pass(self, key: Key) -> float | None:
         owner = self.cache.get(key.kind, key.namespace, key.name)
         if owner is None or "deletionTimestamp" in owner["metadata"] or not self.watches.cover(key.namespace):
+            self._seen.pop(key, None)
             raise GoneError
+        self._seen[key] = owner
         room = self._rooms[key.kind]
+        observed: Any = None
+        plan = Plan()
+        try:
+            observed = await self._observe(room, key, owner)
+            plan = cleared(owner, room.reconcile(observed, time.time()), room.about)
+            await self._executor.execute(owner, plan)
+        except GoneError:
+            self._seen.pop(key, None)
+            raise
+        except Exception as error:
+            if not passes_by(error) or self.workers.queue.failures(key) >= LASTING_FAILURES:
+                await self._tell(room, owner, observed, plan, error)
+            raise
+        self._seen.pop(key, None)
+        return plan.requeue_after
+
+    async def _observe(self, room: Room, key: Key, owner: Manifest) -> Any:
         observed = room.observe(key)
         if observed is None:
             raise GoneError
-        plan = room.reconcile(observed, time.time())
+        found = [await self._executor.find(kind, owner, name) for kind, name in room.unseen(observed)]
+        return room.observe(key) if any(found) else observed
+
+    async def _tell(self, room: Room, owner: Manifest, observed: Any, plan: Plan, error: Exception) -> None:
+        """Whatever it is that has failed stands in the status; the traceback is in the log."""
         try:
-            await self._executor.execute(owner, plan)
-        except RefusedError as refusal:
-            await self._executor.execute(owner, room.refused(observed, refusal.message, time.time()))
-            raise
-        return plan.requeue_after
+            await self._executor.execute(owner, said_of(room, owner, observed, plan, error))
+        except (ApiError, GoneError) as silent:
+            metadata = owner["metadata"]
+            place = f"{owner['kind']} {metadata['namespace']}/{metadata['name']}"
+            logger.warning("%s: its status can't tell what failed: %s", place, silent)
 
     # --- leadership ----------------------------------------------------------------------------------------------
 
@@ -143,3 +180,34 @@ class Operator:
     def unready(self) -> Iterator[str]:
         """What is missing before this replica can lead or stand by."""
         return self.watches.missing()
+
+    def unserved(self) -> Iterator[str]:
+        """What this replica does without: namespaces that can't be read."""
+        return self.watches.refused()
+
+
+def key_of(kind: str, manifest: Manifest) -> Key:
+    return Key(kind, manifest["metadata"]["namespace"], manifest["metadata"]["name"])  # type: ignore[arg-type]
+
+
+def matters_of(owner: Manifest) -> tuple[Manifest, Manifest]:
+    """All but what a pass that fails writes. A spec that changed has another generation."""
+    metadata = {field: value for field, value in owner["metadata"].items() if field != "resourceVersion"}
+    return metadata, {field: value for field, value in (owner.get("status") or {}).items() if field not in TOLD}
+
+
+def passes_by(error: Exception) -> bool:
+    """No answer, or one that is about a change in between: mostly it is gone at the next try."""
+    return isinstance(error, ConflictError) or (isinstance(error, ApiError) and error.status == 0)
+
+
+def said_of(room: Room, owner: Manifest, observed: Any, plan: Plan, error: Exception) -> Plan:
+    now = time.time()
+    if isinstance(error, DeleteRefusedError):  # all else was done
+        return told(owner, room.about, error, now, done=plan)
+    if isinstance(error, RefusedError):
+        try:
+            return settled(owner, room.refused(observed, error.message, now), room.about)
+        except Exception:
+            logger.exception("%s: a refusal can't be told", owner["kind"])
+    return told(owner, room.about, error, now)

@@ -44,12 +44,14 @@ class Event:
 class Plan:
     """Carried out in this order: delete, create, apply, status, events. Crash between any two: the next pass converges.
 
+    What is deleted makes room, in a quota say, for what is created. A status is written when the children are there.
+
     A child is either created, and then left as it is, or applied whenever it differs. Not both: fields that a POST has
     set stay when a later server-side apply no longer has them.
     """
 
-    create: tuple[Manifest, ...] = ()
-    apply: tuple[Manifest, ...] = ()
+    create: tuple[Manifest, ...] = ()  # in order: the first that is refused ends it
+    apply: tuple[Manifest, ...] = ()  # each by itself
     delete: tuple[Delete, ...] = ()
     status: Manifest | None = None  # the whole new status; None: it is right as it is
     events: tuple[Event, ...] = ()

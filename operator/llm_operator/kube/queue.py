@@ -32,9 +32,18 @@ class WorkQueue(Generic[K]):
         self._order = itertools.count()
         self._running: set[K] = set()
         self._failures: dict[K, int] = {}
+        self._own: dict[K, float] = {}  # asked for by running keys' own writes
 
-    def add(self, key: K, at: float) -> None:
-        """Asks for a pass at this time; of two requests the earlier holds. A key that runs now runs again after."""
+    def add(self, key: K, at: float, *, own: bool = False) -> None:
+        """Asks for a pass at this time; of two requests the earlier holds. A key that runs now runs again after.
+
+        ``own``: because of what a pass over the key has written itself. That is no reason to try again what fails.
+        """
+        if own and key in self._running:
+            self._own[key] = min(at, self._own.get(key, at))
+            return
+        if own and key in self._failures:
+            return
         at = max(at, self._rested.get(key, at))
         if self._due.get(key, float("inf")) > at:
             self._due[key] = at
@@ -55,6 +64,7 @@ class WorkQueue(Generic[K]):
     def done(self, key: K, now: float) -> None:
         """The pass of a taken key is over."""
         self._running.remove(key)
+        self._own.pop(key, None)
         if key in self._due:
             self._rested[key] = now + self._rest
             self._due[key] = max(self._due[key], self._rested[key])
@@ -62,7 +72,7 @@ class WorkQueue(Generic[K]):
 
     def retry(self, key: K, now: float) -> float:
         """Asks for another pass after a failed one: 0.5 s to 5 min, doubling, with jitter. Returns the delay."""
-        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        failures = self._failures[key] = self.failures(key) + 1
         delay = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_BACKOFF_SECONDS) * self._jitter()
         self.add(key, now + delay)
         return delay
@@ -70,6 +80,12 @@ class WorkQueue(Generic[K]):
     def succeeded(self, key: K) -> None:
         """The next failure of this key starts from the shortest delay again."""
         self._failures.pop(key, None)
+        if key in self._own:
+            self.add(key, self._own.pop(key))
+
+    def failures(self, key: K) -> int:
+        """In a row."""
+        return self._failures.get(key, 0)
 
     def next_due(self) -> float | None:
         """When ``take`` has something to give, if nothing is added before. None: not before that."""

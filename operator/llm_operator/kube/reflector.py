@@ -29,6 +29,9 @@ FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 5.0
 EXPIRED = 410
 REFUSED = (403, 404)  # no right, which may be no namespace; no such kind, its definition is missing
+REFUSED_IN_THE_END = 6  # failures in a row: an answer of another kind, such as 500 of an object that can't be decoded
+NOT_ITS_OWN = (0, 401, 429, 502, 503, 504)  # no answer, no login, a busy server: about more than one collection
+AHEAD = "Too large resource version"  # what we know is newer than what there is
 
 Changed = Callable[[str, Manifest], None]
 
@@ -60,6 +63,7 @@ class Reflector:
         self._path = kind.path(namespace)
         self._selector = {"labelSelector": SELECTOR} if kind.ours else {}
         self._version = ""  # to watch from; empty: to be listed
+        self._newest = 0  # version of the last list
         self._failures = 0  # in a row
 
     def __str__(self) -> str:
@@ -86,6 +90,7 @@ class Reflector:
         async with self._lists:
             async for page in self._client.pages(self._path, self._selector, accept):
                 self.heard_at = time.monotonic()
+                self._begin(int(page["metadata"]["resourceVersion"]))
                 for manifest in page["items"] or ():
                     uids.add(manifest["metadata"]["uid"])
                     self._seen(manifest)
@@ -95,6 +100,14 @@ class Reflector:
         for gone in self._cache.keep_only(self.kind.name, self.namespace, uids, int(version)):
             self._changed(self.kind.name, gone)
         self._version = version
+
+    def _begin(self, version: int) -> None:
+        """A list is of now. If it is older than one before, etcd was restored from a backup: that is the truth now."""
+        if version < self._newest:
+            logger.warning("%s: the API server has gone back to an earlier state; all is read anew", self)
+            self._cache.clear(self.kind.name, self.namespace)
+            self._turn(listed=False, refusal="")
+        self._newest = version
 
     async def _watch(self) -> None:
         query = {
@@ -109,9 +122,14 @@ class Reflector:
             if self.refusal:
                 logger.info("%s: can be listed and watched again", self)
             self._turn(listed=True, refusal="")
+            began, heard = self.heard_at, False
             async for event in events:
-                self.heard_at = time.monotonic()
+                self.heard_at, heard = time.monotonic(), True
+                if "type" not in event:  # a Status in its place
+                    raise ApiError(event.get("code") or EXPIRED, event.get("message") or "no event came")
                 self._take(event["type"], event["object"])
+        if not heard and time.monotonic() - began >= 0.9 * self._watch_seconds:
+            self._version = ""  # not even a bookmark: of a version that doesn't exist yet the server says nothing
 
     def _take(self, what: str, manifest: Manifest) -> None:
         if what == "ERROR":
@@ -129,16 +147,20 @@ class Reflector:
             self._changed(self.kind.name, manifest)
 
     def _failed(self, error: ApiError) -> None:
-        if error.status in REFUSED:
+        lasting = self._failures >= REFUSED_IN_THE_END and error.status not in (*NOT_ITS_OWN, EXPIRED)
+        if error.status in REFUSED or lasting:
             self._version = ""
             self.heard_at = time.monotonic()
             if error.message != self.refusal:
                 logger.warning("%s can't be listed, the namespace waits until it can: %s", self, error)
             self._turn(listed=False, refusal=error.message)
-        elif error.status == EXPIRED:
+        elif error.status == EXPIRED or AHEAD in error.message or self._is_silent():
             self._version = ""
         elif self._failures:
             logger.warning("%s can't be watched: %s", self, error)
+
+    def _is_silent(self) -> bool:
+        return time.monotonic() - self.heard_at >= SILENT_SECONDS
 
     def _turn(self, *, listed: bool, refusal: str) -> None:
         before = (self.listed, bool(self.refusal))

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from llm_operator.kube.kinds import Kind
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.kube.poller import Wake
 
 
 class Room(Protocol):
-    """The controller of one kind: it looks, then decides. The operator carries the plan out."""
+    """The controller of one kind: it looks, then decides. The operator carries the plan out.
+
+    ``about``: the condition that says so when a pass fails.
+    """
+
+    about: str
 
     def observe(self, key: Key) -> Any | None:
         """All that a decision needs, read from the cache and what ``run`` was told; None if the object is gone.
@@ -22,7 +28,13 @@ class Room(Protocol):
         """Pure. ``now`` is in seconds since the epoch."""
 
     def refused(self, observed: Any, problem: str, now: float) -> Plan:
-        """What is said when the API server refuses a child of a plan: a status, events, nothing applied. Pure."""
+        """What is said when the API server refuses to make a child: a status, events, nothing applied. Pure."""
+
+    def unseen(self, observed: Any) -> Iterable[tuple[Kind, str]]:
+        """Children that must be there by the status, and that the cache does not have, by kind and name.
+
+        The operator asks for them before it decides: a watch may be late, or half dead.
+        """
 
     def wakes(self, kind: str, manifest: Manifest) -> Iterable[Key]:
         """Keys that must be looked at when this object, which is neither theirs nor their child, changed."""

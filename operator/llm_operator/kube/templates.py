@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_operator.api.common import GROUP
@@ -73,26 +73,37 @@ def variables(fixed: Mapping[str, str]) -> list[dict[str, Any]]:
 
 AS_WRITTEN = (
     "nodeSelector", "affinity", "priorityClassName", "schedulerName", "runtimeClassName", "serviceAccountName",
-    "imagePullSecrets", "hostNetwork", "dnsPolicy", "terminationGracePeriodSeconds", "resourceClaims",
+    "hostNetwork", "dnsPolicy", "terminationGracePeriodSeconds", "resourceClaims",
 )  # fmt: skip
 
 
-def pod_template(pods: PodSettings, metadata: Manifest, spec: Manifest, selector: Mapping[str, str]) -> Manifest:
-    """Our template of a pod of one container, with what the user sets of it. ``selector`` selects its pods."""
+def pod_template(
+    pods: PodSettings,
+    metadata: Manifest,
+    spec: Manifest,
+    selector: Mapping[str, str],
+    pull_secrets: Sequence[str] = (),
+) -> Manifest:
+    """Our template of a pod of one container, with what the user sets of it.
+
+    ``selector`` selects its pods; ``pull_secrets`` are names of the operator's setting.
+    """
     written = pods.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
     own = {field: written.get(field, {}) | metadata.get(field, {}) for field in ("labels", "annotations")}
     return {
         "metadata": {field: found for field, found in own.items() if found},
-        "spec": pod_spec(written, spec, selector),
+        "spec": pod_spec(written, spec, selector, pull_secrets),
     }
 
 
-def pod_spec(written: Manifest, ours: Manifest, selector: Mapping[str, str]) -> Manifest:
+def pod_spec(written: Manifest, ours: Manifest, selector: Mapping[str, str], pull_secrets: Sequence[str]) -> Manifest:
     (container,) = ours["containers"]
     mounts = written.get("volumeMounts", [])
     taken = {folder(mount["mountPath"]) for mount in mounts}
     replaced = {mount["name"] for mount in SCRATCH_MOUNTS if mount["mountPath"] in taken}
+    secrets = dict.fromkeys([secret["name"] for secret in written.get("imagePullSecrets", ())] + [*pull_secrets])
     lists = {
+        "imagePullSecrets": [{"name": name} for name in secrets],  # the kubelet tries all that know the registry
         "tolerations": tolerations(written.get("tolerations", []), ours.get("tolerations", [])),
         "topologySpreadConstraints": [
             {"labelSelector": {"matchLabels": dict(selector)}, **constraint}

@@ -67,6 +67,14 @@ class Watches:
             refused = (reflector for reflector in self.reflectors if reflector.refusal)
             yield from (f"{reflector} can't be listed: {reflector.refusal}" for reflector in refused)
 
+    def refused(self) -> Iterator[str]:
+        """Namespaces that are not served because not all of them can be read, and why; all others are."""
+        for namespace, kinds in self._scopes.items():
+            if refused := [reflector for reflector in kinds if reflector.refusal]:
+                names = ", ".join(reflector.kind.name for reflector in refused)
+                who = f"namespace {namespace} is not" if namespace else "no namespace is"
+                yield f"{who} served: {names} can't be listed and watched: {refused[0].refusal}"
+
     def stale(self) -> Iterator[str]:
         """Watches that should have been begun again by now."""
         for reflector in self.reflectors:

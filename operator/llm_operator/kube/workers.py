@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from llm_operator import metrics
-from llm_operator.kube.client import ConflictError
+from llm_operator.kube.client import ConflictError, RefusedError
 from llm_operator.kube.plan import GoneError, Key
 from llm_operator.kube.queue import WorkQueue
 
@@ -40,9 +40,9 @@ class Workers:
         metrics.QUEUE_OLDEST.labels(name).set_function(lambda: self.queue.oldest(time.monotonic()))
         metrics.ACTIVE_WORKERS.labels(name).set_function(lambda: self.queue.running)
 
-    def add(self, key: Key) -> None:
-        """Asks for a pass as soon as a worker is free."""
-        self.queue.add(key, time.monotonic())
+    def add(self, key: Key, *, own: bool = False) -> None:
+        """Asks for a pass as soon as a worker is free. ``own``: because of what a pass over this key has written."""
+        self.queue.add(key, time.monotonic(), own=own)
         self._changed.set()
 
     async def run(self) -> None:
@@ -77,11 +77,12 @@ class Workers:
         except ConflictError:
             result = "conflict"  # the watch brings the newer version in a moment
             self.queue.retry(key, time.monotonic())
-        except Exception:
+        except Exception as error:
             metrics.RECONCILE_ERRORS.labels(self._name, key.kind).inc()
             delay = self.queue.retry(key, time.monotonic())
             place = f"{key.kind} {key.namespace}/{key.name}"
-            logger.exception("%s: %s failed, next try in %.1f s", self._name, place, delay)
+            trace = not isinstance(error, RefusedError)  # of which the server's words say all
+            logger.exception("%s: %s failed, next try in %.1f s: %s", self._name, place, delay, error, exc_info=trace)
         finally:
             metrics.RECONCILES.labels(self._name, key.kind, result).inc()
             metrics.RECONCILE_TIME.labels(self._name, key.kind).observe(time.monotonic() - started)

@@ -29,8 +29,9 @@ from llm_operator.serving.results import (
     stage_text,
     stage_with_result,
     stages_of,
+    without_claim,
 )
-from llm_trainer.config import Lora, claim_of
+from llm_trainer.config import Lora
 
 DEFAULT_RANK = 16  # vLLM's own
 # What no wait mends.
@@ -59,8 +60,8 @@ def choose_adapters(observed: Observed, spec: LLMServingSpec, model: ServedResul
 
 def choice_of(observed: Observed, wanted: Adapter, model: ServedResult | None) -> AdapterChoice:
     found = of_training(observed, wanted, wanted.training, model) if wanted.training else of_uri(wanted)
-    if isinstance(found, ServedAdapter) and (claim := claim_of(found.uri)) not in observed.claims:
-        found = Absence(Reason.CLAIM_NOT_FOUND, f"PersistentVolumeClaim {claim} does not exist; create it")
+    if isinstance(found, ServedAdapter):
+        found = without_claim(found.uri, observed) or found
     if isinstance(found, Absence):
         return AdapterChoice(wanted.name, None, found.reason, found.message)
     return AdapterChoice(wanted.name, found, Reason.ADAPTER_FOUND, found.uri)

@@ -10,6 +10,7 @@ from llm_operator.api.serving import ServedAdapter, ServedResult
 
 MODEL_URI, MODEL_DIGEST, MODEL_STEP = (f"{GROUP}/model-{part}" for part in ("uri", "digest", "step"))
 ADAPTERS = f"{GROUP}/adapters"  # a JSON list
+DIGITS = 18
 
 
 def served(model: ServedResult, adapters: Sequence[ServedAdapter]) -> dict[str, str]:
@@ -25,10 +26,19 @@ def served(model: ServedResult, adapters: Sequence[ServedAdapter]) -> dict[str, 
 def model_in(annotations: Mapping[str, str]) -> ServedResult | None:
     if MODEL_URI not in annotations:
         return None
-    step = annotations.get(MODEL_STEP)
     digest = annotations.get(MODEL_DIGEST)
-    return ServedResult(uri=annotations[MODEL_URI], digest=digest, step=int(step) if step else None)
+    return ServedResult(uri=annotations[MODEL_URI], digest=digest, step=whole(annotations.get(MODEL_STEP, "")))
 
 
 def adapters_in(annotations: Mapping[str, str]) -> list[ServedAdapter]:
-    return [ServedAdapter.model_validate(adapter) for adapter in json.loads(annotations.get(ADAPTERS, "[]"))]
+    """Those that can be read: anybody may write annotations."""
+    try:
+        listed = json.loads(annotations.get(ADAPTERS, "[]"))
+        return [ServedAdapter.model_validate(adapter) for adapter in listed]
+    except (ValueError, TypeError, RecursionError):  # the first includes pydantic's
+        return []
+
+
+def whole(text: str) -> int | None:
+    """A number that a status can hold."""
+    return int(text) if text.isdecimal() and len(text) <= DIGITS else None

@@ -33,13 +33,19 @@ from llm_trainer.config import claim_of, local_path
 
 
 def children(
-    serving: Manifest, spec: LLMServingSpec, model: ServedResult, adapters: Sequence[ServedAdapter], image: str
+    serving: Manifest,
+    spec: LLMServingSpec,
+    model: ServedResult,
+    adapters: Sequence[ServedAdapter],
+    image: str,
+    pull_secrets: Sequence[str] = (),
 ) -> tuple[Manifest, ...]:
+    """``pull_secrets``: names of those of every pod, beside the user's."""
     metadata = common_metadata(serving, owner_reference(serving))
     made = (
         service(serving, metadata),
         disruption_budget(serving, metadata),
-        deployment(serving, spec, template(serving, spec, model, adapters, image, metadata), metadata),
+        deployment(serving, spec, template(serving, spec, model, adapters, image, metadata, pull_secrets), metadata),
     )
     return tuple(marked(manifest) for manifest in made)
 
@@ -89,12 +95,14 @@ def template(
     adapters: Sequence[ServedAdapter],
     image: str,
     metadata: dict[str, Any],
+    pull_secrets: Sequence[str],
 ) -> Manifest:
     return pod_template(
         spec.pods,
         {"labels": metadata["labels"], "annotations": served(model, adapters)},
         pod_spec(serving, spec, model, adapters, image),
         selector(serving),
+        pull_secrets,
     )
 
 

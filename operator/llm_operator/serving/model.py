@@ -19,8 +19,8 @@ from llm_operator.serving.results import (
     result_of,
     stage_text,
     stages_of,
+    without_claim,
 )
-from llm_trainer.config import claim_of
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Choice:
 def choose_model(observed: Observed, spec: LLMServingSpec) -> Choice:
     named = spec.model.training
     choice = of_training(observed, named, spec.resources) if named else of_uri(spec.model.uri or "")
-    if choice.model and (claim := claim_of(choice.model.uri)) not in observed.claims:
-        return Choice(None, Reason.CLAIM_NOT_FOUND, f"PersistentVolumeClaim {claim} does not exist; create it")
+    if choice.model and (absent := without_claim(choice.model.uri, observed)):
+        return none(absent)
     return choice
 
 

@@ -23,10 +23,13 @@ class Observed:
     pods: tuple[Manifest, ...] = ()
     claims: frozenset[str] = frozenset()
     serving_image: str = ""
+    pull_secrets: tuple[str, ...] = ()
     devices: Devices = DEFAULT_DEVICES
 
 
-def observe(cache: Cache, key: Key, serving_image: str, devices: Devices) -> Observed | None:
+def observe(
+    cache: Cache, key: Key, serving_image: str, devices: Devices, pull_secrets: tuple[str, ...] = ()
+) -> Observed | None:
     serving = cache.get(key.kind, key.namespace, key.name)
     if serving is None:
         return None
@@ -40,6 +43,7 @@ def observe(cache: Cache, key: Key, serving_image: str, devices: Devices) -> Obs
         pods=tuple(cache.children(POD.name, key)),
         claims=frozenset(claim["metadata"]["name"] for claim in cache.objects(CLAIM.name, key.namespace)),
         serving_image=serving_image,
+        pull_secrets=pull_secrets,
         devices=devices,
     )
 

@@ -33,7 +33,8 @@ def reconcile(observed: Observed, now: float) -> Plan:
     apply: tuple[Manifest, ...] = ()
     if choice.model:
         loaded = to_load(adapters, observed, choice.model)
-        wanted = children(observed.serving, spec, choice.model, loaded, spec.image or observed.serving_image)
+        image = spec.image or observed.serving_image
+        wanted = children(observed.serving, spec, choice.model, loaded, image, observed.pull_secrets)
         apply = tuple(child for child in wanted if differs(child, observed))
     return plan(observed, old, summary(observed, spec, old, choice, adapters, now), apply)
 
@@ -42,10 +43,11 @@ def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
     """What serves already goes on; the next try may go through, say because a quota was raised."""
     old = LLMServingStatus.model_validate(observed.serving.get("status") or {})
     spec = load_serving(observed.serving.get("spec") or {}, observed.devices)
-    readiness = Readiness(old.ready_replicas > 0, Reason.APPLY_REFUSED, problem)
     choice = choose_model(observed, spec)
     adapters = choose_adapters(observed, spec, choice.model)
-    return plan(observed, old, old.model_copy(update=said(observed, old, choice, adapters, readiness, now)))
+    new = summary(observed, spec, old, choice, adapters, now)
+    readiness = Readiness(new.ready_replicas > 0, Reason.APPLY_REFUSED, problem)
+    return plan(observed, old, new.model_copy(update=said(observed, old, choice, adapters, readiness, now)))
 
 
 def differs(child: Manifest, observed: Observed) -> bool:

@@ -9,7 +9,8 @@ from llm_operator.api.conditions import is_true
 from llm_operator.api.reasons import Reason, TrainingCondition
 from llm_operator.api.training_status import LLMTrainingStatus, Result
 from llm_operator.kube.plan import Manifest
-from llm_trainer.config import Lora
+from llm_operator.serving.observe import Observed
+from llm_trainer.config import Lora, claim_of, local_path
 
 REWARD_MODEL = "rewardModel"  # the kind of stage whose result writes no text
 
@@ -39,6 +40,17 @@ def language_models(training: Manifest) -> list[str]:
         for name, stage in stages_of(training).items()
         if REWARD_MODEL not in stage and not ((lora := lora_of(stage)) and not lora.merge)
     ]
+
+
+def without_claim(uri: str, observed: Observed) -> Absence | None:
+    """Why nothing can be mounted of a URI, which may be what a status says that somebody has edited."""
+    try:
+        local_path(uri)
+    except ValueError as error:
+        return Absence(Reason.CLAIM_NOT_FOUND, f"{error}; correct it where it is written")
+    if (claim := claim_of(uri)) in observed.claims:
+        return None
+    return Absence(Reason.CLAIM_NOT_FOUND, f"PersistentVolumeClaim {claim} does not exist; create it")
 
 
 def no_training(name: str, namespace: str, field: str) -> Absence:

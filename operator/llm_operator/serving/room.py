@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llm_operator.api.reasons import Reason
+from llm_operator.api.reasons import Reason, ServingCondition
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.kinds import CLAIM, SERVING, TRAINING
+from llm_operator.kube.kinds import CLAIM, SERVING, TRAINING, Kind
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.kube.poller import Wake
 from llm_operator.serving.observe import Observed, observe, referenced_trainings
@@ -18,22 +18,30 @@ def waits_for_claim(serving: Manifest) -> bool:
     """Or may have been told of one that is gone by now."""
     status = serving.get("status") or {}
     told = (*(status.get("conditions") or ()), *(status.get("adapters") or ()))
-    return not told or any(one["reason"] == Reason.CLAIM_NOT_FOUND for one in told)
+    return not told or any(one.get("reason") == Reason.CLAIM_NOT_FOUND for one in told)
 
 
 class ServingRoom:
+    about = ServingCondition.READY.value
+
     def __init__(self, cache: Cache, settings: Settings) -> None:
         self._cache = cache
         self._settings = settings
 
     def observe(self, key: Key) -> Observed | None:
-        return observe(self._cache, key, self._settings.serving_image, self._settings.devices)
+        given = self._settings
+        return observe(self._cache, key, given.serving_image, given.devices, given.child_image_pull_secrets)
 
     def reconcile(self, observed: Observed, now: float) -> Plan:
         return reconcile(observed, now)
 
     def refused(self, observed: Observed, problem: str, now: float) -> Plan:
         return apply_refused(observed, problem, now)
+
+    def unseen(self, observed: Observed) -> tuple[tuple[Kind, str], ...]:
+        """None: what is there by mistake is applied once more."""
+        del observed
+        return ()
 
     def wakes(self, kind: str, manifest: Manifest) -> Iterator[Key]:
         """The servings that follow a training that changed, and those that may wait for a claim."""

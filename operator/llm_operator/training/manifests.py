@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from llm_operator.api.resolve import pods_of
@@ -34,9 +35,14 @@ JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 
 
 def children(
-    training: Manifest, spec: LLMTrainingSpec, stage: PlannedStage, config: StageConfig, image: str
+    training: Manifest,
+    spec: LLMTrainingSpec,
+    stage: PlannedStage,
+    config: StageConfig,
+    image: str,
+    pull_secrets: Sequence[str] = (),
 ) -> tuple[Manifest, ...]:
-    """In the order in which they must exist."""
+    """In the order in which they must exist. ``pull_secrets``: names of those of every pod, beside the user's."""
     metadata = training["metadata"]
     name = child_name(metadata["name"], metadata["uid"], stage.name, config.attempt)
     common = {
@@ -63,6 +69,7 @@ def children(
         "metadata": common,
         "spec": {
             "clusterIP": "None",
+            "ipFamilyPolicy": "PreferDualStack",  # the name of rank 0 has all addresses that its pod has
             "publishNotReadyAddresses": True,  # they look for each other before any is ready
             "selector": {JOB_NAME_LABEL: name},
             "ports": [
@@ -71,12 +78,19 @@ def children(
             ],
         },
     }
-    processes = job(training, spec, stage, common, image)
+    processes = job(training, spec, stage, common, image, pull_secrets)
     made = (config_map, service, processes) if stage.nodes > 1 else (config_map, processes)
     return tuple(marked(manifest) for manifest in made)
 
 
-def job(training: Manifest, spec: LLMTrainingSpec, stage: PlannedStage, common: dict[str, Any], image: str) -> Manifest:
+def job(
+    training: Manifest,
+    spec: LLMTrainingSpec,
+    stage: PlannedStage,
+    common: dict[str, Any],
+    image: str,
+    pull_secrets: Sequence[str],
+) -> Manifest:
     """A gang: all pods or none; whoever fails ends it, and the next attempt is another Job."""
     queue = (training["metadata"].get("labels") or {}).get(QUEUE_LABEL)
     own = {labels.PROCESSES: str(stage.processes_per_node), **({QUEUE_LABEL: queue} if queue else {})}
@@ -95,6 +109,7 @@ def job(training: Manifest, spec: LLMTrainingSpec, stage: PlannedStage, common: 
                 {"labels": common["labels"]},
                 pod_spec(spec, stage, common["name"], image),
                 {JOB_NAME_LABEL: common["name"]},
+                pull_secrets,
             ),
         },
     }

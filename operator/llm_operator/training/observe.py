@@ -65,6 +65,7 @@ class Observed:
     progress: Progress | None = None  # what rank 0 told last
     silence: str = ""  # why rank 0 can't be asked now; empty while that isn't sure
     trainer_image: str = ""
+    pull_secrets: tuple[str, ...] = ()
     progress_interval: float = 10.0
 
 
@@ -79,6 +80,7 @@ class Observer:
     departed: Departed
     trainer_image: str
     progress_interval: float
+    pull_secrets: tuple[str, ...] = ()
     sightings: Sightings = field(default_factory=Sightings)
 
     def observe(self, key: Key) -> Observed | None:
@@ -112,6 +114,7 @@ class Observer:
             progress=word.progress,
             silence=word.silence,
             trainer_image=self.trainer_image,
+            pull_secrets=self.pull_secrets,
             progress_interval=self.progress_interval,
         )
 
@@ -190,6 +193,14 @@ def open_jobs(status: LLMTrainingStatus) -> set[str]:
 def newest_jobs(status: LLMTrainingStatus) -> list[str]:
     """Names of the Jobs of each stage's newest attempt."""
     return [stage.attempts[-1].job for stage in status.stages if stage.attempts]
+
+
+def missing_jobs(observed: Observed) -> set[str]:
+    """Of attempts that have not ended."""
+    stages = (observed.training.get("status") or {}).get("stages") or ()
+    attempts = (attempt for stage in stages for attempt in stage.get("attempts") or ())
+    there = {job["metadata"]["name"] for job in observed.jobs}
+    return {attempt["job"] for attempt in attempts if not attempt.get("endTime")} - there
 
 
 def first_pod(status: LLMTrainingStatus, pods: tuple[Manifest, ...]) -> Manifest | None:

@@ -351,7 +351,7 @@ class Pass:
         results = {known.name: known.result.uri for known in self.stages if known.result}
         config = stage_config(self.observed.training, spec, planned, number, results)
         image = spec.image or self.observed.trainer_image
-        children = manifests.children(self.observed.training, spec, planned, config, image)
+        children = manifests.children(self.observed.training, spec, planned, config, image, self.observed.pull_secrets)
         if stale := [child for child in self._there(children) if mark_of(child) not in map(mark_of, children)]:
             # Of a try that was refused before the status knew of it; since then the spec has changed. Nobody knows it,
             # so it goes as an orphan.

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from llm_operator.api.reasons import Reason
+from llm_operator.api.reasons import Reason, TrainingCondition
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import Client
-from llm_operator.kube.kinds import CLAIM, POD, TRAINING
+from llm_operator.kube.kinds import CLAIM, JOB, POD, TRAINING, Kind
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.kube.poller import Wake
 from llm_operator.settings import Settings
 from llm_operator.training.departed import Departed
 from llm_operator.training.missing import Troubles
-from llm_operator.training.observe import Observed, Observer
+from llm_operator.training.observe import Observed, Observer, missing_jobs
 from llm_operator.training.pull import Puller
 from llm_operator.training.reconcile import apply_refused, reconcile
 from llm_operator.training.specs import Specs
@@ -23,6 +23,8 @@ CLAIM_REASONS = (Reason.CLAIM_NOT_FOUND, Reason.CLAIM_ACCESS_MODE)
 
 
 class TrainingRoom:
+    about = TrainingCondition.RUNNING.value
+
     def __init__(self, cache: Cache, client: Client, settings: Settings) -> None:
         self._cache = cache
         interval = settings.progress_interval_seconds
@@ -31,8 +33,9 @@ class TrainingRoom:
         self._departed = Departed()
         specs = Specs(settings.devices)
         self._observer = Observer(
-            cache, specs, self._puller, self._troubles, self._departed, settings.trainer_image, interval
-        )
+            cache, specs, self._puller, self._troubles, self._departed, settings.trainer_image, interval,
+            settings.child_image_pull_secrets,
+        )  # fmt: skip
 
     def observe(self, key: Key) -> Observed | None:
         return self._observer.observe(key)
@@ -42,6 +45,10 @@ class TrainingRoom:
 
     def refused(self, observed: Observed, problem: str, now: float) -> Plan:
         return apply_refused(observed, problem, now)
+
+    def unseen(self, observed: Observed) -> list[tuple[Kind, str]]:
+        """The Jobs of open attempts: one that is gone for good costs a restart."""
+        return [] if observed.spec is None else [(JOB, name) for name in missing_jobs(observed)]
 
     def wakes(self, kind: str, manifest: Manifest) -> Iterator[Key]:
         """A claim that appears, or is another one, wakes the trainings of its namespace that wait for one."""

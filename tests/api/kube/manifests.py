@@ -7,7 +7,7 @@ from typing import Any
 
 from llm_operator.kube import labels
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.kinds import SERVING, TRAINING
+from llm_operator.kube.kinds import SERVING, TRAINING, Kind
 from llm_operator.kube.plan import Delete, Event, Key, Manifest, Plan
 from llm_operator.kube.poller import Wake
 
@@ -61,15 +61,18 @@ def config_map(owner: Manifest, name: str = "") -> Manifest:
     )
 
 
-def job(owner: Manifest) -> Manifest:
+def job(owner: Manifest, name: str = "") -> Manifest:
     container = {"name": "main", "image": "none", "command": ["true"]}
     pod_labels = {labels.MANAGED_BY: labels.OPERATOR, labels.TRAINING: owner["metadata"]["name"]}
     template = {"metadata": {"labels": pod_labels}, "spec": {"restartPolicy": "Never", "containers": [container]}}
-    return child(owner, "Job", f"{owner['metadata']['name']}-job", spec={"backoffLimit": 0, "template": template})
+    name = name or f"{owner['metadata']['name']}-job"
+    return child(owner, "Job", name, spec={"backoffLimit": 0, "template": template})
 
 
 class SmallRoom:
     """Wants a ConfigMap and a Job for each training, none of the ConfigMaps named old, and says so in the status."""
+
+    about = "Running"
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
@@ -102,6 +105,10 @@ class SmallRoom:
         del now
         status = {"phase": "Pending", "conditions": [], "stages": []}
         return Plan(status=status, events=(Event("Warning", "ApplyRefused", problem),))
+
+    def unseen(self, observed: tuple[Manifest, list[Manifest]]) -> Iterable[tuple[Kind, str]]:
+        del observed
+        return ()
 
     def wakes(self, kind: str, manifest: Manifest) -> Iterable[Key]:
         del kind, manifest

@@ -63,13 +63,14 @@ class Proxy:
 
     def expire_watches(self) -> None:
         """Ends every watch as a server does that has forgotten its resourceVersion; none starts before ``resume``."""
-        self._end_watches(EXPIRED)
+        self.end_watches(EXPIRED)
 
     def cut_watches(self) -> None:
         """Breaks every watch off; none starts before ``resume``."""
-        self._end_watches(b"")
+        self.end_watches(b"")
 
-    def _end_watches(self, word: bytes) -> None:
+    def end_watches(self, word: bytes) -> None:
+        """Ends every watch with these words; none starts before ``resume``."""
         self._no_watches, self._last_word = True, word
         for ended in self._watches:
             ended.set()

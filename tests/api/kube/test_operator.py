@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
@@ -17,35 +17,46 @@ from llm_operator.kube.client import ApiError, Client, NotFoundError
 from llm_operator.kube.kinds import CONFIG_MAP, JOB, LEASE, POD, TRAINING
 from llm_operator.kube.login import Connection
 from llm_operator.kube.operator import Operator
+from llm_operator.kube.plan import Key, Manifest
+from llm_operator.kube.room import Room
 from llm_operator.settings import Settings
-from tests.api.kube.manifests import SmallRoom, config_map, training
+from tests.api.kube.manifests import SmallRoom, config_map, job, training
 from tests.api.kube.proxy import Fault, Proxy
 from tests.bench import audit
 from tests.cluster.control_plane import ControlPlane
 
 MANY = 50  # trainings
+Rooms = Callable[[Cache], Mapping[str, Room]]
 
 _replicas = itertools.count(1)
 
 
 @asynccontextmanager
 async def running(
-    namespace: str, connection: Connection | None = None, others: tuple[str, ...] = ()
+    namespace: str,
+    connection: Connection | None = None,
+    others: tuple[str, ...] = (),
+    rooms: Rooms | None = lambda cache: {"LLMTraining": SmallRoom(cache)},
+    watch_seconds: int = 300,
 ) -> AsyncIterator[Operator]:
     """A replica that serves this namespace, which has its Lease, and others, until the block ends.
+
+    ``rooms``: None for those that users have.
 
     It has a thread of its own: when kopf ends it cancels every task of its event loop.
     """
     settings = Settings(
         namespaces=(namespace, *others), pod_namespace=namespace, pod_name=f"replica-{next(_replicas)}",
-        metrics_port=0, probe_port=0, lease_seconds=6,
+        metrics_port=0, probe_port=0, lease_seconds=6, watch_seconds=watch_seconds,
     )  # fmt: skip
     started: Future[tuple[Operator, asyncio.AbstractEventLoop]] = Future()
 
     async def operate() -> None:
         cache = Cache()
         own = connection or await Connection.open()
-        operator = Operator(settings, own, Client(own), cache, {"LLMTraining": SmallRoom(cache)})
+        client = Client(own)
+        found = rooms(cache) if rooms else app.rooms(cache, client, settings)
+        operator = Operator(settings, own, client, cache, found)
         started.set_result((operator, asyncio.get_running_loop()))
         await app.serve(operator)
 
@@ -239,10 +250,12 @@ async def test_a_right_that_is_withdrawn_stops_one_namespace_only(
         await until(is_running(client, other))
 
 
-def allow(api_server: ControlPlane, namespace: str, user: str) -> None:
-    """Everything in the namespace."""
-    api_server.kubectl("create", "role", "all", "--verb=*", "--resource=*.*", "-n", namespace)
-    api_server.kubectl("create", "rolebinding", "all", "--role=all", f"--user={user}", "-n", namespace)
+def allow(
+    api_server: ControlPlane, namespace: str, user: str, verbs: str = "*", resources: str = "*.*", name: str = "all"
+) -> None:
+    """Everything in the namespace, or only so much."""
+    api_server.kubectl("create", "role", name, f"--verb={verbs}", f"--resource={resources}", "-n", namespace)
+    api_server.kubectl("create", "rolebinding", name, f"--role={name}", f"--user={user}", "-n", namespace)
 
 
 async def test_a_spec_change_during_a_pass_is_not_overwritten(client: Client, namespace: str) -> None:
@@ -270,3 +283,129 @@ async def test_probes_tell_a_stale_watch(connection: Connection, namespace: str)
     await operator.client.close()
     with pytest.raises((ApiError, RuntimeError)):
         await operator.client.get(JOB.path(namespace))
+
+
+async def test_a_watched_namespace_that_is_deleted_stops_no_other_and_may_come_back(
+    api_server: ControlPlane, client: Client, namespace: str, log_in: Callable[..., None]
+) -> None:
+    """Its Role goes with it."""
+    other, user = f"{namespace}-other", f"operator-of-{namespace}"
+    api_server.kubectl("create", "namespace", other)
+    for served in (namespace, other):
+        allow(api_server, served, user)
+    log_in(user, group="limited")
+    async with running(namespace, others=(other,), watch_seconds=30) as operator:
+        await client.create(TRAINING, training(other))
+        await until(is_running(client, other))
+        assert not list(operator.unserved())
+        api_server.kubectl("delete", "namespace", other, "--wait=false")
+        await client.create(TRAINING, training(namespace))
+        await until(is_running(client, namespace))
+        await until(lambda: is_gone(client, f"/api/v1/namespaces/{other}"))
+        await until(lambda: not operator.watches.cover(other))
+        (said,) = operator.unserved()
+        assert said.startswith(f"namespace {other} is not served: ")
+        assert "forbidden" in said
+        assert not list(operator.unready()), "the other one is served"
+        await client.request("DELETE", CONFIG_MAP.path(namespace, "chat-config"))
+        await until(lambda: exists(client, CONFIG_MAP.path(namespace, "chat-config")))
+        api_server.kubectl("create", "namespace", other)
+        allow(api_server, other, user)
+        await client.create(TRAINING, training(other))
+        await until(is_running(client, other))
+        await until(lambda: not list(operator.unserved()))
+
+
+async def is_gone(client: Client, path: str) -> bool:
+    return not await exists(client, path)
+
+
+@pytest.mark.parametrize(
+    ("verbs", "resources", "missing"),
+    [
+        ("*", "pods,jobs.batch,llmtrainings.llm-operator.io,llmtrainings.llm-operator.io/status", "ConfigMap"),
+        ("get,list,create,patch,update,delete", "*.*", "LLMTraining"),
+    ],
+    ids=["one kind may not be read", "nothing may be watched"],
+)
+async def test_a_role_that_lacks_something_is_told_and_stops_its_namespace_only(
+    api_server: ControlPlane,
+    client: Client,
+    namespace: str,
+    log_in: Callable[..., None],
+    verbs: str,
+    resources: str,
+    missing: str,
+) -> None:
+    other, user = f"{namespace}-other", f"operator-of-{namespace}"
+    api_server.kubectl("create", "namespace", other)
+    allow(api_server, namespace, user)
+    allow(api_server, other, user, verbs, resources, name="less")
+    log_in(user, group="limited")
+    async with running(namespace, others=(other,)) as operator:
+        for at in (namespace, other):
+            await client.create(TRAINING, training(at))
+        await until(is_running(client, namespace))
+        (said,) = operator.unserved()
+        assert said.startswith(f"namespace {other} is not served: ")
+        assert missing in said
+        assert await phase(client, other) == "None"
+        allow(api_server, other, user)
+        await until(is_running(client, other))
+
+
+async def test_a_collection_that_can_never_be_read_stops_its_namespace_only(
+    connection: Connection, api_server: ControlPlane, client: Client, namespace: str
+) -> None:
+    """Say one object in etcd that no API server can decode."""
+    other = f"{namespace}-other"
+    api_server.kubectl("create", "namespace", other)
+    broken = Fault(lambda request: f"/namespaces/{other}/configmaps" in request.path, 10**6, status=400)
+    async with Proxy.before(connection) as (proxy, through_proxy):
+        proxy.faults.append(broken)
+        async with running(namespace, through_proxy, others=(other,)) as operator:
+            await client.create(TRAINING, training(namespace))
+            await until(is_running(client, namespace))
+            assert [said.split(" is ")[0] for said in operator.unserved()] == [f"namespace {other}"]
+            broken.times = 0
+            await until(lambda: operator.watches.cover(other))
+
+
+async def test_a_missing_job_is_asked_for_before_it_is_believed_gone(
+    connection: Connection, client: Client, namespace: str
+) -> None:
+    """A watch that is half dead, and then this replica leads: a Job that runs would be made once more."""
+    owner = await client.create(TRAINING, training(namespace))
+    names = {"there": "chat-base-1", "gone": "chat-data-1", "theirs": "foreign"}
+    await client.create(JOB, job(owner, names["there"]))
+    theirs = job(owner, names["theirs"])
+    del theirs["metadata"]["ownerReferences"]
+    await client.create(JOB, theirs)
+    start = "2026-01-01T00:00:00Z"
+    attempts = [{"number": n, "job": name, "startTime": start} for n, name in enumerate(names.values(), 1)]
+    status = {"phase": "Running", "stages": [{"name": "base", "kind": "pretrain", "attempts": attempts}]}
+    owner = await client.replace_status(owner, status)
+    cache = Cache()
+    cache.put("LLMTraining", owner)
+    settings = Settings(namespaces=(namespace,))
+    rooms = app.rooms(cache, client, settings)
+    operator = Operator(settings, connection, client, cache, rooms)
+    observed = await operator._observe(rooms["LLMTraining"], Key("LLMTraining", namespace, "chat"), owner)
+    assert [found["metadata"]["name"] for found in observed.jobs] == [names["there"]]
+    unseen = {name for _, name in rooms["LLMTraining"].unseen(observed)}
+    assert unseen == {names["gone"], names["theirs"]}
+
+
+class Stumbling(SmallRoom):
+    """Can't read some object of others."""
+
+    def wakes(self, kind: str, manifest: Manifest) -> Iterable[Key]:
+        raise KeyError("reason")
+
+
+async def test_an_object_that_can_not_be_read_does_not_end_the_watch_of_all(client: Client, namespace: str) -> None:
+    async with running(namespace, rooms=lambda cache: {"LLMTraining": Stumbling(cache)}):
+        await client.create(TRAINING, training(namespace))
+        await until(is_running(client, namespace))
+        await client.request("DELETE", CONFIG_MAP.path(namespace, "chat-config"))
+        await until(lambda: exists(client, CONFIG_MAP.path(namespace, "chat-config")))

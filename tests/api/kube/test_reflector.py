@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from llm_operator.kube import reflector
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import Client
 from llm_operator.kube.kinds import CONFIG_MAP, DISRUPTION_BUDGET, JOB, SERVICE, TRAINING, Kind
@@ -173,6 +174,19 @@ async def test_a_refused_collection_is_listed_when_it_may_be(
         assert (seen.reflector.refusal, seen.names()) == ("", {"a"})
 
 
+async def test_a_status_in_the_place_of_an_event_ends_the_watch_and_not_the_operator(
+    client: Client, namespace: str, proxied: tuple[Proxy, Client]
+) -> None:
+    """Something between us and the server answers in its own way."""
+    proxy, paged = proxied
+    async with reflecting(TRAINING, namespace, paged) as seen:
+        await until(lambda: seen.turns == [True])
+        proxy.end_watches(b'{"kind":"Status","status":"Failure","message":"initializing","code":429}\n')
+        await trainings(client, namespace, "a")
+        proxy.resume()
+        await until(lambda: seen.names() == {"a"})
+
+
 async def test_a_server_that_is_away_is_no_refusal(client: Client, namespace: str, connection: Connection) -> None:
     async with Proxy.before(connection) as (proxy, through_proxy):
         away = Client(through_proxy)
@@ -181,3 +195,25 @@ async def test_a_server_that_is_away_is_no_refusal(client: Client, namespace: st
             await until(lambda: seen.reflector.listed)
             assert seen.turns == [True]
         await away.close()
+
+
+async def test_a_cluster_that_was_restored_from_a_backup_is_read_anew(
+    client: Client, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What we know is newer than what there is: of a watch from a version to come the server says nothing."""
+    monkeypatch.setattr(reflector, "SILENT_SECONDS", 1.0)
+    await trainings(client, namespace, "a", "b")
+    seen = Seen(TRAINING, namespace, client)
+    first, second = (await client.get(TRAINING.path(namespace)))["items"]
+    later = str(10**9)
+    for name, uid in (("a", first["metadata"]["uid"]), ("lost", "uid-lost")):  # as they were before the restore
+        metadata = {**first["metadata"], "name": name, "uid": uid, "resourceVersion": later}
+        seen.cache.put(TRAINING.name, {**first, "metadata": metadata})
+    seen.cache.remove(TRAINING.name, second)  # which was deleted after the backup was taken
+    seen.reflector._version, seen.reflector._newest = later, int(later)
+    running = asyncio.create_task(seen.reflector.run())
+    await until(lambda: seen.names() == {"a", "b"})
+    found = seen.cache.get(TRAINING.name, namespace, "a")
+    assert found is not None
+    assert found["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+    running.cancel()

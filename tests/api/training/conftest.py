@@ -25,6 +25,7 @@ from tests.specs import TRAINING
 
 Found = dict[str, Any]
 NAME = "bilingual"
+PULL_SECRET = "mirror"
 CLAIM = {"accessModes": ["ReadWriteMany"], "storageClassName": "none", "resources": {"requests": {"storage": "1Gi"}}}
 _numbers = itertools.count(1)
 
@@ -168,6 +169,7 @@ def lab(api_server: ControlPlane, tmp_path: Path) -> Iterator[Lab]:
         "NAMESPACES": lab.namespace,
         "POD_NAMESPACE": lab.namespace,
         "PROGRESS_INTERVAL_SECONDS": "1",
+        "CHILD_IMAGE_PULL_SECRETS": PULL_SECRET,
         "METRICS_PORT": "0",
         "PROBE_PORT": "0",
     })  # fmt: skip

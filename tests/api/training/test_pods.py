@@ -10,7 +10,7 @@ import pytest
 
 from llm_operator.kube.templates import AS_WRITTEN, CONTAINER_SECURITY, POD_SECURITY
 from tests.api.test_crds import apply, manifest, refused_by_field
-from tests.api.training.conftest import NAME, Found, Lab
+from tests.api.training.conftest import NAME, PULL_SECRET, Found, Lab
 from tests.cluster.control_plane import ControlPlane
 from tests.pod_cases import (
     ALL_PODS,
@@ -71,11 +71,14 @@ def lacks(wanted: Any, actual: Any, path: str) -> Iterator[str]:
         yield f"{path}: {actual!r} and not {wanted!r}"
 
 
+LISTS = ("tolerations", "topologySpreadConstraints", "volumes", "imagePullSecrets")
+
+
 def as_written(pod: Found, pods: Pods) -> None:
     """Raises AssertionError with every field that is not as a user wants it."""
     spec = pod["spec"]
     (container,) = spec["containers"]
-    found = {field: spec.get(field) for field in (*AS_WRITTEN, "tolerations", "topologySpreadConstraints", "volumes")}
+    found = {field: spec.get(field) for field in (*AS_WRITTEN, *LISTS)}
     found |= {field: container.get(field) for field in ("env", "envFrom", "volumeMounts")}
     found |= {field: pod["metadata"].get(field) for field in ("labels", "annotations")}
     found["shmSize"] = next(v["emptyDir"].get("sizeLimit") for v in spec["volumes"] if v["name"] == "shm")
@@ -89,6 +92,7 @@ def as_written(pod: Found, pods: Pods) -> None:
     for items, key in ((container["env"], "name"), (spec["volumes"], "name"), (container["volumeMounts"], "mountPath")):
         names = [item[key] for item in items]
         assert len(names) == len(set(names)), names
+    assert {"name": PULL_SECRET} in spec["imagePullSecrets"], "the operator's setting"
     assert spec["automountServiceAccountToken"] is False
     selectors = [constraint["labelSelector"]["matchLabels"] for constraint in spec["topologySpreadConstraints"]]
     assert all(selector.items() <= pod["metadata"]["labels"].items() for selector in selectors)

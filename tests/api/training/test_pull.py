@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,7 @@ from llm_operator.training.pull import ANSWER_BYTES, NoAnswerError, Puller, ask
 from llm_trainer.protocol import PROGRESS_PORT, Progress
 
 ADDRESS = "127.94.0.1"  # all of 127/8 is this machine; nothing else listens here
+IPV6 = "::1"
 KEY = Key("LLMTraining", "team", "bilingual")
 GOOD = Progress(stage="base", attempt=1, step=7).model_dump_json(by_alias=True)
 
@@ -30,6 +32,10 @@ class Rank0(ThreadingHTTPServer):
     """Answers every request with ``status`` and ``body``; counts them."""
 
     status, body, encoding, asked = 200, GOOD.encode(), "identity", 0
+
+
+class Rank0OnIPv6(Rank0):
+    address_family = socket.AF_INET6
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -50,23 +56,36 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def rank_0() -> Iterator[Rank0]:
-    server = Rank0((ADDRESS, PROGRESS_PORT), Handler)
+    yield from listening(Rank0, ADDRESS)
+
+
+@pytest.fixture
+def rank_0_on_ipv6() -> Iterator[Rank0]:
+    yield from listening(Rank0OnIPv6, IPV6)
+
+
+def listening(kind: type[Rank0], address: str) -> Iterator[Rank0]:
+    server = kind((address, PROGRESS_PORT), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
 
 
-def asked() -> Progress:
+def asked(address: str = ADDRESS) -> Progress:
     async def once() -> Progress:
         async with aiohttp.ClientSession(auto_decompress=False) as session:
-            return await ask(session, ADDRESS)
+            return await ask(session, address)
 
     return asyncio.run(once())
 
 
 def test_an_answer(rank_0: Rank0) -> None:
     assert asked().step == 7
+
+
+def test_an_answer_by_ipv6(rank_0_on_ipv6: Rank0) -> None:
+    assert asked(IPV6).step == 7
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 
 from llm_operator.kube import labels
-from llm_operator.kube.cache import Cache, trim
-from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, KINDS, POD, SERVICE, TRAINING
+from llm_operator.kube.cache import REMEMBERED_DELETIONS, Cache, trim
+from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, KINDS, POD, SERVICE, SERVING, TRAINING
 from llm_operator.kube.plan import Key
 
 OWNER = Key("LLMTraining", "team", "chat")
@@ -25,6 +25,10 @@ def child(name: str, version: int = 1, owner_uid: str = "u1") -> dict[str, Any]:
     reference = {"apiVersion": TRAINING.api_version, "kind": "LLMTraining", "name": "chat", "uid": owner_uid}
     metadata = {"labels": {labels.TRAINING: "chat"}, "ownerReferences": [reference]}
     return manifest(name, f"uid-{name}", version, metadata=metadata)
+
+
+def reference_to(kind: str, name: str, api_version: str) -> dict[str, Any]:
+    return {"apiVersion": api_version, "kind": kind, "name": name, "uid": f"uid-{name}", "controller": True}
 
 
 @given(st.permutations(range(1, 9)))
@@ -84,14 +88,85 @@ def test_children_come_by_name_and_without_those_of_an_earlier_owner() -> None:
     assert cache.children("Job", Key("LLMTraining", "other-team", "chat")) == []
 
 
-def test_a_child_that_lost_its_label_is_no_child() -> None:
+def test_a_child_that_lost_its_owner_is_no_child() -> None:
     cache = Cache()
     cache.put("LLMTraining", manifest())
     cache.put("Job", child("a", version=1))
-    cache.put("Job", manifest("a", "uid-a", 2))
-    assert cache.children("Job", OWNER) == []
+    pod = manifest("a-0", "uid-pod", metadata={"ownerReferences": [reference_to("Job", "a", "batch/v1")]})
+    cache.put("Pod", pod)
+    assert len(cache.children("Pod", OWNER)) == 1
+    cache.put("Job", manifest("a", "uid-a", 2, metadata={"labels": {labels.TRAINING: "chat"}}))
+    assert cache.children("Job", OWNER) == cache.children("Pod", OWNER) == []
     cache.remove("Job", manifest("a", "uid-a", 3))
-    assert not cache._children
+    cache.remove("Pod", pod)
+    assert not cache._below
+    assert not cache._jobs
+    assert not cache._owner_of_job
+
+
+def test_pods_of_a_deleted_job_are_told_of_and_belong_to_its_training() -> None:
+    """Their last words come after the Job is gone."""
+    cache = Cache()
+    cache.put("LLMTraining", manifest())
+    cache.put("Job", child("a"))
+    pod = manifest("a-0", "uid-pod", metadata={"ownerReferences": [reference_to("Job", "a", "batch/v1")]})
+    cache.put("Pod", pod)
+    cache.remove("Job", child("a"))
+    assert [pod["metadata"]["name"] for pod in cache.children("Pod", OWNER)] == ["a-0"]
+    cache.remove("Pod", pod)
+    assert cache.children("Pod", OWNER) == []
+    assert cache.owner(pod) == OWNER
+
+
+@pytest.mark.parametrize(
+    ("pod_of", "hash_label", "found"),
+    [("chat-serving-7f", "7f", True), ("chat-serving-7f", "8e", False), ("other-7f", "7f", False), ("7f", "7f", False)],
+)
+def test_pods_of_a_serving_belong_to_its_deployment(pod_of: str, hash_label: str, found: bool) -> None:
+    """Labels are copied with a template; the ReplicaSet is the Deployment's, whose reference has the uid."""
+    owner = Key("LLMServing", "team", "chat")
+    cache = Cache()
+    cache.put("LLMServing", manifest())
+    reference = {"apiVersion": SERVING.api_version, "kind": "LLMServing", "name": "chat", "uid": "u1"}
+    cache.put("Deployment", manifest("chat-serving", "uid-d", metadata={"ownerReferences": [reference]}))
+    metadata = {
+        "labels": {labels.SERVING: "chat", "pod-template-hash": hash_label},
+        "ownerReferences": [reference_to("ReplicaSet", pod_of, "apps/v1")],
+    }
+    pod = manifest("p", "uid-p", metadata=metadata)
+    cache.put("Pod", pod)
+    assert bool(cache.children("Pod", owner)) is found
+    assert (cache.owner(pod) == owner) is found
+
+
+def test_a_pod_of_somebody_elses_job_with_our_labels_is_no_child() -> None:
+    cache = Cache()
+    cache.put("LLMTraining", manifest())
+    job = manifest("theirs", "uid-theirs", metadata={"labels": {labels.TRAINING: "chat"}})
+    cache.put("Job", job)
+    metadata = {"labels": {labels.TRAINING: "chat"}, "ownerReferences": [reference_to("Job", "theirs", "batch/v1")]}
+    cache.put("Pod", manifest("theirs-0", "uid-pod", metadata=metadata))
+    assert cache.children("Job", OWNER) == cache.children("Pod", OWNER) == []
+
+
+def test_the_jobs_of_deleted_ones_are_forgotten_with_them() -> None:
+    cache = Cache()
+    for number in range(REMEMBERED_DELETIONS + 5):
+        made = child(f"j{number}", version=number + 1)
+        cache.put("Job", made)
+        cache.remove("Job", made)
+    assert len(cache._owner_of_job) == len(cache._jobs["u1"]) == REMEMBERED_DELETIONS
+
+
+def test_a_cluster_that_went_back_in_time_is_believed() -> None:
+    cache = Cache()
+    cache.put("Job", child("kept", version=900))
+    cache.put("Job", child("deleted", version=901))
+    cache.remove("Job", child("deleted", version=902))
+    cache.clear("Job", "team")
+    assert not list(cache.objects("Job"))
+    assert cache.put("Job", child("kept", version=100))
+    assert cache.put("Job", child("deleted", version=101))
 
 
 def test_a_complete_list_removes_what_it_lacks_but_not_what_is_newer() -> None:

@@ -24,10 +24,23 @@ class QueueMachine(RuleBasedStateMachine):
         self.rested: dict[str, float] = {}
         self.wanted: dict[str, float] = {}
         self.running: set[str] = set()
+        self.failing: set[str] = set()
+        self.own: dict[str, float] = {}  # asked for by own writes of keys that run
+
+    @rule(key=KEYS, delay=DELAYS)
+    def add_own(self, key: str, delay: float) -> None:
+        self.queue.add(key, self.now + delay, own=True)
+        if key in self.running:
+            self.own[key] = min(self.own.get(key, float("inf")), self.now + delay)
+        elif key not in self.failing:
+            self.want(key, delay)
 
     @rule(key=KEYS, delay=DELAYS)
     def add(self, key: str, delay: float) -> None:
         self.queue.add(key, self.now + delay)
+        self.want(key, delay)
+
+    def want(self, key: str, delay: float) -> None:
         at = max(self.now + delay, self.rested.get(key, 0.0))
         self.wanted[key] = min(self.wanted.get(key, float("inf")), at)
 
@@ -56,8 +69,13 @@ class QueueMachine(RuleBasedStateMachine):
         if failed:
             at = self.now + self.queue.retry(key, self.now)
             self.wanted[key] = min(self.wanted.get(key, float("inf")), at)
+            self.failing.add(key)
         else:
             self.queue.succeeded(key)
+            self.failing.discard(key)
+            if key in self.own:
+                self.wanted[key] = min(self.wanted.get(key, float("inf")), self.own[key])
+        self.own.pop(key, None)
         self.queue.done(key, self.now)
         self.running.remove(key)
         if key in self.wanted:
@@ -92,6 +110,23 @@ def test_backoff_doubles_up_to_its_limit_and_starts_anew_after_a_success() -> No
     assert delays[-1] == LONGEST_BACKOFF_SECONDS
     queue.succeeded("a")
     assert queue.retry("a", 0.0) == FIRST_BACKOFF_SECONDS
+
+
+def test_what_fails_is_not_tried_again_because_of_its_own_writes() -> None:
+    queue: WorkQueue[str] = WorkQueue(jitter=lambda: 1.0, rest=0.2)
+    tries, now = 0, 0.0
+    queue.add("a", now)
+    while now < 30:
+        if queue.take(now):
+            tries += 1
+            queue.add("a", now, own=True)  # its status, whose text is another one each time
+            queue.retry("a", now)
+            queue.done("a", now)
+            queue.add("a", now, own=True)  # and the echo of that
+        now += 0.1
+    assert tries == 6
+    queue.add("a", now)
+    assert queue.take(now) == "a", "news of the world is a reason"
 
 
 def test_jitter_spreads_the_retries_of_many_keys() -> None:

@@ -31,11 +31,18 @@ def test_values_are_read_by_upper_case_name() -> None:
         ("GPU_RESOURCES", ","),
         ("GPU_RESOURCES", "gpu"),
         ("OTHER_RESOURCES", "cpu"),
+        ("CHILD_IMAGE_PULL_SECRETS", "My Secret"),
+        ("CHILD_IMAGE_PULL_SECRETS", "two..dots"),
     ],
 )
 def test_a_bad_value_is_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"{name}='{value}'"):
         Settings.from_environment({name: value})
+
+
+def test_pull_secrets_of_children() -> None:
+    given = Settings.from_environment({"CHILD_IMAGE_PULL_SECRETS": "mirror, hub"})
+    assert given.child_image_pull_secrets == ("mirror", "hub")
 
 
 def test_which_resources_are_gpus() -> None:

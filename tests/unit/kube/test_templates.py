@@ -24,24 +24,24 @@ from tests.specs import SERVING, TRAINING, changed
 from tests.unit.world import custom_resource
 
 
-def of_training(pods: Pods) -> Manifest:
+def of_training(pods: Pods, pull_secrets: tuple[str, ...] = ()) -> Manifest:
     """The template of the stage base's pods."""
     owner = custom_resource("LLMTraining", "bilingual", changed(TRAINING, pods=pods))
     spec = LLMTrainingSpec.model_validate(owner["spec"])
     stage = planned_stages(spec)[1]
-    *_, job = training.children(owner, spec, stage, stage_config(owner, spec, stage, 1, {}), "trainer:1")
+    *_, job = training.children(owner, spec, stage, stage_config(owner, spec, stage, 1, {}), "trainer:1", pull_secrets)
     template: Manifest = job["spec"]["template"]
     return template
 
 
-def of_serving(pods: Pods) -> Manifest:
+def of_serving(pods: Pods, pull_secrets: tuple[str, ...] = ()) -> Manifest:
     owner = custom_resource("LLMServing", "chat", changed(SERVING, pods=pods))
     model, adapter = (
         ServedResult(uri="pvc://models/run", digest="sha256:a", step=1),
         ServedAdapter(name="law", uri="pvc://law/run", rank=8),
     )
     spec = LLMServingSpec.model_validate(owner["spec"])
-    *_, deployment = serving.children(owner, spec, model, [adapter], "vllm:1")
+    *_, deployment = serving.children(owner, spec, model, [adapter], "vllm:1", pull_secrets)
     template: Manifest = deployment["spec"]["template"]
     return template
 
@@ -63,6 +63,7 @@ def test_every_field_reaches_the_pod(template: Any) -> None:
     made, ours = template(ALL_PODS), template({})
     spec, pod = made["spec"], container(made)
     assert {field: spec[field] for field in AS_WRITTEN} == {field: ALL_PODS[field] for field in AS_WRITTEN}
+    assert spec["imagePullSecrets"] == ALL_PODS["imagePullSecrets"]
     for field in ("labels", "annotations"):
         assert made["metadata"][field] == ALL_PODS[field] | ours["metadata"].get(field, {})
     assert spec["tolerations"] == ALL_PODS["tolerations"] + ours["spec"].get("tolerations", [])
@@ -85,6 +86,17 @@ def test_every_field_reaches_the_pod(template: Any) -> None:
 def test_nothing_set_changes_nothing(template: Any) -> None:
     empty = {field: type(value)() for field, value in ALL_PODS.items() if isinstance(value, list)}
     assert template(empty) == template({})
+
+
+@both
+def test_pull_secrets_of_the_operator_are_beside_the_users(template: Any) -> None:
+    def secrets(pods: Pods, given: tuple[str, ...]) -> Any:
+        return template(pods, given)["spec"].get("imagePullSecrets")
+
+    assert secrets({}, ()) is None
+    assert secrets({}, ("mirror", "hub")) == [{"name": "mirror"}, {"name": "hub"}]
+    own = {"imagePullSecrets": [{"name": "own"}, {"name": "hub"}]}
+    assert secrets(own, ("mirror", "hub")) == [{"name": "own"}, {"name": "hub"}, {"name": "mirror"}]
 
 
 @both

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 
 from prometheus_client import generate_latest
@@ -16,6 +18,22 @@ from llm_trainer.runtime.metrics import Metrics
 from llm_trainer.runtime.startup import Startup
 
 MAX_NOTICES = 20
+
+
+class Server(ThreadingHTTPServer):
+    """Answers on all addresses of the pod: a cluster has IPv4, IPv6 or both, and a kernel may lack IPv6."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+        super().__init__(("", port), handler)
+
+    def server_bind(self) -> None:
+        """HTTPServer's would also look up the host's full name, which nobody reads and which DNS may keep waiting."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        TCPServer.server_bind(self)
 
 
 class Board:
@@ -80,6 +98,5 @@ class Board:
                 """A line for every scrape would bury the training's own."""
 
         port = int(os.environ.get("LLM_PROGRESS_PORT", PROGRESS_PORT))
-        server = ThreadingHTTPServer(("", port), Handler)
-        server.daemon_threads = True
+        server = Server(port, Handler)
         threading.Thread(target=server.serve_forever, name="progress", daemon=True).start()

@@ -271,6 +271,9 @@ WRONG_TRAININGS = (
           stages__2=ppo(rewards=[{"function": "a:b"}], lora={"quantization": "nf4"}), at_server=False),
     wrong("a quantisation that isn't there", "spec.stages[1].lora.quantization", "nf4",
           stages__1__lora={"quantization": "int8"}),
+    wrong("a window of no time", "spec.restarts.windowSeconds", "greater than or equal to 1",
+          restarts={"windowSeconds": 0}),
+    wrong("a token of more than a line", "spec.restartToken", "253", restartToken="x" * 254),
     wrong("a run folder in another claim", "spec.resumeFrom.uri", "must be in the claim of spec.storage",
           resumeFrom={"uri": "pvc://backup/old-0123abcd"}),
     wrong("a run folder in a claim with a longer name", "spec.resumeFrom.uri", "must be in the claim of spec.storage",
@@ -356,6 +359,7 @@ def right_trainings() -> Iterator[tuple[str, Spec]]:
     """Specs that the rules must let through."""
     yield "minimal", TRAINING
     yield "expert parallelism", changed(TRAINING, **MIXTURE, stages__0__pretrain__expertParallel=2)
+    yield "restarts", changed(TRAINING, restarts={"own": 0, "windowSeconds": 60}, restartToken="2026-01-01T00:00:00Z")
     yield "a run folder", changed(TRAINING, resumeFrom={"uri": "pvc://models/bilingual-0123abcd"})
     yield "a restored run folder", changed(TRAINING, resumeFrom={"uri": "pvc://models/restored/2026-01-01/a.b_c-0123"})
     yield "tokens", changed(TRAINING, stages__0__pretrain__steps=REMOVE, stages__0__pretrain__tokens=10_000)

@@ -15,6 +15,7 @@ from llm_operator.api.rules import SERVING_RULES, TRAINING_RULES, Rule
 from tests.cluster.control_plane import ControlPlane
 from tests.pod_cases import WRONG_PODS, WRONG_SERVING_PODS
 from tests.specs import (
+    REMOVE,
     RIGHT_SERVINGS,
     SERVING,
     TRAINING,
@@ -27,6 +28,7 @@ from tests.specs import (
 )
 
 Manifest = dict[str, Any]
+LEGAL = {"name": "legal", "sft": {"dataset": {"uri": "pvc://corpus/legal.jsonl"}, "maxLength": 128}}
 
 
 def manifest(kind: str, name: str, spec: Spec) -> Manifest:
@@ -137,6 +139,51 @@ def test_what_has_started_is_fixed(api_server: ControlPlane) -> None:
     for change in allowed:
         answer = apply(api_server, {**made, "spec": changed(later["spec"], **change)})
         assert answer.returncode == 0, answer.stderr
+
+
+def test_a_failed_stage_may_be_corrected_and_not_removed(api_server: ControlPlane) -> None:
+    made = manifest("LLMTraining", "failed-stage", changed(TRAINING, stages__2=LEGAL))
+    assert apply(api_server, made).returncode == 0
+    set_stages(api_server, "failed-stage", data="Succeeded", base="Succeeded", chat="Failed")
+    refused: dict[str, dict[str, Any]] = {
+        "finished": {"stages__0__pretrain__steps": 300},
+        "data": {"data__sources__0__uri": "pvc://corpus/other.txt"},
+        "removed": {"stages__1": REMOVE},
+        "renamed": {"stages__1__name": "other"},
+    }
+    for name, change in refused.items():
+        answer = apply(api_server, {**made, "spec": changed(made["spec"], **change)})
+        assert answer.returncode != 0, name
+        assert "make a new LLMTraining" in answer.stderr
+    for change in ({"stages__1__sft__maxLength": 64}, {"stages__1__globalBatchSize": 16}, {"stages__2": REMOVE}):
+        answer = apply(api_server, {**made, "spec": changed(made["spec"], **change)})
+        assert answer.returncode == 0, answer.stderr
+    set_stages(api_server, "failed-stage", data="Succeeded", base="Succeeded", chat="Pending")
+    answer = apply(api_server, {**made, "spec": changed(made["spec"], stages__1__sft__maxLength=32)})
+    assert "a stage that has started can't change" in answer.stderr, "it was taken up again"
+
+
+def test_what_data_preparation_reads_may_be_corrected_when_it_failed(api_server: ControlPlane) -> None:
+    made = manifest("LLMTraining", "failed-data", TRAINING)
+    assert apply(api_server, made).returncode == 0
+    set_stages(api_server, "failed-data", data="Failed")
+    changes: dict[str, Any] = {
+        "model__architecture__config__hidden_size": 128,
+        "tokenizer__train__vocabularySize": 4096,
+        "data__sources__0__uri": "pvc://corpus/other.txt",
+        "stages__0__pretrain__steps": 300,
+    }
+    answer = apply(api_server, {**made, "spec": changed(TRAINING, **changes)})
+    assert answer.returncode == 0, answer.stderr
+
+
+def set_stages(api_server: ControlPlane, name: str, **states: str) -> None:
+    """Of a training's status: those that have started, by name."""
+    stages = [
+        {"name": s, "kind": "sft", "state": state, "startTime": "2026-01-01T00:00:00Z"} for s, state in states.items()
+    ]
+    patch = json.dumps({"status": {"stages": stages}})
+    api_server.kubectl("patch", "llmt", name, "--subresource=status", "--type=merge", "-p", patch)
 
 
 def test_printer_columns(api_server: ControlPlane) -> None:

@@ -14,6 +14,7 @@ import yaml
 from llm_operator.api.conditions import timestamp
 from llm_operator.kube.drift import FIELD_MANAGER, FIELDS
 from llm_operator.kube.plan import Manifest, Plan
+from llm_operator.training.sightings import Sightings
 
 START = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 
@@ -33,6 +34,11 @@ class World:
 
     owner: Manifest
     objects: dict[tuple[str, str], Manifest] = field(default_factory=dict)
+    departed: list[Manifest] = field(default_factory=list)  # pods that are gone, if anybody has seen them go
+    sightings: Sightings = field(default_factory=Sightings)
+
+    def departed_pods(self) -> tuple[Manifest, ...]:
+        return tuple(copy.deepcopy(self.departed))
 
     def of(self, kind: str) -> tuple[Manifest, ...]:
         return tuple(copy.deepcopy(found) for (at, _), found in sorted(self.objects.items()) if at == kind)

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class TrainingCondition(StrEnum):
-    """Conditions of an LLMTraining; Succeeded and Failed are terminal and exclude each other."""
+    """Conditions of an LLMTraining; Succeeded and Failed exclude each other and hold until the spec changes."""
 
     ACCEPTED = "Accepted"
     RUNNING = "Running"
@@ -32,14 +32,20 @@ class Reason(StrEnum):
     SUSPENDED = "Suspended"
     CLAIM_NOT_FOUND = "PersistentVolumeClaimNotFound"
     RUN_FOLDER_IN_USE = "RunFolderInUse"
+    CLAIM_ACCESS_MODE = "PersistentVolumeClaimAccessMode"
     APPLY_REFUSED = "ApplyRefused"
     DELETE_REFUSED = "DeleteRefused"
     RECONCILE_ERROR = "ReconcileError"
     FAILED_CREATE = "FailedCreate"
     UNSCHEDULABLE = "Unschedulable"
+    SCHEDULING_GATED = "SchedulingGated"
+    FAILED_MOUNT = "FailedMount"
+    INIT_CONTAINER_FAILED = "InitContainerFailed"
+    TERMINATING = "Terminating"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     STARTING = "Starting"
     RESTARTING = "Restarting"
+    TAKEN_UP = "TakenUp"
     # going
     RUNNING = "Running"
     # ended well
@@ -55,8 +61,10 @@ class Reason(StrEnum):
     NODE_LOST = "NodeLost"
     EVICTED = "Evicted"
     PREEMPTED = "Preempted"
+    PEER_LOST = "PeerLost"
     RESTARTS_EXHAUSTED = "RestartsExhausted"
     # events
+    NOTHING_TO_RUN = "NothingToRun"
     STAGE_STARTED = "StageStarted"
     STAGE_SUCCEEDED = "StageSucceeded"
     ATTEMPT_FAILED = "AttemptFailed"

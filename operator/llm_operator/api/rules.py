@@ -33,14 +33,15 @@ def exactly_one(*fields: str) -> Rule:
     return Rule(f"[{given}].exists_one(x, x)", f"exactly one of {', '.join(fields)} must be set")
 
 
-STARTED = "has(oldSelf.status) && has(oldSelf.status.stages) && oldSelf.status.stages.exists(s, has(s.startTime))"
-
-
+# Data preparation alone has no stage before it: while it stands as failed, what it reads may be corrected.
+# CEL's optional types would say it shorter, but the API server estimates their cost without the bounds of the schema.
+KNOWN = "has(oldSelf.status) && has(oldSelf.status.stages)"
+STARTED = f"{KNOWN} && oldSelf.status.stages.exists(s, has(s.startTime) && s.state != 'Failed')"
 HAS_RESULT = STARTED.replace("s.startTime", "s.result")
 
 
 def fixed(field: str, once: str = STARTED, when: str = "the training has started") -> Rule:
-    """A field of the spec that can't change once the first pod was made."""
+    """A field of the spec that can't change once the first pod was made, unless data preparation failed."""
     same = f"has(self.spec.{field}) == has(oldSelf.spec.{field})"
     return Rule(
         f"!({once}) || ({same} && (!has(self.spec.{field}) || self.spec.{field} == oldSelf.spec.{field}))",
@@ -143,10 +144,12 @@ TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
         fixed("storage"),
         fixed("resumeFrom", HAS_RESULT, "a stage has its result"),
         Rule(
-            "!has(oldSelf.status) || !has(oldSelf.status.stages) || oldSelf.status.stages.all(t, "
-            "!has(t.startTime) || t.name == 'data' || oldSelf.spec.stages.filter(s, s.name == t.name) "
-            "== self.spec.stages.filter(s, s.name == t.name))",
-            "a stage that has started can't change; make a new LLMTraining, or change the stages after it",
+            f"!({KNOWN}) || oldSelf.status.stages.all(t, "
+            "!has(t.startTime) || t.name == 'data' || (t.state == 'Failed' "
+            "? self.spec.stages.exists(s, s.name == t.name) : oldSelf.spec.stages.filter(s, s.name == t.name) "
+            "== self.spec.stages.filter(s, s.name == t.name)))",
+            "a stage that has started can't change, unless it failed, nor be removed or renamed; make a new "
+            "LLMTraining, or change the stages after it",
             ".spec.stages",
         ),
     ),

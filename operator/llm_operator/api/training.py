@@ -75,10 +75,13 @@ class ResumeFrom(Spec):
 
 
 class Restarts(Spec):
-    """How many attempts a stage may have beyond the first, by whose fault it was."""
+    """How many faults a stage may have in a row without progress, which is a new checkpoint, by whose fault it was."""
 
     own: int = Field(default=3, ge=0, le=100, description="Restarts after a fault of the training itself.")
     infrastructure: int = Field(default=20, ge=0, le=1000, description="Restarts after evictions and lost nodes.")
+    window_seconds: int = Field(
+        default=3600, ge=1, le=31_536_000, description="An attempt that lasted so long refills infrastructure too."
+    )
 
 
 class LLMTrainingSpec(Spec):
@@ -109,5 +112,11 @@ class LLMTrainingSpec(Spec):
     stages: list[Stage] = Field(min_length=1, max_length=16, description="In order.")
     image: str | None = Field(default=None, max_length=512, description="Trainer image. Default: the operator's.")
     suspend: bool = Field(default=False, description="Stop the pods; progress up to the last checkpoint is kept.")
-    restarts: Restarts = Field(default_factory=Restarts, description="Budget of restarts per stage.")
+    restarts: Restarts = Field(default_factory=Restarts, description="Restarts per stage without progress.")
+    restart_token: str | None = Field(
+        default=None,
+        max_length=253,
+        description="A new value, such as a time, takes up a training that failed, or waits to restart, with new "
+        "budgets.",
+    )
     pods: PodSettings = Field(default_factory=PodSettings, description="Placement and environment of the pods.")

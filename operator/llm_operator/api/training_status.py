@@ -92,6 +92,14 @@ class ModelStatus(Status):
     active_parameters: int = Field(description="Those that one token uses; fewer in a mixture of experts.")
 
 
+class SinceProgress(Status):
+    """What is used of spec.restarts since a stage last got on."""
+
+    own: int = Field(default=0, description="Of spec.restarts.own.")
+    infrastructure: int = Field(default=0, description="Of spec.restarts.infrastructure.")
+    step: int | None = Field(default=None, description="Of the checkpoint at the last fault. Absent: none yet.")
+
+
 class StageStatus(Status):
     """One stage; data preparation is the first and is named data."""
 
@@ -113,8 +121,11 @@ class StageStatus(Status):
     )
     start_time: str | None = Field(default=None, description="When its first attempt was created.")
     end_time: str | None = Field(default=None, description="When it succeeded or failed.")
-    own_restarts: int = Field(default=0, description="Restarts paid from spec.restarts.own.")
-    infrastructure_restarts: int = Field(default=0, description="Restarts paid from spec.restarts.infrastructure.")
+    own_restarts: int = Field(default=0, description="Restarts after own faults, in all.")
+    infrastructure_restarts: int = Field(default=0, description="Restarts after faults of the infrastructure, in all.")
+    since_progress: SinceProgress | None = Field(
+        default=None, description="What is used of spec.restarts. Absent: nothing."
+    )
     attempts: list[AttemptStatus] = Field(
         default_factory=list, description="The newest ten, oldest first; three of a stage whose turn it is not."
     )
@@ -133,6 +144,7 @@ class StageStatus(Status):
 
 class LLMTrainingStatus(Status):
     observed_generation: int | None = Field(default=None, description="metadata.generation that this is about.")
+    observed_restart_token: str | None = Field(default=None, description="spec.restartToken that this is about.")
     phase: str = Field(default="Pending", description="The conditions in one word; for people, not for programs.")
     model: ModelStatus | None = Field(
         default=None, description="Absent where the spec does not tell: an existing model or tokenizer."
@@ -146,6 +158,7 @@ class LLMTrainingStatus(Status):
     nodes: int = Field(default=0, description="Pods of the stage.")
     restarts: int = Field(default=0, description="Restarts of all stages.")
     conditions: list[Condition] = Field(
-        default_factory=list, description="Accepted, Running, and in the end Succeeded or Failed."
+        default_factory=list,
+        description="Accepted, Running, and in the end Succeeded or Failed.",
     )
     stages: list[StageStatus] = Field(default_factory=list, description="In order, data preparation first.")

@@ -70,12 +70,27 @@ JOB = Kind(
     ("spec.parallelism", "spec.completions", "spec.suspend", "status"),
     ours=True,
 )
-POD = Kind("Pod", "", "v1", "pods", ("spec.nodeName", *POD_STATUS), ours=True)
+POD = Kind(
+    "Pod",
+    "",
+    "v1",
+    "pods",
+    ("spec.nodeName", "spec.schedulingGates", *POD_STATUS),
+    ours=True,
+    metadata=(*METADATA, "deletionGracePeriodSeconds"),
+)
 CONFIG_MAP = Kind("ConfigMap", "", "v1", "configmaps", ours=True)
 SERVICE = Kind("Service", "", "v1", "services", ("spec.ipFamilies",), ours=True)
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", ("spec", "status"), ours=True)
 DISRUPTION_BUDGET = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets", ours=True)
-CLAIM = Kind("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims", metadata=IDENTITY)  # of everybody
+CLAIM = Kind(  # of everybody
+    "PersistentVolumeClaim",
+    "",
+    "v1",
+    "persistentvolumeclaims",
+    ("spec.accessModes", "status.phase"),
+    metadata=IDENTITY,
+)
 LEASE = Kind("Lease", "coordination.k8s.io", "v1", "leases")
 EVENT = Kind("Event", "events.k8s.io", "v1", "events")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,15 +58,79 @@ def without_pod_name(message: str) -> str:
     return re.sub(r'pods "[^"]*" ', "pods ", message)
 
 
+def is_leaving(manifest: Manifest) -> bool:
+    """It is being deleted."""
+    return "deletionTimestamp" in manifest["metadata"]
+
+
+def phase_of(pod: Manifest) -> str:
+    return str((pod.get("status") or {}).get("phase") or "Pending")
+
+
+def names_claim(waiting: Waiting) -> bool:
+    """The scheduler waits for a volume."""
+    return waiting.reason == Reason.UNSCHEDULABLE and "PersistentVolumeClaim" in waiting.message
+
+
 def held_up(pod: Manifest, container: str) -> Waiting | None:
     """What keeps a pod from starting, other than time."""
-    scheduled = condition_of(pod, "PodScheduled")
-    if scheduled and scheduled["status"] == "False" and scheduled.get("reason") == "Unschedulable":
+    scheduled = condition_of(pod, "PodScheduled") or {}
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         return Waiting(Reason.UNSCHEDULABLE, f"pod {pod['metadata']['name']}: {scheduled.get('message')}")
-    waiting = container_state(pod, container, "waiting") or {}
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "SchedulingGated":
+        gates = ", ".join(gate["name"] for gate in (pod.get("spec") or {}).get("schedulingGates") or ())
+        said = f"pod {pod['metadata']['name']} may be scheduled when its gate is removed: {gates or 'it has no name'}"
+        return Waiting(Reason.SCHEDULING_GATED, said)
+    if any(container_state(pod, container, state) is not None for state in ("running", "terminated")):
+        return None
+    return held_up_by_init_container(pod, container) or held_up_container(container_status(pod, container), where(pod))
+
+
+def held_up_container(status: Mapping[str, Any], who: str) -> Waiting | None:
+    """``who`` says which container of which pod."""
+    waiting = (status.get("state") or {}).get("waiting") or {}
     said = waiting.get("message") or waiting.get("reason")
     if waiting.get("reason") in PULL_PROBLEMS:
-        return Waiting(Reason.IMAGE_PULL_FAILED, f"{where(pod)} can't pull its image: {said}")
+        return Waiting(Reason.IMAGE_PULL_FAILED, f"{who} can't pull its image: {said}")
     if waiting.get("reason") in CONFIG_PROBLEMS:
-        return Waiting(Reason.STARTING, f"{where(pod)}: {waiting['reason']}: {said}")
+        return Waiting(Reason.STARTING, f"{who}: {waiting['reason']}: {said}")
     return None
+
+
+# --- init containers: of admission webhooks, the pods of ours have none ----------------------------------------------
+
+
+def held_up_by_init_container(pod: Manifest, container: str) -> Waiting | None:
+    """The init container that the others wait for: they start one after another."""
+    runs = None
+    for status in init_statuses(pod):
+        state = status.get("state") or {}
+        who = f"{where(pod)}, init container {status['name']}"
+        if "running" in state:
+            runs = Waiting(Reason.STARTING, f"{who} runs, and the container {container} waits for it")
+        elif found := held_up_container(status, who):
+            return found
+        elif (end := state.get("terminated") or (status.get("lastState") or {}).get("terminated")) and end["exitCode"]:
+            return Waiting(Reason.INIT_CONTAINER_FAILED, f"{who}, {terminated_text(end)}")
+    # A sidecar runs on: then what comes after it does not wait.
+    waiting = container_state(pod, container, "waiting") or {}
+    return runs if waiting.get("reason") == "PodInitializing" else None
+
+
+def failed_init_container(pod: Manifest) -> Mapping[str, Any] | None:
+    """The status of the one that ended badly and is not tried again."""
+    for status in init_statuses(pod):
+        end = (status.get("state") or {}).get("terminated")
+        if end and end.get("exitCode"):
+            return status
+    return None
+
+
+def init_statuses(pod: Manifest) -> Sequence[Mapping[str, Any]]:
+    return (pod.get("status") or {}).get("initContainerStatuses") or ()
+
+
+def terminated_text(end: Mapping[str, Any]) -> str:
+    """How a container ended that has no last words but its log's."""
+    said = last_line(end.get("message") or "") or end.get("reason") or "no message"
+    return f"exit code {end.get('exitCode')}: {said}"

@@ -13,9 +13,13 @@ from llm_operator.training.bounds import CURRENT, bounded
 HELD_UP = (
     Reason.CLAIM_NOT_FOUND,
     Reason.RUN_FOLDER_IN_USE,
+    Reason.CLAIM_ACCESS_MODE,
     Reason.APPLY_REFUSED,
     Reason.FAILED_CREATE,
     Reason.UNSCHEDULABLE,
+    Reason.SCHEDULING_GATED,
+    Reason.FAILED_MOUNT,
+    Reason.INIT_CONTAINER_FAILED,
     Reason.IMAGE_PULL_FAILED,
 )
 
@@ -56,10 +60,19 @@ def condition_events(old: LLMTrainingStatus, new: LLMTrainingStatus) -> Iterator
         now, before = find(new.conditions, kind), find(old.conditions, kind)
         if now and now.status == holds and not (before and before.status == holds and before.message == now.message):
             yield Event("Warning", now.reason, now.message)
-    if is_true(new.conditions, TrainingCondition.SUCCEEDED) and not is_true(
-        old.conditions, TrainingCondition.SUCCEEDED
-    ):
+    for kind in (TrainingCondition.FAILED, TrainingCondition.SUCCEEDED):
+        if is_true(old.conditions, kind) and (now := find(new.conditions, kind)) and now.status == "False":
+            yield Event("Normal", now.reason, now.message)
+    done, was_done = (is_true(status.conditions, TrainingCondition.SUCCEEDED) for status in (new, old))
+    if done and not was_done:
         yield Event("Normal", Reason.SUCCEEDED, "all stages succeeded")
+    if done and was_done and accepted(new) and new.observed_generation != old.observed_generation:
+        said = f"generation {new.observed_generation} of the spec: all stages have succeeded, so nothing runs again; "
+        yield Event("Normal", Reason.NOTHING_TO_RUN, f"{said}add a stage, or make a new LLMTraining")
     running, before = (find(status.conditions, TrainingCondition.RUNNING) for status in (new, old))
     if running and running.reason in HELD_UP and not (before and before.reason == running.reason):
         yield Event("Warning", running.reason, running.message)
+
+
+def accepted(status: LLMTrainingStatus) -> bool:
+    return is_true(status.conditions, TrainingCondition.ACCEPTED)

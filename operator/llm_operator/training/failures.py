@@ -5,22 +5,42 @@ Sources: Kubernetes' pod failure conditions (DisruptionTarget) and ``llm_trainer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-
-from pydantic import ValidationError
 
 from llm_operator.api.conditions import seconds_of
 from llm_operator.api.reasons import Reason
 from llm_operator.kube.plan import Manifest
-from llm_operator.kube.pods import Waiting, condition_of, container_state, held_up, last_line, where
+from llm_operator.kube.pods import (
+    Waiting,
+    condition_of,
+    failed_init_container,
+    held_up,
+    is_leaving,
+    last_line,
+    terminated_text,
+    where,
+)
+from llm_operator.training.gang import (
+    Gang,
+    ended_fact,
+    failed_fact,
+    has_ended,
+    job_condition,
+    last_word,
+    terminated_state,
+)
 from llm_operator.training.manifests import CONTAINER
-from llm_trainer.protocol import ExitCode, Termination
+from llm_trainer.protocol import ExitCode
 
 Fault = Literal["Own", "Infrastructure", "Configuration"]
 CAUSE_SECONDS = 10.0  # for the pod that caused it to be seen, when only its victims are
-NEVER_WHOLE = (Reason.UNSCHEDULABLE, Reason.IMAGE_PULL_FAILED)  # a gang that lacked a pod never began: no restart
+CLOCK_SECONDS = 60.0  # a time further than this from when we saw it is of a clock that is wrong
+NEVER_WHOLE = (  # a gang that lacked a pod never began: no restart
+    Reason.UNSCHEDULABLE,
+    Reason.SCHEDULING_GATED,
+    Reason.IMAGE_PULL_FAILED,
+)
 
 BY_EXIT_CODE: dict[int, tuple[Fault, Reason]] = {
     ExitCode.DATA: ("Configuration", Reason.DATA_ERROR),
@@ -35,6 +55,7 @@ BY_DISRUPTION = {
     "DeletionByTaintManager": Reason.NODE_LOST,
     "DeletionByPodGC": Reason.NODE_LOST,
 }
+WHEN_DELETED = (ExitCode.PREEMPTED, 128 + 9, 128 + 15)  # how the container of a pod ends that is deleted
 
 
 @dataclass(frozen=True)
@@ -46,43 +67,78 @@ class Failure:
     message: str
     outside: bool = False
     secondary: bool = False
-    at: float = 0.0  # seconds since the epoch
+    at: tuple[float, float] = (0.0, 0.0)  # seconds since the epoch by our clock, and as somebody else's has told it
 
 
-def failure_of(pods: Sequence[Manifest], job: Manifest, now: float) -> Failure | None:
+@dataclass(frozen=True)
+class Seen:
+    """When we first saw a pod's end."""
+
+    at: float
+
+    def time(self, told: str | None) -> tuple[float, float]:
+        """By our clock, which is the time that another machine tells unless its clock can't be right; and that time."""
+        written = seconds_of(told) if told else self.at
+        right = self.at - CLOCK_SECONDS <= written <= self.at
+        return (written if right else self.at), written
+
+
+def failure_of(gang: Gang, now: float) -> Failure | None:
     """Why the gang failed; None if it didn't, or if the cause may still show."""
-    failures = [failure for pod in pods if (failure := pod_failure(pod, now))]
-    causes = [failure for failure in failures if not failure.secondary]
-    if causes:
+    pods = (*gang.pods, *gang.departed) if gang.over else tuple(gang.pods)
+    found = [(pod, pod_failure(pod, Seen(now - gang.age(ended_fact(pod))))) for pod in pods]
+    # A queue that takes pods away and soon gives them back deletes them. The Job then makes others, or else it says
+    # that it failed.
+    failures = [failure for pod, failure in found if failure and (gang.over or failure.outside or not is_leaving(pod))]
+    if causes := [failure for failure in failures if not failure.secondary]:
         return min(causes, key=precedence)
-    if failures and (missing := missing_pod(pods)):
-        return Failure("Infrastructure", missing.reason, f"{missing.message}; the other pods gave up waiting for it")
-    condition = job_condition(job, "Failed")
-    if failures and now - min(failure.at for failure in failures) >= CAUSE_SECONDS:
-        return failures[0]
-    late = condition and now - at(condition.get("lastTransitionTime"), now) >= CAUSE_SECONDS
-    if condition and not failures and (late or not pods):
-        text = f"the Job failed: {condition.get('message') or condition.get('reason')}; its pods are gone"
-        return Failure("Infrastructure", Reason.EVICTED, text, at=now)
-    return None
+    if not failures:
+        return job_failure(gang)
+    if waiting := never_started(gang):
+        return Failure("Infrastructure", waiting.reason, f"{waiting.message}; the other pods gave up waiting for it")
+    seen = max((gang.age(ended_fact(pod)) for pod in gang.pods), default=CAUSE_SECONDS)
+    return peer_lost(gang, failures[0]) if seen >= CAUSE_SECONDS else None
 
 
-def precedence(failure: Failure) -> tuple[bool, float, bool]:
+def precedence(failure: Failure) -> tuple[bool, bool, tuple[float, float]]:
     """The cause sorts first.
 
     An eviction or a lost node explains what the others died of, not the other way round. A pod that left when asked to
-    was asked because of another's end, which times in whole seconds may not tell.
+    was asked because of another's end, whatever the clocks of their nodes say.
     """
-    return not failure.outside, failure.at, failure.reason == Reason.PREEMPTED
+    return not failure.outside, failure.reason == Reason.PREEMPTED, failure.at
 
 
-def missing_pod(pods: Sequence[Manifest]) -> Waiting | None:
+def never_started(gang: Gang) -> Waiting | None:
     """What keeps a pod of the gang from ever having started."""
-    found = (held_up(pod, CONTAINER) for pod in pods)
+    found = (held_up(pod, CONTAINER) for pod in gang.living)
     return next((waiting for waiting in found if waiting and waiting.reason in NEVER_WHOLE), None)
 
 
-def pod_failure(pod: Manifest, now: float) -> Failure | None:
+def peer_lost(gang: Gang, victim: Failure) -> Failure:
+    """All that is seen is that a pod lost another. A trainer that dies by itself says so, or its kubelet does."""
+    silent = [where(pod) for pod in gang.living if not has_ended(pod)]
+    if missing := gang.missing():
+        what = f"the pod of index {', '.join(map(str, missing))} is gone: it or its node was deleted"
+    elif silent:
+        what = f"{', '.join(silent)} can't be reached by the others: its node or the network"
+    else:
+        what = "the pods lost each other: the network between them"
+    return Failure("Infrastructure", Reason.PEER_LOST, f"{what}; {victim.message}")
+
+
+def job_failure(gang: Gang) -> Failure | None:
+    """The Job controller says that the Job failed, and no pod says why."""
+    condition = job_condition(gang.job, "Failed") if gang.job else None
+    if gang.job is None or condition is None:
+        return None
+    if gang.pods and gang.age(failed_fact(gang.job)) < CAUSE_SECONDS:
+        return None
+    text = f"the Job failed: {condition.get('message') or condition.get('reason')}; its pods are gone"
+    return Failure("Infrastructure", Reason.EVICTED, text)
+
+
+def pod_failure(pod: Manifest, seen: Seen) -> Failure | None:
     """Why this pod failed; None if it runs, waits or ended well."""
     terminated = terminated_state(pod)
     if terminated and terminated["exitCode"] == 0:
@@ -91,51 +147,36 @@ def pod_failure(pod: Manifest, now: float) -> Failure | None:
     if disruption and disruption["status"] == "True":
         reason = BY_DISRUPTION.get(disruption.get("reason", ""), Reason.EVICTED)
         text = f"{where(pod)}: {disruption.get('message') or disruption.get('reason')}"
-        return Failure("Infrastructure", reason, text, outside=True, at=at(disruption.get("lastTransitionTime"), now))
-    return container_failure(pod, terminated, now) if terminated else phase_failure(pod, now)
+        return Failure("Infrastructure", reason, text, outside=True, at=seen.time(disruption.get("lastTransitionTime")))
+    return container_failure(pod, terminated, seen) if terminated else phase_failure(pod, seen)
 
 
-def phase_failure(pod: Manifest, now: float) -> Failure | None:
-    """The kubelet refused or threw out the pod before its container could end."""
+def phase_failure(pod: Manifest, seen: Seen) -> Failure | None:
+    """The pod failed before its container could end: the kubelet refused it or threw it out, or another container."""
     status = pod.get("status") or {}
     if status.get("phase") != "Failed":
         return None
+    if init := failed_init_container(pod):
+        text = f"{where(pod)}, init container {init['name']}, {terminated_text(init['state']['terminated'])}"
+        ended = init["state"]["terminated"].get("finishedAt")
+        return Failure("Infrastructure", Reason.INIT_CONTAINER_FAILED, text, outside=True, at=seen.time(ended))
     text = f"{where(pod)}: {status.get('reason', 'failed')}: {status.get('message', '')}".rstrip(": ")
-    return Failure("Infrastructure", Reason.EVICTED, text, outside=True, at=now)
+    return Failure("Infrastructure", Reason.EVICTED, text, outside=True, at=seen.time(None))
 
 
-def container_failure(pod: Manifest, terminated: dict[str, Any], now: float) -> Failure:
+def container_failure(pod: Manifest, terminated: dict[str, Any], seen: Seen) -> Failure:
     code = int(terminated["exitCode"])
     word = last_word(terminated)
     said = word.message if word else last_line(terminated.get("message", ""))
     text = f"{where(pod)}, container {CONTAINER}, exit code {code}: {said or terminated.get('reason', 'no message')}"
-    ended = at(terminated.get("finishedAt"), now)
+    ended = seen.time(terminated.get("finishedAt"))
     if terminated.get("reason") == "OOMKilled":
         return Failure("Own", Reason.OUT_OF_MEMORY, f"{text}; raise the memory limit", at=ended)
     if code == ExitCode.PEER_LOST:
         return Failure("Own", Reason.ERROR, text, secondary=True, at=ended)
+    if is_leaving(pod) and code in WHEN_DELETED:
+        return Failure("Infrastructure", Reason.PREEMPTED, f"{text}; the pod was deleted", at=ended)
     if code in BY_EXIT_CODE:
         fault, reason = BY_EXIT_CODE[ExitCode(code)]
         return Failure(fault, reason, text, at=ended)
     return Failure("Own", Reason.KILLED if code > 128 else Reason.ERROR, text, at=ended)
-
-
-def last_word(terminated: dict[str, Any]) -> Termination | None:
-    try:
-        return Termination.model_validate_json(terminated.get("message") or "")
-    except ValidationError:
-        return None  # a log's tail: the container could not write it
-
-
-def terminated_state(pod: Manifest) -> dict[str, Any] | None:
-    return container_state(pod, CONTAINER, "terminated")
-
-
-def job_condition(job: Manifest, kind: str) -> dict[str, Any] | None:
-    """A condition of the Job, if it is true."""
-    condition = condition_of(job, kind)
-    return condition if condition and condition["status"] == "True" else None
-
-
-def at(time: str | None, now: float) -> float:
-    return seconds_of(time) if time else now

@@ -4,31 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from llm_operator.api.conditions import seconds_of
 from llm_operator.api.reasons import Reason
 from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus
 from llm_operator.kube.plan import Delete, Manifest
-from llm_operator.training.observe import Observed, attempt_of
+from llm_operator.kube.pods import is_leaving, phase_of
+from llm_operator.training.gang import attempt_of, job_condition, job_of, over_fact, unknown_fact
+from llm_operator.training.observe import Observed
+
+ENDED = ("Succeeded", "Failed")
+DECIDED = ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget")  # the Job makes no more pods
+NEWS_SECONDS = 10.0  # by which one watch may be behind another
+SETTLE_SECONDS = 10.0  # in which the pods of an attempt that has ended end too, if they do by themselves
 
 
-def superseded(observed: Observed, old: LLMTrainingStatus) -> list[Manifest]:
-    """Of attempts that ended badly, as the status already says. Those that ended well keep their logs."""
+def superseded(observed: Observed, old: LLMTrainingStatus) -> tuple[list[Manifest], float | None]:
+    """Children of attempts that ended, as the status already says, and the seconds until there may be more.
+
+    Those that ended well keep their logs, and so does the last attempt of a stage that failed, unless pods of theirs
+    run on: a container that is not ours doesn't end with the trainer.
+    """
     known = attempts_by_place(old)
-    return [
-        child
-        for child in remaining(observed)
-        if (attempt := known.get(attempt_of(child))) and attempt.end_time and attempt.reason != Reason.SUCCEEDED
-    ]
+    gone: list[Manifest] = []
+    later: list[float] = []
+    for child in remaining(observed):
+        attempt = known.get(attempt_of(child))
+        if attempt is None or attempt.end_time is None:
+            continue
+        if not keeps_logs(old, attempt):
+            gone.append(child)
+        elif runs_on(observed, attempt.job):
+            left = SETTLE_SECONDS - observed.ages.get(over_fact(attempt.job), 0.0)
+            gone += [child] if left <= 0 else []
+            later += [left] if left > 0 else []
+    return gone, min(later, default=None)
 
 
-def orphaned(observed: Observed, new: LLMTrainingStatus) -> list[Manifest]:
-    """Of attempts that the status doesn't know, nor will after this pass.
+def keeps_logs(status: LLMTrainingStatus, attempt: AttemptStatus) -> bool:
+    """Whether a user may still want to read them."""
+    last = (stage.attempts[-1] for stage in status.stages if stage.state == "Failed" and stage.attempts)
+    return attempt.reason == Reason.SUCCEEDED or attempt in last
+
+
+def runs_on(observed: Observed, job: str) -> bool:
+    """Whether a pod of this Job takes up room, or the Job may make one."""
+    pods = [pod for pod in observed.pods if job_of(pod) == job]
+    ended = sum(phase_of(pod) in ENDED for pod in pods)
+    if any(not is_leaving(pod) and phase_of(pod) not in ENDED for pod in pods):
+        return True
+    found = next((there for there in observed.jobs if there["metadata"]["name"] == job), None)
+    if found is None or any(job_condition(found, kind) for kind in DECIDED):
+        return False
+    return ended < (found["spec"].get("completions") or 1)
+
+
+def orphaned(observed: Observed, new: LLMTrainingStatus) -> tuple[list[Manifest], float | None]:
+    """Children of attempts that the status doesn't know, nor will after this pass; and when to look again.
 
     A pass made them and died before it could say so, and since then things have changed; or they are too old to be
-    shown. A young one may be no orphan: of two watches one may be late, and the status that knows it be on its way.
+    shown. One that was seen just now may be no orphan: of two watches one may be late, and the status that knows it be
+    on its way.
     """
     known = attempts_by_place(new)
-    return [child for child in remaining(observed) if attempt_of(child) not in known]
+    orphans = [child for child in remaining(observed) if attempt_of(child) not in known]
+    surely = [child for child in orphans if observed.ages.get(unknown_fact(child), 0.0) >= NEWS_SECONDS]
+    return surely, NEWS_SECONDS if surely != orphans else None
 
 
 def remaining(observed: Observed) -> Iterator[Manifest]:
@@ -43,10 +82,9 @@ def attempts_by_place(status: LLMTrainingStatus) -> dict[tuple[str, int], Attemp
     return {(stage.name, attempt.number): attempt for stage in status.stages for attempt in stage.attempts}
 
 
-def created(child: Manifest) -> float:
-    """Seconds since the epoch."""
-    time = child["metadata"].get("creationTimestamp")
-    return seconds_of(time) if time else 0.0
+def ended_attempts(status: LLMTrainingStatus) -> set[tuple[str, int]]:
+    """By stage and number."""
+    return {place for place, attempt in attempts_by_place(status).items() if attempt.end_time}
 
 
 def deletions(children: Iterable[Manifest]) -> tuple[Delete, ...]:

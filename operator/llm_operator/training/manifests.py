@@ -93,10 +93,11 @@ def job(
 ) -> Manifest:
     """A gang: all pods or none; whoever fails ends it, and the next attempt is another Job."""
     queue = (training["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+    own = {labels.PROCESSES: str(stage.processes_per_node), **({QUEUE_LABEL: queue} if queue else {})}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {**common, "labels": {**common["labels"], **({QUEUE_LABEL: queue} if queue else {})}},
+        "metadata": {**common, "labels": {**common["labels"], **own}},
         "spec": {
             "completionMode": "Indexed",
             "completions": stage.nodes,
@@ -160,7 +161,10 @@ def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str) 
 
 
 def spread(stage: PlannedStage, name: str) -> dict[str, Any]:
-    """Where the pods may run: over as many nodes as there are, and off a node that is lost."""
+    """Where the pods had better run: over as many nodes as there are, and off a node that is lost.
+
+    Never where they must: two pods may fit on the one node with GPUs, and a node without any would be an empty place.
+    """
     tolerations = [
         {
             "key": f"node.kubernetes.io/{state}",
@@ -176,7 +180,7 @@ def spread(stage: PlannedStage, name: str) -> dict[str, Any]:
             {
                 "maxSkew": 1,
                 "topologyKey": "kubernetes.io/hostname",
-                "whenUnsatisfiable": "DoNotSchedule",
+                "whenUnsatisfiable": "ScheduleAnyway",
                 "nodeTaintsPolicy": "Honor",  # a lost node would count as one that is empty
                 "labelSelector": {"matchLabels": {JOB_NAME_LABEL: name}},
             }

@@ -1,15 +1,19 @@
-"""Why pods of an attempt are missing. The Job controller tells it by events alone: these are read outside of passes."""
+"""What no object's status tells, but events do: why pods can't be made, why volumes can't be mounted, why a claim is
+not bound. Events are read outside of passes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import ApiError, Client
-from llm_operator.kube.kinds import EVENT, JOB
+from llm_operator.kube.kinds import EVENT
 from llm_operator.kube.plan import GoneError, Key, Manifest
 from llm_operator.kube.pods import without_pod_name
 from llm_operator.kube.poller import Poller, Wake
+from llm_operator.training.waiting import NO_TROUBLE, Trouble
 
 FAILED_CREATE = "FailedCreate"  # the Job controller's own word
 LOOK_SECONDS = 10.0
@@ -18,48 +22,68 @@ REQUESTS_PER_SECOND = 20.0  # API servers keep events in no cache: each request 
 
 
 @dataclass(frozen=True)
-class ShortJob:
-    """A Job that lacks pods."""
+class Suspect:
+    """What may have something against it: a Job that lacks pods, a pod that doesn't start, a claim without a volume."""
 
+    kind: str
     namespace: str
     name: str
     uid: str
 
+    @classmethod
+    def of(cls, manifest: Manifest) -> Suspect:
+        metadata = manifest["metadata"]
+        return cls(manifest["kind"], metadata["namespace"], metadata["name"], metadata["uid"])
 
-class FailedCreates:
-    """Keeps what the Job controller last said of pods that it could not make."""
+    @property
+    def selector(self) -> str:
+        """Of the events that matter."""
+        which = f"reason={FAILED_CREATE}" if self.kind == "Job" else "type=Warning"
+        return f"regarding.uid={self.uid},{which}"
+
+
+class Troubles:
+    """Keeps what was last said of the one object of a training that may be in its way."""
 
     def __init__(self, cache: Cache, client: Client) -> None:
         self._cache = cache
         self._client = client
-        self._poller: Poller[ShortJob, str | None] = Poller(
+        self._poller: Poller[Suspect, Trouble | None] = Poller(
             "events", self._next, None, count=REQUESTS_AT_ONCE, per_second=REQUESTS_PER_SECOND
         )
 
-    def follow(self, key: Key, job: Manifest | None) -> str | None:
-        """Why this Job lacks pods; None while that was not read. ``job`` is None where none lacks any."""
-        metadata = job["metadata"] if job else None
-        target = ShortJob(metadata["namespace"], metadata["name"], metadata["uid"]) if metadata else None
-        word = self._poller.follow(key, target)
-        return word if target else ""
+    def follow(self, key: Key, suspect: Manifest | None) -> Trouble | None:
+        """What is the matter with it; None while that was not read. ``suspect`` is None where nothing is amiss."""
+        word = self._poller.follow(key, Suspect.of(suspect) if suspect else None)
+        return word if suspect else NO_TROUBLE
 
     async def run(self, wake: Wake) -> None:
-        """Until cancelled. Wakes a training whose Job controller says something else."""
+        """Until cancelled. Wakes a training of which something else is said."""
         await self._poller.run(wake)
 
-    async def _next(self, target: ShortJob, before: str | None) -> tuple[str | None, float]:
-        job = self._cache.get(JOB.name, target.namespace, target.name)
-        if job is None or job["metadata"]["uid"] != target.uid:
+    async def _next(self, suspect: Suspect, before: Trouble | None) -> tuple[Trouble | None, float]:
+        there = self._cache.get(suspect.kind, suspect.namespace, suspect.name)
+        if there is None or there["metadata"]["uid"] != suspect.uid:
             raise GoneError
-        selector = f"regarding.uid={target.uid},reason={FAILED_CREATE}"
+        query = {"fieldSelector": suspect.selector}
         try:
-            found = await self._client.get(EVENT.path(target.namespace), {"fieldSelector": selector})
+            found = await self._client.get(EVENT.path(suspect.namespace), query)
         except ApiError:
             return before, LOOK_SECONDS
-        newest: Manifest = max(found["items"], key=last_seen, default={})
-        return without_pod_name(newest.get("note", "")), LOOK_SECONDS
+        return trouble(suspect, found["items"] or ()), LOOK_SECONDS
+
+
+def trouble(suspect: Suspect, events: Sequence[Manifest]) -> Trouble:
+    """What the newest of these says."""
+    newest: Manifest = max(events, key=last_seen, default={})
+    if not newest:
+        return NO_TROUBLE
+    note = without_pod_name(newest.get("note") or "")
+    return Trouble(suspect.kind, suspect.name, newest.get("reason") or "", note)
 
 
 def last_seen(event: Manifest) -> str:
-    """The Job controller still writes its events by the old API."""
-    return str(event.get("deprecatedLastTimestamp") or event["metadata"]["creationTimestamp"])
+    """Old clients write the times of the old API, newer ones a series."""
+    series = (event.get("series") or {}).get("lastObservedTime")
+    told = series or event.get("deprecatedLastTimestamp") or event.get("eventTime")
+    return str(told or event["metadata"]["creationTimestamp"])

@@ -6,26 +6,39 @@ Nothing is waited for.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from llm_operator.api.conditions import seconds_of
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.api.training_status import LLMTrainingStatus
 from llm_operator.api.validation import InvalidSpecError
-from llm_operator.kube import labels
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, POD, SERVICE, TRAINING
 from llm_operator.kube.plan import Key, Manifest
-from llm_operator.kube.pods import container_state
+from llm_operator.kube.pods import container_state, held_up, is_leaving, names_claim
+from llm_operator.training.departed import Departed
+from llm_operator.training.gang import (
+    attempt_of,
+    failed_fact,
+    job_condition,
+    job_of,
+    over_fact,
+    pod_facts,
+    pod_index,
+    short_fact,
+    starting_fact,
+    unknown_fact,
+    vanished_fact,
+)
 from llm_operator.training.manifests import CONTAINER
-from llm_operator.training.missing import FailedCreates
+from llm_operator.training.missing import Troubles
 from llm_operator.training.occupants import occupant
-from llm_operator.training.progress import pod_index
 from llm_operator.training.pull import Puller
+from llm_operator.training.sightings import Sightings
 from llm_operator.training.specs import Specs
 from llm_operator.training.stages import claims_of
-from llm_operator.training.status import is_terminal
+from llm_operator.training.status import is_over
+from llm_operator.training.waiting import NO_TROUBLE, START_SECONDS, Trouble
 from llm_trainer.protocol import Progress
 
 PODS_SECONDS = 5.0  # in which the Job controller makes the pods, if nothing is against it
@@ -33,17 +46,22 @@ PODS_SECONDS = 5.0  # in which the Job controller makes the pods, if nothing is 
 
 @dataclass(frozen=True)
 class Observed:
-    """Of one training. ``claims`` has those that exist among the ones that the spec names."""
+    """Of one training. ``claims`` has those that exist among the ones that the spec names.
+
+    ``ages`` has the seconds for which this operator has seen each fact that a decision waits for (``gang.py``).
+    """
 
     training: Manifest
-    spec: LLMTrainingSpec | InvalidSpecError | None  # what is wrong with it, if anything is; None: all is over
+    spec: LLMTrainingSpec | InvalidSpecError | None  # what is wrong with it, if anything is; None: it is over
     jobs: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     config_maps: tuple[Manifest, ...] = ()
     services: tuple[Manifest, ...] = ()
-    claims: frozenset[str] = frozenset()
+    claims: Mapping[str, Manifest] = field(default_factory=dict)
     occupant: str = ""  # the training that still writes into the run folder which this one would take up
-    failed_create: str | None = ""  # why a pod of the attempt under way could not be made; None: not read yet
+    departed: tuple[Manifest, ...] = ()  # pods of the newest attempts that were deleted, as they were last seen
+    trouble: Trouble | None = NO_TROUBLE  # what events say of what may be in the way; None: not read yet
+    ages: Mapping[str, float] = field(default_factory=dict)
     progress: Progress | None = None  # what rank 0 told last
     silence: str = ""  # why rank 0 can't be asked now; empty while that isn't sure
     trainer_image: str = ""
@@ -58,32 +76,41 @@ class Observer:
     cache: Cache
     specs: Specs
     puller: Puller
-    failed_creates: FailedCreates
+    troubles: Troubles
+    departed: Departed
     trainer_image: str
     progress_interval: float
     pull_secrets: tuple[str, ...] = ()
+    sightings: Sightings = field(default_factory=Sightings)
 
     def observe(self, key: Key) -> Observed | None:
         training = self.cache.get(key.kind, key.namespace, key.name)
-        status = LLMTrainingStatus.model_validate((training or {}).get("status") or {})
-        if training is None or is_terminal(status):
+        if training is None:
             self.puller.follow(key, None)
-            self.failed_creates.follow(key, None)
-            return Observed(training, None) if training else None
-        pods = tuple(self.cache.children(POD.name, key))
-        jobs = tuple(self.cache.children(JOB.name, key))
-        word = self.puller.follow(key, first_pod(status, pods))
-        spec = self.specs.of(training)
+            self.troubles.follow(key, None)
+            self.sightings.forget(key)
+            return None
+        status = LLMTrainingStatus.model_validate(training.get("status") or {})
+        over = is_over(training, status)
+        spec = None if over else self.specs.of(training)
+        children = {kind.name: tuple(self.cache.children(kind.name, key)) for kind in (JOB, POD, CONFIG_MAP, SERVICE)}
+        jobs, pods = children[JOB.name], children[POD.name]
+        others = (*children[CONFIG_MAP.name], *children[SERVICE.name])
+        ages = self.sightings.ages(key, facts(status, jobs, pods, others), time.monotonic())
+        claims = self._existing_claims(key.namespace, spec)
+        word = self.puller.follow(key, None if over else first_pod(status, pods))
         return Observed(
             training=training,
             spec=spec,
             jobs=jobs,
             pods=pods,
-            config_maps=tuple(self.cache.children(CONFIG_MAP.name, key)),
-            services=tuple(self.cache.children(SERVICE.name, key)),
-            claims=self._existing_claims(key.namespace, spec),
+            config_maps=children[CONFIG_MAP.name],
+            services=children[SERVICE.name],
+            claims=claims,
             occupant=self._occupant(training, spec),
-            failed_create=self.failed_creates.follow(key, short_of_pods(status, jobs, pods, time.time())),
+            departed=tuple(pod for job in newest_jobs(status) for pod in self.departed.of(key.namespace, job)),
+            trouble=self.troubles.follow(key, None if over else suspect(status, jobs, pods, claims, ages)),
+            ages=ages,
             progress=word.progress,
             silence=word.silence,
             trainer_image=self.trainer_image,
@@ -91,27 +118,69 @@ class Observer:
             progress_interval=self.progress_interval,
         )
 
-    def _occupant(self, training: Manifest, spec: LLMTrainingSpec | InvalidSpecError) -> str:
-        if isinstance(spec, InvalidSpecError):
+    def _occupant(self, training: Manifest, spec: LLMTrainingSpec | InvalidSpecError | None) -> str:
+        if not isinstance(spec, LLMTrainingSpec):
             return ""
         return occupant(training, spec, self.cache.objects(TRAINING.name, training["metadata"]["namespace"]))
 
-    def _existing_claims(self, namespace: str, spec: LLMTrainingSpec | InvalidSpecError) -> frozenset[str]:
-        named = [] if isinstance(spec, InvalidSpecError) else claims_of(spec)
-        return frozenset(name for name in named if self.cache.get(CLAIM.name, namespace, name))
+    def _existing_claims(self, namespace: str, spec: LLMTrainingSpec | InvalidSpecError | None) -> dict[str, Manifest]:
+        named = claims_of(spec) if isinstance(spec, LLMTrainingSpec) else []
+        found = ((name, self.cache.get(CLAIM.name, namespace, name)) for name in named)
+        return {name: claim for name, claim in found if claim}
 
 
-def short_of_pods(
-    status: LLMTrainingStatus, jobs: tuple[Manifest, ...], pods: tuple[Manifest, ...], now: float
+def facts(
+    status: LLMTrainingStatus, jobs: Sequence[Manifest], pods: Sequence[Manifest], others: Sequence[Manifest]
+) -> Iterator[str]:
+    """Those whose age a decision may ask for. ``others`` are ConfigMaps and Services."""
+    attempts = {(stage.name, attempt.number): attempt for stage in status.stages for attempt in stage.attempts}
+    yield from (unknown_fact(child) for child in (*jobs, *others) if attempt_of(child) not in attempts)
+    yield from (failed_fact(job) for job in jobs if job_condition(job, "Failed"))
+    yield from pod_facts(pods)
+    for stage in status.stages:
+        yield from (over_fact(attempt.job) for attempt in stage.attempts if attempt.end_time)
+    there = {job["metadata"]["name"] for job in jobs if not is_leaving(job)}
+    yield from (vanished_fact(job) for job in open_jobs(status) - there)
+    if short := short_of_pods(status, jobs, pods):
+        yield short_fact(short["metadata"]["name"])
+
+
+def suspect(
+    status: LLMTrainingStatus,
+    jobs: Sequence[Manifest],
+    pods: Sequence[Manifest],
+    claims: Mapping[str, Manifest],
+    ages: Mapping[str, float],
 ) -> Manifest | None:
-    """The Job of the attempt that is under way, if it has had the time to make its pods and lacks some."""
+    """Whose events tell why the attempt under way does not start: its Job, one of its pods, or a claim."""
+    short = short_of_pods(status, jobs, pods)
+    if short and ages.get(short_fact(short["metadata"]["name"]), 0.0) >= PODS_SECONDS:
+        return short
+    under_way = open_jobs(status)
+    for pod in pods:
+        if job_of(pod) not in under_way or is_leaving(pod):
+            continue
+        held = held_up(pod, CONTAINER)
+        if held and names_claim(held):
+            return next((claim for claim in claims.values() if is_unbound(claim)), None)
+        scheduled = (pod.get("spec") or {}).get("nodeName")
+        if held is None and scheduled and ages.get(starting_fact(pod), 0.0) >= START_SECONDS:
+            return pod
+    return None
+
+
+def is_unbound(claim: Manifest) -> bool:
+    return (claim.get("status") or {}).get("phase") != "Bound"
+
+
+def short_of_pods(status: LLMTrainingStatus, jobs: Sequence[Manifest], pods: Sequence[Manifest]) -> Manifest | None:
+    """The Job of the attempt that is under way, if it lacks pods and is to make them."""
     under_way = open_jobs(status)
     for job in jobs:
         metadata, spec = job["metadata"], job["spec"]
         if metadata["name"] not in under_way or spec.get("suspend") or (job.get("status") or {}).get("conditions"):
             continue
-        made = sum(job_of(pod) == metadata["name"] for pod in pods)
-        if made < spec["completions"] and now - seconds_of(metadata["creationTimestamp"]) >= PODS_SECONDS:
+        if sum(job_of(pod) == metadata["name"] for pod in pods) < spec.get("completions", 1):
             return job
     return None
 
@@ -119,6 +188,11 @@ def short_of_pods(
 def open_jobs(status: LLMTrainingStatus) -> set[str]:
     """Names of the Jobs of attempts that have not ended."""
     return {attempt.job for stage in status.stages for attempt in stage.attempts if attempt.end_time is None}
+
+
+def newest_jobs(status: LLMTrainingStatus) -> list[str]:
+    """Names of the Jobs of each stage's newest attempt."""
+    return [stage.attempts[-1].job for stage in status.stages if stage.attempts]
 
 
 def missing_jobs(observed: Observed) -> set[str]:
@@ -136,18 +210,10 @@ def first_pod(status: LLMTrainingStatus, pods: tuple[Manifest, ...]) -> Manifest
         (
             pod
             for pod in pods
-            if pod_index(pod) == 0 and job_of(pod) in jobs and container_state(pod, CONTAINER, "running")
+            if pod_index(pod) == 0
+            and job_of(pod) in jobs
+            and not is_leaving(pod)
+            and container_state(pod, CONTAINER, "running") is not None
         ),
         None,
     )
-
-
-def job_of(pod: Manifest) -> str:
-    return str((pod["metadata"].get("labels") or {}).get("batch.kubernetes.io/job-name", ""))
-
-
-def attempt_of(manifest: Manifest) -> tuple[str, int]:
-    """Stage and number of the attempt that a child belongs to."""
-    found: Mapping[str, str] = manifest["metadata"].get("labels") or {}
-    number = found.get(labels.ATTEMPT, "")
-    return found.get(labels.STAGE, ""), int(number) if number.isdecimal() else 0

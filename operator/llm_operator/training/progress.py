@@ -9,10 +9,10 @@ from llm_operator.api.training_status import Checkpoint, NoticeStatus, ProgressS
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.pods import container_state
 from llm_operator.training.bounds import CURRENT, bounded_notice
+from llm_operator.training.gang import pod_index
 from llm_operator.training.manifests import CONTAINER
 from llm_trainer.protocol import Notice, Progress
 
-INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 LARGEST = 2.0**63  # a status holds smaller whole numbers
 
 
@@ -25,7 +25,7 @@ def with_progress(stage: StageStatus, told: Progress, interval: float, *, final:
         update["notices"] = [*stage.notices, *notices]
     known = stage.progress
     shown = seconds_of(known.last_heartbeat_time) if known and known.last_heartbeat_time else 0.0
-    if final or update or told.heartbeat - shown >= interval:
+    if final or update or abs(told.heartbeat - shown) >= interval:  # back in time: it is another node's clock
         update["progress"] = progress_status(told, known)
         if told.checkpoint:
             update["checkpoint"] = Checkpoint(
@@ -80,11 +80,6 @@ def workers(pods: Iterable[Manifest], processes: int) -> list[WorkerStatus]:
         if (index := pod_index(pod)) is not None and (node := (pod.get("spec") or {}).get("nodeName"))
     ]
     return sorted(found, key=lambda worker: worker.rank)
-
-
-def pod_index(pod: Manifest) -> int | None:
-    index = str((pod["metadata"].get("labels") or {}).get(INDEX_LABEL))
-    return int(index) if index.isdecimal() else None
 
 
 def silence(pod: Manifest, stage: StageStatus, why: str) -> str:

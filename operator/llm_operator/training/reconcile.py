@@ -1,7 +1,8 @@
 """Decides what follows from what is seen of a training. Pure: no clock, no I/O, no kopf.
 
 The status is the truth about attempts and budgets; children are disposable. So the status is written after the
-children of a new attempt, and the children of an ended one are deleted only once the status has its cause.
+children of a new attempt, and the children of an ended one are deleted only once the status has its cause. A pass that
+learns of an end writes that and nothing else: no refusal can then lose it, and the next pass goes on from there.
 """
 
 from __future__ import annotations
@@ -19,30 +20,41 @@ from llm_operator.kube.plan import Manifest, Plan
 from llm_operator.kube.pods import Waiting
 from llm_operator.kube.templates import mark_of
 from llm_operator.training import manifests
+from llm_operator.training.again import taken_up
 from llm_operator.training.bounds import bounded
+from llm_operator.training.claims import claim_problem
 from llm_operator.training.events import events_between
-from llm_operator.training.failures import (
-    NEVER_WHOLE,
-    Failure,
-    Fault,
-    failure_of,
+from llm_operator.training.failures import NEVER_WHOLE, Failure, Fault, failure_of
+from llm_operator.training.gang import (
+    Gang,
     job_condition,
-    last_word,
+    job_of,
+    over_fact,
+    pod_index,
+    processes_of,
     terminated_state,
+    vanished_fact,
 )
-from llm_operator.training.leftovers import created, deletions, orphaned, superseded
+from llm_operator.training.known import known_stages, next_number, open_attempt, unfinished
+from llm_operator.training.leftovers import NEWS_SECONDS, deletions, ended_attempts, orphaned, superseded
 from llm_operator.training.names import child_name
-from llm_operator.training.observe import Observed, job_of
-from llm_operator.training.progress import pod_index, silence, with_progress, workers
-from llm_operator.training.stages import PlannedStage, claims_of, planned_stages, run_uri, stage_config
-from llm_operator.training.status import Verdict, is_terminal, refused, summary
-from llm_operator.training.waiting import is_suspended, pods_to_start, waiting_for
-from llm_trainer.protocol import Progress
+from llm_operator.training.observe import Observed
+from llm_operator.training.progress import silence, with_progress, workers
+from llm_operator.training.restarts import next_attempt_at, with_restart
+from llm_operator.training.stages import PlannedStage, claims_of, run_uri, stage_config
+from llm_operator.training.status import Verdict, all_succeeded, is_over, is_terminal, refused, summary
+from llm_operator.training.waiting import (
+    MISSING_LOOK_SECONDS,
+    NO_TROUBLE,
+    Trouble,
+    is_suspended,
+    look_again,
+    pods_to_end,
+    pods_to_start,
+    waiting_for,
+)
 
-LONGEST_BACKOFF_SECONDS = 60.0
 CAUSE_LOOK_SECONDS = 1.0
-MISSING_LOOK_SECONDS = 10.0
-NEWS_SECONDS = 10.0  # by which one watch may be behind another
 
 
 @dataclass(frozen=True)
@@ -57,32 +69,26 @@ class Outcome:
 
 def reconcile(observed: Observed, now: float) -> Plan:
     old = LLMTrainingStatus.model_validate(observed.training.get("status") or {})
-    if is_terminal(old):
-        return Plan()
+    if is_over(observed.training, old):
+        return cleared(observed, old, old)
     spec = observed.spec
-    assert spec is not None  # noqa: S101 -- not all is over
+    assert spec is not None  # noqa: S101 -- it is not over
     if isinstance(spec, InvalidSpecError):
-        return plan(observed, old, refused(observed.training, old, str(spec), now), now)
-    planned = as_started(planned_stages(spec), old.stages)
-    stages = merged(planned, old.stages)
+        return looked_after(observed, spec, old, now)
+    if is_terminal(old):
+        return plan(observed, old, taken_up(observed.training, spec, old, now))
+    planned, stages = known_stages(spec, old)
     running = find(old.conditions, TrainingCondition.RUNNING)
-    create: tuple[Manifest, ...] = ()
-    outcome: Outcome | None = None
-    for index, stage in enumerate(planned):
-        if stages[index].state == "Succeeded":
-            continue
-        outcome = Pass(observed, spec, stage, tuple(stages), running, now).decide(stages[index])
+    index = unfinished(stages)
+    if index is None:  # those that had not were removed
+        outcome = Outcome(stages[-1], all_succeeded(stages))
+    else:
+        outcome = Pass(observed, spec, planned[index], tuple(stages), running, now).decide(stages[index])
         stages[index] = outcome.stage
-        create += outcome.create
-        if outcome.stage.state != "Succeeded":
-            break
-    if outcome is None or outcome.stage.state == "Succeeded":
-        last = next((stage.result for stage in reversed(stages) if stage.result), None)
-        said = f"all stages succeeded; the last result is {last.uri if last else 'missing'}"
-        verdict = Verdict(running=False, reason=Reason.SUCCEEDED, message=said, succeeded=True)
-        outcome = Outcome(stages[-1], verdict)
+        if unfinished(stages) is None:
+            outcome = replace(outcome, verdict=all_succeeded(stages))
     status = summary(observed.training, spec, old, stages, outcome.stage, outcome.verdict, now)
-    return plan(observed, old, status, now, create, outcome.requeue_after)
+    return plan(observed, old, status, outcome.create, outcome.requeue_after)
 
 
 def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
@@ -90,8 +96,9 @@ def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
     old = LLMTrainingStatus.model_validate(observed.training.get("status") or {})
     spec = observed.spec
     assert isinstance(spec, LLMTrainingSpec)  # noqa: S101 -- nothing is made of a wrong one
-    stages = merged(as_started(planned_stages(spec), old.stages), old.stages)
-    current = next((stage for stage in stages if stage.state != "Succeeded"), stages[-1])
+    _, stages = known_stages(spec, old)
+    index = unfinished(stages)
+    current = stages[-1 if index is None else index]
     verdict = Verdict(running=False, reason=Reason.APPLY_REFUSED, message=f"stage {current.name}: {problem}")
     new = summary(observed.training, spec, old, stages, current, verdict, now)
     return Plan(status=as_written(new), events=tuple(events_between(old, new)))
@@ -106,99 +113,121 @@ def plan(
     observed: Observed,
     old: LLMTrainingStatus,
     new: LLMTrainingStatus,
-    now: float,
     create: tuple[Manifest, ...] = (),
     requeue_after: float | None = None,
 ) -> Plan:
-    orphans = orphaned(observed, new)
-    surely = [child for child in orphans if now - created(child) >= NEWS_SECONDS]
-    if surely != orphans:
-        requeue_after = min(requeue_after or NEWS_SECONDS, NEWS_SECONDS)
-    delete = deletions((*superseded(observed, old), *surely))
     written = as_written(new)
-    if written == (observed.training.get("status") or {}):
-        return Plan(create, delete=delete, requeue_after=requeue_after)
     events = tuple(events_between(old, new))
-    return Plan(create, delete=delete, status=written, events=events, requeue_after=requeue_after)
+    if ended_attempts(new) - ended_attempts(old):
+        return Plan(status=written, events=events, requeue_after=0.0)
+    clear = cleared(observed, old, new)
+    requeue_after = min((wait for wait in (requeue_after, clear.requeue_after) if wait is not None), default=None)
+    if written == (observed.training.get("status") or {}):
+        return replace(clear, create=create, requeue_after=requeue_after)
+    return replace(clear, create=create, status=written, events=events, requeue_after=requeue_after)
 
 
-def as_started(planned: Sequence[PlannedStage], known: Sequence[StageStatus]) -> list[PlannedStage]:
-    """A stage keeps the number of pods with which it started: its checkpoints are of so many processes."""
-    nodes = {stage.name: stage.nodes for stage in known if stage.start_time}
-    return [replace(stage, nodes=nodes.get(stage.name, stage.nodes)) for stage in planned]
+def cleared(observed: Observed, old: LLMTrainingStatus, new: LLMTrainingStatus) -> Plan:
+    """Without what nobody needs any more; also when all is over."""
+    ended, ended_later = superseded(observed, old)
+    orphans, orphans_later = orphaned(observed, new)
+    later = min((wait for wait in (ended_later, orphans_later) if wait is not None), default=None)
+    return Plan(delete=deletions((*ended, *orphans)), requeue_after=later)
 
 
-def merged(planned: Sequence[PlannedStage], known: Sequence[StageStatus]) -> list[StageStatus]:
-    """One status per planned stage; what is known of a stage stays. A stage that was removed is forgotten."""
-    by_name = {stage.name: stage for stage in known}
-    return [
-        with_shape(by_name.get(stage.name, StageStatus(name=stage.name, kind=stage.kind)), stage) for stage in planned
-    ]
+def looked_after(observed: Observed, problems: InvalidSpecError, old: LLMTrainingStatus, now: float) -> Plan:
+    """With a spec that can't work no attempt starts. What is under way goes on, is suspended, or ends as it would."""
+    stages = list(old.stages)
+    index = unfinished(stages)
+    running = find(old.conditions, TrainingCondition.RUNNING)
+    if is_terminal(old) or index is None or not any(stage.attempts for stage in stages):
+        verdict = not_started("") if running and not is_terminal(old) else None
+        return plan(observed, old, refused(observed.training, old, problems, verdict, now))
+    outcome = Pass(observed, None, None, tuple(stages), running, now).decide(stages[index])
+    stages[index] = outcome.stage
+    status = summary(observed.training, problems, old, stages, outcome.stage, outcome.verdict, now)
+    return plan(observed, old, status, requeue_after=outcome.requeue_after)
 
 
-def with_shape(stage: StageStatus, planned: PlannedStage) -> StageStatus:
-    """What the spec says now is for the next attempt: one that is under way, or was the last, stays what it is."""
-    if stage.state == "Succeeded" or open_attempt(stage):
-        return stage
-    shape = ("kind", "nodes", "memory_per_process", "flops_per_token")
-    return stage.model_copy(update={name: getattr(planned, name) for name in shape})
+def not_started(about: str) -> Verdict:
+    said = f"{about}no attempt starts until the spec is corrected, see the condition Accepted"
+    return Verdict(running=False, reason=Reason.INVALID_SPEC, message=said)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One look at the stage whose turn it is."""
+    """One look at the stage whose turn it is. ``spec`` and ``planned`` are None while the spec can't work."""
 
     observed: Observed
-    spec: LLMTrainingSpec
-    planned: PlannedStage
+    spec: LLMTrainingSpec | None
+    planned: PlannedStage | None
     stages: tuple[StageStatus, ...]
     old_running: Condition | None
     now: float
+
+    @property
+    def suspended(self) -> bool:
+        """Read by itself: one may suspend what is wrong otherwise."""
+        return (self.observed.training.get("spec") or {}).get("suspend") is True
+
+    def gang(self, stage: StageStatus) -> Gang:
+        """Of the newest attempt."""
+        job = stage.attempts[-1].job
+        return Gang(
+            nodes=stage.nodes,
+            job=next((found for found in self.observed.jobs if found["metadata"]["name"] == job), None),
+            pods=[pod for pod in self.observed.pods if job_of(pod) == job],
+            departed=[pod for pod in self.observed.departed if job_of(pod) == job],
+            ages=self.observed.ages,
+        )
 
     def decide(self, stage: StageStatus) -> Outcome:
         attempt = open_attempt(stage)
         if attempt is None:
             return self._start(stage)
-        job = next((job for job in self.observed.jobs if job["metadata"]["name"] == attempt.job), None)
-        pods = [pod for pod in self.observed.pods if job_of(pod) == attempt.job]
-        if job and (job_condition(job, "Complete") or job_condition(job, "SuccessCriteriaMet")):
-            return self._succeeded(stage, job, pods)
-        if self.spec.suspend:
+        gang = self.gang(stage)
+        job = gang.job
+        if gang.completed or gang.ended_well:
+            return self._succeeded(stage, gang)
+        if job and is_suspended(job) and not job_condition(job, "Failed"):
+            gang = replace(gang, pods=())  # the queue took them
+        failure = failure_of(gang, self.now)
+        if self.suspended and not failure:
             return self._start(ended(stage, Reason.SUSPENDED, None, "suspended by spec.suspend", self.now))
+        if failure:
+            return self._after_failure(self._with_last_words(stage, gang), failure)
         if job is None or "deletionTimestamp" in job["metadata"]:
             return self._vanished(stage, attempt, job)
-        if is_suspended(job) and not job_condition(job, "Failed"):
-            pods = []  # the queue took them
-        if failure := failure_of(pods, job, self.now):
-            return self._after_failure(with_last_words(stage, pods, self.observed.progress_interval), failure)
-        return self._goes_on(stage, job, pods)
+        return self._goes_on(stage, job, gang)
 
     # --- an attempt is under way ---
 
-    def _goes_on(self, stage: StageStatus, job: Manifest, pods: list[Manifest]) -> Outcome:
+    def _goes_on(self, stage: StageStatus, job: Manifest, gang: Gang) -> Outcome:
         number = stage.attempts[-1].number
-        ending = any(terminated_state(pod) for pod in pods) or (job.get("status") or {}).get("conditions")
+        ending = any(terminated_state(pod) for pod in gang.pods) or (job.get("status") or {}).get("conditions")
         look = CAUSE_LOOK_SECONDS if ending else None  # what ended may soon show why
-        missing = len(pods) < stage.nodes  # no watch tells why
-        if waiting := waiting_for(pods, job, self._failed_create(stage) if missing else ""):
-            return waits(stage, waiting, look or (MISSING_LOOK_SECONDS if missing else None))
-        seen = workers(pods, self.planned.processes_per_node)
+        if waiting := waiting_for(gang, job, self._trouble(stage)):
+            if is_suspended(job):
+                stage = self._with_last_words(stage, self.gang(stage))
+            return waits(stage, waiting, look or look_again(gang))
+        seen = workers(gang.living, processes_of(job) or (self.planned.processes_per_node if self.planned else 1))
         stage = stage.model_copy(update={"state": "Running", "workers": seen, "workers_left_out": None})
         told = self.observed.progress
         if told and (told.stage, told.attempt) == (stage.name, number):
             stage = with_progress(stage, told, self.observed.progress_interval)
         said = f"stage {stage.name}, attempt {number}: {stage.nodes} {'pod runs' if stage.nodes == 1 else 'pods run'}"
-        verdict = Verdict(running=True, reason=Reason.RUNNING, message=self._with_silence(said, stage, pods))
+        verdict = Verdict(running=True, reason=Reason.RUNNING, message=self._with_silence(said, stage, gang.living))
         return Outcome(stage, verdict, requeue_after=look)  # news of rank 0 wakes the training
 
-    def _failed_create(self, stage: StageStatus) -> str:
-        if self.observed.failed_create is None and self.old_running and self.old_running.reason == Reason.FAILED_CREATE:
+    def _trouble(self, stage: StageStatus) -> Trouble:
+        if self.observed.trouble is None and self.old_running and self.old_running.reason == Reason.FAILED_CREATE:
             # the operator has just started and has not read the events yet
             about, _, said = self.old_running.message.partition(": ")
-            return said if about == f"stage {stage.name}, attempt {stage.attempts[-1].number}" else ""
-        return self.observed.failed_create or ""
+            known = about == f"stage {stage.name}, attempt {stage.attempts[-1].number}"
+            return Trouble("Job", note=said) if known else NO_TROUBLE
+        return self.observed.trouble or NO_TROUBLE
 
-    def _with_silence(self, said: str, stage: StageStatus, pods: list[Manifest]) -> str:
+    def _with_silence(self, said: str, stage: StageStatus, pods: Sequence[Manifest]) -> str:
         """That rank 0 can't be asked, in words that are the same at every try, until it answers."""
         first = next((pod for pod in pods if pod_index(pod) == 0), None)
         if self.observed.silence and first:
@@ -208,13 +237,15 @@ class Pass:
             return before  # the operator has just started and asked nobody yet
         return said
 
-    def _succeeded(self, stage: StageStatus, job: Manifest, pods: list[Manifest]) -> Outcome:
-        if any(pod_index(pod) == 0 and not terminated_state(pod) for pod in pods):
-            return self._goes_on(stage, job, pods)  # the Job's news was faster than the pod's
-        told = final_progress(pods)
+    def _succeeded(self, stage: StageStatus, gang: Gang) -> Outcome:
+        """What counts is the trainer's own end: other containers of a pod may run on, and keep its Job from ending."""
+        first = [pod for pod in gang.living if pod_index(pod) == 0]
+        if gang.job and first and not any(terminated_state(pod) for pod in first):
+            return self._goes_on(stage, gang.job, gang)  # the Job's news was faster than the pod's
+        told = gang.final_progress()
         if told is None or told.result is None:
             # A result published earlier is not the last one. The next attempt finds the last checkpoint and exports it.
-            fault: Fault = "Own" if any(pod_index(pod) == 0 for pod in pods) else "Infrastructure"
+            fault: Fault = "Own" if first else "Infrastructure"
             lost = Failure(fault, Reason.ERROR, "the pods succeeded, but there is no last word of rank 0 with a result")
             return self._after_failure(stage, lost)
         stage = with_progress(stage, told, self.observed.progress_interval, final=True)
@@ -223,70 +254,104 @@ class Pass:
         return Outcome(stage, Verdict(running=False, reason=Reason.STARTING, message=f"stage {stage.name} succeeded"))
 
     def _vanished(self, stage: StageStatus, attempt: AttemptStatus, job: Manifest | None) -> Outcome:
-        if job is None and self.now - seconds_of(attempt.start_time) < NEWS_SECONDS:
+        seen = stage.state == "Running" or self.observed.ages.get(vanished_fact(attempt.job), 0.0) >= NEWS_SECONDS
+        if job is None and not seen:
             # Of two watches one may be late: another replica made the Job, and only its status has come so far.
             return waits(stage, pods_to_start(stage.nodes), NEWS_SECONDS)
         gone = Failure("Infrastructure", Reason.KILLED, f"Job {attempt.job} was deleted")
         return self._after_failure(stage, gone)
 
+    def _with_last_words(self, stage: StageStatus, gang: Gang) -> StageStatus:
+        """The stage with the final progress of rank 0, which its termination message carries."""
+        told = gang.final_progress()
+        return with_progress(stage, told, self.observed.progress_interval, final=True) if told else stage
+
     def _after_failure(self, stage: StageStatus, failure: Failure) -> Outcome:
         stage = ended(stage, failure.reason, failure.fault, failure.message, self.now)
-        budget = self.spec.restarts
+        if self.spec is None:  # which attempt follows, if any, is decided by the spec that will be right again
+            return Outcome(stage, not_started(f"stage {stage.name}: "))
         if failure.fault == "Configuration":
-            return self._failed(stage, failure.reason, f"stage {stage.name}: {failure.message}")
+            return self._failed(stage, failure.reason, failure.message)
         if failure.reason in NEVER_WHOLE:
-            return self._start(stage)
-        restarts = restarts_of(stage, failure.fault)
-        limit = budget.own if failure.fault == "Own" else budget.infrastructure
-        if restarts >= limit:
-            # A full disk is the cause whatever the budget; a budget explains nothing by itself.
-            reason = failure.reason if failure.reason == Reason.NO_SPACE else Reason.RESTARTS_EXHAUSTED
-            path = f"spec.restarts.{failure.fault.lower()}"
-            said = f"stage {stage.name}: no restart is left of {path} {limit}; the last attempt: {failure.message}"
-            return self._failed(stage, reason, said)
-        field = f"{failure.fault.lower()}_restarts"
-        return self._start(stage.model_copy(update={field: restarts + 1}))
+            return self._restarts(stage)
+        budget = self.spec.restarts
+        if again := with_restart(stage, failure.fault, budget):
+            return self._restarts(again)
+        # A full disk is the cause whatever the budget; a budget explains nothing by itself.
+        reason = failure.reason if failure.reason == Reason.NO_SPACE else Reason.RESTARTS_EXHAUSTED
+        limit = f"{failure.fault.lower()} {budget.own if failure.fault == 'Own' else budget.infrastructure}"
+        said = f"no restart is left of spec.restarts.{limit}; the last attempt: {failure.message}"
+        return self._failed(stage, reason, said)
 
     def _failed(self, stage: StageStatus, reason: Reason, message: str) -> Outcome:
         stage = stage.model_copy(update={"state": "Failed", "end_time": timestamp(self.now)})
-        return Outcome(stage, Verdict(running=False, reason=reason, message=message, failed=True))
+        said = f"stage {stage.name}, attempt {stage.attempts[-1].number}: {message}"
+        return Outcome(stage, Verdict(running=False, reason=reason, message=said, failed=True))
 
     # --- none is ---
 
     def _start(self, stage: StageStatus) -> Outcome:
-        if self.spec.suspend:
+        going = ""
+        if stage.attempts:
+            last, gang = stage.attempts[-1], self.gang(stage)
+            stage = self._with_last_words(stage, gang)
+            going = pods_to_end(gang, last) if last.reason == Reason.SUSPENDED else ""
+        if self.suspended:
             said = "spec.suspend is true; progress up to the last checkpoint is kept"
-            return Outcome(stage, Verdict(running=False, reason=Reason.SUSPENDED, message=said))
-        if missing := [claim for claim in claims_of(self.spec) if claim not in self.observed.claims]:
+            verdict = Verdict(running=False, reason=Reason.SUSPENDED, message=f"{said}; {going}" if going else said)
+            return Outcome(stage, verdict, requeue_after=MISSING_LOOK_SECONDS if going else None)
+        if going:
+            said = f"stage {stage.name}: the next attempt starts when the one before has ended; {going}"
+            verdict = Verdict(running=False, reason=Reason.TERMINATING, message=said)
+            return Outcome(stage, verdict, requeue_after=MISSING_LOOK_SECONDS)
+        if self.spec is None or self.planned is None:
+            return Outcome(stage, not_started(f"stage {stage.name}: "))
+        return self._start_when_it_may(stage, self.spec, self.planned)
+
+    def _start_when_it_may(self, stage: StageStatus, spec: LLMTrainingSpec, planned: PlannedStage) -> Outcome:
+        if missing := [claim for claim in claims_of(spec) if claim not in self.observed.claims]:
             said = (
                 f"PersistentVolumeClaim {', '.join(missing)} does not exist in namespace "
                 f"{self.observed.training['metadata']['namespace']}; create it, the training then goes on"
             )
             return Outcome(stage, Verdict(running=False, reason=Reason.CLAIM_NOT_FOUND, message=said))
+        if problem := claim_problem(spec, self.stages, self.observed.claims):
+            return Outcome(stage, Verdict(running=False, reason=Reason.CLAIM_ACCESS_MODE, message=problem))
         if self.observed.occupant:
             said = (
-                f"LLMTraining {self.observed.occupant} still writes into {run_uri(self.observed.training, self.spec)}; "
+                f"LLMTraining {self.observed.occupant} still writes into {run_uri(self.observed.training, spec)}; "
                 "delete or suspend it, or wait for its end: this training then takes the folder up"
             )
             verdict = Verdict(running=False, reason=Reason.RUN_FOLDER_IN_USE, message=said)
             return Outcome(stage, verdict, requeue_after=MISSING_LOOK_SECONDS)
-        due = next_attempt_at(stage)
-        if due > self.now:
-            last = stage.attempts[-1]
-            said = f"stage {stage.name}: attempt {last.number + 1} starts at {timestamp(due)}; the last: {last.message}"
-            verdict = Verdict(running=False, reason=Reason.RESTARTING, message=said)
-            return Outcome(stage, verdict, requeue_after=due - self.now)
-        return self._new_attempt(stage)
+        if self._backoff_left(stage) > 0:
+            return self._restarts(stage)
+        return self._new_attempt(stage, spec, planned)
 
-    def _new_attempt(self, stage: StageStatus) -> Outcome:
+    def _restarts(self, stage: StageStatus) -> Outcome:
+        """The last attempt ended badly, and the next is not there yet."""
+        last, left = stage.attempts[-1], self._backoff_left(stage)
+        when = f" at {timestamp(next_attempt_at(stage))}" if left > 0 else ""
+        said = f"stage {stage.name}: attempt {last.number + 1} starts{when}; the last: {last.message}"
+        verdict = Verdict(running=False, reason=Reason.RESTARTING, message=said)
+        return Outcome(stage, verdict, requeue_after=left)
+
+    def _backoff_left(self, stage: StageStatus) -> float:
+        """Seconds until the next attempt; no more than the back-off, should the clock of another replica be wrong."""
+        due = next_attempt_at(stage)
+        if due <= self.now:
+            return 0.0
+        last = stage.attempts[-1]
+        seen = self.observed.ages.get(over_fact(last.job), 0.0)
+        return min(due - self.now, due - seconds_of(last.end_time or last.start_time) - seen)
+
+    def _new_attempt(self, stage: StageStatus, spec: LLMTrainingSpec, planned: PlannedStage) -> Outcome:
         metadata = self.observed.training["metadata"]
-        number = stage.attempts[-1].number + 1 if stage.attempts else 1
+        number = next_number(stage)
         results = {known.name: known.result.uri for known in self.stages if known.result}
-        config = stage_config(self.observed.training, self.spec, self.planned, number, results)
-        image = self.spec.image or self.observed.trainer_image
-        children = manifests.children(
-            self.observed.training, self.spec, self.planned, config, image, self.observed.pull_secrets
-        )
+        config = stage_config(self.observed.training, spec, planned, number, results)
+        image = spec.image or self.observed.trainer_image
+        children = manifests.children(self.observed.training, spec, planned, config, image, self.observed.pull_secrets)
         if stale := [child for child in self._there(children) if mark_of(child) not in map(mark_of, children)]:
             # Of a try that was refused before the status knew of it; since then the spec has changed. Nobody knows it,
             # so it goes as an orphan.
@@ -298,7 +363,7 @@ class Pass:
             update={
                 "attempts": [*stage.attempts, attempt],
                 "start_time": stage.start_time or timestamp(self.now),
-                "nodes": self.planned.nodes,
+                "nodes": planned.nodes,
             }
         )
         return waits(stage, pods_to_start(stage.nodes), create=self._missing(children))
@@ -313,11 +378,6 @@ class Pass:
         names = {(child["kind"], child["metadata"]["name"]) for child in children}
         known = (*self.observed.jobs, *self.observed.services, *self.observed.config_maps)
         return [child for child in known if (child["kind"], child["metadata"]["name"]) in names]
-
-
-def open_attempt(stage: StageStatus) -> AttemptStatus | None:
-    last = stage.attempts[-1] if stage.attempts else None
-    return last if last and last.end_time is None else None
 
 
 def waits(
@@ -337,31 +397,3 @@ def ended(stage: StageStatus, reason: Reason, fault: str | None, message: str, n
     )
     state = "Pending" if stage.state == "Running" else stage.state
     return stage.model_copy(update={"attempts": [*stage.attempts[:-1], attempt], "state": state})
-
-
-def restarts_of(stage: StageStatus, fault: str | None) -> int:
-    return {"Own": stage.own_restarts, "Infrastructure": stage.infrastructure_restarts}.get(fault or "", 0)
-
-
-def next_attempt_at(stage: StageStatus) -> float:
-    """Seconds since the epoch; at once after the first fault of a kind, then later each time."""
-    last = stage.attempts[-1] if stage.attempts else None
-    if last is None or last.end_time is None:
-        return 0.0
-    restarts = restarts_of(stage, last.fault)
-    wait = min(2.0 ** (restarts - 1), LONGEST_BACKOFF_SECONDS) if restarts > 1 else 0.0
-    return seconds_of(last.end_time) + wait
-
-
-def with_last_words(stage: StageStatus, pods: Sequence[Manifest], interval: float) -> StageStatus:
-    """The stage with the final progress of rank 0, which its termination message carries."""
-    told = final_progress(pods)
-    return with_progress(stage, told, interval, final=True) if told else stage
-
-
-def final_progress(pods: Sequence[Manifest]) -> Progress | None:
-    for pod in pods:
-        terminated = terminated_state(pod)
-        if pod_index(pod) == 0 and terminated and (word := last_word(terminated)):
-            return word.progress
-    return None

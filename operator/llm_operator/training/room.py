@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from llm_operator.api.reasons import Reason, TrainingCondition
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import Client
-from llm_operator.kube.kinds import CLAIM, JOB, TRAINING, Kind
+from llm_operator.kube.kinds import CLAIM, JOB, POD, TRAINING, Kind
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.kube.poller import Wake
 from llm_operator.settings import Settings
-from llm_operator.training.missing import FailedCreates
+from llm_operator.training.departed import Departed
+from llm_operator.training.missing import Troubles
 from llm_operator.training.observe import Observed, Observer, missing_jobs
 from llm_operator.training.pull import Puller
 from llm_operator.training.reconcile import apply_refused, reconcile
 from llm_operator.training.specs import Specs
+
+CLAIM_REASONS = (Reason.CLAIM_NOT_FOUND, Reason.CLAIM_ACCESS_MODE)
 
 
 class TrainingRoom:
@@ -26,10 +29,11 @@ class TrainingRoom:
         self._cache = cache
         interval = settings.progress_interval_seconds
         self._puller = Puller(cache, interval)
-        self._failed_creates = FailedCreates(cache, client)
+        self._troubles = Troubles(cache, client)
+        self._departed = Departed()
         specs = Specs(settings.devices)
         self._observer = Observer(
-            cache, specs, self._puller, self._failed_creates, settings.trainer_image, interval,
+            cache, specs, self._puller, self._troubles, self._departed, settings.trainer_image, interval,
             settings.child_image_pull_secrets,
         )  # fmt: skip
 
@@ -47,17 +51,25 @@ class TrainingRoom:
         return [] if observed.spec is None else [(JOB, name) for name in missing_jobs(observed)]
 
     def wakes(self, kind: str, manifest: Manifest) -> Iterator[Key]:
-        """A claim that appears wakes the trainings of its namespace that wait for one."""
+        """A claim that appears, or is another one, wakes the trainings of its namespace that wait for one."""
+        if kind == POD.name:
+            self._remember_if_gone(manifest)  # its training is awake already
         if kind != CLAIM.name:
             return
         for training in self._cache.objects(TRAINING.name, manifest["metadata"]["namespace"]):
             conditions = (training.get("status") or {}).get("conditions") or ()
-            if any(condition.get("reason") == Reason.CLAIM_NOT_FOUND for condition in conditions):
+            if any(condition.get("reason") in CLAIM_REASONS for condition in conditions):
                 metadata = training["metadata"]
                 yield Key("LLMTraining", metadata["namespace"], metadata["name"])
 
+    def _remember_if_gone(self, pod: Manifest) -> None:
+        metadata = pod["metadata"]
+        there = self._cache.get(POD.name, metadata["namespace"], metadata["name"])
+        if there is None or there["metadata"]["uid"] != metadata["uid"]:
+            self._departed.remember(pod)
+
     async def run(self, wake: Wake) -> None:
-        """Asks rank 0 for its progress, and the events for why pods are missing."""
+        """Asks rank 0 for its progress, and the events for why pods are missing or don't start."""
         async with asyncio.TaskGroup() as duties:
             duties.create_task(self._puller.run(wake))
-            duties.create_task(self._failed_creates.run(wake))
+            duties.create_task(self._troubles.run(wake))

@@ -11,6 +11,7 @@ from llm_operator.api.memory import training_size
 from llm_operator.api.reasons import Reason, TrainingCondition
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.api.training_status import LLMTrainingStatus, ModelStatus, StageStatus
+from llm_operator.api.validation import InvalidSpecError
 from llm_operator.kube.plan import Manifest
 from llm_operator.training.stages import run_uri
 
@@ -24,25 +25,57 @@ class Verdict:
     message: str
     failed: bool = False
     succeeded: bool = False
+    taken_up: bool = False  # it had ended, and goes on
+
+
+def all_succeeded(stages: Sequence[StageStatus]) -> Verdict:
+    last = next((stage.result for stage in reversed(stages) if stage.result), None)
+    said = f"all stages succeeded; the last result is {last.uri if last else 'missing'}"
+    return Verdict(running=False, reason=Reason.SUCCEEDED, message=said, succeeded=True)
+
+
+def is_over(training: Manifest, status: LLMTrainingStatus) -> bool:
+    """It has ended, and its spec is the one with which it did; a change of the spec takes it up again."""
+    accepted = find(status.conditions, TrainingCondition.ACCEPTED)
+    tried = accepted is None or accepted.status == "True"
+    return is_terminal(status) and tried and status.observed_generation == training["metadata"].get("generation")
 
 
 def is_terminal(status: LLMTrainingStatus) -> bool:
     return any(is_true(status.conditions, kind) for kind in (TrainingCondition.SUCCEEDED, TrainingCondition.FAILED))
 
 
-def refused(training: Manifest, old: LLMTrainingStatus, problems: str, now: float) -> LLMTrainingStatus:
-    """The status of a spec that can't work: nothing is created for it, and correcting it is enough."""
+def refused(
+    training: Manifest, old: LLMTrainingStatus, problems: InvalidSpecError, verdict: Verdict | None, now: float
+) -> LLMTrainingStatus:
+    """The status of a spec that can't work: nothing is created for it, and correcting it is enough.
+
+    ``verdict`` is of what there was before the spec was changed, None if nothing ever was.
+    """
     generation = training["metadata"].get("generation")
-    accepted = condition(TrainingCondition.ACCEPTED, "False", Reason.INVALID_SPEC, problems, generation, now)
-    conditions = with_condition(old.conditions, accepted)
+    conditions = with_condition(old.conditions, acceptance(problems, generation, now))
+    if verdict:
+        conditions = with_condition(conditions, running_condition(verdict, generation, now))
+    conditions = as_of(generation, conditions)
     return old.model_copy(
         update={"observed_generation": generation, "conditions": conditions, "phase": phase(conditions)}
     )
 
 
+def acceptance(spec: LLMTrainingSpec | InvalidSpecError, generation: int | None, now: float) -> Condition:
+    if isinstance(spec, InvalidSpecError):
+        return condition(TrainingCondition.ACCEPTED, "False", Reason.INVALID_SPEC, str(spec), generation, now)
+    return condition(TrainingCondition.ACCEPTED, "True", Reason.VALID, "", generation, now)
+
+
+def running_condition(verdict: Verdict, generation: int | None, now: float) -> Condition:
+    running = "True" if verdict.running else "False"
+    return condition(TrainingCondition.RUNNING, running, verdict.reason, verdict.message, generation, now)
+
+
 def summary(
     training: Manifest,
-    spec: LLMTrainingSpec,
+    spec: LLMTrainingSpec | InvalidSpecError,
     old: LLMTrainingStatus,
     stages: Sequence[StageStatus],
     current: StageStatus,
@@ -50,23 +83,24 @@ def summary(
     now: float,
 ) -> LLMTrainingStatus:
     generation = training["metadata"].get("generation")
-    conditions = with_condition(
-        old.conditions, condition(TrainingCondition.ACCEPTED, "True", Reason.VALID, "", generation, now)
-    )
-    running = "True" if verdict.running else "False"
-    conditions = with_condition(
-        conditions, condition(TrainingCondition.RUNNING, running, verdict.reason, verdict.message, generation, now)
-    )
+    conditions = with_condition(old.conditions, acceptance(spec, generation, now))
+    conditions = with_condition(conditions, running_condition(verdict, generation, now))
     for kind, holds in ((TrainingCondition.SUCCEEDED, verdict.succeeded), (TrainingCondition.FAILED, verdict.failed)):
         if holds:
             conditions = with_condition(
                 conditions, condition(kind, "True", verdict.reason, verdict.message, generation, now)
             )
+        elif verdict.taken_up and is_true(conditions, kind):
+            conditions = with_condition(
+                conditions, condition(kind, "False", Reason.TAKEN_UP, verdict.message, generation, now)
+            )
+    conditions = as_of(generation, conditions)
     return LLMTrainingStatus(
         observed_generation=generation,
+        observed_restart_token=old.observed_restart_token if isinstance(spec, InvalidSpecError) else spec.restart_token,
         phase=phase(conditions),
-        model=model_status(spec),
-        run_uri=run_uri(training, spec),
+        model=old.model if isinstance(spec, InvalidSpecError) else model_status(spec),
+        run_uri=old.run_uri if isinstance(spec, InvalidSpecError) else run_uri(training, spec),
         stage=current.name,
         progress=progress_column(current),
         loss=next((s.progress.loss for s in (current, *reversed(stages)) if s.progress and s.progress.loss), None),
@@ -75,6 +109,11 @@ def summary(
         conditions=conditions,
         stages=list(stages),
     )
+
+
+def as_of(generation: int | None, conditions: Sequence[Condition]) -> list[Condition]:
+    """All of them speak of this generation: `kubectl wait` believes none that speaks of an older one."""
+    return [one.model_copy(update={"observed_generation": generation}) for one in conditions]
 
 
 def model_status(spec: LLMTrainingSpec) -> ModelStatus | None:
@@ -101,9 +140,9 @@ def phase(conditions: Sequence[Condition]) -> str:
         if is_true(conditions, kind):
             return str(kind)
     accepted = find(conditions, TrainingCondition.ACCEPTED)
-    if accepted and accepted.status == "False":
-        return "Invalid"
     running = find(conditions, TrainingCondition.RUNNING)
+    if accepted and accepted.status == "False" and (running is None or running.reason == Reason.INVALID_SPEC):
+        return "Invalid"  # else an attempt of before is looked after, which tells more
     if running is None:
         return "Pending"
     if running.status == "True":

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,31 @@ CLAIM = {"accessModes": ["ReadWriteMany"], "storageClassName": "none", "resource
 _numbers = itertools.count(1)
 
 
+HELD = "example.com/kubelet"
+
+
+def container_status(name: str, state: Found, **more: Any) -> Found:
+    status = {"name": name, "image": f"{name}:1", "imageID": "", "restartCount": 0, "ready": "running" in state}
+    return {**status, "state": state, **more}
+
+
 @dataclass(frozen=True)
 class Lab:
     plane: ControlPlane
     namespace: str
+    operators: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start_operator(self) -> None:
+        log = (self.plane.state / f"{self.namespace}-operator-{len(self.operators)}.log").open("w")
+        command = [sys.executable, "-m", "llm_operator"]
+        self.operators.append(subprocess.Popen(command, env=self.environment, stdout=log, stderr=log))
+        log.close()
+
+    def stop_operator(self) -> None:
+        """The one that runs, as a roll-out does."""
+        self.operators[-1].terminate()
+        self.operators[-1].wait()
 
     @property
     def operator(self) -> str:
@@ -72,9 +93,9 @@ class Lab:
         alive = [item["metadata"] for item in items["items"] if "deletionTimestamp" not in item["metadata"]]
         return [pod["name"] for pod in sorted(alive, key=lambda pod: pod["name"])]
 
-    def start_pods(self, stage: str, attempt: int = 1) -> list[str]:
+    def start_pods(self, stage: str, attempt: int = 1, nodes: int = 2) -> list[str]:
         """Waits for the pods of an attempt, and lets them run."""
-        nodes = 1 if stage == "data" else 2
+        nodes = 1 if stage == "data" else nodes
         self.until(lambda: len(self.stage(stage)["attempts"]) >= attempt)
         job = self.stage(stage)["attempts"][-1]["job"]
         self.until(lambda: len(self.pods(job)) == nodes)
@@ -101,10 +122,32 @@ class Lab:
         self.until(lambda: self.stage(stage)["state"] == "Succeeded")
 
     def set_container(self, pod: str, phase: str, state: Found) -> None:
-        container = {"name": "trainer", "image": "trainer:1", "imageID": "", "ready": "running" in state}
-        status = {"phase": phase, "containerStatuses": [{**container, "restartCount": 0, "state": state}]}
+        self.set_pod(pod, {"phase": phase, "containerStatuses": [container_status("trainer", state)]})
+
+    def set_pod(self, pod: str, status: Found) -> None:
+        """Its status, as a kubelet or the scheduler writes it."""
         patch = json.dumps({"status": status})
         self.kubectl("patch", "pod", pod, "--subresource=status", "--type=merge", "-p", patch)
+
+    def hold(self, *pods: str) -> None:
+        """As a kubelet does: a pod that is deleted stays until ``let_go``, and terminates meanwhile."""
+        for pod in pods:
+            patch = [{"op": "add", "path": "/metadata/finalizers/-", "value": HELD}]
+            self.kubectl("patch", "pod", pod, "--type=json", "-p", json.dumps(patch))
+
+    def let_go(self, *pods: str) -> None:
+        for pod in pods:
+            kept = [name for name in self.pod(pod)["metadata"]["finalizers"] if name != HELD]
+            self.kubectl("patch", "pod", pod, "--type=merge", "-p", json.dumps({"metadata": {"finalizers": kept}}))
+
+    def pod(self, name: str) -> Found:
+        found: Found = json.loads(self.kubectl("get", "pod", name, "-o", "json"))
+        return found
+
+    def condition(self, kind: str) -> Found:
+        conditions = self.training().get("status", {}).get("conditions", ())
+        nothing = {"status": "", "reason": "", "message": ""}
+        return next((condition for condition in conditions if condition["type"] == kind), nothing)
 
     def until(self, true: Callable[[], bool]) -> None:
         """pytest's time limit ends a wait for what never comes."""
@@ -114,14 +157,14 @@ class Lab:
 
 @pytest.fixture
 def lab(api_server: ControlPlane, tmp_path: Path) -> Iterator[Lab]:
-    lab = Lab(api_server, f"training-{next(_numbers)}")
+    lab = Lab(api_server, f"training-{next(_numbers)}", environment=dict(os.environ))
     api_server.kubectl("create", "namespace", lab.namespace)
     for claim in ("models", "corpus"):
         lab.apply("v1", "PersistentVolumeClaim", claim, CLAIM)
     kubeconfig = tmp_path / "operator.kubeconfig"
     api_server.authority.issue(lab.operator, f"/O=system:masters/CN={lab.operator}")
     api_server.authority.kubeconfig(lab.operator, api_server.server, kubeconfig)
-    environment = os.environ | {
+    lab.environment.update({
         "KUBECONFIG": str(kubeconfig),
         "NAMESPACES": lab.namespace,
         "POD_NAMESPACE": lab.namespace,
@@ -129,15 +172,12 @@ def lab(api_server: ControlPlane, tmp_path: Path) -> Iterator[Lab]:
         "CHILD_IMAGE_PULL_SECRETS": PULL_SECRET,
         "METRICS_PORT": "0",
         "PROBE_PORT": "0",
-    }
-    log = (tmp_path / "operator.log").open("w")
-    process = subprocess.Popen([sys.executable, "-m", "llm_operator"], env=environment, stdout=log, stderr=log)
+    })  # fmt: skip
+    lab.start_operator()
     try:
         yield lab
     finally:
-        process.terminate()
-        process.wait()
-        log.close()
+        lab.stop_operator()
 
 
 @pytest.fixture

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
+from llm_trainer.protocol import Termination
 from tests.api.training.conftest import NAME, Found, Lab
-from tests.specs import TRAINING
+from tests.specs import REMOVE, TRAINING, changed
+
+EXISTING = {"model": {"uri": "pvc://models/base"}, "tokenizer": REMOVE, "data": REMOVE}
 
 
 def limit(lab: Lab, hard: dict[str, str]) -> None:
@@ -45,3 +48,34 @@ def test_a_quota_that_refuses_the_pods(lab: Lab) -> None:
     limit(lab, {"pods": "9"})
     assert lab.training()["metadata"]["resourceVersion"] == version, "every try has another pod name, which is no news"
     lab.succeed("data", lab.start_pods("data"))
+
+
+def test_a_quota_of_two_jobs_is_enough(lab: Lab) -> None:
+    """That of data preparation is kept; that of a failed attempt goes before the next one comes."""
+    limit(lab, {"count/jobs.batch": "2"})
+    lab.apply("llm-operator.io/v1alpha1", "LLMTraining", NAME, changed(TRAINING, stages__0=REMOVE, nodes=1, **EXISTING))
+    lab.succeed("data", lab.start_pods("data"))
+    for attempt in (1, 2):
+        pod = lab.start_pods("chat", attempt, nodes=1)[0]
+        lab.end_pod(pod, 137, Termination(reason="Killed", message=f"no {attempt}", exit_code=137, rank=0))
+    lab.succeed("chat", lab.start_pods("chat", attempt=3, nodes=1), attempt=3)
+    attempts = lab.stage("chat")["attempts"]
+    assert [a["fault"] for a in attempts[:2]] == ["Own", "Own"]
+    assert ["no 1" in attempts[0]["message"], "no 2" in attempts[1]["message"]] == [True, True]
+    assert lab.stage("chat")["ownRestarts"] == 2
+    assert len(lab.jobs()) == 2
+
+
+def test_what_a_pass_learned_outlives_a_refusal(lab: Lab) -> None:
+    """The end of a stage and its result stand before the next stage's Job is asked for, and it is not run again."""
+    limit(lab, {"count/jobs.batch": "1"})
+    lab.apply("llm-operator.io/v1alpha1", "LLMTraining", NAME, TRAINING)
+    lab.succeed("data", lab.start_pods("data"))
+    lab.until(lambda: running(lab)["reason"] == "ApplyRefused")
+    assert "stage base: Job " in running(lab)["message"]
+    job = lab.stage("data")["attempts"][0]["job"]
+    lab.kubectl("delete", "job", job)
+    lab.start_pods("base")
+    data = lab.stage("data")
+    assert (data["state"], len(data["attempts"])) == ("Succeeded", 1)
+    assert data["result"]["uri"] == "pvc://models/run/data"

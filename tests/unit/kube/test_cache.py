@@ -187,7 +187,8 @@ def test_a_list_of_one_namespace_says_nothing_of_another() -> None:
 @pytest.mark.parametrize(
     ("kind", "given", "kept"),
     [
-        (CLAIM, {"spec": {"x": 1}, "status": {"phase": "Bound", "capacity": {}}}, {}),
+        (CLAIM, {"spec": {"accessModes": ["ReadWriteOnce"], "x": 1}, "status": {"phase": "Bound", "capacity": {}}},
+             {"spec": {"accessModes": ["ReadWriteOnce"]}, "status": {"phase": "Bound"}}),
         (CONFIG_MAP, {"data": {"stage.json": "{}"}, "immutable": True}, {}),
         (JOB, {"spec": {"parallelism": 2, "template": {"spec": {}}}, "status": {"active": 2}},
          {"spec": {"parallelism": 2}, "status": {"active": 2}}),

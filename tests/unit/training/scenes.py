@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from llm_operator.api.resources import DEFAULT_DEVICES
+from llm_operator.api.training_status import LLMTrainingStatus
 from llm_operator.kube import labels
-from llm_operator.kube.plan import Manifest, Plan
-from llm_operator.training.observe import Observed
+from llm_operator.kube.plan import Key, Manifest, Plan
+from llm_operator.training.observe import Observed, facts
 from llm_operator.training.reconcile import reconcile
 from llm_operator.training.specs import loaded
+from llm_operator.training.status import is_over
+from llm_operator.training.waiting import NO_TROUBLE, Trouble
 from llm_trainer.protocol import CheckpointInfo, ExitCode, Notice, Progress, Result
-from tests.specs import TRAINING, Spec
+from tests.specs import TRAINING, Spec, changed
 from tests.unit.world import START, World, custom_resource
 
 Progresses = Progress | None
+KEY = Key("LLMTraining", "team", "bilingual")
+
+
+def claim(name: str, *modes: str) -> Manifest:
+    return {
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": "team", "uid": f"uid-{name}"},
+        "spec": {"accessModes": list(modes)},
+        "status": {"phase": "Bound"},
+    }
+
+
+CLAIMS = {name: claim(name, "ReadWriteMany") for name in ("models", "corpus")}
 
 
 def scene(spec: Spec | None = None) -> World:
@@ -26,21 +43,28 @@ def scene(spec: Spec | None = None) -> World:
 def observed(
     world: World,
     progress: Progresses = None,
-    claims: tuple[str, ...] = ("models", "corpus"),
+    claims: Mapping[str, Manifest] = CLAIMS,
     silence: str = "",
-    failed_create: str | None = "",
+    trouble: Trouble | None = NO_TROUBLE,
+    now: float = START,
 ) -> Observed:
+    """``now`` is also the time of the clock by which it is known how long something has been seen."""
+    status = LLMTrainingStatus.model_validate(world.owner.get("status") or {})
+    jobs, pods = world.of("Job"), world.of("Pod")
+    others = (*world.of("ConfigMap"), *world.of("Service"))
     return Observed(
         training=copy.deepcopy(world.owner),
-        spec=loaded(world.owner, DEFAULT_DEVICES),
-        jobs=world.of("Job"),
-        pods=world.of("Pod"),
+        spec=None if is_over(world.owner, status) else loaded(world.owner, DEFAULT_DEVICES),
+        jobs=jobs,
+        pods=pods,
         config_maps=world.of("ConfigMap"),
         services=world.of("Service"),
-        claims=frozenset(claims),
+        claims=claims,
+        departed=world.departed_pods(),
+        ages=world.sightings.ages(KEY, facts(status, jobs, pods, others), now),
         progress=progress,
         silence=silence,
-        failed_create=failed_create,
+        trouble=trouble,
         trainer_image="trainer:1",
         progress_interval=10.0,
     )
@@ -48,7 +72,7 @@ def observed(
 
 def step(world: World, now: float = START, progress: Progresses = None, silence: str = "") -> Plan:
     """One whole pass."""
-    plan = reconcile(observed(world, progress, silence=silence), now)
+    plan = reconcile(observed(world, progress, silence=silence, now=now), now)
     world.execute(plan)
     return plan
 
@@ -58,6 +82,22 @@ def settle(world: World, now: float = START, progress: Progresses = None) -> Non
         if step(world, now, progress).empty:
             return
     raise AssertionError("the plans don't come to an end")
+
+
+def edit(world: World, **paths: Any) -> None:
+    """What a user changes in the spec, as `tests.specs.changed` takes it; the API server counts generations."""
+    world.owner["spec"] = changed(world.owner["spec"], **paths)
+    world.owner["metadata"]["generation"] += 1
+
+
+def fail(world: World, code: int = 1, message: str = "boom", last: Progresses = None) -> None:
+    """The first pod of the newest attempt ends badly, and the others give up."""
+    if not pods(world):
+        run_pods(world)
+    first, *others = pods(world)
+    end_pod(first, code, message, last)
+    for other in others:
+        end_pod(other, PEER_LOST, "Connection closed by peer")
 
 
 def status(world: World) -> dict[str, Any]:

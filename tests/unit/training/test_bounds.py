@@ -15,6 +15,7 @@ from llm_operator.api.training_status import (
     NoticeStatus,
     ProgressStatus,
     Result,
+    SinceProgress,
     StageStatus,
     WorkerStatus,
 )
@@ -53,8 +54,9 @@ def worst_stage(name: str, letter: str, nodes: int, *, under_way: bool) -> Stage
     opened = [AttemptStatus(number=1120, job="j" * 63, start_time=TIME)] if under_way else []
     return StageStatus(
         name=name, kind="rewardModel", state="Running" if under_way else "Succeeded", nodes=nodes,
-        memory_per_process="1" * 32, flops_per_token=MOST, start_time=TIME, end_time=TIME, own_restarts=100,
-        infrastructure_restarts=1000, attempts=[*ended, *opened], progress=progress,
+        memory_per_process="1" * 32, flops_per_token=MOST, start_time=TIME, end_time=TIME, own_restarts=MOST,
+        infrastructure_restarts=MOST, since_progress=SinceProgress(own=100, infrastructure=1000, step=MOST),
+        attempts=[*ended, *opened], progress=progress,
         workers=[WorkerStatus(rank=64 * pod, processes=64, pod="p" * 63, node="n" * 253) for pod in range(nodes)],
         checkpoint=Checkpoint(step=MOST, uri=FOLDER, time=TIME),
         result=Result(uri=FOLDER, digest=DIGEST, kind="k" * 32, step=MOST, base=letter * 1024, base_digest=DIGEST),
@@ -71,7 +73,8 @@ def worst(letter: str, nodes: int = 1024) -> LLMTrainingStatus:
     ]  # fmt: skip
     return LLMTrainingStatus.model_validate(
         {
-            "observed_generation": MOST, "phase": "Restarting", "stage": stages[-1].name, "progress": "9" * 43,
+            "observed_generation": MOST, "observed_restart_token": letter * 253,
+            "phase": "Restarting", "stage": stages[-1].name, "progress": "9" * 43,
             "model": {"parameters": MOST, "active_parameters": MOST}, "loss": FIGURE, "nodes": 1024,
             "restarts": 20000, "conditions": conditions, "stages": stages,
         }
@@ -154,8 +157,8 @@ def test_a_stage_that_ends_tells_no_notice_again(at_base: World) -> None:
     notices = [NOTICE.model_copy(update={"message": f"{number} {'語' * LONG}"}) for number in range(5)]
     scenes.step(at_base, START, scenes.told(at_base, 10, START, notices=notices))
     scenes.succeed(at_base)
-    plan = scenes.step(at_base, START + 10)
-    assert "CheckpointSetAside" not in [event.reason for event in plan.events]
+    plans = [scenes.step(at_base, START + 10) for _ in range(2)]
+    assert "CheckpointSetAside" not in [event.reason for plan in plans for event in plan.events]
     assert len(stage(at_base, "base")["notices"]) == OTHER.notices
     assert stage(at_base, "base")["noticesLeftOut"] == 2
     assert scenes.step(at_base, START + 10).empty

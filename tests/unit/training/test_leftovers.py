@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from llm_operator.kube.plan import Plan
-from llm_operator.training.observe import attempt_of
-from llm_operator.training.progress import pod_index
+from llm_operator.training.gang import attempt_of, pod_index
 from llm_operator.training.reconcile import reconcile
+from llm_operator.training.waiting import NO_TROUBLE, Trouble
 from tests.unit.training import scenes
 from tests.unit.training.scenes import condition, scene
 from tests.unit.world import START, World
@@ -17,7 +17,7 @@ from tests.unit.world import START, World
 def half_made() -> World:
     """The ConfigMap of the first attempt was made, its Job was refused, and the status knows of neither."""
     world = scene()
-    plan = reconcile(scenes.observed(world), START)
+    plan = reconcile(scenes.observed(world, now=START), START)
     world.execute(Plan(create=plan.create[:1]))
     return world
 
@@ -48,8 +48,9 @@ def test_a_restarted_operator_says_on_why_pods_are_missing() -> None:
     scenes.settle(world)
     world.objects = {at: found for at, found in world.objects.items() if at[0] != "Pod"}
 
-    def step(failed_create: str | None) -> Plan:
-        plan = reconcile(scenes.observed(world, failed_create=failed_create), START + 60)
+    def step(note: str | None) -> Plan:
+        trouble = None if note is None else Trouble("Job", note=note) if note else NO_TROUBLE
+        plan = reconcile(scenes.observed(world, trouble=trouble, now=START + 60), START + 60)
         world.execute(plan)
         return plan
 

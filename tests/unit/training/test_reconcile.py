@@ -25,6 +25,7 @@ def test_prepared_data_starts_the_first_stage(world: World) -> None:
     settle(world)
     scenes.succeed(world)
     check_golden(GOLDEN / "data_done.yaml", scenes.step(world))
+    check_golden(GOLDEN / "data_done_next.yaml", scenes.step(world))
 
 
 def test_suspend_and_resume(at_base: World) -> None:
@@ -50,7 +51,9 @@ def test_a_stage_that_succeeded_is_not_suspended_any_more(at_base: World) -> Non
 
 def test_what_a_crash_left_over_goes_when_things_have_changed(at_base: World) -> None:
     end_pod(scenes.pods(at_base)[1], KILLED, "killed")
-    at_base.execute(reconcile(scenes.observed(at_base), START), 3)  # attempt 2 is made, and nobody says so
+    scenes.step(at_base)
+    plan = reconcile(scenes.observed(at_base, now=START), START)
+    at_base.execute(plan, len(plan.delete) + 3)  # attempt 2 is made, and nobody says so
     at_base.owner["spec"]["suspend"] = True
     for child in (made := [o for (_, name), o in at_base.objects.items() if "-base-2-" in name]):
         child["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"

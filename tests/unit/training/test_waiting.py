@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def test_a_missing_claim_is_waited_for(world: World) -> None:
-    plan = reconcile(scenes.observed(world, claims=("models",)), START)
+    plan = reconcile(scenes.observed(world, claims={"models": scenes.CLAIMS["models"]}), START)
     check_golden(GOLDEN / "claim_missing.yaml", plan)
     assert not plan.create
 

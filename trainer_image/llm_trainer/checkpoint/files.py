@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -52,6 +53,17 @@ def record(file: Path, folder: Path) -> FileRecord:
             size += len(block)
         os.fsync(stream.fileno())
     return FileRecord(path=str(file.relative_to(folder)), size=size, sha256=digest.hexdigest())
+
+
+def aside_of(folder: Path, attempt: int) -> Path:
+    """Where `attempt` puts a checkpoint that it doesn't use: nobody looks for one there."""
+    return folder.with_name(f"set-aside-{folder.name}-{attempt}")
+
+
+def set_aside(folder: Path, attempt: int) -> None:
+    aside = aside_of(folder, attempt)
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
 
 
 def write_durably(file: Path, text: str) -> None:

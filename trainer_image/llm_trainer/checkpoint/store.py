@@ -18,11 +18,13 @@ from llm_trainer.checkpoint.files import (
     MANIFEST,
     FileRecord,
     FolderManifest,
+    aside_of,
     content_files,
     flush_folder,
     problem,
     read_manifest,
     record,
+    set_aside,
     write_durably,
 )
 from llm_trainer.config import StageConfig
@@ -142,10 +144,9 @@ class CheckpointStore:
             )
 
     def _set_aside(self, folder: Path, cause: str) -> Notice:
-        aside = folder.with_name(f"set-aside-{folder.name}-{self.config.attempt}")
+        aside = aside_of(folder, self.config.attempt)
         if self.group.is_first:
-            shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
+            set_aside(folder, self.config.attempt)
         self.group.barrier()
         return Notice(
             reason="CheckpointSetAside",

@@ -79,7 +79,9 @@ def publish(
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     flush_folder(results)
-    for old in sorted(results.glob("step-*"))[:-KEEP_PUBLISHED]:
+    # by time and not by step: a stage that began anew with other settings publishes smaller steps again
+    others = sorted((other for other in results.glob("step-*") if other != final), key=published_at)
+    for old in others[: -(KEEP_PUBLISHED - 1)]:
         shutil.rmtree(old)
     uri = f"{config.run_uri}/stages/{config.stage}/results/{final.name}"
     return Result(
@@ -90,6 +92,11 @@ def publish(
         base=manifest.base,
         base_digest=manifest.base_digest,
     )
+
+
+def published_at(result: Path) -> tuple[int, str]:
+    manifest = result / MANIFEST
+    return (manifest.stat().st_mtime_ns if manifest.exists() else 0), result.name
 
 
 def write_model(model: PreTrainedModel, state: State, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

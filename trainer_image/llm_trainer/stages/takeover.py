@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from llm_trainer.checkpoint.fence import Fence
-from llm_trainer.checkpoint.files import MANIFEST, problem, read_manifest
+from llm_trainer.checkpoint.files import MANIFEST, problem, read_manifest, set_aside
 from llm_trainer.checkpoint.record import StageRecord, read_record, record_of, write_record
 from llm_trainer.config import StageConfig, local_path
 from llm_trainer.data.manifest import read_manifest as read_data_manifest
@@ -27,18 +27,22 @@ READERS = 8  # files hashed at the same time
 def begin(config: StageConfig, board: Board, rank: int) -> str | None:
     """Take the stage; the message of the end if there is nothing left to do, the same on every rank.
 
-    Every rank reads the record, rank 0 alone checks files and writes. Raises ConfigurationError for a folder that is
-    not this training's, or that holds what another configuration has made, and StaleAttemptError.
+    Every rank reads the record, rank 0 alone checks files and writes. A stage of the training's own whose settings
+    have changed begins anew. Raises ConfigurationError for a folder that is not this training's, or that holds what
+    another training has made from another configuration, and StaleAttemptError.
     """
     fence, folder = Fence(config), Path(config.stage_folder)
     fence.check(claiming=True)
     record, digests = read_record(folder), input_digests(config)
     another = record is not None and record.uid != config.uid
-    if record and (record.end or another) and (found := compared(record, config, digests)):
+    found = compared(record, config, digests) if record else []
+    if record and another and found:
         raise ConfigurationError(refusal(record, config, found))
     if rank == 0:
         fence.claim()
-    if record and record.end:
+        if found:
+            begin_anew(config, board, found)
+    if record and record.end and not found:
         # Data preparation still checks the datasets of stages to come.
         return None if config.prepare_data else finished(record, config, board, rank)
     if rank == 0:
@@ -58,6 +62,19 @@ def end(config: StageConfig, progress: Progress) -> None:
     digests = begun.digests if begun else input_digests(config)
     told = progress.model_copy(update={"workers": [], "notices": []})
     write_record(folder, record_of(config, digests, told))
+
+
+def begin_anew(config: StageConfig, board: Board, found: list[str]) -> None:
+    """For a stage of the training's own that failed and was corrected: what it made before is kept, and not mixed."""
+    checkpoints = sorted((Path(config.stage_folder) / "checkpoints").glob("step-*"))
+    for folder in checkpoints:
+        set_aside(folder, config.attempt)
+    if checkpoints:
+        board.notice(
+            "StageBeginsAnew",
+            f"settings have changed since its checkpoints were made: {listed(found)}. They are kept as set-aside-* in "
+            f"{config.run_uri}/stages/{config.stage}/checkpoints; delete them when you don't need them",
+        )
 
 
 def compared(record: StageRecord, config: StageConfig, digests: dict[str, str]) -> list[str]:

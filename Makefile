@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 export LLM_OPERATOR_CACHE ?= $(HOME)/.cache/llm-operator
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)
+PYTHON ?= python3# of a machine with a GPU, whose torch is its own
 # A recipe that needs Python starts with $(python): it makes the environment when it isn't there.
 python = python3 -m tests.cluster build environment; venv=$$(tools/environment.sh); export PATH=$$venv/bin:$$PATH;
 
@@ -43,7 +44,7 @@ generate: ## Write crds/, the chart's copies and the reference pages from the mo
 requirements: ## Resolve pyproject.toml's extras into requirements/, with hashes
 	@$(python) tools/requirements.sh
 
-.PHONY: test-unit test-api test-trainer test-e2e
+.PHONY: test-unit test-api test-trainer test-e2e test-gpu
 test-unit: ## No I/O, no clock
 	@$(python) python -m pytest tests/unit $(ARGS)
 test-api: cluster-build ## Against a real API server
@@ -53,11 +54,16 @@ test-trainer: ## Real torch, DeepSpeed and TRL on two processes
 test-e2e: build ## On the two-node cluster
 	@$(python) python -m pytest tests/e2e $(ARGS)
 
-.PHONY: bench bench-trainer bench-start
+test-gpu: ## The stages on a machine with a GPU, by the python3 there: PYTHON=…
+	@$(PYTHON) -m pytest tests/gpu $(ARGS)
+
+.PHONY: bench bench-trainer bench-start bench-gpu
 bench: cluster-build ## Figures of the operator on a real API server
 	@$(python) python -m tests.bench
 bench-trainer: ## Our stages against TRL's and transformers' own trainers, side by side
 	@$(python) python -m tests.bench trainer $(ARGS)
+bench-gpu: ## Speed and memory of pretraining and attention on a GPU, by the python3 there: PYTHON=…
+	@$(PYTHON) -m tests.bench gpu $(ARGS)
 bench-start: ## CPU seconds of a stage before its first step, and where they go
 	@$(python) python -m tests.bench start $(ARGS)
 

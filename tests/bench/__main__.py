@@ -1,4 +1,4 @@
-"""``make bench``, ``make bench-trainer`` and ``make bench-start``: figures, never a pass or fail by time."""
+"""``make bench`` and its likes, ``-trainer``, ``-start`` and ``-gpu``: figures, never a pass or fail by time."""
 
 import sys
 
@@ -7,6 +7,10 @@ match sys.argv[1:2]:
         from tests.bench.trainer import main as trainer
 
         trainer(sys.argv[2:])
+    case ["gpu"]:
+        from tests.bench.gpu import main as gpu
+
+        gpu(sys.argv[2:])
     case ["start"]:
         from tests.bench.start import main as start
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llm_trainer.config import local_path
+from llm_trainer.protocol import ExitCode
 from tests.trainer.conftest import RunPods, Stage
 from tests.trainer.pods import evaluations, losses
 
@@ -83,3 +85,13 @@ def test_two_processes_learn_as_one_does(pretrain: Stage, pods: RunPods) -> None
 def test_tokens_instead_of_steps(pretrain: Stage, pods: RunPods) -> None:
     config = pretrain("tokens", nodes=1, steps=None, tokens=8 * 64 * 3)
     assert pods(config).run().step == 3
+
+
+@pytest.mark.parametrize("zero", [0, 3])
+def test_gradients_that_are_not_finite_end_the_attempt(pretrain: Stage, pods: RunPods, zero: int) -> None:
+    """With ZeRO 0 DeepSpeed would clip a list of no gradients, which is an error of its own."""
+    optimizer = {"learningRate": 1e30, "gradientClipping": 1.0}
+    config = pretrain(f"infinite-{zero}", nodes=1, zeroStage=zero, optimizer=optimizer)
+    word = pods(config).start().wait()[0]
+    assert word.exit_code == ExitCode.INTERNAL, word
+    assert "the gradient was not finite in 10 steps in a row" in word.message, word.message

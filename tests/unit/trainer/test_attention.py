@@ -35,7 +35,15 @@ BARE, WHOLE = Machine((9, 0), flash_attn=False), Machine((9, 0), flash_attn=True
             "sdpa, no flash-attn, and varlen wants values as wide as the keys",
         ),
         (WHOLE, "deepseek_v3", {}, True, "flash_attention_2"),
-        (WHOLE, "mamba2", {}, True, "eager, the family has no attention"),
+        (CPU, "mamba2", {}, False, "eager, the family has no attention"),
+        (
+            WHOLE,
+            "mamba2",
+            {},
+            True,
+            "eager, the family has no attention; without mamba-ssm its scan is slow and takes much memory",
+        ),
+        (Machine((9, 0), flash_attn=True, mamba_ssm=True), "mamba2", {}, True, "eager, the family has no attention"),
     ],
 )
 def test_the_fastest_that_can_be(machine: Machine, family: str, keys: dict[str, Any], half: bool, said: str) -> None:

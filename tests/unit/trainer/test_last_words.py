@@ -55,8 +55,24 @@ def test_a_result_outlives_many_held_out_figures(tmp_path: Path, monkeypatch: py
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), ExitCode.NO_SPACE),
         (RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:1"), ExitCode.PEER_LOST),
         (MemoryError(), ExitCode.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"), ExitCode.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), ExitCode.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 byte"), ExitCode.OUT_OF_MEMORY),
+        (ValueError("the text says out of memory"), ExitCode.INTERNAL),
         (KeyError("x"), ExitCode.INTERNAL),
     ],
 )
 def test_an_exception_has_its_exit_code(error: BaseException, code: ExitCode) -> None:
     assert classify(error)[0] == code
+
+
+def test_want_of_memory_tells_how_much_and_what_to_do() -> None:
+    said = (
+        "CUDA out of memory. Tried to allocate 256.00 GiB. GPU 0 has a total capacity of 139.80 GiB of which 138.00 "
+        "GiB is free. Of the allocated memory 1.00 GiB is allocated by PyTorch. If reserved but unallocated memory …"
+    )
+    code, reason, message = classify(type("OutOfMemoryError", (RuntimeError,), {})(said))
+    assert (code, reason) == (ExitCode.OUT_OF_MEMORY, "OutOfMemory")
+    assert "256.00 GiB" in message
+    assert "microBatchSize" in message
+    assert "reserved but unallocated" not in message

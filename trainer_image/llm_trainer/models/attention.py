@@ -6,6 +6,7 @@ All three read packed rows: a document begins where position_ids restart, and se
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -29,11 +30,12 @@ class Machine:
 
     capability: tuple[int, int] | None
     flash_attn: bool
+    mamba_ssm: bool = False
 
     @classmethod
     def here(cls) -> Machine:
         capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
-        return cls(capability, is_flash_attn_2_available())
+        return cls(capability, is_flash_attn_2_available(), find_spec("mamba_ssm") is not None)
 
 
 class Attention(NamedTuple):
@@ -49,7 +51,9 @@ class Attention(NamedTuple):
 def choose(config: PreTrainedConfig, machine: Machine, *, half: bool) -> Attention:
     """``half``: whether the model computes in bfloat16, as the flash kernels must."""
     if config.model_type in STATE_SPACE_ONLY:
-        return Attention("eager", "the family has no attention")  # and transformers refuses the others
+        why = "the family has no attention"  # and transformers refuses the others
+        slow = machine.capability is not None and not machine.mamba_ssm
+        return Attention("eager", f"{why}; without mamba-ssm its scan is slow and takes much memory" if slow else why)
     if machine.capability is None:
         return Attention("sdpa", "no CUDA device")
     if machine.capability < (8, 0):

@@ -13,9 +13,17 @@ from torch.nn import Module
 from transformers import PreTrainedModel
 
 from llm_trainer.config import Pretrain, ResolvedOptimizer, TrainingSettings
-from llm_trainer.models.engine_config import computes_in_bfloat16, deepspeed_config, parameter_groups, peak_of
+from llm_trainer.models.engine_config import (
+    computes_in_bfloat16,
+    deepspeed_config,
+    mend_deepspeed,
+    parameter_groups,
+    peak_of,
+)
 from llm_trainer.models.expert_parallel import expert_parallel_config, whole_experts
 from llm_trainer.models.experts import Routing, experts_per_token, routing
+from llm_trainer.models.language_loss import IGNORED, add_loss
+from llm_trainer.models.norms import fuse_norms
 from llm_trainer.models.packing import STATE_SPACE, unpack
 from llm_trainer.runtime.process_group import ProcessGroup
 
@@ -27,6 +35,8 @@ class Network:
         """With ZeRO-3 its weights are spread over the ranks."""
         self.group, self.settings, self.model = group, settings, module
         self.bfloat16 = computes_in_bfloat16(settings, group.device)
+        if group.device.type == "cuda":
+            fuse_norms(module)
         self._engine = self._wrap(module)
 
     def _wrap(self, module: Module) -> Any:
@@ -45,21 +55,15 @@ class Network:
 
         (batch, length) of a ValueModel.
         """
-        return self._forward(tokens, positions)[0]
-
-    def _forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, **wanted: bool
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Logits, and what the routers of the layers said of each token if that is wanted."""
         if self.model.config.model_type not in STATE_SPACE:
-            with self._autocast():
-                output = self._engine(input_ids=tokens, position_ids=positions, use_cache=False, **wanted)
-            return output.logits, output.get("router_logits") or ()
+            logits: torch.Tensor = self._run(input_ids=tokens, position_ids=positions).logits
+            return logits
         documents = unpack(tokens, positions)
+        return documents.pack(self._run(input_ids=documents.tokens).logits)
+
+    def _run(self, **inputs: Any) -> Any:
         with self._autocast():
-            output = self._engine(input_ids=documents.tokens, use_cache=False, **wanted)
-        routers = tuple(layer[documents.there.flatten()] for layer in output.get("router_logits") or ())
-        return documents.pack(output.logits), routers
+            return self._engine(**inputs, use_cache=False)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         """On CPU bfloat16 is for the products only; on CUDA DeepSpeed keeps the weights in it."""
@@ -89,19 +93,35 @@ class Engine(Network):
     def _wrap(self, module: Module) -> Any:
         import deepspeed
 
+        within: Any = module
+        language = within.get_base_model() if hasattr(module, "get_base_model") else module  # within an adapter
+        if isinstance(language, PreTrainedModel) and language.get_output_embeddings() is not None:
+            add_loss(language)
         config = deepspeed_config(
             self.settings, self.group.device, self._accumulation_steps, self._optimizer, bfloat16=self.bfloat16
         )
         config |= expert_parallel_config(self._expert_parallel, self.model.config.model_type)
         groups = list(parameter_groups(module, self._optimizer))
+        mend_deepspeed()
         return deepspeed.initialize(model=module, model_parameters=groups, config=config)[0]
 
-    def logits_and_routing(self, tokens: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, Routing | None]:
-        """As `logits`; and what the routers did, None for a model without experts."""
-        if self._experts_per_token is None:
-            return self.logits(tokens, positions), None
-        logits, router_logits = self._forward(tokens, positions, output_router_logits=True)
-        return logits, routing(router_logits, self._experts_per_token)
+    def nats(
+        self, tokens: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, Routing | None]:
+        """Sum over the targets, all three (batch, length), that are not IGNORED; a language model's alone.
+
+        And what the routers did, None for a model without experts.
+        """
+        wanted = {} if self._experts_per_token is None else {"output_router_logits": True}
+        if self.model.config.model_type not in STATE_SPACE:
+            output = self._run(input_ids=tokens, position_ids=positions, targets=targets, **wanted)
+            routers = output.get("router_logits") or ()
+        else:
+            documents = unpack(tokens, positions)
+            output = self._run(input_ids=documents.tokens, targets=documents.spread(targets, IGNORED), **wanted)
+            routers = tuple(layer[documents.there.flatten()] for layer in output.get("router_logits") or ())
+        experts = self._experts_per_token
+        return output.nats, None if experts is None else routing(routers, experts)
 
     @contextmanager
     def whole(self) -> Iterator[PreTrainedModel]:
@@ -142,9 +162,12 @@ class Engine(Network):
     def step(self) -> bool:
         """After each micro-batch; False if the step was left out because a gradient is not finite."""
         last = self._engine.is_gradient_accumulation_boundary()
-        skipped = last and self.settings.zero_stage == 0 and self._drop_bad_gradients()
+        if last and self.settings.zero_stage == 0 and self._has_bad_gradients():
+            self._engine.zero_grad()
+            self._engine.micro_steps += 1  # which DeepSpeed's step would count, but it can't clip what isn't there
+            return False
         self._engine.step()
-        return not skipped and (not last or self._engine.was_step_applied())
+        return not last or self._engine.was_step_applied()
 
     @property
     def gradient_norm(self) -> float:
@@ -175,15 +198,14 @@ class Engine(Network):
     def _own_state(self) -> dict[str, torch.Tensor]:
         return {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
 
-    def _drop_bad_gradients(self) -> bool:
-        """ZeRO 1 to 3 leave such a step out by themselves, ZeRO 0 would put NaN into the weights."""
+    def _has_bad_gradients(self) -> bool:
+        """ZeRO 1 to 3 leave such a step out by themselves, ZeRO 0 would put NaN into the weights.
+
+        In bfloat16 on CUDA DeepSpeed's own optimizer does it, which has taken the gradients from the parameters.
+        """
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
-        if finite:
-            return False
-        for parameter in self.model.parameters():
-            parameter.grad = None
-        return True
+        finite = [torch.isfinite(gradient).all() for gradient in gradients]
+        return bool(finite) and not bool(torch.stack(finite).all())  # read once: a GPU would have to wait for each
 
 
 def leave_out_frozen(engine: Any) -> None:

@@ -63,6 +63,17 @@ def deepspeed_config(
     }
 
 
+def mend_deepspeed() -> None:
+    """Before an engine is made.
+
+    With ZeRO 0 in bfloat16 DeepSpeed makes the optimizer's state by a step of zeros, which AdamW's bias correction
+    counts: the first steps come out a quarter too small, and a run learns less all along. AdamW makes it by itself.
+    """
+    from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
+
+    FP16_UnfusedOptimizer.initialize_optimizer_states = lambda _: None
+
+
 def peak_of(optimizer: ResolvedOptimizer, *, muon: bool) -> float:
     """The peak learning rate of the parameters that Muon, or AdamW, is for."""
     return optimizer.muon_learning_rate if muon else optimizer.learning_rate

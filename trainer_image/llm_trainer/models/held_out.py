@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from llm_trainer.data.manifest import DataManifest, Shard
 from llm_trainer.data.sequences import EvaluationRow, evaluation_rows
 from llm_trainer.models.engine import Engine
+from llm_trainer.models.language_loss import IGNORED
 
 T = TypeVar("T")
 
@@ -68,9 +68,9 @@ def batch_nats(engine: Engine, rows: list[EvaluationRow], *, counts: bool) -> fl
     tokens = torch.from_numpy(np.stack([row.row.tokens for row in rows])).to(engine.group.device)
     positions = torch.from_numpy(np.stack([row.row.positions for row in rows])).to(engine.group.device)
     counted = torch.from_numpy(np.stack([row.counted for row in rows])).to(engine.group.device)
-    logits = engine.logits(tokens[:, :-1], positions)
-    losses = functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-    return float((losses.double() * counted.flatten()).sum()) if counts else 0.0
+    targets = tokens[:, 1:].masked_fill(~counted, IGNORED)
+    nats = engine.nats(tokens[:, :-1], positions, targets)[0]
+    return float(nats) if counts else 0.0
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

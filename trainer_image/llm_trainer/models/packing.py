@@ -27,6 +27,12 @@ class Documents:
         """(documents, longest, …) → (rows, length, …)."""
         return outputs[self.there].view(*self.shape, *outputs.shape[2:])
 
+    def spread(self, values: torch.Tensor, padding: int) -> torch.Tensor:
+        """(rows, length) → (documents, longest)."""
+        spread = values.new_full(self.there.shape, padding)
+        spread[self.there] = values.flatten()
+        return spread
+
 
 def unpack(tokens: torch.Tensor, positions: torch.Tensor) -> Documents:
     """Both (rows, length); a document begins where positions are 0, and where a row begins.

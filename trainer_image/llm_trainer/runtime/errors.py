@@ -70,6 +70,16 @@ _PEER_LOST = (
 )
 
 
+# What torch, its libraries and NCCL say for want of memory, where it is not torch's OutOfMemoryError: on CPU too.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "_STATUS_ALLOC_FAILED",
+    "Failed to CUDA calloc",
+)
+OUT_OF_MEMORY_ADVICE = "lower microBatchSize or the length of the rows, raise zeroStage, or give the stage more GPUs"
+
+
 _NO_SPACE = ("PytorchStreamWriter failed", "unexpected pos", "No space left")
 
 
@@ -83,11 +93,20 @@ def classify(error: BaseException) -> tuple[ExitCode, str, str]:
         return ExitCode.CONFIGURATION, ConfigurationError.reason, problems
     if is_no_space(error):
         return ExitCode.NO_SPACE, NoSpaceError.reason, text
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return ExitCode.OUT_OF_MEMORY, "OutOfMemory", text
+    if is_out_of_memory(error, text):
+        said = " ".join(
+            text.partition(" Of the allocated memory")[0].split()
+        )  # then comes torch's advice to developers
+        return ExitCode.OUT_OF_MEMORY, "OutOfMemory", f"{said.rstrip('.')}; {OUT_OF_MEMORY_ADVICE}"
     if any(words in text for words in _PEER_LOST):
         return ExitCode.PEER_LOST, "PeerLost", text.splitlines()[-1]
     return ExitCode.INTERNAL, StageError.reason, f"{type(error).__name__}: {text.splitlines()[-1]}"
+
+
+def is_out_of_memory(error: BaseException, text: str) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)
 
 
 def is_no_space(error: BaseException | None) -> bool:

@@ -19,6 +19,9 @@ class Metrics:
         self.tokens = gauge("tokens_total", "Tokens trained on, all processes and attempts.").labels(stage)
         self.tokens_per_second = gauge("tokens_per_second", "Tokens per second, all processes.").labels(stage)
         self.last_step = gauge("last_step_timestamp_seconds", "Time of the last step, since the epoch.").labels(stage)
+        self.gpu_memory = gauge("gpu_memory_peak_bytes", "Peak of this process's tensors on its GPU; 0 on CPU.").labels(
+            stage
+        )
         self.checkpoint_step = gauge("checkpoint_step", "Step of the newest checkpoint.").labels(stage)
         self.evaluation = gauge("evaluation", "Newest held-out figures.", "name")
         self.figures = gauge("figures", "Other figures of the last step, such as rewards and entropy.", "name")

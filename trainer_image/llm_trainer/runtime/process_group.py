@@ -57,7 +57,7 @@ class ProcessGroup:
 
         Without the barrier some runs abort in their last moment (a gloo thread outlives the group).
         """
-        dist.barrier()
+        dist.barrier(device_ids=self._device_ids)
         dist.destroy_process_group()
 
     @property
@@ -94,7 +94,17 @@ class ProcessGroup:
 
     def barrier(self) -> None:
         if self.world_size > 1:
-            dist.barrier()
+            dist.barrier(device_ids=self._device_ids)
+
+    @property
+    def _device_ids(self) -> list[int] | None:
+        """Of a barrier, which NCCL makes of a collective: it would guess the GPU from the rank."""
+        return [self.local_rank] if self.device.type == "cuda" else None
+
+    @property
+    def peak_memory(self) -> int:
+        """Bytes that this process's tensors took at most on its GPU; 0 on CPU."""
+        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
 
 
 def await_name(name: str, limit_seconds: float) -> None:

@@ -51,6 +51,11 @@ class Run:
         """Whether any rank was asked to leave; a collective."""
         return self.group.any(self.stop.asked)
 
+    def show_peak_memory(self) -> None:
+        """In rank 0's log, for who chooses the next micro-batch."""
+        if self.group.is_first and (peak := self.group.peak_memory):
+            print(f"peak memory of the GPU's tensors: {peak / 2**30:.1f} GiB", flush=True)
+
 
 @contextmanager
 def start(config: StageConfig, board: Board) -> Iterator[Run]:

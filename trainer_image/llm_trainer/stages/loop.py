@@ -126,6 +126,7 @@ class Loop(ABC):
         self._evaluate()
         self._publish()
         board.update(phase="Done")
+        self.stage.show_peak_memory()
         return self._summary()
 
     def _after_step(self, *, leave: bool) -> None:
@@ -163,6 +164,7 @@ class Loop(ABC):
         metrics.tokens_per_second.set(self.speed.tokens_per_second)
         metrics.last_step.set_to_current_time()
         metrics.step_seconds.observe(seconds)
+        metrics.gpu_memory.set(self.stage.group.peak_memory)
         for name, value in done.figures.items():
             metrics.figures.labels(self.stage.config.stage, name).set(value)
         if not done.applied:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from llm_trainer.config import EXPERT_PARALLEL_FAMILIES, Pretrain, StageConfig
 from llm_trainer.data.sequences import Sequences
@@ -75,8 +74,7 @@ class Pretraining(Loop):
         nats, applied = torch.zeros((), dtype=torch.float64, device=self.stage.group.device), True
         for micro_batch in range(self.accumulation_steps):
             tokens, positions = self._rows(micro_batch)
-            logits, routed = self.engine.logits_and_routing(tokens[:, :-1], positions)
-            loss = functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
+            loss, routed = self.engine.nats(tokens[:, :-1], positions, tokens[:, 1:])
             scale = self.engine.share_of(self.tokens_per_step)
             self.engine.backward(loss * scale + self.routers.add(routed))
             applied = self.engine.step()

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from llm_trainer.config import Ppo
 from llm_trainer.config import Ptx as PtxSettings
@@ -32,7 +31,6 @@ class Ptx:
             place += size * world_size
             tokens = torch.from_numpy(np.stack([row.tokens for row in rows])).to(self.group.device)
             positions = torch.from_numpy(np.stack([row.positions for row in rows])).to(self.group.device)
-            logits = self.policy.logits(tokens[:, :-1], positions)
-            return functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+            return self.policy.nats(tokens[:, :-1], positions, tokens[:, 1:])[0] / positions.numel()
 
         return loss

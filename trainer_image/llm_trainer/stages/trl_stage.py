@@ -21,8 +21,9 @@ from llm_trainer.checkpoint.store import CheckpointStore
 from llm_trainer.config import FineTuning, ResolvedOptimizer, TrainingSettings
 from llm_trainer.models.attention import show_attention
 from llm_trainer.models.engine import leave_out_frozen
-from llm_trainer.models.engine_config import computes_in_bfloat16
+from llm_trainer.models.engine_config import computes_in_bfloat16, mend_deepspeed
 from llm_trainer.models.export import publish_result
+from llm_trainer.models.norms import fuse_norms
 from llm_trainer.models.schedule import learning_rate_share
 from llm_trainer.protocol import CheckpointInfo, Result
 from llm_trainer.runtime.batch import accumulation_steps
@@ -39,6 +40,7 @@ def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
     here: accelerate, which these arguments wake, must find them together.
     """
     run.meet()
+    mend_deepspeed()
     cuda = run.config.device == "cuda"
     return {
         "output_dir": run.config.stage_folder,  # nothing is written there by TRL
@@ -144,6 +146,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
             eta_seconds=round(seconds * (state.max_steps - state.global_step), 1),
             **figures,
         )
+        self.run.board.metrics.gpu_memory.set(self.run.group.peak_memory)
         if self.run.group.is_first:
             self.run.history.append(
                 state.global_step,
@@ -180,6 +183,8 @@ class StageTrainer:
         config = run.config
         self.store = CheckpointStore(config, settings.checkpoint.keep, run.group)
         self.callback = StageCallback(run, settings)
+        if run.group.device.type == "cuda":
+            fuse_norms(arguments["model"])
         super().__init__(callbacks=[self.callback], **arguments)  # type: ignore[call-arg]
         show_attention(run, self.model)
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
@@ -203,6 +208,7 @@ class StageTrainer:
         self.evaluate_stage()
         result = self.export_result()
         self.run.board.update(phase="Done")
+        self.run.show_peak_memory()
         return result
 
     def held_out_figures(self) -> dict[str, float]:

@@ -216,13 +216,13 @@ def test_names_at_their_limits(lab: Lab) -> None:
     for name in names:
         kind = {"apiVersion": "llm-operator.io/v1alpha1", "kind": "LLMServing", "metadata": {"name": name}}
         lab.apply({**kind, "spec": {"model": MODEL}})
-    for kind in ("services", "poddisruptionbudgets", "deployments"):
-        lab.until(lambda kind=kind: served_by(lab, kind) == set(names))  # type: ignore[misc]
+    for plural in ("services", "poddisruptionbudgets", "deployments"):
+        lab.until(lambda plural=plural: served_by(lab, plural) == set(names))  # type: ignore[misc]
 
 
-def served_by(lab: Lab, kind: str) -> set[str]:
+def served_by(lab: Lab, plural: str) -> set[str]:
     """Whose children of a kind there are, and that no two share one."""
-    found = json.loads(lab.kubectl("get", kind, "-o", "json"))["items"]
+    found = json.loads(lab.kubectl("get", plural, "-o", "json"))["items"]
     owners = [child["metadata"]["ownerReferences"][0]["name"] for child in found]
     assert len(owners) == len(set(owners))
     return set(owners)

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from llm_server.first_token import first_of, server_of
+from llm_server.arguments import first_of
 from llm_server.last_words import CONFIGURATION, HANG, LastWords, report, word_of
 from llm_server.memory import TooLittleMemoryError, cache_arguments
 from llm_server.model_folder import adapter_problem, folder_problem, without_adapters
@@ -184,7 +184,7 @@ def main(arguments: list[str]) -> int:
 
 def watch_from_beside(child: Child, arguments: Sequence[str]) -> None:
     """While vLLM imports; nothing waits for it."""
-    from llm_server.watch import Watch, serve
+    from llm_server.watch import Watch, serve, server_of
 
     seconds = [
         float(os.environ.get(f"LLM_SERVER_{name}_SECONDS") or default)

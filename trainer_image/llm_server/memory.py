@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from llm_server.first_token import first_of
+from llm_server.arguments import OTHER_SIZES, TENSOR, first_of, number_of
 from llm_server.model_folder import read_config
 
 GIB = 2**30
 # Three processes that have imported all, and what a step needs; measured 1.1 GiB with a tiny model.
 PROCESSES = 3 * GIB // 2
 WORKER = GIB // 2  # each further one
-PARALLEL = (("--tensor-parallel-size", "-tp"), ("--pipeline-parallel-size", "-pp"), ("--data-parallel-size", "-dp"))
 SPARE = 0.9  # of the limit: the page cache's and the allocator's share stays
 LEAST = GIB // 16
 WITHOUT_A_LIMIT = GIB
@@ -80,5 +79,5 @@ def cache_arguments(model: Path, arguments: Sequence[str], environ: dict[str, st
     """What to add to vLLM's arguments on CPU; nothing where the user has chosen."""
     if environ.get("VLLM_CPU_KVCACHE_SPACE") or any(first_of(arguments, flag) for flag in GIVEN):
         return []
-    workers = math.prod(int(first_of(arguments, *flags) or 1) for flags in PARALLEL)
+    workers = math.prod(max(1, number_of(arguments, flag) or 1) for flag in (TENSOR, *OTHER_SIZES))
     return [f"--kv-cache-memory-bytes={cache_bytes(memory_limit(), weight_bytes(model, arguments), workers)}"]

@@ -11,17 +11,25 @@ import http.client
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AF_INET, AF_INET6
 
-from llm_server.first_token import Server, ask, no_answer
+from llm_server.arguments import first_of, number_of
+from llm_server.first_token import Server, ask, no_answer, server_at
 
 STEPS = re.compile(rb'^vllm:iteration_tokens_total_count\{[^}]*engine="([^"]*)"[^}]*\} (\S+)$', re.MULTILINE)
 AWAKE = re.compile(rb'^vllm:engine_sleep_state\{[^}]*sleep_state="awake"[^}]*\} (\S+)$', re.MULTILINE)
 LOOK_SECONDS = 5
 HEALTH_SECONDS = 4
 LEAST_ANSWER_SECONDS = 10.0  # a busy machine is no hang
+
+
+def server_of(arguments: Sequence[str], environ: Mapping[str, str]) -> Server:
+    """Where `vllm serve` listens with these arguments, the model's first. Of several names any will do."""
+    host = first_of(arguments, "--host") or "0.0.0.0"  # noqa: S104 -- vLLM's own default
+    port, name = number_of(arguments, "--port"), first_of(arguments, "--served-model-name")
+    return server_at(host, port or 8000, name or arguments[0], environ)
 
 
 class Watch:

@@ -13,10 +13,11 @@ from typing import Any
 import llm_server
 from llm_operator.api.architecture import EXPERTS
 from llm_operator.api.families import FAMILIES
-from llm_operator.api.parallel import TENSOR, head_problem, size_of, tensor_parallel_size
+from llm_operator.api.parallel import head_problem, size_of, tensor_parallel_size
 from llm_operator.api.resources import Resources
 from llm_operator.api.serving import LLMServingSpec
 from llm_operator.kube.plan import Manifest
+from llm_server.arguments import TENSOR
 
 CLASSES = {
     "gpt2": "GPT2LMHeadModel",

@@ -53,7 +53,7 @@ def serving(engine: Engine) -> Iterator[Server]:
     thread = threading.Thread(target=httpd.serve_forever)
     thread.start()
     try:
-        yield Server("127.0.0.1", httpd.server_port, tls=False, model="x", key=None)
+        yield Server("127.0.0.1", httpd.server_port, model="x")
     finally:
         engine.over.set()
         httpd.shutdown()

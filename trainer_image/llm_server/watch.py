@@ -33,9 +33,16 @@ def server_of(arguments: Sequence[str], environ: Mapping[str, str]) -> Server:
 
 
 class Watch:
-    """``hang`` is called once, with the reason, when vLLM must be ended."""
+    """``answered`` is called at the first answer, and ``hang`` once, with the reason, when vLLM must be ended."""
 
-    def __init__(self, server: Server, startup_seconds: float, stall_seconds: float, hang: Callable[[str], None]):
+    def __init__(
+        self,
+        server: Server,
+        startup_seconds: float,
+        stall_seconds: float,
+        hang: Callable[[str], None],
+        answered: Callable[[], None],
+    ) -> None:
         self.server = server
         self.started = False
         self.problem = "vLLM loads the model"
@@ -43,6 +50,7 @@ class Watch:
         self._stall_seconds = stall_seconds
         self._answer_seconds = max(LEAST_ANSWER_SECONDS, stall_seconds / 5)
         self._hang = hang
+        self._answered = answered
 
     def run(self) -> None:
         """Until vLLM hangs, or for ever."""
@@ -56,6 +64,7 @@ class Watch:
             self.problem, self.started = problem or "", problem is None
             if problem:
                 time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+        self._answered()
         self._watch_steps()
 
     def _watch_steps(self) -> None:

@@ -96,7 +96,7 @@ class Launched:
         finally:
             connection.close()
 
-    def ask(self, path: str, body: dict[str, Any], key: str | None = None) -> tuple[int, bytes]:
+    def answer(self, path: str, body: dict[str, Any], key: str | None = None) -> tuple[int, bytes]:
         """Of vLLM."""
         return ask(Server("127.0.0.1", self.port, "tiny", key), path, body, STARTED_SECONDS)
 

@@ -114,8 +114,8 @@ def test_a_model_that_only_embeds(image: str, models: Path, tmp_path: Path) -> N
     """It has no /v1/completions: a 404 of this path is an answer, once the pooler gives one."""
     with launched(image, models, tmp_path, f"{in_image.MODELS}/embedder", "--runner=pooling") as vllm:
         vllm.until_ready()
-        assert vllm.ask("/v1/completions", {"model": "tiny", "prompt": "a"})[0] == 404
-        status, said = vllm.ask("/v1/embeddings", {"model": "tiny", "input": "a"})
+        assert vllm.answer("/v1/completions", {"model": "tiny", "prompt": "a"})[0] == 404
+        status, said = vllm.answer("/v1/embeddings", {"model": "tiny", "input": "a"})
         (launcher,) = vllm.pids(r"\S*python\S* -m llm_server.launch")
         os.kill(launcher, signal.SIGTERM)
         assert vllm.process.wait(60) == 0, vllm.log[-3000:]
@@ -129,9 +129,9 @@ def test_the_key_of_the_environment(image: str, models: Path, tmp_path: Path) ->
     body = {"model": "tiny", "prompt": "a", "max_tokens": 1}
     with launched(image, models, tmp_path, f"{in_image.MODELS}/llama", VLLM_API_KEY=KEY) as vllm:
         vllm.until_ready()
-        assert vllm.ask("/v1/completions", body)[0] == 401
-        assert vllm.ask("/v1/completions", body, key="another")[0] == 401
-        assert vllm.ask("/v1/completions", body, key=KEY)[0] == 200
+        assert vllm.answer("/v1/completions", body)[0] == 401
+        assert vllm.answer("/v1/completions", body, key="another")[0] == 401
+        assert vllm.answer("/v1/completions", body, key=KEY)[0] == 200
         assert KEY not in vllm.log
 
 

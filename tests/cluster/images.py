@@ -38,6 +38,7 @@ IMAGES = {
             "requirements/operator.txt",
             "trainer_image/llm_trainer/config",
             "trainer_image/llm_trainer/protocol.py",
+            "trainer_image/llm_server/arguments.py",
             "trainer_image/llm_server/first_token.py",
             "trainer_image/llm_server/lora.json",
         ],

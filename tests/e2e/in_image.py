@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from llm_server.first_token import Server, ask
 from tests.cluster import images, steps
 from tests.cluster.settings import LOGS
 
@@ -94,6 +95,10 @@ class Launched:
             return 0
         finally:
             connection.close()
+
+    def answer(self, path: str, body: dict[str, Any], key: str | None = None) -> tuple[int, bytes]:
+        """Of vLLM."""
+        return ask(Server("127.0.0.1", self.port, "tiny", key), path, body, STARTED_SECONDS)
 
     def until_ready(self) -> None:
         began = time.monotonic()

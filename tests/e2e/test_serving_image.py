@@ -12,7 +12,7 @@ from subprocess import TimeoutExpired
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from llm_server.memory import GIB, cache_bytes, weight_bytes
 from llm_trainer.data.tokenizer import train_tokenizer
@@ -27,6 +27,7 @@ SHAPES = {
     "gpt2": ("gpt2", MODELS["gpt2"]),
     "long": ("llama", {**DENSE, "num_hidden_layers": 8, "max_position_embeddings": 2**20}),
 }
+KEY = "sesame"
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **keys)
         AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("bert", vocab_size=len(tokenizer), hidden_size=128, num_hidden_layers=2,
+                                  num_attention_heads=4, intermediate_size=128)  # fmt: skip
+    AutoModel.from_config(config).save_pretrained(folder / "embedder")
+    tokenizer.save_pretrained(folder / "embedder")
     return folder
 
 
@@ -63,7 +69,10 @@ def image() -> Iterator[str]:
             ["max_model_len (4096) is greater than the derived max_model_len (max_position_embeddings=128"],
             marks=pytest.mark.release,
         ),
-        (["lama"], ["spec.model: there is no folder /volumes/models/lama; /volumes/models holds gpt2, llama, long"]),
+        (
+            ["lama"],
+            ["spec.model: there is no folder /volumes/models/lama; /volumes/models holds embedder, gpt2, llama, long"],
+        ),
         pytest.param(
             ["llama", "--nope"],
             ["unrecognized arguments: --nope", "spec.extraArguments"],
@@ -98,7 +107,32 @@ def test_a_model_without_lora_is_served_without_its_adapters(image: str, models:
         (launcher,) = vllm.pids(r"\S*python\S* -m llm_server.launch")
         os.kill(launcher, signal.SIGTERM)
         assert vllm.process.wait(60) == 0, vllm.log[-3000:]
+        assert "GPT2LMHeadModel" in vllm.word["withoutAdapters"], "an end that was asked for tells it too"
+
+
+def test_a_model_that_only_embeds(image: str, models: Path, tmp_path: Path) -> None:
+    """It has no /v1/completions: a 404 of this path is an answer, once the pooler gives one."""
+    with launched(image, models, tmp_path, f"{in_image.MODELS}/embedder", "--runner=pooling") as vllm:
+        vllm.until_ready()
+        assert vllm.answer("/v1/completions", {"model": "tiny", "prompt": "a"})[0] == 404
+        status, said = vllm.answer("/v1/embeddings", {"model": "tiny", "input": "a"})
+        (launcher,) = vllm.pids(r"\S*python\S* -m llm_server.launch")
+        os.kill(launcher, signal.SIGTERM)
+        assert vllm.process.wait(60) == 0, vllm.log[-3000:]
+    assert status == 200, said
+    assert len(json.loads(said)["data"][0]["embedding"]) == 128
     assert not (tmp_path / "termination").exists(), "an end that was asked for is no failure"
+
+
+def test_the_key_of_the_environment(image: str, models: Path, tmp_path: Path) -> None:
+    """VLLM asks everybody for it, and the launcher's requests carry it."""
+    body = {"model": "tiny", "prompt": "a", "max_tokens": 1}
+    with launched(image, models, tmp_path, f"{in_image.MODELS}/llama", VLLM_API_KEY=KEY) as vllm:
+        vllm.until_ready()
+        assert vllm.answer("/v1/completions", body)[0] == 401
+        assert vllm.answer("/v1/completions", body, key="another")[0] == 401
+        assert vllm.answer("/v1/completions", body, key=KEY)[0] == 200
+        assert KEY not in vllm.log
 
 
 def test_an_engine_that_hangs_is_ended(image: str, models: Path, tmp_path: Path) -> None:

@@ -10,10 +10,9 @@ import http.client
 import json
 import os
 import socket
-import ssl
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- where one listens → where one asks
@@ -22,55 +21,22 @@ WAIT_SECONDS = 1
 
 
 class Server(NamedTuple):
+    """Where one asks for ``model``, with the key of one's own container."""
+
     host: str
     port: int
-    tls: bool
     model: str
-    key: str | None
+    key: str | None = None
 
 
-def values_of(arguments: Sequence[str], *flags: str) -> list[str] | None:
-    """What follows the last of the flags, up to the next flag; None if none of them is there."""
-    found: list[str] | None = None
-    for index, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name.startswith("--"):
-            name = name.replace("_", "-")  # vLLM takes both
-        if name not in flags:
-            continue
-        rest = [value] if equals else []
-        for following in arguments[index + 1 :] if not equals else ():
-            if following.startswith("-"):
-                break
-            rest.append(following)
-        found = rest
-    return found
-
-
-def first_of(arguments: Sequence[str], *flags: str) -> str | None:
-    """The first value of the last of the flags."""
-    found = values_of(arguments, *flags)
-    return found[0] if found else None
-
-
-def server_of(arguments: Sequence[str], environ: Mapping[str, str]) -> Server:
-    """Where `vllm serve` listens with these arguments, the model's first. Of several names or keys any will do."""
-    host = first_of(arguments, "--host") or "0.0.0.0"  # noqa: S104 -- vLLM's own default
-    return Server(
-        host=ANY_ADDRESS.get(host, host),
-        port=int(first_of(arguments, "--port") or 8000),
-        tls=first_of(arguments, "--ssl-certfile") is not None,
-        model=first_of(arguments, "--served-model-name") or arguments[0],
-        key=first_of(arguments, "--api-key") or environ.get("VLLM_API_KEY") or None,
-    )
+def server_at(host: str, port: int, model: str, environ: Mapping[str, str]) -> Server:
+    """``host``: where it listens."""
+    return Server(ANY_ADDRESS.get(host, host), port, model, environ.get("VLLM_API_KEY") or None)
 
 
 def ask(server: Server, path: str, body: object, seconds: float) -> tuple[int, bytes]:
     """HTTP status and body; raises OSError or HTTPException. Without a body it is a GET."""
     connection = http.client.HTTPConnection(server.host, server.port, timeout=seconds)
-    if server.tls:  # the certificate is the clients' to verify; its name is that of the Service
-        context = ssl._create_unverified_context()  # noqa: S323
-        connection = http.client.HTTPSConnection(server.host, server.port, timeout=seconds, context=context)
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {server.key}"} if server.key else {})}
     try:
         if body is None:
@@ -102,15 +68,15 @@ def no_answer(server: Server, seconds: float) -> str | None:
     if status == 200 or status in NOT_MADE_FOR_IT:
         return None
     if status == 401:
-        return "HTTP 401: the server wants another key than VLLM_API_KEY or the first of --api-key"
+        return "HTTP 401: the server wants another key than VLLM_API_KEY"
     return (
         f"a request for one token of model {server.model} failed: HTTP {status}: {said[:300].decode(errors='replace')}"
     )
 
 
-def main(seconds: float, arguments: Sequence[str]) -> str | None:
+def main(seconds: float, server: Server) -> str | None:
     """Look until there is an answer, for so many seconds at most; the last reason why there is none."""
-    server, deadline = server_of(arguments, os.environ), time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while True:
         problem = no_answer(server, max(1.0, deadline - time.monotonic()))
         if problem is None or time.monotonic() + WAIT_SECONDS >= deadline:
@@ -119,4 +85,4 @@ def main(seconds: float, arguments: Sequence[str]) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(float(sys.argv[1]), server_at(sys.argv[2], int(sys.argv[3]), sys.argv[4], os.environ)))

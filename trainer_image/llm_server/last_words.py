@@ -26,8 +26,11 @@ EXCEPTION = re.compile(r"^(?P<kind>[A-Za-z_][\w.]*)(: (?P<text>.*))?$")
 CONSEQUENCES = re.compile(
     r"See root cause above|See stack trace for root cause|see the stack trace above|EngineDeadError|"
     r"^(asyncio\.\S*)?(CancelledError|KeyboardInterrupt|SystemExit|BrokenPipeError|ConnectionResetError|EOFError)\b|"
-    r"EngineCore failed to start|EngineCore encountered a fatal error|WorkerProc (failed to start|hit an exception)"
+    r"EngineCore failed to start|EngineCore encountered a fatal error|WorkerProc (failed to start|hit an exception)|"
+    r"Exception caught\. Request id|Dumping (input data|scheduler)"
 )
+# Of another process that has told its exception itself: a cause only where that one was not seen.
+SECOND_HAND = re.compile(r"died unexpectedly \(exit code: \d|check the stack trace above")
 OF_PYDANTIC = re.compile(r" \[type=\w+, input_value=.*\]$|^Value error, ")
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|^MemoryError|OutOfMemoryError", re.IGNORECASE)
 # What vLLM says → the field of an LLMServing that mends it.
@@ -42,47 +45,80 @@ FIELDS = (
 
 
 class LastWords:
-    """Reads the output of all processes line by line and remembers what may be the cause; of bounded size."""
+    """Reads the output of all processes line by line and remembers what may be the cause; of bounded size.
+
+    It is what was told last and is no consequence. An ERROR line right before a traceback is its head, and one of the
+    same record after it belongs to the exception's text.
+    """
 
     def __init__(self) -> None:
         self._in_traceback: set[str] = set()
         self._open: dict[str, list[str]] = {}  # process → the exception whose text goes on
+        self._record: dict[str, str] = {}  # process → the prefix of the lines of its last exception
+        self._heads: dict[str, str] = {}  # process → the ERROR line that it wrote last
         self._exception: list[str] | None = None
         self._error: str | None = None
         self._last: str | None = None
+
+    def forget(self) -> None:
+        """VLLM answers: whatever was told before did not keep it from that."""
+        self._heads.clear()
+        self._exception = self._error = None
 
     def read(self, line: str) -> None:
         line = COLOURS.sub("", line).rstrip()
         prefix = OF_VLLM.match(line)
         process, level = (prefix["process"] or "", prefix["level"]) if prefix else ("", None)
-        text = line[prefix.end() :] if prefix else line
+        record, text = line[: prefix.end() if prefix else 0], line[prefix.end() if prefix else 0 :]
         if not text.strip():
             self._open.pop(process, None)
             return
         self._last = text.strip()
+        self._head_alone(process, text)
         if text == TRACEBACK:
             self._open.pop(process, None)
             self._in_traceback.add(process)
         elif text.startswith((" ", "\t")):
-            if process in self._open and len(self._open[process]) < LINES_OF_A_MESSAGE:
-                self._open[process].append(text.strip()[:MESSAGE_CHARACTERS])
+            self._goes_on(process, text)
         elif process in self._in_traceback:
             self._in_traceback.discard(process)
-            self._raised(process, text)
+            self._raised(process, record, text)
+        elif level == "ERROR" and self._record.get(process) == record:
+            self._goes_on(process, text)
         elif level == "ERROR" or ": error: " in text:
             self._open.pop(process, None)
-            if not CONSEQUENCES.search(text):
-                self._error = text.strip()[:MESSAGE_CHARACTERS]
+            self._told(process, text.strip()[:MESSAGE_CHARACTERS])
         else:
             self._open.pop(process, None)
 
-    def _raised(self, process: str, text: str) -> None:
-        if EXCEPTION.match(text) and not CONSEQUENCES.search(text):
+    def _head_alone(self, process: str, text: str) -> None:
+        """The line before this one was an error by itself if no traceback follows it."""
+        head = self._heads.pop(process, None)
+        if head and text != TRACEBACK:
+            self._error, self._exception = head, None
+
+    def _goes_on(self, process: str, text: str) -> None:
+        if process in self._open and len(self._open[process]) < LINES_OF_A_MESSAGE:
+            self._open[process].append(text.strip()[:MESSAGE_CHARACTERS])
+
+    def _raised(self, process: str, record: str, text: str) -> None:
+        self._record[process] = record
+        if EXCEPTION.match(text) and self._is_news(text):
+            self._heads.clear()
             self._exception = self._open[process] = [text[:MESSAGE_CHARACTERS]]
+
+    def _told(self, process: str, text: str) -> None:
+        if self._is_news(text):
+            self._heads[process] = text
+
+    def _is_news(self, text: str) -> bool:
+        return not CONSEQUENCES.search(text) and not (self._exception and SECOND_HAND.search(text))
 
     @property
     def cause(self) -> str | None:
-        """The sentence of the last exception that was no consequence of another; else of the last error or line."""
+        """In one sentence; the last line if nothing of the output says it."""
+        if self._heads:
+            return [*self._heads.values()][-1]
         return sentence(self._exception) if self._exception else self._error or self._last
 
 
@@ -115,15 +151,16 @@ def word_of(code: int, cause: str | None) -> tuple[str, str]:
     return ("OutOfMemory" if OUT_OF_MEMORY.search(said) else "Error"), said
 
 
-def written_word(reason: str, message: str, exit_code: int) -> bytes:
-    return json.dumps({"reason": reason, "message": message, "exitCode": exit_code}, ensure_ascii=False).encode()
+def written_word(reason: str, message: str, exit_code: int, without_adapters: str | None) -> bytes:
+    word = {"reason": reason, "message": message, "exitCode": exit_code, "withoutAdapters": without_adapters}
+    return json.dumps({key: value for key, value in word.items() if value is not None}, ensure_ascii=False).encode()
 
 
-def report(reason: str, message: str, exit_code: int) -> None:
-    """Write the termination message."""
+def report(reason: str, message: str, exit_code: int, without_adapters: str | None = None) -> None:
+    """Write the termination message; ``without_adapters``: why the model is served without."""
     file = Path(os.environ.get("LLM_TERMINATION_MESSAGE", "/dev/termination-log"))
     text = "".join(letter if letter.isprintable() else " " for letter in message)
-    while len(written := written_word(reason, text, exit_code)) > MESSAGE_BYTES:
+    while len(written := written_word(reason, text, exit_code, without_adapters)) > MESSAGE_BYTES:
         text = text[: len(text) * 9 // 10]
     try:
         file.write_bytes(written)

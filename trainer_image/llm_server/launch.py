@@ -20,11 +20,12 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from llm_server.first_token import first_of, server_of
+from llm_server.arguments import first_of
 from llm_server.last_words import CONFIGURATION, HANG, LastWords, report, word_of
 from llm_server.memory import TooLittleMemoryError, cache_arguments
 from llm_server.model_folder import adapter_problem, folder_problem, without_adapters
 
+ADAPTER_NOT_SUPPORTED = "AdapterNotSupported"
 PORT = 9401  # of /startup, /ready and /live; 0 in LLM_SERVER_PORT: none
 STARTUP_SECONDS = "1800"
 STALL_SECONDS = "300"
@@ -56,7 +57,9 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def give_up(self, reason: str) -> None:
-        """It hangs: no request that it holds will ever be answered."""
+        """It hangs: no request that it holds will ever be answered. One that leaves takes no new ones, and drains."""
+        if self.asked_to_leave:
+            return
         self.hang = reason
         print(f"llm_server: {reason}; ending vLLM", file=sys.stderr, flush=True)
         self.end_all()
@@ -119,14 +122,12 @@ def on_cpu() -> bool:
     return "VLLM_CPU_OMP_THREADS_BIND" in os.environ
 
 
-def refuse_adapters(problem: str) -> bool:
-    """Whether this start is to end with it: every second one, so that the last end of the container, which its status
-    shows, always tells what the pod serves without.
+def first_refusal() -> bool:
+    """Whether no start of this container has ended yet to say that it serves without adapters: one must, because the
+    status of a pod shows no word of a container that runs.
     """
     told = Path(os.environ.get("LLM_SERVER_STATE", "/tmp/llm-server")) / "adapters-refused"  # noqa: S108
     if told.exists():
-        told.unlink()
-        print(f"llm_server: served without adapters: {problem}", flush=True)
         return False
     told.parent.mkdir(parents=True, exist_ok=True)
     told.touch()
@@ -136,35 +137,39 @@ def refuse_adapters(problem: str) -> bool:
 class RefusedError(Exception):
     """With these arguments vLLM can't start."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, without_adapters: str | None = None) -> None:
         super().__init__(message)
         self.reason = reason
+        self.without_adapters = without_adapters
 
 
-def prepared(arguments: list[str]) -> list[str]:
-    """With what only the pod knows; raises RefusedError, or an error of the model's files."""
+def prepared(arguments: list[str]) -> tuple[list[str], str | None]:
+    """With what only the pod knows, and why without adapters; raises RefusedError, or an error of the model's files."""
     model = Path(arguments[0])
     if problem := folder_problem(model):
         raise RefusedError("ConfigurationError", problem)
-    if problem := adapter_problem(model, arguments):
-        if refuse_adapters(problem):
-            raise RefusedError("AdapterNotSupported", problem)
+    if refused := adapter_problem(model, arguments):
+        # Also for an end that leaves no time to write: the word of every end tells it.
+        report(ADAPTER_NOT_SUPPORTED, refused, CONFIGURATION, refused)
+        if first_refusal():
+            raise RefusedError(ADAPTER_NOT_SUPPORTED, refused, refused)
+        print(f"llm_server: serves without adapters: {refused}", flush=True)
         arguments = without_adapters(arguments)
     added = [] if first_of(arguments, "--host") else [f"--host={any_address()}"]
     if on_cpu() and (model / "config.json").is_file():
         try:
             added += cache_arguments(model, arguments, dict(os.environ))
         except TooLittleMemoryError as error:
-            raise RefusedError("OutOfMemory", str(error)) from error
-    return [*arguments, *added]
+            raise RefusedError("OutOfMemory", str(error), refused) from error
+    return [*arguments, *added], refused
 
 
 def main(arguments: list[str]) -> int:
     """``arguments``: those of `vllm serve`, the model's first."""
     try:
-        arguments = prepared(arguments)
+        arguments, without = prepared(arguments)
     except RefusedError as refusal:
-        return end(refusal.reason, str(refusal), CONFIGURATION)
+        return end(refusal.reason, str(refusal), CONFIGURATION, refusal.without_adapters)
     except (OSError, ValueError) as error:  # a file that can't be read, or is not what its name says
         return end("ConfigurationError", f"spec.model: {error}", CONFIGURATION)
     print(f"llm_server: vllm serve {' '.join(arguments)}", flush=True)
@@ -174,31 +179,32 @@ def main(arguments: list[str]) -> int:
     watch_from_beside(child, arguments)
     code = child.run()
     if child.hang:
-        return end("Hang", child.hang, HANG)
-    if code == 0:
+        return end("Hang", child.hang, HANG, without)
+    if code == 0 and child.asked_to_leave:
         return 0
     if code in (-signal.SIGTERM, -signal.SIGINT) and child.asked_to_leave:  # while it imported: then it has no handler
-        return end("Killed", "vLLM was asked to leave while it started", 128 - code)
-    return end(*word_of(code, child.words.cause), code if code > 0 else 128 - code)
+        return end("Killed", "vLLM was asked to leave while it started", 128 - code, without)
+    # VLLM's server leaves in good order, with 0, when its engine has died.
+    return end(*word_of(code, child.words.cause), 128 - code if code < 0 else code or 1, without)
 
 
 def watch_from_beside(child: Child, arguments: Sequence[str]) -> None:
     """While vLLM imports; nothing waits for it."""
-    from llm_server.watch import Watch, serve
+    from llm_server.watch import Watch, serve, server_of
 
     seconds = [
         float(os.environ.get(f"LLM_SERVER_{name}_SECONDS") or default)
         for name, default in (("STARTUP", STARTUP_SECONDS), ("STALL", STALL_SECONDS))
     ]
-    watch = Watch(server_of(arguments, os.environ), seconds[0], seconds[1], child.give_up)
+    watch = Watch(server_of(arguments, os.environ), seconds[0], seconds[1], child.give_up, child.words.forget)
     if port := int(os.environ.get("LLM_SERVER_PORT") or PORT):
         serve(watch, first_of(arguments, "--host") or any_address(), port)
     threading.Thread(target=watch.run, daemon=True, name="watch").start()
 
 
-def end(reason: str, message: str, code: int) -> int:
+def end(reason: str, message: str, code: int, without_adapters: str | None = None) -> int:
     print(f"llm_server: {reason}: {message}", file=sys.stderr, flush=True)
-    report(reason, message, code)
+    report(reason, message, code, without_adapters)
     return code
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llm_server.first_token import values_of
+from llm_server.arguments import values_of, without
 
 CONFIGURATIONS = ("config.json", "params.json")  # of transformers and of Mistral
 OF_ADAPTERS = ("--enable-lora", "--lora-modules", "--max-loras", "--max-lora-rank")
@@ -64,11 +64,4 @@ def adapter_problem(model: Path, arguments: Sequence[str]) -> str | None:
 
 
 def without_adapters(arguments: Sequence[str]) -> list[str]:
-    kept: list[str] = []
-    dropping = False
-    for argument in arguments:
-        if argument.startswith("-"):
-            dropping = argument.partition("=")[0] in OF_ADAPTERS
-        if not dropping:
-            kept.append(argument)
-    return kept
+    return without(arguments, OF_ADAPTERS)

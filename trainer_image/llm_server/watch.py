@@ -11,11 +11,12 @@ import http.client
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AF_INET, AF_INET6
 
-from llm_server.first_token import Server, ask, no_answer
+from llm_server.arguments import first_of, number_of
+from llm_server.first_token import Server, ask, no_answer, server_at
 
 STEPS = re.compile(rb'^vllm:iteration_tokens_total_count\{[^}]*engine="([^"]*)"[^}]*\} (\S+)$', re.MULTILINE)
 AWAKE = re.compile(rb'^vllm:engine_sleep_state\{[^}]*sleep_state="awake"[^}]*\} (\S+)$', re.MULTILINE)
@@ -24,10 +25,24 @@ HEALTH_SECONDS = 4
 LEAST_ANSWER_SECONDS = 10.0  # a busy machine is no hang
 
 
-class Watch:
-    """``hang`` is called once, with the reason, when vLLM must be ended."""
+def server_of(arguments: Sequence[str], environ: Mapping[str, str]) -> Server:
+    """Where `vllm serve` listens with these arguments, the model's first. Of several names any will do."""
+    host = first_of(arguments, "--host") or "0.0.0.0"  # noqa: S104 -- vLLM's own default
+    port, name = number_of(arguments, "--port"), first_of(arguments, "--served-model-name")
+    return server_at(host, port or 8000, name or arguments[0], environ)
 
-    def __init__(self, server: Server, startup_seconds: float, stall_seconds: float, hang: Callable[[str], None]):
+
+class Watch:
+    """``answered`` is called at the first answer, and ``hang`` once, with the reason, when vLLM must be ended."""
+
+    def __init__(
+        self,
+        server: Server,
+        startup_seconds: float,
+        stall_seconds: float,
+        hang: Callable[[str], None],
+        answered: Callable[[], None],
+    ) -> None:
         self.server = server
         self.started = False
         self.problem = "vLLM loads the model"
@@ -35,6 +50,7 @@ class Watch:
         self._stall_seconds = stall_seconds
         self._answer_seconds = max(LEAST_ANSWER_SECONDS, stall_seconds / 5)
         self._hang = hang
+        self._answered = answered
 
     def run(self) -> None:
         """Until vLLM hangs, or for ever."""
@@ -48,6 +64,7 @@ class Watch:
             self.problem, self.started = problem or "", problem is None
             if problem:
                 time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+        self._answered()
         self._watch_steps()
 
     def _watch_steps(self) -> None:

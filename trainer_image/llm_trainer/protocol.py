@@ -109,3 +109,4 @@ class Termination(Message):
     exit_code: int = 0
     rank: int = 0
     progress: Progress | None = None
+    without_adapters: str | None = Field(default=None, description="Why a serving pod loads no adapters.")

@@ -6,21 +6,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llm_server.first_token import first_of
+from llm_server.arguments import OTHER_SIZES, TENSOR, number_of
 
-TENSOR = ("--tensor-parallel-size", "-tp")
-OTHERS = {
-    "--pipeline-parallel-size": ("--pipeline-parallel-size", "-pp"),
-    "--data-parallel-size": ("--data-parallel-size", "-dp"),
-    "--prefill-context-parallel-size": ("--prefill-context-parallel-size", "-pcp"),
-}
 PATH = "spec.extraArguments"
 
 
-def size_of(arguments: Sequence[str], flags: Sequence[str]) -> int | None:
-    """What a flag says; None where it is not there or no number, which vLLM tells."""
-    said = first_of(arguments, *flags)
-    return int(said) if said and said.isdigit() and int(said) > 0 else None
+def size_of(arguments: Sequence[str], flag: str) -> int | None:
+    """What a flag says; None where it is not there or no size, which vLLM tells."""
+    said = number_of(arguments, flag)
+    return said if said and said > 0 else None
 
 
 def tensor_parallel_size(gpus: int, arguments: Sequence[str]) -> int:
@@ -31,7 +25,7 @@ def tensor_parallel_size(gpus: int, arguments: Sequence[str]) -> int:
 
 
 def others(arguments: Sequence[str]) -> int:
-    return math.prod(size_of(arguments, flags) or 1 for flags in OTHERS.values())
+    return math.prod(size_of(arguments, flag) or 1 for flag in OTHER_SIZES)
 
 
 def parallel_problems(gpus: int, arguments: Sequence[str]) -> Iterator[str]:
@@ -39,7 +33,7 @@ def parallel_problems(gpus: int, arguments: Sequence[str]) -> Iterator[str]:
     if not gpus:
         return
     own, rest = size_of(arguments, TENSOR), others(arguments)
-    given = [f"{flags[0]} {size}" for flags in (TENSOR, *OTHERS.values()) if (size := size_of(arguments, flags))]
+    given = [f"{flag} {size}" for flag in (TENSOR, *OTHER_SIZES) if (size := size_of(arguments, flag))]
     if own and own * rest != gpus:
         yield f"{PATH}: {' × '.join(given)} is {own * rest}, and a pod has {gpus} GPUs; make them equal"
     elif not own and gpus % rest:

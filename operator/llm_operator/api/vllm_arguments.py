@@ -1,13 +1,10 @@
-"""Arguments of `vllm serve` that a user can't give, because a field says the same or the pod needs them as they are.
-
-Read as vLLM 0.31 reads them (utils/argparse_utils.py there): --flag=value and --flag value, '_' for '-', a key of a
-JSON value behind a '.', --no-flag, and what argparse adds: abbreviations, and -n2 for -n 2.
-"""
+"""Arguments of `vllm serve` that a user can't give, because a field says the same or the pod needs them as they are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+
+from llm_server.arguments import given, whole_number
 
 ADDRESS = "is fixed, because the Service and the probes ask there; remove it"
 TLS = "would break the probes, which speak HTTP; end TLS in a Gateway, an Ingress or a mesh before the Service"
@@ -50,53 +47,6 @@ RESERVED = {
     "--data-parallel-multi-port-external-lb": ONE_POD,
     "--help": ENDS,
 }
-SHORT = {
-    "-n": "--nnodes",
-    "-r": "--node-rank",
-    "-dpn": "--data-parallel-rank",
-    "-dpr": "--data-parallel-start-rank",
-    "-dpa": "--data-parallel-address",
-    "-dph": "--data-parallel-hybrid-lb",
-    "-dpe": "--data-parallel-external-lb",
-    "-dpm": "--data-parallel-multi-port-external-lb",
-    "-asc": "--api-server-count",
-    "-h": "--help",
-}
-SHORTEST_ABBREVIATION = len("--h")
-
-
-class Given(NamedTuple):
-    """One argument: as it was written, the flag that vLLM takes it for, and its value if it has one."""
-
-    written: str
-    flag: str
-    value: str | None
-
-
-def given(arguments: Sequence[str]) -> Iterator[Given]:
-    """The flags among arguments, in order."""
-    for index, argument in enumerate(arguments):
-        if not argument.startswith("-") or argument[1:2].isdecimal():
-            continue
-        written, equals, value = argument.partition("=")
-        follows = arguments[index + 1] if index + 1 < len(arguments) else None
-        if written in SHORT or written.startswith("--"):
-            yield Given(written, flag_of(written), value if equals else follows)
-        elif written[:2] in SHORT:
-            yield Given(written, SHORT[written[:2]], written[2:])
-        else:
-            yield Given(written, written, value if equals else follows)
-
-
-def flag_of(written: str) -> str:
-    if written in SHORT:
-        return SHORT[written]
-    flag = written.partition(".")[0].replace("_", "-")
-    positive = f"--{flag.removeprefix('--no-')}" if flag.startswith("--no-") else flag
-    if positive in RESERVED or len(positive) < SHORTEST_ABBREVIATION:
-        return positive
-    whole = [reserved for reserved in RESERVED if reserved.startswith(positive)]
-    return whole[0] if whole else positive
 
 
 def argument_problems(arguments: Sequence[str], path: str, *, chat_template: bool) -> Iterator[str]:
@@ -105,10 +55,10 @@ def argument_problems(arguments: Sequence[str], path: str, *, chat_template: boo
         yield f"{path}[0]: {arguments[0]!r} would be the model; write flags, and the model in spec.model"
     if "--" in arguments:
         yield f"{path}: '--' ends the flags; remove it"
-    for written, flag, value in given(arguments):
+    for written, flag, values in given(arguments):
         if why := RESERVED.get(flag):
             yield f"{path}: {written if written == flag else f'{written} ({flag})'} {why}"
         elif flag == "--chat-template" and chat_template:
             yield f"{path}: {written} stands beside spec.chatTemplate; remove one"
-        elif flag == "--api-server-count" and value == "0":
+        elif flag == "--api-server-count" and values and whole_number(values[0]) == 0:
             yield f"{path}: {written} 0 {NO_SERVER}"

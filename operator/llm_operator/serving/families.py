@@ -13,10 +13,11 @@ from typing import Any
 import llm_server
 from llm_operator.api.architecture import EXPERTS
 from llm_operator.api.families import FAMILIES
-from llm_operator.api.parallel import TENSOR, head_problem, size_of, tensor_parallel_size
+from llm_operator.api.parallel import head_problem, size_of, tensor_parallel_size
 from llm_operator.api.resources import Resources
 from llm_operator.api.serving import LLMServingSpec
 from llm_operator.kube.plan import Manifest
+from llm_server.arguments import TENSOR, values_of
 
 CLASSES = {
     "gpt2": "GPT2LMHeadModel",
@@ -31,6 +32,9 @@ CLASSES = {
 }
 TAKES_ADAPTERS: dict[str, bool] = json.loads((Path(str(llm_server.__file__)).parent / "lora.json").read_text())
 POSITIONS = ("max_position_embeddings", "n_positions")
+# Rope types for which vLLM takes the positions as they are; for any other it multiplies them by the factor.
+UNSCALED = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
+OTHER_CONFIGURATION = ("--hf-overrides", "--hf-config-path")
 LONGER = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"  # the variable by which a user insists
 
 # On a CPU of any kind; on GPUs nothing is known against them.
@@ -61,7 +65,7 @@ def architecture_of(training: Manifest) -> tuple[str | None, dict[str, Any]]:
 def why_it_does_not_fit(training: Manifest, spec: LLMServingSpec) -> str | None:
     """The field of the serving that vLLM would refuse after its start, and what to set instead."""
     family, config = architecture_of(training)
-    if family not in FAMILIES:
+    if family not in FAMILIES or any(values_of(spec.extra_arguments, flag) for flag in OTHER_CONFIGURATION):
         return None
     keys = FAMILIES[family].resolve(config)
     if family == "llama":  # takes it from the number of heads where it is left out
@@ -70,11 +74,22 @@ def why_it_does_not_fit(training: Manifest, spec: LLMServingSpec) -> str | None:
     spread = size_of(spec.extra_arguments, TENSOR) or tensor_parallel_size(gpus, spec.extra_arguments)
     if gpus and spread > 1 and (problem := head_problem(keys, spread)):
         return f"spec.resources.limits[{spec.resources.gpu_resource}]: {problem}"
-    positions = next(((key, keys[key]) for key in POSITIONS if isinstance(keys.get(key), int)), None)
-    length = spec.max_model_length
-    if positions and length and length > positions[1] and LONGER not in {variable.name for variable in spec.pods.env}:
-        return f"spec.maxModelLength: {length} is above {positions[0]} {positions[1]} of the model; use at most that"
-    return None
+    if LONGER in {variable.name for variable in spec.pods.env}:
+        return None
+    return length_problem(keys, spec.max_model_length)
+
+
+def length_problem(keys: dict[str, Any], length: int | None) -> str | None:
+    """Why a context is longer than vLLM lets the model's positions reach."""
+    key = next((key for key in POSITIONS if isinstance(keys.get(key), int)), None)
+    if key is None or length is None:
+        return None
+    rope = keys.get("rope_parameters") or {}
+    factor = 1 if rope.get("rope_type") in UNSCALED else rope.get("factor") or 1
+    if length <= keys[key] * factor:
+        return None
+    scaled = "" if factor == 1 else f" times the rope factor {factor}"
+    return f"spec.maxModelLength: {length} is above {key} {keys[key]}{scaled} of the model; use at most that"
 
 
 def why_no_adapter(training: Manifest, resources: Resources) -> str | None:

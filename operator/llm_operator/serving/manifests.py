@@ -169,7 +169,7 @@ def pod_spec(
                 **(
                     launcher_probes(spec.startup_timeout_seconds)
                     if image.has_launcher
-                    else probes([local_path(model.uri), *given], spec.startup_timeout_seconds)
+                    else probes(surroundings.host, PORT, model_name(serving, spec), spec.startup_timeout_seconds)
                 ),
                 "volumeMounts": [
                     *(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from llm_server import first_token
@@ -38,18 +37,14 @@ def launcher_probes(startup_timeout_seconds: int) -> dict[str, Any]:
     }
 
 
-def probes(arguments: Sequence[str], startup_timeout_seconds: int) -> dict[str, Any]:
-    """``arguments``: those of `vllm serve`, the model's first; they tell address, name and key."""
-    tls = first_token.first_of(arguments, "--ssl-certfile") is not None
-    health = {
-        "httpGet": {"path": "/health", "port": "http", **({"scheme": "HTTPS"} if tls else {})},
-        "timeoutSeconds": 5,
-    }
-    period = min(LOOK_SECONDS, startup_timeout_seconds)
+def probes(host: str, port: int, model: str, startup_timeout_seconds: int) -> dict[str, Any]:
+    """``host``, ``port``: where vLLM listens; ``model``: a name by which it is asked."""
+    health = {"httpGet": {"path": "/health", "port": "http"}, "timeoutSeconds": 5}
+    period = look_seconds(startup_timeout_seconds)
     inside = str(period - LOOK_MARGIN_SECONDS)
     return {
         "startupProbe": {
-            "exec": {"command": ["python3", "-I", "-S", "-c", FIRST_TOKEN, inside, *arguments]},
+            "exec": {"command": ["python3", "-I", "-S", "-c", FIRST_TOKEN, inside, host, str(port), model]},
             "timeoutSeconds": period,
             "periodSeconds": period,
             "failureThreshold": math.ceil(startup_timeout_seconds / period),
@@ -57,3 +52,9 @@ def probes(arguments: Sequence[str], startup_timeout_seconds: int) -> dict[str, 
         "readinessProbe": {**health, "periodSeconds": 2, "failureThreshold": 2},
         "livenessProbe": {**health, "periodSeconds": 10, "failureThreshold": 6},
     }
+
+
+def look_seconds(timeout: int) -> int:
+    """Of which a whole number comes nearest to the timeout, from above; the longest of them."""
+    longest = min(timeout, LOOK_SECONDS)
+    return min(range(longest, math.ceil(longest / 2) - 1, -1), key=lambda seconds: -timeout % seconds)

@@ -277,8 +277,13 @@ def pod_problem(pod: Manifest) -> tuple[Reason, str] | None:
     ended = (status.get("lastState") or {}).get("terminated") or (status.get("state") or {}).get("terminated")
     if ended and not status.get("ready") and "deletionTimestamp" not in pod["metadata"]:
         unsaid = f"{ended.get('reason', 'it ended')}; kubectl logs --previous {pod['metadata']['name']} tells why"
-        word = last_word(ended.get("message") or "")
-        said = (word.message if word else last_line(ended.get("message") or "")) or unsaid
+        message = ended.get("message") or ""
+        word = last_word(message)
+        if word and word.reason == Reason.ADAPTER_NOT_SUPPORTED:
+            if ended["exitCode"] == word.exit_code:  # the one end that only says so
+                return None
+            word, message = None, ""  # written at the start: the end left no time for a word of its own
+        said = (word.message if word else last_line(message)) or unsaid
         text = f"{where(pod)}, container {CONTAINER}, exit code {ended['exitCode']}: {said}"
         if ended.get("reason") == "OOMKilled":
             return Reason.OUT_OF_MEMORY, text
@@ -295,10 +300,10 @@ def last_word(message: str) -> Termination | None:
 
 
 def refused_in(pod: Manifest) -> str | None:
-    """Why a pod serves its model without adapters: the launcher ends once with the reason before it does so."""
+    """Why a pod serves its model without adapters: each end of its container tells it, and the first does only that."""
     ended = (container_status(pod, CONTAINER).get("lastState") or {}).get("terminated") or {}
     word = last_word(ended.get("message") or "")
-    return word.message if word and word.reason == Reason.ADAPTER_NOT_SUPPORTED else None
+    return word.without_adapters if word else None
 
 
 def without_those_refused(choice: AdapterChoice, pod: Manifest) -> AdapterChoice:

@@ -17,6 +17,8 @@ from llm_operator.api.parallel import head_problem, parallel_problems, tensor_pa
         (8, ["-dp", "2", "--pipeline_parallel_size", "2"], 2),
         (8, ["--tensor-parallel-size=8"], 1),
         (8, ["-tp=4", "-pp=2"], 1),
+        (4, ["--pipeline-parallel=2"], 2),
+        (4, ["--tensor-par=4"], 1),
         (0, ["--tensor-parallel-size=2"], 1),
     ],
 )
@@ -30,6 +32,7 @@ def test_tensor_parallelism_is_what_the_others_leave(gpus: int, arguments: list[
     [
         (8, ["--tensor-parallel-size=4"], "--tensor-parallel-size 4 is 4, and a pod has 8 GPUs"),
         (8, ["-tp", "8", "-pp", "2"], "--tensor-parallel-size 8 × --pipeline-parallel-size 2 is 16, and"),
+        (4, ["--tensor-parallel=2"], "--tensor-parallel-size 2 is 2, and a pod has 4 GPUs"),
         (8, ["--data-parallel-size=3"], "--data-parallel-size 3 does not divide the 8 GPUs"),
     ],
 )

@@ -26,6 +26,8 @@ def problems(*arguments: str, chat_template: bool = False) -> list[str]:
         (["-n", "2"], "-n (--nnodes)"),
         (["-dpr=1"], "-dpr (--data-parallel-start-rank)"),
         (["--api-server-count=0"], "leaves the pod without the HTTP server"),
+        (["--api-server=0"], "leaves the pod without the HTTP server"),
+        (["--api-server-count", "00"], "leaves the pod without the HTTP server"),
         (["-asc", "0"], "leaves the pod without the HTTP server"),
         (["--api_key=secret"], "VLLM_API_KEY from a Secret"),
         (["other-model"], "'other-model' would be the model"),

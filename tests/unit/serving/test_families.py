@@ -51,6 +51,26 @@ def test_every_family_has_its_class() -> None:
             changed(SERVING, maxModelLength=4096),
             "is above max_position_embeddings 128",
         ),
+        (
+            of_family(
+                training("one"),
+                "llama",
+                max_position_embeddings=128,
+                rope_parameters={"rope_type": "dynamic", "factor": 2.0},
+            ),
+            changed(SERVING, maxModelLength=257),
+            "257 is above max_position_embeddings 128 times the rope factor 2",
+        ),
+        (
+            of_family(
+                training("one"),
+                "llama",
+                max_position_embeddings=128,
+                rope_parameters={"rope_type": "yarn", "factor": 2.0},
+            ),
+            changed(SERVING, maxModelLength=129),
+            "is above max_position_embeddings 128 of the model",
+        ),
     ],
 )
 def test_what_can_not_start_is_refused_before_a_pod(source: Manifest, spec: Spec, says: str) -> None:
@@ -77,8 +97,26 @@ def test_what_can_not_start_is_refused_before_a_pod(source: Manifest, spec: Spec
             changed(SERVING, maxModelLength=256,
                     pods={"env": [{"name": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "value": "1"}]}),
         ),
+        (
+            of_family(training("one"), "llama", max_position_embeddings=128,
+                      rope_parameters={"rope_type": "linear", "factor": 2.0}),
+            changed(SERVING, maxModelLength=256),
+        ),
+        (
+            of_family(training("one"), "llama", max_position_embeddings=128, rope_parameters={"factor": 4}),
+            changed(SERVING, maxModelLength=512),
+        ),
+        (
+            of_family(training("one"), "llama", max_position_embeddings=128),
+            changed(SERVING, maxModelLength=256, extraArguments=["--hf-overrides.max_position_embeddings=256"]),
+        ),
+        (
+            of_family(training("one"), "gpt2", n_embd=384, n_head=12),
+            changed(SERVING, resources=GPUS, extraArguments=["--hf_overrides", '{"n_head": 8}']),
+        ),
     ],
-    ids=["4 of 8 GPUs", "CPU", "64 heads", "all positions", "no positions", "the user insists"],
+    ids=["4 of 8 GPUs", "CPU", "64 heads", "all positions", "no positions", "the user insists", "linear rope",
+         "no rope type", "other positions", "other heads"],
 )  # fmt: skip
 def test_what_can_start_is_started(source: Manifest, spec: Spec) -> None:
     world = scenes.scene(spec)

@@ -76,6 +76,77 @@ def test_an_error_of_a_request_is_not_the_cause_of_the_end() -> None:
     assert cause(request + WORKER + END) == "ValueError: GPT2LMHeadModel does not support LoRA yet."
 
 
+LINES = f"""\
+{OF_ENGINE}Traceback (most recent call last):
+{OF_ENGINE}  File "x.py", line 1
+{OF_ENGINE}RuntimeError: CUDA error: bad
+{OF_ENGINE}Compile with TORCH_USE_CUDA_DSA.
+{OF_ENGINE}
+{OF_ENGINE}During handling of it
+"""
+SECOND_HAND = "Worker failed with 'Unsupported CPU attention: head_dim=16', please check the stack trace above"
+FAILED = f"""\
+(Worker pid=9) ERROR 11-26 07:21:18 [multiproc_executor.py:1058] WorkerProc hit an exception.
+(Worker pid=9) ERROR 11-26 07:21:18 [multiproc_executor.py:1058] Traceback (most recent call last):
+(Worker pid=9) ERROR 11-26 07:21:18 [multiproc_executor.py:1058]   File "x.py", line 1, in worker_busy_loop
+(Worker pid=9) ERROR 11-26 07:21:18 [multiproc_executor.py:1058] RuntimeError: Unsupported CPU attention: head_dim=16
+(Worker pid=9) ERROR 11-26 07:21:18 [multiproc_executor.py:1058]
+(EngineCore pid=7) ERROR 11-26 07:21:18 [dump_input.py:72] Dumping input data for V1 LLM engine (v0.31.0) with config:
+(EngineCore pid=7) ERROR 11-26 07:21:18 [dump_input.py:79] Dumping scheduler output for model execution: Scheduler()
+(EngineCore pid=7) ERROR 11-26 07:21:18 [core.py:1435] EngineCore encountered a fatal error.
+(EngineCore pid=7) ERROR 11-26 07:21:18 [core.py:1435] Traceback (most recent call last):
+(EngineCore pid=7) ERROR 11-26 07:21:18 [core.py:1435]   File "x.py", line 1, in get_response
+(EngineCore pid=7) ERROR 11-26 07:21:18 [core.py:1435] RuntimeError: {SECOND_HAND}
+"""
+DEAD = """\
+(APIServer pid=1) ERROR 11-26 05:33:00 [async_llm.py:871] AsyncLLM output_handler failed.
+(APIServer pid=1) ERROR 11-26 05:33:00 [async_llm.py:871] Traceback (most recent call last):
+(APIServer pid=1) ERROR 11-26 05:33:00 [async_llm.py:871]   File "async_llm.py", line 1, in output_handler
+(APIServer pid=1) ERROR 11-26 05:33:00 [async_llm.py:871] vllm.v1.engine.exceptions.EngineDeadError: EngineCore
+(APIServer pid=1) ERROR 11-26 05:33:01 [exception.py:16] Exception caught. Request id: cmpl-1
+"""
+HANDLED = "Traceback (most recent call last):\n  File\nImportError: no flash_attn\n"
+CUDA = f"{OF_ENGINE}CUDA error: an illegal memory access was encountered\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (HANDLED + CUDA + DEAD, "CUDA error: an illegal memory access was encountered"),
+        (HANDLED + CUDA.rstrip(), "CUDA error: an illegal memory access was encountered"),
+        (CUDA + HANDLED, "ImportError: no flash_attn"),
+        (WORKER + DEAD, "ValueError: GPT2LMHeadModel does not support LoRA yet."),
+        (
+            f"{WORKER}{OF_ENGINE}Worker proc VllmWorker-0 died unexpectedly (exit code: 1), shutting down.\n{END}",
+            "ValueError: GPT2LMHeadModel does not support LoRA yet.",
+        ),
+        (
+            f"{HANDLED}{OF_ENGINE}Worker proc VllmWorker-0 died unexpectedly (exit code: -9)\n{END}",
+            "Worker proc VllmWorker-0 died unexpectedly (exit code: -9)",
+        ),
+        (FAILED + DEAD, "RuntimeError: Unsupported CPU attention: head_dim=16"),
+        (FAILED[FAILED.index("(EngineCore") :] + DEAD, f"RuntimeError: {SECOND_HAND}"),
+        (LINES + END, "RuntimeError: CUDA error: bad Compile with TORCH_USE_CUDA_DSA."),
+    ],
+    ids=["a fatal error after a handled one", "the last line", "an exception after it", "a dead engine",
+         "a worker that has told", "a worker that was killed", "no kernel", "of which only the engine tells",
+         "an exception of several lines"],
+)  # fmt: skip
+def test_what_was_told_last_is_the_cause(text: str, expected: str) -> None:
+    assert cause(text) == expected
+
+
+def test_what_was_told_before_the_first_answer_is_forgotten() -> None:
+    words = LastWords()
+    for line in (HANDLED + CUDA + "days pass").splitlines():
+        words.read(line)
+    words.forget()
+    assert words.cause == "days pass"
+    for line in WORKER.splitlines():
+        words.read(line)
+    assert words.cause == "ValueError: GPT2LMHeadModel does not support LoRA yet."
+
+
 @pytest.mark.parametrize(
     ("code", "said", "reason", "message"),
     [

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from llm_server import launch
-from llm_server.last_words import CONFIGURATION
+from llm_server.last_words import CONFIGURATION, LastWords
 from llm_server.memory import (
     GIB,
     LEAST,
@@ -18,16 +24,16 @@ from llm_server.memory import (
     cache_bytes,
     memory_limit,
     weight_bytes,
+    weight_files,
 )
 from llm_server.model_folder import adapter_problem, folder_problem, without_adapters
 from llm_trainer.protocol import Termination
 
 
-def model(folder: Path, size: int = 1000, **config: object) -> Path:
+def model(folder: Path, numbers: int = 500, stored: torch.dtype = torch.bfloat16, **config: object) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    with (folder / "model.safetensors").open("wb") as file:
-        file.truncate(size)
+    save_file({"weight": torch.zeros(numbers, dtype=stored)}, folder / "model.safetensors")
     return folder
 
 
@@ -108,11 +114,55 @@ def test_cached_files_are_free_memory(tmp_path: Path) -> None:
         assert available_memory(folders) == 8 * GIB, version
 
 
-def test_weights_take_more_where_they_are_served_wider(tmp_path: Path) -> None:
-    folder = model(tmp_path, size=1000, dtype="bfloat16")
-    assert weight_bytes(folder, ["--dtype=float32"]) == 2000
-    assert weight_bytes(folder, ["--dtype=auto"]) == weight_bytes(folder, []) == 1000
-    assert weight_bytes(model(tmp_path, dtype="bfloat16", quantization_config={}), ["--dtype=float32"]) == 1000
+@pytest.mark.parametrize(
+    ("stored", "served", "expected"),
+    [
+        (torch.bfloat16, "float32", 2000),
+        (torch.bfloat16, "auto", 1000),
+        (torch.float32, "bfloat16", 1000),
+        (torch.float32, "float32", 2000),
+        (torch.int32, "float32", 2000),
+        (torch.float8_e4m3fn, "float32", 500),
+    ],
+)
+def test_weights_take_what_they_are_served_in(stored: torch.dtype, served: str, expected: int, tmp_path: Path) -> None:
+    """By the files, whatever the configuration says of them, or doesn't; quantized ones stay."""
+    folder = model(tmp_path, stored=stored, text_config={"dtype": "float64"})
+    found = weight_bytes(folder, [f"--dtype={served}"])
+    assert expected <= found < expected + (200 if served == "auto" else 1), "as stored it has the header too"
+
+
+@pytest.mark.parametrize("config", [{"dtype": "bfloat16"}, {"text_config": {"torch_dtype": "bfloat16"}}])
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+def test_weights_whose_file_does_not_tell_their_type(name: str, config: dict[str, object], tmp_path: Path) -> None:
+    """Pickled, or broken, of which vLLM tells."""
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / name).write_bytes(b"\xff" * 1000)
+    (tmp_path / "training_args.bin").write_bytes(bytes(1000))
+    assert weight_bytes(tmp_path, ["--dtype=float32"]) == 2000
+    assert weight_bytes(tmp_path, []) == 1000
+    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": {}}))
+    assert weight_bytes(tmp_path, ["--dtype=float32"]) == 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "index", "expected"),
+    [
+        ([], ["model-1.safetensors"], {"consolidated.safetensors"}),
+        (["--load-format=hf"], ["model-1.safetensors"], {"model-1.safetensors"}),
+        (["--load_format", "hf"], None, {"model-1.safetensors", "consolidated.safetensors"}),
+        (["--load-format=hf"], "broken", {"model-1.safetensors", "consolidated.safetensors"}),
+    ],
+)
+def test_weights_in_two_formats_are_counted_once(
+    arguments: list[str], index: list[str] | str | None, expected: set[str], tmp_path: Path
+) -> None:
+    for name in ("model-1.safetensors", "consolidated.safetensors", "pytorch_model.bin"):
+        (tmp_path / name).touch()
+    if index:
+        written = index if isinstance(index, str) else json.dumps({"weight_map": dict.fromkeys("ab", index[0])})
+        (tmp_path / "model.safetensors.index.json").write_text(written)
+    assert {file.name for file in weight_files(tmp_path, arguments)} == expected
 
 
 def test_the_cache_follows_the_limit() -> None:
@@ -129,3 +179,68 @@ def test_the_users_own_choice_stays(tmp_path: Path) -> None:
     assert cache_arguments(folder, [], {})[0].startswith("--kv-cache-memory-bytes=")
     assert cache_arguments(folder, ["--kv-cache-memory-bytes=5"], {}) == []
     assert cache_arguments(folder, [], {"VLLM_CPU_KVCACHE_SPACE": "4"}) == []
+
+
+def test_a_size_that_is_no_number_is_vllms_to_tell(tmp_path: Path) -> None:
+    assert cache_arguments(model(tmp_path), ["-tp=x", "--pipeline-parallel-size=0"], {})
+
+
+@pytest.fixture
+def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A program in its place, to be written."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    file = tmp_path / "bin" / "vllm"
+    file.parent.mkdir()
+    file.touch(0o755)
+    monkeypatch.setenv("PATH", f"{file.parent}:{os.environ['PATH']}")
+    values = {"TERMINATION_MESSAGE": tmp_path / "termination", "SERVER_STATE": tmp_path / "state", "SERVER_PORT": 0}
+    for name, value in values.items():
+        monkeypatch.setenv(f"LLM_{name}", str(value))
+    yield file
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_a_server_that_leaves_in_good_order_unasked_has_failed(vllm: Path, tmp_path: Path) -> None:
+    """As vLLM's does when its engine has died, with 0."""
+    vllm.write_text(
+        "#!/bin/sh\nprintf 'Traceback (most recent call last):\\n  File\\nRuntimeError: dead\\nbye\\n' >&2\n"
+    )
+    assert launch.main([str(model(tmp_path / "llama")), "--host=127.0.0.1", "--port=1"]) == 1
+    word = Termination.model_validate_json((tmp_path / "termination").read_bytes())
+    assert (word.reason, word.message, word.exit_code) == ("Error", "RuntimeError: dead", 1)
+
+
+def test_every_end_tells_that_it_served_without_adapters(vllm: Path, tmp_path: Path) -> None:
+    """The first start does only that; each later end has its own cause, and the word is there before vLLM starts."""
+    folder, said = model(tmp_path / "gpt2", architectures=["GPT2LMHeadModel"]), tmp_path / "termination"
+    seen = tmp_path / "seen"
+    vllm.write_text(f'#!/bin/sh\ncp {said} {seen}\necho "ValueError: $*" >&2\nexit 3\n')
+    words = []
+    for _ in range(3):
+        launch.main([str(folder), "--host=127.0.0.1", "--port=1", "--enable-lora"])
+        words.append(Termination.model_validate_json(said.read_bytes()))
+    assert [(word.reason, word.exit_code) for word in words] == [
+        ("AdapterNotSupported", 78),
+        ("Error", 3),
+        ("Error", 3),
+    ]
+    assert all("GPT2LMHeadModel" in (word.without_adapters or "") for word in words)
+    assert "serve" in words[1].message
+    assert "--enable-lora" not in words[1].message
+    assert Termination.model_validate_json(seen.read_bytes()) == words[0], "for an end that leaves no time"
+
+
+def test_who_was_asked_to_leave_is_not_taken_for_a_hang() -> None:
+    """It takes no new request, and finishes those that it has."""
+    leaves = "signal.signal(signal.SIGTERM, lambda *_: time.sleep(1) or exit(0)); print(1, flush=True); signal.pause()"
+    child = launch.Child([sys.executable, "-c", f"import signal, time; {leaves}"])
+
+    class Leaving(LastWords):
+        def read(self, line: str) -> None:
+            child.send(signal.SIGTERM)
+            child.give_up("no answer")
+
+    child.words = Leaving()
+    assert child.run() == 0
+    assert child.hang is None

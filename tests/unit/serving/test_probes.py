@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from llm_operator.serving.probes import FIRST_TOKEN, launcher_probes, probes
-from llm_server.first_token import Server, first_of, server_of, values_of
+from llm_operator.serving.probes import launcher_probes, probes
+from llm_server.first_token import Server
+from llm_server.watch import server_of
 
 NO_SUCH_MODEL = {"error": {"message": "The model `x` does not exist.", "type": "NotFoundError"}}
 NO_SUCH_PATH = {"detail": "Not Found"}
@@ -49,10 +50,10 @@ def server(answers: Answers, asked: list[tuple[str, Any, str | None]]) -> Iterat
         httpd.server_close()
 
 
-def probe(port: int, *arguments: str, seconds: float = 0.5, **environ: str) -> subprocess.CompletedProcess[str]:
+def probe(port: int, **environ: str) -> subprocess.CompletedProcess[str]:
     """As the kubelet runs it in a container of any image."""
-    given = ["/volumes/models/chat", "--served-model-name", "chat", "chat-v2", f"--port={port}", *arguments]
-    command = [sys.executable, "-I", "-S", "-c", FIRST_TOKEN, str(seconds), *given]
+    command = probes("0.0.0.0", port, "chat", 1800)["startupProbe"]["exec"]["command"]
+    command[0], command[5] = sys.executable, "0.5"
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
 
 
@@ -99,8 +100,8 @@ def test_the_key_is_that_of_its_container() -> None:
     asked: list[tuple[str, Any, str | None]] = []
     with server({"/v1/completions": (200, {})}, asked) as port:
         probe(port, VLLM_API_KEY="from-a-secret")
-        probe(port, "--api-key", "first", "second", VLLM_API_KEY="unused")
-    assert [key for *_, key in asked] == ["Bearer from-a-secret", "Bearer first"]
+        probe(port, VLLM_API_KEY="")
+    assert [key for *_, key in asked] == ["Bearer from-a-secret", None]
 
 
 def test_a_server_that_does_not_listen() -> None:
@@ -113,34 +114,23 @@ def test_a_server_that_does_not_listen() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["/m"], Server("127.0.0.1", 8000, tls=False, model="/m", key=None)),
-        (["/m", "--host=::", "--port", "1"], Server("::1", 1, tls=False, model="/m", key=None)),
+        (["/m"], Server("127.0.0.1", 8000, "/m", "sesame")),
+        (["/m", "--host=::", "--port", "1"], Server("::1", 1, "/m", "sesame")),
         (
-            ["/m", "--host=10.0.0.1", "--ssl_certfile=/c", "--served-model-name=a/b"],
-            Server("10.0.0.1", 8000, tls=True, model="a/b", key=None),
+            ["/m", "--host=10.0.0.1", "--served_model_name", "a/b", "b", "--seed=1"],
+            Server("10.0.0.1", 8000, "a/b", "sesame"),
         ),
     ],
 )
 def test_where_a_server_listens(arguments: list[str], expected: Server) -> None:
-    assert server_of(arguments, {}) == expected
+    assert server_of(arguments, {"VLLM_API_KEY": "sesame"}) == expected
 
 
-def test_values_of_a_flag() -> None:
-    given = ["/m", "-tp", "2", "--a=1", "--a", "2", "3", "--b"]
-    assert (values_of(given, "--a"), values_of(given, "--b"), values_of(given, "--c")) == (["2", "3"], [], None)
-    assert (first_of(given, "--tp", "-tp"), first_of(given, "--b")) == ("2", None)
-
-
-@pytest.mark.parametrize("timeout", [10, 60, 100, 1800, 86_400])
+@pytest.mark.parametrize("timeout", [10, 59, 60, 61, 70, 100, 121, 1800, 3601, 86_399, 86_400])
 def test_the_startup_timeout_is_in_seconds(timeout: int) -> None:
     """A look that takes longer than the time to the next makes more of it: 1,800 s were six hours."""
-    for found, latest in ((probes(["/m"], timeout), timeout + 60), (launcher_probes(timeout), timeout + 32)):
+    another_image = probes("0.0.0.0", 8000, "chat", timeout)
+    for found, latest in ((another_image, timeout + 5), (launcher_probes(timeout), timeout + 32)):
         startup = found["startupProbe"]
         assert startup["timeoutSeconds"] <= startup["periodSeconds"]
         assert timeout <= startup["failureThreshold"] * startup["periodSeconds"] <= latest
-
-
-def test_a_certificate_of_its_own_is_asked_by_https() -> None:
-    found = probes(["/m", "--ssl-certfile=/tls.crt"], 60)
-    assert found["readinessProbe"]["httpGet"]["scheme"] == found["livenessProbe"]["httpGet"]["scheme"] == "HTTPS"
-    assert "scheme" not in probes(["/m"], 60)["readinessProbe"]["httpGet"]

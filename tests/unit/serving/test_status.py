@@ -20,8 +20,8 @@ def ended(code: int, message: str, reason: str = "Error") -> dict[str, Any]:
     return {"lastState": {"terminated": {"exitCode": code, "reason": reason, "message": message}}}
 
 
-def word(reason: str, message: str, code: int) -> str:
-    return json.dumps({"reason": reason, "message": message, "exitCode": code})
+def word(reason: str, message: str, code: int, **more: str) -> str:
+    return json.dumps({"reason": reason, "message": message, "exitCode": code, **more})
 
 
 @pytest.fixture
@@ -85,7 +85,20 @@ def test_the_newest_models_pod_tells_before_an_older_ones(world: World) -> None:
     assert "of the new" in condition(world, "Ready")["message"]
 
 
-def test_adapters_that_the_launcher_serves_without() -> None:
+REFUSAL = word("AdapterNotSupported", "beside a GPT2", 78, withoutAdapters="beside a GPT2LMHeadModel")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (78, REFUSAL),
+        (1, word("OutOfMemory", "CUDA out of memory", 1, withoutAdapters="beside a GPT2LMHeadModel")),
+        (137, REFUSAL),
+        (0, REFUSAL),
+    ],
+    ids=["the one that says so", "a later end", "killed without a word", "asked to leave"],
+)
+def test_adapters_that_the_launcher_serves_without(code: int, message: str) -> None:
     """The operator can't read a claim; the launcher can, and its last end says what the pod serves without."""
     spec = changed(WHOLE, model={"uri": "pvc://models/run/one"})
     world = scenes.scene(spec)
@@ -93,13 +106,31 @@ def test_adapters_that_the_launcher_serves_without() -> None:
     run_pods(world)
     settle(world, with_adapter("law"))
     assert world.owner["status"]["adapters"][0]["state"] == "Serving"
-    run_pods(world, container=ended(78, word("AdapterNotSupported", "beside a GPT2LMHeadModel", 78)))
+    run_pods(world, container=ended(code, message))
     scenes.step(world, with_adapter("law"))
     (told,) = world.owner["status"]["adapters"]
     assert (told["state"], told["reason"], told.get("uri")) == ("Refused", "AdapterNotSupported", None)
     assert "GPT2LMHeadModel" in told["message"]
     assert condition(world, "AdaptersAvailable")["status"] == "False"
     assert condition(world, "Ready")["status"] == "True", "the base is served"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "reason", "says"),
+    [
+        (78, REFUSAL, "RollingOut", None),
+        (137, REFUSAL, "RolloutStuck", "exit code 137: Error; kubectl logs --previous"),
+        (1, word("Error", "ValueError: bad", 1, withoutAdapters="beside"), "RolloutStuck", "exit code 1: ValueError"),
+    ],
+    ids=["the one that says so", "killed without a word", "a later end"],
+)
+def test_the_end_that_only_refuses_adapters_is_no_fault(code: int, message: str, reason: str, says: str | None) -> None:
+    world = scenes.scene(changed(WHOLE, model={"uri": "pvc://models/run/one"}))
+    settle(world, with_adapter("law"))
+    run_pods(world, ready=False, container=ended(code, message))
+    scenes.step(world, with_adapter("law"))
+    assert condition(world, "Progressing")["reason"] == reason
+    assert (says or "0 of 1 pods answer") in condition(world, "Ready")["message"]
 
 
 @pytest.mark.parametrize("image", ["vllm/vllm-openai:v0.31.0", "vllm:1"])

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from llm_operator.api.serving import ConfigMapKey
+from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import ApiError
-from llm_operator.kube.plan import Manifest, Plan
+from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.serving.chat_template import Place as Source
 from llm_operator.serving.chat_template import Word, mark, read, unread
 from llm_operator.serving.reconcile import reconcile
+from llm_operator.serving.room import ServingRoom
+from llm_operator.settings import Settings
 from tests.specs import SERVING, changed
 from tests.unit.serving import scenes
 from tests.unit.serving.scenes import condition, run_pods, settle, training
@@ -135,6 +140,33 @@ def test_a_config_map_that_may_not_be_read() -> None:
     assert "forbidden" in unread(source, Word(), denied).problem
     assert unread(source, Word(), silent) == Word()
     assert unread(source, Word(digest="one"), denied) == Word(digest="one"), "what was told stands"
+
+
+def test_a_serving_that_is_gone_is_not_asked_for() -> None:
+    asked: list[str] = []
+    cache, key = Cache(), Key("LLMServing", "team", "chat")
+    for version, name in enumerate(("chat", "other")):
+        made = custom_resource("LLMServing", name, changed(TEMPLATED, chatTemplate__configMap__name=f"of-{name}"))
+        made["metadata"] |= {"uid": name, "resourceVersion": str(version)}
+        cache.put("LLMServing", made)
+
+    class Asked:
+        async def get(self, path: str, query: dict[str, str]) -> Manifest:
+            del path
+            asked.append(query["fieldSelector"])
+            return {"items": []}
+
+    async def until_the_other_is_known() -> None:
+        room, news = ServingRoom(cache, Asked(), Settings()), asyncio.Event()  # type: ignore[arg-type]
+        room.observe(key)  # the first in the queue
+        room.observe(replace(key, name="other"))
+        room.forget(key)
+        running = asyncio.create_task(room.run(lambda _: news.set()))
+        await news.wait()
+        running.cancel()
+
+    asyncio.run(until_the_other_is_known())
+    assert asked == ["metadata.name=of-other"]
 
 
 def test_what_the_kubelet_would_expand_is_written_as_it_is_meant() -> None:

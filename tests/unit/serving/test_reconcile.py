@@ -193,9 +193,8 @@ def test_who_takes_away_our_mark_is_not_fought_at_each_pass(world: World, kind: 
             world.objects[kind, "chat-serving"]["metadata"][FIELDS][0]["time"] = timestamp(now)
     assert applies == 1
     world.owner["spec"] = changed(SERVING, replicas=3)
-    assert [made["kind"] for made in scenes.step(world, training("one"), START + 30).apply][-1:] == (
-        ["Deployment"] if kind != "Deployment" else [kind]
-    ), "and a change of the spec is applied"
+    made = [child["kind"] for child in scenes.step(world, training("one"), START + 30).apply]
+    assert "Deployment" in made, "and a change of the spec is applied"
 
 
 def test_a_training_that_can_not_be_read_stops_nothing_else(world: World) -> None:

@@ -73,7 +73,7 @@ def decide(observed: Observed, spec: LLMServingSpec, old: LLMServingStatus) -> D
     rollout = roll(spec, deployment, fleet, observed.without_room, observed.surge_timeout)
     children = addressed(serving) if model else ()
     children += (workload(serving, spec, pods, rollout.strategy),) if pods else scaled(deployment, spec.replicas)
-    return Decision(choice, tuple(adapters), fleet, rollout, children)
+    return Decision(choice, tuple(adapters), fleet, rollout, children, rendered=pods is not None)
 
 
 def surroundings_of(observed: Observed, spec: LLMServingSpec) -> Surroundings | None:

@@ -38,13 +38,17 @@ OF_LAUNCHER = (Reason.OUT_OF_MEMORY, Reason.HANG, Reason.CONFIGURATION_ERROR)
 
 @dataclass(frozen=True)
 class Decision:
-    """What a pass has decided: what is served, how its pods are replaced, and the children as they should be."""
+    """What a pass has decided: what is served, how its pods are replaced, and the children as they should be.
+
+    ``rendered``: the pods are made as the spec says; else they stay as they are.
+    """
 
     choice: Choice
     adapters: tuple[AdapterChoice, ...]
     fleet: Fleet
     rollout: Rollout
     children: tuple[Manifest, ...] = ()
+    rendered: bool = True
 
 
 @dataclass(frozen=True)
@@ -162,12 +166,13 @@ def judge(observed: Observed, spec: LLMServingSpec, decision: Decision) -> tuple
         return False, Reason.SCALED_TO_ZERO, "spec.replicas is 0"
     ready, serves = len(fleet.ready), fleet.serves()
     answers = f"{ready} of {spec.replicas} pods answer"
-    if is_rolled_out(observed, spec, fleet):
+    held = held_back(observed, decision)
+    if is_rolled_out(observed, spec, fleet) and not held:
         return True, Reason.READY, answers
     problem = problem_of(observed, fleet)
     said = f"{answers}, {len(fleet.newest)} of the newest model and spec"
     if ready >= spec.replicas:
-        message = problem[1] if problem else said
+        message = problem[1] if problem else f"{answers}; {held}" if held else said
         return True, Reason.ROLLING_OUT, f"{message}; {served_text(serves)}" if len(serves) > 1 else message
     if problem:
         return False, *problem
@@ -181,13 +186,25 @@ def progressing(
     if not observed.deployment:
         return
     before = find(old.conditions, ServingCondition.PROGRESSING)
-    if decision.choice.refuses_spec or (refusal and not is_applied(observed.deployment, decision)):
-        told = decision.choice.message if decision.choice.refuses_spec else refusal
-        yield Word(ServingCondition.PROGRESSING, holds=False, reason=Reason.ROLLOUT_STUCK, message=told)
+    if held := held_back(observed, decision):
+        stuck = decision.choice.model is None or bool(observed.chat_template.problem)
+        reason = Reason.ROLLOUT_STUCK if stuck else Reason.ROLLING_OUT
+        yield Word(ServingCondition.PROGRESSING, not stuck, reason, held)
+    elif refusal and not is_applied(observed.deployment, decision):
+        yield Word(ServingCondition.PROGRESSING, holds=False, reason=Reason.ROLLOUT_STUCK, message=refusal)
     elif before and spec.chat_template and spec.chat_template.config_map and observed.chat_template == UNKNOWN:
         yield Word(ServingCondition.PROGRESSING, before.status == "True", before.reason, before.message)
     else:
         yield Word(ServingCondition.PROGRESSING, *rollout_of(observed, spec, decision))
+
+
+def held_back(observed: Observed, decision: Decision) -> str:
+    """Why the pods are not made as the spec says; empty if they are."""
+    if decision.rendered:
+        return ""
+    if decision.choice.model is None:
+        return decision.choice.message
+    return observed.chat_template.problem or "the Service, or the ConfigMap of spec.chatTemplate, is not known yet"
 
 
 def rollout_of(observed: Observed, spec: LLMServingSpec, decision: Decision) -> tuple[bool, Reason, str]:

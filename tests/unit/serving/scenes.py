@@ -17,7 +17,7 @@ KEY = Key("LLMServing", "team", "chat")
 
 
 def scene(spec: Spec | None = None) -> World:
-    """With the Service there already, for which the Deployment waits."""
+    """With the Service there already."""
     world = World(custom_resource("LLMServing", "chat", copy.deepcopy(spec or SERVING)))
     world.execute(Plan(apply=(addressed(world.owner)[0],)))
     return world

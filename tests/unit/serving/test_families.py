@@ -166,6 +166,7 @@ def test_what_can_not_start_never_replaces_what_serves(
     assert (told["status"], told["reason"]) == ("False", "RolloutStuck")
     assert told["message"] in condition(world, "ModelAvailable")["message"]
     assert (condition(world, "Ready")["status"], world.owner["status"]["updatedReplicas"]) == ("True", 1)
+    assert world.owner["status"]["phase"] == ("Invalid" if reason == "InvalidSpec" else "RollingOut"), "not Ready"
     world.owner["spec"] = changed(edited, strategy=strategy, replicas=3)
     [made] = scenes.step(world, source).apply
     assert made["spec"] == {**kept, "replicas": 3}

@@ -119,7 +119,12 @@ def test_what_serves_does_not_take_a_config_map_that_is_not_there() -> None:
         "RolloutStuck",
         "there is none",
     )
+    run_pods(world)
     assert not seen(world, Word(problem="there is none")).apply
+    assert (world.owner["status"]["phase"], world.owner["status"]["readyReplicas"]) == ("RollingOut", 2)
+    assert "2 of 2 pods answer; there is none" in condition(world, "Ready")["message"]
+    seen(world, Word())
+    assert (condition(world, "Progressing")["reason"], world.owner["status"]["phase"]) == ("RollingOut", "RollingOut")
     assert deployment(seen(world, Word(digest="one")))["spec"]["strategy"] == {"type": "Recreate"}
 
 

@@ -112,7 +112,7 @@ def test_a_refusal_does_not_begin_the_wait_anew() -> None:
     ],
 )
 def test_volumes_that_any_node_has_room_for_are_no_place(volume: Manifest, same: bool) -> None:
-    before = {"containers": [{"resources": {}}], "volumes": [{"name": "tmp", "emptyDir": {}}]}
+    before: Manifest = {"containers": [{"resources": {}}], "volumes": [{"name": "tmp", "emptyDir": {}}]}
     after = {**before, "volumes": [*before["volumes"], {"name": "added", **volume}]}
     assert (place_of(before) == place_of(after)) == same
 

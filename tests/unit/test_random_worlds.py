@@ -85,7 +85,7 @@ def of_serving(world: RandomWorld, source: Manifest | None) -> Pass:
     others = list(trainings.CLAIMS.values()) + ([source] if source else [])
 
     def one_pass(now: float) -> tuple[Plan, Callable[[str], Plan]]:
-        observed = observe(world.cache(*others), world.key, SETTINGS, UNKNOWN)
+        observed = observe(world.cache(*others), world.key, SETTINGS, UNKNOWN, world.sightings, now)
         assert observed is not None
         return serving.reconcile(observed, now), lambda said: serving.apply_refused(observed, said, now)
 

@@ -14,7 +14,7 @@ import yaml
 from llm_operator.api.conditions import timestamp
 from llm_operator.kube.drift import FIELD_MANAGER, FIELDS
 from llm_operator.kube.plan import Manifest, Plan
-from llm_operator.training.sightings import Sightings
+from llm_operator.kube.sightings import Sightings
 
 START = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 

@@ -7,6 +7,7 @@ apply of ours stays ours: a webhook that always changes a field back is not foug
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,6 +44,34 @@ def applied_at(found: Manifest) -> float | None:
     """When an apply of ours last changed it, by the API server's clock."""
     record = applied(found)
     return seconds_of(record["time"]) if record and record.get("time") else None
+
+
+def owned(found: Manifest, *keys: str) -> bool:
+    """Whether our applies own a field, by its keys in the record."""
+    record = applied(found)
+    return record is not None and owns(record.get("fieldsV1") or {}, keys)
+
+
+def ours(found: Manifest) -> Manifest:
+    """What our applies have set of an object: applied once more, it changes nothing. Empty if it was never applied."""
+    record = applied(found)
+    if record is None:
+        return {}
+    metadata = {field: found["metadata"][field] for field in UNTRACKED}
+    kept = owned_part(found, record.get("fieldsV1") or {})
+    identity = {"apiVersion": found["apiVersion"], "kind": found["kind"]}
+    return {**identity, **kept, "metadata": metadata | kept.get("metadata", {})}
+
+
+def owned_part(value: Any, fields: dict[str, Any]) -> Any:
+    """A record without anything below has all of a value."""
+    if isinstance(value, dict) and fields:
+        told = {key: fields[f"f:{key}"] for key in value if f"f:{key}" in fields}
+        return {key: owned_part(value[key], below) for key, below in told.items()}
+    if isinstance(value, list) and fields:
+        items = ((item, fields.get(item_key(item, fields))) for item in value)
+        return [owned_part(item, below) for item, below in items if below is not None]
+    return copy.deepcopy(value)
 
 
 def lost_fields(wanted: Manifest, found: Manifest) -> Iterator[Lost]:

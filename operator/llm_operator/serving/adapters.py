@@ -31,6 +31,7 @@ from llm_operator.serving.results import (
     stage_text,
     stage_with_result,
     stages_of,
+    unreadable,
     without_claim,
 )
 from llm_trainer.config import Lora
@@ -44,6 +45,8 @@ REFUSALS = (
     Reason.ADAPTER_NOT_SUPPORTED,
     Reason.BASE_DIFFERS,
 )
+# What vLLM must not load, even if it has: it would answer wrongly, or not at all and its base neither.
+NEVER = (Reason.NOT_AN_ADAPTER, Reason.ADAPTER_NOT_SUPPORTED)
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def of_training(
     if training is None:
         field = f"spec.adapters[{wanted.name}].training"
         return no_training(reference.name, observed.serving["metadata"]["namespace"], field)
+    if said := unreadable(training):
+        return said
     if reference.stage not in stages_of(training):
         return no_stage(training, reference.stage)
     lora = loadable(training, reference.stage)
@@ -152,7 +157,7 @@ def to_load(choices: Iterable[AdapterChoice], observed: Observed, model: ServedR
     """
     told = template_metadata(observed.deployment).get("annotations") or {}
     applied = {adapter.name: adapter for adapter in adapters_in(told)} if model_in(told) == model else {}
-    wanted = (choice.adapter or applied.get(choice.name) for choice in choices)
+    wanted = (choice.adapter or applied.get(choice.name) for choice in choices if choice.reason not in NEVER)
     return [adapter for adapter in wanted if adapter]
 
 

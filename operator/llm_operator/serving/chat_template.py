@@ -61,8 +61,8 @@ class ChatTemplates:
             found = await self._client.get(
                 CONFIG_MAP.path(place.namespace), {"fieldSelector": f"metadata.name={place.name}"}
             )
-        except ApiError:
-            return before, LOOK_SECONDS
+        except ApiError as error:
+            return unread(place, before, error), LOOK_SECONDS
         return read(place, found.get("items") or []), LOOK_SECONDS
 
 
@@ -73,6 +73,13 @@ def place_of(serving: Manifest) -> Place | None:
     if not (source.get("name") and source.get("key")):
         return None
     return Place(serving["metadata"]["namespace"], source["name"], source["key"])
+
+
+def unread(place: Place, before: Word, error: ApiError) -> Word:
+    """What was told stands, and no answer tells nothing; but who has never read it says why it is waited for."""
+    if before != UNKNOWN or error.status == 0:
+        return before
+    return Word(problem=f"ConfigMap {place.name} can't be read, and is asked for again: {error.message}")
 
 
 def read(place: Place, items: list[Manifest]) -> Word:
@@ -86,13 +93,11 @@ def read(place: Place, items: list[Manifest]) -> Word:
 
 
 def mark(source: ConfigMapKey, word: Word, applied: str) -> str | None:
-    """What the pods' template says of it; None while that is not known.
+    """What the pods' template says of it; None while it is not known, or not there: no pod would start.
 
-    What is not known or not there changes nothing in the pods that have it mounted, whose mark is ``applied``.
+    That changes nothing in the pods that have it mounted, whose mark is ``applied``.
     """
     mine = f"{source.name}/{source.key}@"
     if word.digest:
         return mine + word.digest
-    if applied.startswith(mine):
-        return applied
-    return mine if word.problem else None
+    return applied if applied.startswith(mine) else None

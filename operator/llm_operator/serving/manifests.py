@@ -15,6 +15,7 @@ from typing import Any
 from llm_operator.api.parallel import tensor_parallel_size
 from llm_operator.api.resolve import LEAVE_SECONDS, drain_seconds
 from llm_operator.api.serving import ChatTemplate, LLMServingSpec, ServedAdapter, ServedResult
+from llm_operator.kube.drift import ours
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import (
     CONTAINER_SECURITY,
@@ -73,6 +74,15 @@ def addressed(serving: Manifest) -> tuple[Manifest, ...]:
 def workload(serving: Manifest, spec: LLMServingSpec, pods: Manifest, strategy: dict[str, Any]) -> Manifest:
     """The Deployment."""
     return marked(deployment(serving, spec, pods, common_metadata(serving, owner_reference(serving)), strategy))
+
+
+def scaled(found: Manifest, replicas: int) -> tuple[Manifest, ...]:
+    """The Deployment that is there as it was applied last, with another number of pods; nothing if that is right."""
+    applied = ours(found) if found else {}
+    if "spec" not in applied or found["spec"].get("replicas") == replicas:
+        return ()
+    metadata = {field: value for field, value in applied["metadata"].items() if field != "annotations"}  # its mark
+    return (marked({**applied, "metadata": metadata, "spec": {**applied["spec"], "replicas": replicas}}),)
 
 
 def service(serving: Manifest, metadata: dict[str, Any]) -> Manifest:
@@ -148,6 +158,7 @@ def pod_spec(
     surroundings: Surroundings,
 ) -> dict[str, Any]:
     volumes, extra, image = claim_volumes(model, adapters), extra_volumes(spec), surroundings.image
+    folder = literal(local_path(model.uri))
     given = arguments(serving, spec, adapters, None if image.has_launcher else surroundings.host)
     return {
         "automountServiceAccountToken": False,
@@ -158,7 +169,7 @@ def pod_spec(
             {
                 "name": CONTAINER,
                 "image": image.name,
-                "command": [*(LAUNCHER if image.has_launcher else VLLM), local_path(model.uri)],
+                "command": [*(LAUNCHER if image.has_launcher else VLLM), folder],
                 "args": given,
                 "env": variables(environment(spec, launcher=image.has_launcher)),
                 "ports": ports(image),
@@ -260,14 +271,19 @@ def adapter_arguments(adapters: Sequence[ServedAdapter]) -> list[str]:
         return []
     modules = [json.dumps({"name": adapter.name, "path": local_path(adapter.uri)}) for adapter in adapters]
     limits = [f"--max-loras={len(adapters)}", f"--max-lora-rank={max_lora_rank(adapters)}"]
-    return ["--enable-lora", "--lora-modules", *modules, *limits]
+    return ["--enable-lora", "--lora-modules", *map(literal, modules), *limits]
 
 
 def chat_template(template: ChatTemplate) -> str:
-    """A file's path, or the text itself, in which Kubernetes must replace no $(VARIABLE)."""
+    """A file's path, or the text itself."""
     if template.config_map:
         return f"{CHAT_TEMPLATES}/{template.config_map.key}"
-    return (template.text or "").replace("$", "$$")
+    return literal(template.text or "")
+
+
+def literal(text: str) -> str:
+    """In which the kubelet replaces no $(VARIABLE), as it does in a command, its arguments and those of a probe."""
+    return text.replace("$", "$$")
 
 
 def model_name(serving: Manifest, spec: LLMServingSpec) -> str:

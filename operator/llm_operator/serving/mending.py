@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from llm_operator.api.reasons import Reason
-from llm_operator.kube.drift import Lost, applied, applied_at, lost_fields
+from llm_operator.kube.drift import Lost, applied, applied_at, lost_fields, owned
 from llm_operator.kube.plan import Delete, Event, Manifest
-from llm_operator.kube.templates import mark_of
+from llm_operator.kube.templates import APPLIED, mark_of
 from llm_operator.serving.names import SERVICE_PORT
 from llm_operator.serving.observe import Observed
 
@@ -35,7 +35,7 @@ def mending(wanted: Iterable[Manifest], observed: Observed, now: float) -> Mendi
     waits: list[float] = []
     for child in wanted:
         found = there.get(child["kind"])
-        if found is None or mark_of(found) != mark_of(child):
+        if found is None or is_of_another_spec(found, child):
             apply.append(child)
         elif lost := list(lost_fields(child, found)):
             rest = rest_after(applied_at(found), now)
@@ -50,6 +50,11 @@ def mending(wanted: Iterable[Manifest], observed: Observed, now: float) -> Mendi
                     apply.append(child)
                 events += [drift_event(observed.serving, child, lost)] if applied(found) else []
     return Mending(tuple(apply), tuple(delete), tuple(events), min(waits, default=None))
+
+
+def is_of_another_spec(found: Manifest, child: Manifest) -> bool:
+    """By the mark of our last apply. One that somebody has removed tells nothing: that is drift, as of any field."""
+    return owned(found, "f:metadata", "f:annotations", f"f:{APPLIED}") and mark_of(found) != mark_of(child)
 
 
 def port_is_gone(lost: Sequence[Lost]) -> bool:

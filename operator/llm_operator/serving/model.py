@@ -20,23 +20,30 @@ from llm_operator.serving.results import (
     result_of,
     stage_text,
     stages_of,
+    unreadable,
     without_claim,
 )
 
 
 @dataclass(frozen=True)
 class Choice:
-    """``model`` is None while there is none; the reason and message say why."""
+    """``model`` is None while there is none; the reason and message say why.
+
+    ``refuses_spec``: no pod of this spec would answer, so none is made, and what serves stays as it is.
+    """
 
     model: ServedResult | None
     reason: Reason
     message: str
+    refuses_spec: bool = False
 
 
 def choose_model(observed: Observed, spec: LLMServingSpec) -> Choice:
+    if absent := without_cache(observed, spec):
+        return Choice(None, absent.reason, absent.message, refuses_spec=True)
     named = spec.model.training
     choice = of_training(observed, named, spec) if named else of_uri(spec.model.uri or "")
-    if choice.model and (absent := without_claim(choice.model.uri, observed) or without_cache(observed, spec)):
+    if choice.model and (absent := without_claim(choice.model.uri, observed)):
         return none(absent)
     return choice
 
@@ -61,6 +68,8 @@ def of_training(observed: Observed, reference: TrainingReference, spec: LLMServi
     training = observed.trainings.get(reference.name)
     if training is None:
         return none(no_training(reference.name, observed.serving["metadata"]["namespace"], "spec.model"))
+    if absent := unreadable(training):
+        return none(absent)
     models = language_models(training)
     name = reference.stage or (models[-1] if models else "")
     if name not in stages_of(training):
@@ -68,9 +77,9 @@ def of_training(observed: Observed, reference: TrainingReference, spec: LLMServi
     if name not in models:
         return none(not_a_language_model(training, name, models))
     if why := why_not_served(training, spec.resources):
-        return Choice(None, Reason.FAMILY_NOT_SERVED, f"{stage_text(training, name)}: {why}")
+        return Choice(None, Reason.FAMILY_NOT_SERVED, f"{stage_text(training, name)}: {why}", refuses_spec=True)
     if why := why_it_does_not_fit(training, spec):
-        return Choice(None, Reason.INVALID_SPEC, f"{stage_text(training, name)}: {why}")
+        return Choice(None, Reason.INVALID_SPEC, f"{stage_text(training, name)}: {why}", refuses_spec=True)
     found = result_of(training, name)
     if isinstance(found, Absence):
         return none(found)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from llm_operator.api.resources import DEFAULT_DEVICES, Devices
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, POD, SERVICE, TRAINING
 from llm_operator.kube.plan import Key, Manifest
+from llm_operator.kube.sightings import Sightings
 from llm_operator.serving.chat_template import UNKNOWN, Word
+from llm_operator.serving.rollout import no_room
 from llm_operator.settings import Settings
 
 
 @dataclass(frozen=True)
 class Observed:
-    """``trainings`` are those that the spec names and that exist, by name; ``claims`` are those of the namespace."""
+    """``trainings`` are those that the spec names and that exist, by name; ``claims`` are those of the namespace.
+
+    ``without_room`` has the seconds for which this operator has seen that a pod, by its uid, finds no room.
+    """
 
     serving: Manifest
     trainings: Mapping[str, Manifest] = field(default_factory=dict)
@@ -23,6 +28,7 @@ class Observed:
     services: tuple[Manifest, ...] = ()
     disruption_budgets: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
+    without_room: Mapping[str, float] = field(default_factory=dict)
     claims: frozenset[str] = frozenset()
     chat_template: Word = UNKNOWN  # what its ConfigMap holds
     serving_image: str = ""
@@ -37,10 +43,14 @@ class Observed:
         return self.deployments[0] if self.deployments else {}
 
 
-def observe(cache: Cache, key: Key, settings: Settings, chat_template: Word) -> Observed | None:
+def observe(
+    cache: Cache, key: Key, settings: Settings, chat_template: Word, sightings: Sightings, now: float
+) -> Observed | None:
+    """``now`` is in seconds of the clock of ``sightings``."""
     serving = cache.get(key.kind, key.namespace, key.name)
     if serving is None:
         return None
+    pods = tuple(cache.children(POD.name, key))
     named = {name: cache.get(TRAINING.name, key.namespace, name) for name in referenced_trainings(serving)}
     return Observed(
         serving=serving,
@@ -48,7 +58,8 @@ def observe(cache: Cache, key: Key, settings: Settings, chat_template: Word) -> 
         deployments=tuple(cache.children(DEPLOYMENT.name, key)),
         services=tuple(cache.children(SERVICE.name, key)),
         disruption_budgets=tuple(cache.children(DISRUPTION_BUDGET.name, key)),
-        pods=tuple(cache.children(POD.name, key)),
+        pods=pods,
+        without_room=sightings.ages(key, uids_without_room(pods), now),
         claims=frozenset(claim["metadata"]["name"] for claim in cache.objects(CLAIM.name, key.namespace)),
         chat_template=chat_template,
         serving_image=settings.serving_image,
@@ -57,6 +68,10 @@ def observe(cache: Cache, key: Key, settings: Settings, chat_template: Word) -> 
         surge_timeout=settings.surge_timeout_seconds,
         devices=settings.devices,
     )
+
+
+def uids_without_room(pods: Iterable[Manifest]) -> list[str]:
+    return [pod["metadata"]["uid"] for pod in pods if no_room(pod)]
 
 
 def referenced_trainings(serving: Manifest) -> set[str]:

@@ -15,7 +15,7 @@ from llm_operator.serving.annotations import CHAT_TEMPLATE
 from llm_operator.serving.bounds import bounded
 from llm_operator.serving.chat_template import mark
 from llm_operator.serving.fleet import fleet_of, template_metadata
-from llm_operator.serving.manifests import ANY, ANY_IPV4, Image, Surroundings, addressed, template, workload
+from llm_operator.serving.manifests import ANY, ANY_IPV4, Image, Surroundings, addressed, scaled, template, workload
 from llm_operator.serving.mending import Mending, mending
 from llm_operator.serving.model import choose_model, served_so_far
 from llm_operator.serving.observe import Observed
@@ -41,7 +41,7 @@ def reconcile(observed: Observed, now: float) -> Plan:
         spec = load_serving(observed.serving.get("spec") or {}, observed.devices)
     except InvalidSpecError as error:
         return plan(observed, old, refused(observed, old, str(error), now))
-    decided = decide(observed, spec, old, now)
+    decided = decide(observed, spec, old)
     mended = mending(decided.children, observed, now)
     waits = [wait for wait in (mended.wait, decided.rollout.wait) if wait is not None]
     return plan(observed, old, summary(observed, spec, old, decided, now), mended, min(waits, default=None))
@@ -51,15 +51,15 @@ def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
     """What serves already goes on; the next try may go through, say because a quota was raised."""
     old = LLMServingStatus.model_validate(observed.serving.get("status") or {})
     spec = load_serving(observed.serving.get("spec") or {}, observed.devices)
-    new = summary(observed, spec, old, decide(observed, spec, old, now), now, problem)
+    new = summary(observed, spec, old, decide(observed, spec, old), now, problem)
     return plan(observed, old, new)
 
 
-def decide(observed: Observed, spec: LLMServingSpec, old: LLMServingStatus, now: float) -> Decision:
+def decide(observed: Observed, spec: LLMServingSpec, old: LLMServingStatus) -> Decision:
     """What is served and how its pods are replaced.
 
-    The Deployment waits for the Service, which tells of the cluster's IP families, and for the first word of a chat
-    template's ConfigMap.
+    While it isn't known how the pods must be, or known that none would answer, the Deployment keeps those that it has
+    and follows ``replicas`` alone.
     """
     choice = choose_model(observed, spec)
     model = choice.model or served_so_far(observed, old)
@@ -67,27 +67,28 @@ def decide(observed: Observed, spec: LLMServingSpec, old: LLMServingStatus, now:
     serving, deployment = observed.serving, observed.deployment
     surroundings = surroundings_of(observed, spec)
     pods = None
-    if model and surroundings:
+    if model and surroundings and not choice.refuses_spec:
         pods = template(serving, spec, model, to_load(adapters, observed, model), surroundings)
     fleet = fleet_of(observed.pods, deployment, pods)
-    rollout = roll(spec, deployment, fleet, old, observed.surge_timeout, now)
+    rollout = roll(spec, deployment, fleet, observed.without_room, observed.surge_timeout)
     children = addressed(serving) if model else ()
-    if pods:
-        children += (workload(serving, spec, pods, rollout.strategy),)
-    return Decision(choice, tuple(adapters), fleet, rollout, children)
+    children += (workload(serving, spec, pods, rollout.strategy),) if pods else scaled(deployment, spec.replicas)
+    return Decision(choice, tuple(adapters), fleet, rollout, children, rendered=pods is not None)
 
 
 def surroundings_of(observed: Observed, spec: LLMServingSpec) -> Surroundings | None:
-    """None while they are not known."""
+    """None while they are not known: without the launcher the Service, which tells of the cluster's IP families, and
+    what a chat template's ConfigMap holds.
+    """
     chat_template: str | None = ""
     if spec.chat_template and spec.chat_template.config_map:
         told = template_metadata(observed.deployment).get("annotations") or {}
         chat_template = mark(spec.chat_template.config_map, observed.chat_template, told.get(CHAT_TEMPLATE, ""))
-    if not observed.services or chat_template is None:
-        return None
-    families = (observed.services[0].get("spec") or {}).get("ipFamilies") or ()
-    host = ANY if "IPv6" in families else ANY_IPV4
     image = Image.of(spec.image or observed.serving_image, observed.trainer_image)
+    if chat_template is None or not (image.has_launcher or observed.services):
+        return None
+    families = [family for found in observed.services for family in (found.get("spec") or {}).get("ipFamilies") or ()]
+    host = ANY if "IPv6" in families else ANY_IPV4
     return Surroundings(image, host, chat_template, observed.pull_secrets)
 
 

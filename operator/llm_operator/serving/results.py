@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from llm_operator.api.conditions import is_true
 from llm_operator.api.reasons import Reason, TrainingCondition
 from llm_operator.api.training_status import LLMTrainingStatus, Result
@@ -31,6 +33,20 @@ def stages_of(training: Manifest) -> dict[str, dict[str, Any]]:
 def lora_of(stage: dict[str, Any]) -> Lora | None:
     """The adapter that a stage trains, merged or not."""
     return Lora.model_validate(stage["lora"]) if stage.get("lora") is not None else None
+
+
+def unreadable(training: Manifest) -> Absence | None:
+    """Why nothing can be told of a training: somebody has edited its status, or a later version has made it."""
+    try:
+        LLMTrainingStatus.model_validate(training.get("status") or {})
+        for stage in stages_of(training).values():
+            lora_of(stage)
+    except ValidationError as error:
+        told = error.errors()[0]
+        field = ".".join(str(part) for part in told["loc"])
+        said = f"LLMTraining {training['metadata']['name']} can't be read: {told['msg']} ({field})"
+        return Absence(Reason.TRAINING_NOT_FINISHED, f"{said}; correct its status or stage")
+    return None
 
 
 def language_models(training: Manifest) -> list[str]:

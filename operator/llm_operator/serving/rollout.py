@@ -7,12 +7,12 @@ scheduler looks at is the same in both pods, so that the new one fits where the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llm_operator.api.conditions import find, seconds_of
-from llm_operator.api.reasons import Reason, ServingCondition
-from llm_operator.api.serving import LLMServingSpec, LLMServingStatus
+from llm_operator.api.reasons import Reason
+from llm_operator.api.serving import LLMServingSpec
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.pods import held_up
 from llm_operator.kube.templates import digest_of
@@ -23,8 +23,10 @@ from llm_operator.serving.names import CONTAINER
 # Of a pod's spec, what decides on which nodes it fits.
 PLACED_BY = (
     "nodeSelector", "affinity", "tolerations", "topologySpreadConstraints", "schedulerName", "runtimeClassName",
-    "priorityClassName", "hostNetwork", "resourceClaims", "volumes",
+    "priorityClassName", "hostNetwork", "resourceClaims",
 )  # fmt: skip
+# Of its volumes, those that any node has room for.
+ANYWHERE = ("configMap", "secret", "emptyDir", "projected", "downwardAPI")
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,14 @@ SURGE, REPLACE = Rollout(rolling(1, 0)), Rollout(rolling(0, 1), replaces=True)
 def place_of(pod_spec: Manifest) -> str:
     """Equal for two pods of which one fits wherever the other was."""
     resources = [container["resources"] for container in pod_spec["containers"]]
-    return digest_of([resources, *(pod_spec.get(field) for field in PLACED_BY)])
+    volumes = [volume for volume in pod_spec["volumes"] if not any(kind in volume for kind in ANYWHERE)]
+    return digest_of([resources, volumes, *(pod_spec.get(field) for field in PLACED_BY)])
 
 
 def roll(
-    spec: LLMServingSpec, deployment: Manifest, fleet: Fleet, old: LLMServingStatus, patience: float, now: float
+    spec: LLMServingSpec, deployment: Manifest, fleet: Fleet, without_room: Mapping[str, float], patience: float
 ) -> Rollout:
-    """``patience``: seconds for which a new pod may find no room."""
+    """``without_room``: the seconds for which pods, by uid, were seen to find none; ``patience``: how many they may."""
     if spec.strategy.type == "Recreate":
         return Rollout({"type": "Recreate"})
     if given := spec.strategy.rolling_update:
@@ -60,20 +63,18 @@ def roll(
     strategy = (deployment.get("spec") or {}).get("strategy") or {}
     if (strategy.get("rollingUpdate") or {}).get("maxSurge") == 0 and not fleet.rolled_out(spec.replicas):
         return REPLACE  # it was begun so, and the room that it has made is for its own pods
-    if not old_pod_is_in_the_way(fleet):
+    waits = [without_room.get(pod["metadata"]["uid"], 0.0) for pod in behind_older(fleet)]
+    if not waits:
         return SURGE
-    told = find(old.conditions, ServingCondition.PROGRESSING)
-    stuck = told is not None and told.status == "False"
-    waited = now - seconds_of(told.last_transition_time) if told and stuck else 0.0
-    if waited >= patience or waited < 0:  # below 0: another clock has written it
+    if max(waits) >= patience:
         return REPLACE
-    return Rollout(SURGE.strategy, wait=patience - waited)
+    return Rollout(SURGE.strategy, wait=patience - max(waits))
 
 
-def old_pod_is_in_the_way(fleet: Fleet) -> bool:
-    """Whether a new pod finds no room, and would find it where an old one runs."""
+def behind_older(fleet: Fleet) -> list[Manifest]:
+    """The new pods that find no room, and would find it where an old one runs."""
     places = {annotations_of(pod).get(PLACE) for pod in fleet.older} - {None}
-    return any(no_room(pod) and annotations_of(pod).get(PLACE) in places for pod in fleet.newest)
+    return [pod for pod in fleet.newest if no_room(pod) and annotations_of(pod).get(PLACE) in places]
 
 
 def no_room(pod: Manifest) -> bool:

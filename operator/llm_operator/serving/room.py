@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from llm_operator.api.reasons import Reason, ServingCondition
@@ -10,6 +11,7 @@ from llm_operator.kube.client import Client
 from llm_operator.kube.kinds import CLAIM, SERVING, TRAINING, Kind
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.kube.poller import Wake
+from llm_operator.kube.sightings import Sightings
 from llm_operator.serving.chat_template import ChatTemplates
 from llm_operator.serving.observe import Observed, observe, referenced_trainings
 from llm_operator.serving.reconcile import apply_refused, reconcile
@@ -30,10 +32,15 @@ class ServingRoom:
         self._cache = cache
         self._settings = settings
         self._chat_templates = ChatTemplates(client)
+        self._sightings = Sightings()
 
     def observe(self, key: Key) -> Observed | None:
         word = self._chat_templates.follow(key, self._cache.get(key.kind, key.namespace, key.name))
-        return observe(self._cache, key, self._settings, word)
+        return observe(self._cache, key, self._settings, word, self._sightings, time.monotonic())
+
+    def forget(self, key: Key) -> None:
+        self._chat_templates.follow(key, None)
+        self._sightings.forget(key)
 
     def reconcile(self, observed: Observed, now: float) -> Plan:
         return reconcile(observed, now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,8 @@ from llm_operator.kube.pods import (
 from llm_operator.kube.templates import mark_of
 from llm_operator.serving.adapters import AdapterChoice, statuses
 from llm_operator.serving.annotations import adapters_in, model_in
-from llm_operator.serving.fleet import Fleet, annotations_of, fleet_of
+from llm_operator.serving.chat_template import UNKNOWN
+from llm_operator.serving.fleet import Fleet, age_of, annotations_of, fleet_of
 from llm_operator.serving.model import Choice
 from llm_operator.serving.names import CONTAINER, selector_text, url
 from llm_operator.serving.observe import Observed
@@ -38,13 +38,17 @@ OF_LAUNCHER = (Reason.OUT_OF_MEMORY, Reason.HANG, Reason.CONFIGURATION_ERROR)
 
 @dataclass(frozen=True)
 class Decision:
-    """What a pass has decided: what is served, how its pods are replaced, and the children as they should be."""
+    """What a pass has decided: what is served, how its pods are replaced, and the children as they should be.
+
+    ``rendered``: the pods are made as the spec says; else they stay as they are.
+    """
 
     choice: Choice
     adapters: tuple[AdapterChoice, ...]
     fleet: Fleet
     rollout: Rollout
     children: tuple[Manifest, ...] = ()
+    rendered: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def summary(
     told = (
         Word(ServingCondition.MODEL_AVAILABLE, choice.model is not None, choice.reason, model_message(choice, fleet)),
         *adapters_available(adapters),
-        *progressing(observed, spec, decision),
+        *progressing(observed, spec, old, decision, refusal),
         Word(ServingCondition.READY, bool(fleet.ready), Reason.APPLY_REFUSED, refusal)
         if refusal
         else readiness(observed, spec, decision),
@@ -153,30 +157,54 @@ def readiness(observed: Observed, spec: LLMServingSpec, decision: Decision) -> W
 def judge(observed: Observed, spec: LLMServingSpec, decision: Decision) -> tuple[bool, Reason, str]:
     fleet, choice = decision.fleet, decision.choice
     if not observed.deployment:
-        return False, Reason.NOT_READY if choice.model is None else Reason.STARTING, choice.message
+        missing = observed.chat_template.problem if choice.model else ""
+        reason = Reason.STARTING if choice.model and not missing else Reason.NOT_READY
+        return False, reason, missing or choice.message
     if spec.replicas == 0:
         if remaining := len(fleet.living) + len(fleet.leaving):
             return False, Reason.SCALING_TO_ZERO, f"spec.replicas is 0; {remaining} pods are still there"
         return False, Reason.SCALED_TO_ZERO, "spec.replicas is 0"
     ready, serves = len(fleet.ready), fleet.serves()
     answers = f"{ready} of {spec.replicas} pods answer"
-    if is_rolled_out(observed, spec, fleet):
+    held = held_back(observed, decision)
+    if is_rolled_out(observed, spec, fleet) and not held:
         return True, Reason.READY, answers
     problem = problem_of(observed, fleet)
     said = f"{answers}, {len(fleet.newest)} of the newest model and spec"
     if ready >= spec.replicas:
-        message = problem[1] if problem else said
+        message = problem[1] if problem else f"{answers}; {held}" if held else said
         return True, Reason.ROLLING_OUT, f"{message}; {served_text(serves)}" if len(serves) > 1 else message
     if problem:
         return False, *problem
     return False, Reason.NOT_READY if ready else Reason.STARTING, said
 
 
-def progressing(observed: Observed, spec: LLMServingSpec, decision: Decision) -> Iterator[Word]:
+def progressing(
+    observed: Observed, spec: LLMServingSpec, old: LLMServingStatus, decision: Decision, refusal: str
+) -> Iterator[Word]:
     """Whether the pods of the newest model and spec come; nothing without a Deployment."""
-    if observed.deployment:
-        holds, reason, message = rollout_of(observed, spec, decision)
-        yield Word(ServingCondition.PROGRESSING, holds, reason, message)
+    if not observed.deployment:
+        return
+    before = find(old.conditions, ServingCondition.PROGRESSING)
+    if held := held_back(observed, decision):
+        stuck = decision.choice.model is None or bool(observed.chat_template.problem)
+        reason = Reason.ROLLOUT_STUCK if stuck else Reason.ROLLING_OUT
+        yield Word(ServingCondition.PROGRESSING, not stuck, reason, held)
+    elif refusal and not is_applied(observed.deployment, decision):
+        yield Word(ServingCondition.PROGRESSING, holds=False, reason=Reason.ROLLOUT_STUCK, message=refusal)
+    elif before and spec.chat_template and spec.chat_template.config_map and observed.chat_template == UNKNOWN:
+        yield Word(ServingCondition.PROGRESSING, before.status == "True", before.reason, before.message)
+    else:
+        yield Word(ServingCondition.PROGRESSING, *rollout_of(observed, spec, decision))
+
+
+def held_back(observed: Observed, decision: Decision) -> str:
+    """Why the pods are not made as the spec says; empty if they are."""
+    if decision.rendered:
+        return ""
+    if decision.choice.model is None:
+        return decision.choice.message
+    return observed.chat_template.problem or "the Service, or the ConfigMap of spec.chatTemplate, is not known yet"
 
 
 def rollout_of(observed: Observed, spec: LLMServingSpec, decision: Decision) -> tuple[bool, Reason, str]:
@@ -193,7 +221,7 @@ def rollout_of(observed: Observed, spec: LLMServingSpec, decision: Decision) -> 
     makes_room = rollout.replaces and (fleet.older or fleet.leaving)
     problem = problem_of(observed, Fleet(fleet.newest, ended=fleet.ended))
     if problem and not (makes_room and problem[0] == Reason.UNSCHEDULABLE):
-        return False, Reason.ROLLOUT_STUCK, problem[1] + way_out(problem[0], fleet, rollout)
+        return False, Reason.ROLLOUT_STUCK, problem[1] + way_out(problem[0], observed, decision)
     if rollout.replaces:
         said = "no node holds one more pod, so an old one goes before its successor starts; spec.strategy can fix it"
         return True, Reason.REPLACING_PODS, said
@@ -206,16 +234,10 @@ def rollout_of(observed: Observed, spec: LLMServingSpec, decision: Decision) -> 
 
 def changed_replicas(deployment: Manifest, decision: Decision) -> str:
     """Why a Deployment that was applied as it should be is other than that; empty if it isn't."""
-    wanted = next((child for child in decision.children if child["kind"] == "Deployment"), None)
-    there = (deployment.get("spec") or {}).get("replicas")
-    if (
-        wanted is None
-        or there is None
-        or mark_of(deployment) != mark_of(wanted)
-        or any(lost_fields(wanted, deployment))
-    ):
+    wanted, there = deployment_of(decision), (deployment.get("spec") or {}).get("replicas")
+    if wanted is None or there is None or there == wanted["spec"]["replicas"]:
         return ""
-    if there == wanted["spec"]["replicas"]:
+    if not is_applied(deployment, decision) or any(lost_fields(wanted, deployment)):
         return ""
     name = deployment["metadata"]["name"]
     return (
@@ -224,12 +246,22 @@ def changed_replicas(deployment: Manifest, decision: Decision) -> str:
     )
 
 
-def way_out(reason: Reason, fleet: Fleet, rollout: Rollout) -> str:
+def deployment_of(decision: Decision) -> Manifest | None:
+    return next((child for child in decision.children if child["kind"] == "Deployment"), None)
+
+
+def is_applied(deployment: Manifest, decision: Decision) -> bool:
+    """Whether the Deployment that is there was applied as it should be."""
+    wanted = deployment_of(decision)
+    return wanted is None or mark_of(deployment) == mark_of(wanted)
+
+
+def way_out(reason: Reason, observed: Observed, decision: Decision) -> str:
     """What helps a new pod that finds no room beside an old one."""
-    if reason != Reason.UNSCHEDULABLE or not fleet.older:
+    if reason != Reason.UNSCHEDULABLE or not decision.fleet.older:
         return ""
-    if rollout.wait is not None:
-        return f"; if no room is found within {math.ceil(rollout.wait)} s, an old pod goes first"
+    if decision.rollout.wait is not None:
+        return f"; if no room is found within {observed.surge_timeout:g} s, an old pod goes first"
     return "; spec.strategy.rollingUpdate with maxSurge: 0 and maxUnavailable: 1 lets an old pod go first"
 
 
@@ -255,7 +287,7 @@ def problem_of(observed: Observed, fleet: Fleet) -> tuple[Reason, str] | None:
 
 
 def youngest_first(pods: Sequence[Manifest]) -> list[Manifest]:
-    return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
+    return sorted(pods, key=age_of, reverse=True)
 
 
 def missing_pods(deployment: Manifest) -> tuple[Reason, str] | None:
@@ -316,7 +348,7 @@ def newest_answering(fleet: Fleet) -> Manifest:
     """The newest ready pod, whose annotations say what it serves; an empty one if none is ready."""
     newest = max(
         fleet.ready,
-        key=lambda pod: (pod in fleet.newest, str(pod["metadata"].get("creationTimestamp", ""))),
+        key=lambda pod: (pod in fleet.newest, age_of(pod)),
         default=None,
     )
     return newest or {"metadata": {}}

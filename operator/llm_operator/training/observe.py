@@ -16,6 +16,7 @@ from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, POD, SERVICE, TRAINING
 from llm_operator.kube.plan import Key, Manifest
 from llm_operator.kube.pods import container_state, held_up, is_leaving, names_claim
+from llm_operator.kube.sightings import Sightings
 from llm_operator.training.departed import Departed
 from llm_operator.training.gang import (
     attempt_of,
@@ -34,7 +35,6 @@ from llm_operator.training.manifests import CONTAINER
 from llm_operator.training.missing import Troubles
 from llm_operator.training.occupants import occupant
 from llm_operator.training.pull import Puller
-from llm_operator.training.sightings import Sightings
 from llm_operator.training.specs import Specs
 from llm_operator.training.stages import claims_of
 from llm_operator.training.status import is_over

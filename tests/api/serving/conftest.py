@@ -46,7 +46,7 @@ class Lab:
 
     def get(self, kind: str, name: str = CHILD) -> Found:
         """Empty if it isn't there."""
-        text = self.kubectl("get", kind, name, "-o", "json", "--ignore-not-found")
+        text = self.kubectl("get", kind, name, "-o", "json", "--ignore-not-found", "--show-managed-fields")
         found: Found = json.loads(text) if text.strip() else {}
         return found
 

@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import Any
 
-from tests.api.serving.conftest import CHILD, Lab
+from tests.api.serving.conftest import CHILD, CLAIM, Lab
 from tests.pod_cases import ALL_PODS, NAMED_BY_ALL_PODS
 from tests.specs import TRAINING
 
@@ -54,6 +54,40 @@ def test_it_follows_its_spec_when_its_training_is_gone(lab: Lab) -> None:
     assert len(lab.pods()) == 3
     assert "--max-model-len=256" in lab.args()
     assert lab.status()["model"] == {field: RESULT[field] for field in ("uri", "digest", "step")}
+
+
+def test_a_spec_that_can_not_work_is_kept_from_what_serves(lab: Lab) -> None:
+    """All that we have applied stays, with what the API server made of it, and the number of pods follows."""
+    for named in NAMED_BY_ALL_PODS:
+        lab.apply(named)
+    lab.serve({"model": MODEL, "pods": ALL_PODS})
+    lab.until_ready()
+    before = lab.get("deployment")
+    missing = {"persistentVolumeClaim": {"claimName": "missing"}}
+    lab.patch("llmserving", "chat", {"spec": {"cache": missing, "strategy": {"type": "Recreate"}, "replicas": 2}})
+    lab.until(lambda: lab.get("deployment")["spec"]["replicas"] == 2)
+    lab.until(lambda: lab.condition("Progressing").get("reason") == "RolloutStuck")
+    assert "PersistentVolumeClaim missing of spec.cache does not exist" in lab.condition("Progressing")["message"]
+    lab.until(lambda: len(lab.pods()) == 2)
+    lab.run_pods()
+    lab.until(lambda: lab.status().get("updatedReplicas") == 2)
+    after = lab.get("deployment")
+    assert after["spec"] == {**before["spec"], "replicas": 2}
+    assert fields_of(after) == fields_of(before), "and is still ours"
+    count = len(writes(lab))
+    lab.kubectl("annotate", "llms", "chat", "note=1")
+    lab.kubectl("scale", "llms", "chat", "--replicas=1")
+    lab.until(lambda: lab.get("deployment")["spec"]["replicas"] == 1)
+    assert writes(lab)[count:].count("patch deployments") == 1
+    lab.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "missing"}, "spec": CLAIM})
+    lab.until(lambda: lab.get("deployment")["spec"]["strategy"] == {"type": "Recreate"})
+    lab.until_ready()
+
+
+def fields_of(deployment: dict[str, Any]) -> list[dict[str, Any]]:
+    """Which fields the operator owns."""
+    records = deployment["metadata"]["managedFields"]
+    return [record["fieldsV1"] for record in records if record["manager"] == "llm-operator"]
 
 
 def test_drift_is_mended_and_what_others_add_stays(lab: Lab) -> None:

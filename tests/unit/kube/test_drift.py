@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_operator.kube.drift import applied_at, lost_fields
+from llm_operator.kube.drift import applied_at, lost_fields, ours
 from llm_operator.kube.plan import Manifest
 
 WANTED: Manifest = {
@@ -92,6 +92,28 @@ CONTAINER = ("f:spec", "f:template", "f:spec", "f:containers", 'k:{"name":"vllm"
 def test_what_somebody_has_changed(keys: tuple[str, ...], path: str) -> None:
     [lost] = lost_fields(WANTED, found(without(*keys)))
     assert (lost.path, lost.manager) == (path, "")
+
+
+def test_what_is_ours_of_an_object() -> None:
+    """As our last apply was: without defaults, without what others have added, without what they have taken."""
+    there = copy.deepcopy(WANTED)
+    there["metadata"] |= {"uid": "1", "labels": {"a": "b", "cost": "42"}, **found(OURS)["metadata"]}
+    there["status"] = {"replicas": 1}
+    spec = there["spec"]["template"]["spec"]
+    spec["restartPolicy"] = "Always"
+    [container] = spec["containers"]
+    container["imagePullPolicy"], container["ports"][0]["protocol"] = "Always", "TCP"
+    container["ports"].append({"name": "grpc", "containerPort": 8001, "protocol": "TCP"})
+    del container["env"][0]["value"], container["volumeMounts"][0]["readOnly"]  # the API server keeps neither
+    spec["containers"] = [{"name": "mesh", "image": "mesh:1"}, container]
+    wanted = copy.deepcopy(WANTED)
+    [kept] = wanted["spec"]["template"]["spec"]["containers"]
+    del kept["env"][0]["value"], kept["volumeMounts"][0]["readOnly"]
+    assert ours(there) == wanted
+    there["metadata"] |= found(without(*CONTAINER, "f:image"))["metadata"]
+    del kept["image"]
+    assert ours(there) == wanted
+    assert ours({"metadata": {}}) == {}
 
 
 def test_who_has_changed_it() -> None:

@@ -6,16 +6,18 @@ import copy
 from typing import Any
 
 from llm_operator.kube.drift import FIELDS
-from llm_operator.kube.plan import Manifest, Plan
+from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.serving.manifests import addressed
-from llm_operator.serving.observe import Observed
+from llm_operator.serving.observe import Observed, uids_without_room
 from llm_operator.serving.reconcile import reconcile
 from tests.specs import SERVING, TRAINING, Spec
 from tests.unit.world import START, World, custom_resource
 
+KEY = Key("LLMServing", "team", "chat")
+
 
 def scene(spec: Spec | None = None) -> World:
-    """With the Service there already, for which the Deployment waits."""
+    """With the Service there already."""
     world = World(custom_resource("LLMServing", "chat", copy.deepcopy(spec or SERVING)))
     world.execute(Plan(apply=(addressed(world.owner)[0],)))
     return world
@@ -41,14 +43,18 @@ def with_adapter(digest: str | None = None, base: str = "one", **lora: Any) -> M
     return made
 
 
-def observed(world: World, source: Manifest | None, claims: tuple[str, ...] = ("models",)) -> Observed:
+def observed(
+    world: World, source: Manifest | None, claims: tuple[str, ...] = ("models",), now: float = START
+) -> Observed:
+    pods = world.of("Pod")
     return Observed(
         serving=copy.deepcopy(world.owner),
         trainings={"bilingual": source} if source else {},
         deployments=world.of("Deployment"),
         services=world.of("Service"),
         disruption_budgets=world.of("PodDisruptionBudget"),
-        pods=world.of("Pod"),
+        pods=pods,
+        without_room=world.sightings.ages(KEY, uids_without_room(pods), now),
         claims=frozenset(claims),
         serving_image="vllm:1",
         trainer_image="vllm:1",
@@ -56,7 +62,7 @@ def observed(world: World, source: Manifest | None, claims: tuple[str, ...] = ("
 
 
 def step(world: World, source: Manifest | None, now: float = START) -> Plan:
-    plan = reconcile(observed(world, source), now)
+    plan = reconcile(observed(world, source, now=now), now)
     world.execute(plan)
     return plan
 

@@ -143,6 +143,17 @@ def test_a_loaded_adapter_stays_without_its_training() -> None:
     assert "--enable-lora" not in arguments(scenes.step(world, None)), "but not on another base"
 
 
+@pytest.mark.parametrize("lora", [{"experts": True}, {"dora": True}, {"merge": True}])
+def test_an_adapter_that_is_refused_later_goes(lora: dict[str, Any]) -> None:
+    """What vLLM has loaded of it answers wrongly, under a name whose state says Refused."""
+    world = serving()
+    settle(world, with_adapter("law"))
+    run_pods(world)
+    settle(world, with_adapter("law"))
+    assert "--enable-lora" not in arguments(scenes.step(world, with_adapter("law", **lora)))
+    assert status(world)["state"] == "Refused"
+
+
 def test_an_adapter_that_is_no_longer_wanted_goes() -> None:
     world = serving()
     settle(world, with_adapter("law"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from llm_operator.kube.plan import Manifest
 from llm_operator.serving.families import CLASSES
 from tests.specs import LEGAL, SERVING, Spec, adapters, changed
 from tests.unit.serving import scenes
-from tests.unit.serving.scenes import condition, training, with_adapter
+from tests.unit.serving.scenes import condition, run_pods, settle, training, with_adapter
+from tests.unit.world import START
 
 GPUS = {"limits": {"nvidia.com/gpu": 8}}
 WHOLE = changed(adapters(LEGAL), model__training__stage="chat")
@@ -150,7 +152,65 @@ def test_an_adapter_never_takes_its_base_down(source: Manifest, spec: Spec, says
     assert "lora.merge: true" in told["message"]
 
 
-def test_an_adapter_beside_a_mixture_on_gpus() -> None:
-    world = scenes.scene(changed(WHOLE, resources={"limits": {"nvidia.com/gpu": 1}}))
-    scenes.step(world, of_family(with_adapter("law"), "mixtral"))
-    assert world.owner["status"]["adapters"][0]["state"] == "Starting"
+def test_an_adapter_beside_a_mixture_goes_where_its_gpus_do() -> None:
+    """The case adapter-on-mixture-on-cpu, of what serves already."""
+    world, source = scenes.scene(changed(WHOLE, resources=GPU)), of_family(with_adapter("law"), "mixtral")
+    settle(world, source)
+    run_pods(world)
+    settle(world, source)
+    assert world.owner["status"]["adapters"][0]["state"] == "Serving"
+    world.owner["spec"] = WHOLE
+    [made] = scenes.step(world, source).apply
+    [container] = made["spec"]["template"]["spec"]["containers"]
+    assert "--enable-lora" not in container["args"]
+    assert "nvidia.com/gpu" not in str(container["resources"])
+    assert world.owner["status"]["adapters"][0]["state"] == "Refused"
+
+
+GPT2 = {"n_embd": 384, "n_head": 12, "n_layer": 2}
+GPU, FOUR = ({"limits": {"nvidia.com/gpu": count}} for count in (1, 4))
+KERNELS = {"persistentVolumeClaim": {"claimName": "kernels"}}
+
+
+@pytest.mark.parametrize("strategy", [{}, {"type": "Recreate"}])
+@pytest.mark.parametrize(
+    ("source", "served", "edited", "reason"),
+    [
+        (
+            of_family(training("one"), "gpt2", **GPT2),
+            changed(SERVING, resources=FOUR),
+            changed(SERVING, resources=GPUS),
+            "InvalidSpec",
+        ),
+        (of_family(training("one"), "mamba"), changed(SERVING, resources=GPU), SERVING, "FamilyNotServed"),
+        (training("one"), SERVING, changed(SERVING, cache=KERNELS), "PersistentVolumeClaimNotFound"),
+        (None, SERVING, changed(SERVING, cache=KERNELS), "PersistentVolumeClaimNotFound"),
+    ],
+    ids=["heads-not-divisible", "a family that needs GPUs", "cache", "cache, and no training"],
+)
+def test_what_can_not_start_never_replaces_what_serves(
+    source: Manifest | None, served: Spec, edited: Spec, reason: str, strategy: Spec
+) -> None:
+    """The Deployment keeps what was applied last and follows replicas alone, until the spec is right again."""
+    world, before = scenes.scene(served), source or training("one")
+    settle(world, before)
+    run_pods(world)
+    settle(world, before)
+    kept = copy.deepcopy(world.objects["Deployment", "chat-serving"]["spec"])
+    world.owner["spec"] = changed(edited, strategy=strategy)
+    assert not scenes.step(world, source).apply
+    assert condition(world, "ModelAvailable")["reason"] == reason
+    told = condition(world, "Progressing")
+    assert (told["status"], told["reason"]) == ("False", "RolloutStuck")
+    assert told["message"] in condition(world, "ModelAvailable")["message"]
+    assert (condition(world, "Ready")["status"], world.owner["status"]["updatedReplicas"]) == ("True", 1)
+    assert world.owner["status"]["phase"] == ("Invalid" if reason == "InvalidSpec" else "RollingOut"), "not Ready"
+    world.owner["spec"] = changed(edited, strategy=strategy, replicas=3)
+    [made] = scenes.step(world, source).apply
+    assert made["spec"] == {**kept, "replicas": 3}
+    assert scenes.step(world, source, START + 3600).empty
+    del world.objects["Deployment", "chat-serving"]
+    assert not scenes.step(world, source).apply, "nor does it make pods that can't answer"
+    world.owner["spec"] = changed(served, replicas=3)
+    [made] = scenes.step(world, before).apply
+    assert made["spec"]["template"] == kept["template"]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from llm_operator.api.serving import ConfigMapKey
-from llm_operator.kube.plan import Manifest, Plan
+from llm_operator.kube.cache import Cache
+from llm_operator.kube.client import ApiError
+from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.serving.chat_template import Place as Source
-from llm_operator.serving.chat_template import Word, mark, read
+from llm_operator.serving.chat_template import Word, mark, read, unread
 from llm_operator.serving.reconcile import reconcile
+from llm_operator.serving.room import ServingRoom
+from llm_operator.settings import Settings
 from tests.specs import SERVING, changed
 from tests.unit.serving import scenes
 from tests.unit.serving.scenes import condition, run_pods, settle, training
@@ -28,11 +34,18 @@ def deployment(plan: Plan) -> Manifest:
 
 def test_the_service_comes_first() -> None:
     """It tells of the cluster's IP families, by which the server listens."""
-    world = World(custom_resource("LLMServing", "chat", copy.deepcopy(SERVING)))
+    spec = changed(SERVING, image="vllm:own")  # the launcher sees the addresses of its pod
+    world = World(custom_resource("LLMServing", "chat", copy.deepcopy(spec)))
     check_golden(GOLDEN / "service.yaml", scenes.step(world, training("one")))
     assert "url" not in world.owner["status"]
     assert [child["kind"] for child in scenes.step(world, training("one")).apply] == ["Deployment"]
     assert world.owner["status"]["url"] == "http://chat-serving.team.svc/v1"
+
+
+def test_with_the_launcher_nothing_waits() -> None:
+    world = World(custom_resource("LLMServing", "chat", copy.deepcopy(SERVING)))
+    made = scenes.step(world, training("one")).apply
+    assert [child["kind"] for child in made] == ["Service", "PodDisruptionBudget", "Deployment"]
 
 
 @pytest.mark.parametrize(
@@ -80,8 +93,98 @@ def test_a_config_map_that_is_not_there() -> None:
     texts = [read(source, [{"data": {"a": text}}]).digest for text in ("x", "y", "x")]
     assert texts[0] == texts[2] != texts[1]
     key = ConfigMapKey.model_validate(spec["configMap"])
-    assert mark(key, Word(problem="gone"), "") == "templates/plain.jinja@", "pods wait for it, and say so"
+    assert mark(key, Word(problem="gone"), "") is None, "no pod would start"
     assert mark(key, Word(), "another/plain.jinja@x") is None
+
+
+def test_pods_wait_for_their_config_map_and_say_so() -> None:
+    world = scenes.scene(TEMPLATED)
+    assert "Deployment" not in [child["kind"] for child in seen(world, Word(problem="there is none")).apply]
+    assert (condition(world, "Ready")["reason"], condition(world, "Ready")["message"]) == ("NotReady", "there is none")
+    assert deployment(seen(world, Word(digest="one")))
+
+
+def test_what_serves_does_not_take_a_config_map_that_is_not_there() -> None:
+    """Whatever the strategy: its pods would never start."""
+    world = scenes.scene()
+    settle(world, training("one"))
+    run_pods(world)
+    settle(world, training("one"))
+    world.owner["spec"] = changed(TEMPLATED, strategy={"type": "Recreate"}, replicas=2)
+    made = deployment(seen(world, Word(problem="there is none")))
+    assert made["spec"]["replicas"] == 2
+    assert made["spec"]["strategy"]["type"] == "RollingUpdate"
+    assert "chat-template" not in str(made)
+    assert (condition(world, "Progressing")["reason"], condition(world, "Progressing")["message"]) == (
+        "RolloutStuck",
+        "there is none",
+    )
+    run_pods(world)
+    assert not seen(world, Word(problem="there is none")).apply
+    assert (world.owner["status"]["phase"], world.owner["status"]["readyReplicas"]) == ("RollingOut", 2)
+    assert "2 of 2 pods answer; there is none" in condition(world, "Ready")["message"]
+    seen(world, Word())
+    assert (condition(world, "Progressing")["reason"], world.owner["status"]["phase"]) == ("RollingOut", "RollingOut")
+    assert deployment(seen(world, Word(digest="one")))["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_a_new_operator_tells_nothing_of_a_config_map_that_it_has_not_read() -> None:
+    world = scenes.scene(TEMPLATED)
+    seen(world, Word(digest="one"))
+    run_pods(world)
+    seen(world, Word(problem="gone"))
+    before = condition(world, "Progressing")
+    assert before["reason"] == "RolloutStuck"
+    assert seen(world, Word()).empty
+    assert condition(world, "Progressing") == before
+
+
+def test_a_config_map_that_may_not_be_read() -> None:
+    source, denied, silent = Source("team", "templates", "a"), ApiError(403, "forbidden"), ApiError(0, "no answer")
+    assert "ConfigMap templates can't be read" in unread(source, Word(), denied).problem
+    assert "forbidden" in unread(source, Word(), denied).problem
+    assert unread(source, Word(), silent) == Word()
+    assert unread(source, Word(digest="one"), denied) == Word(digest="one"), "what was told stands"
+
+
+def test_a_serving_that_is_gone_is_not_asked_for() -> None:
+    asked: list[str] = []
+    cache, key = Cache(), Key("LLMServing", "team", "chat")
+    for version, name in enumerate(("chat", "other")):
+        made = custom_resource("LLMServing", name, changed(TEMPLATED, chatTemplate__configMap__name=f"of-{name}"))
+        made["metadata"] |= {"uid": name, "resourceVersion": str(version)}
+        cache.put("LLMServing", made)
+
+    class Asked:
+        async def get(self, path: str, query: dict[str, str]) -> Manifest:
+            del path
+            asked.append(query["fieldSelector"])
+            return {"items": []}
+
+    async def until_the_other_is_known() -> None:
+        room, news = ServingRoom(cache, Asked(), Settings()), asyncio.Event()  # type: ignore[arg-type]
+        room.observe(key)  # the first in the queue
+        room.observe(replace(key, name="other"))
+        room.forget(key)
+        running = asyncio.create_task(room.run(lambda _: news.set()))
+        await news.wait()
+        running.cancel()
+
+    asyncio.run(until_the_other_is_known())
+    assert asked == ["metadata.name=of-other"]
+
+
+def test_what_the_kubelet_would_expand_is_written_as_it_is_meant() -> None:
+    """In a command, its arguments and those of a probe."""
+    spec = changed(
+        SERVING, model={"uri": "pvc://models/$(HOME)/x"}, adapters=[{"name": "a", "uri": "pvc://models/$(A)"}]
+    )
+    world = scenes.scene(changed(spec, image="vllm:own"))
+    [container] = deployment(scenes.step(world, None))["spec"]["template"]["spec"]["containers"]
+    assert container["command"][-1] == "/volumes/models/$$(HOME)/x"
+    assert '"/volumes/models/$$(A)"' in container["args"][container["args"].index("--lora-modules") + 1]
+    assert "/volumes/models/$$(HOME)/x" in container["startupProbe"]["exec"]["command"]
+    assert world.owner["status"]["adapters"][0]["state"] == "Starting"
 
 
 def test_a_chat_template_as_text() -> None:

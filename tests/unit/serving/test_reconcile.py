@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_operator.api.conditions import timestamp
+from llm_operator.kube.drift import FIELDS
 from llm_operator.kube.plan import Manifest
 from llm_operator.serving.reconcile import apply_refused, reconcile
 from tests.specs import LEGAL, SERVING, adapters, changed
@@ -174,6 +176,42 @@ def test_another_writer_of_replicas_is_overruled(world: World) -> None:
     assert "an autoscaler must target LLMServing chat too" in event.message
 
 
+@pytest.mark.parametrize("kind", ["Deployment", "Service", "PodDisruptionBudget"])
+def test_who_takes_away_our_mark_is_not_fought_at_each_pass(world: World, kind: str) -> None:
+    settle(world, training("one"))
+    applies = 0
+    for quarter in range(80):  # 20 s
+        child = world.objects[kind, "chat-serving"]
+        child["metadata"].pop("annotations", None)
+        [ours] = child["metadata"][FIELDS]
+        ours["fieldsV1"]["f:metadata"].pop("f:annotations", None)
+        now = START + quarter / 4
+        plan = scenes.step(world, training("one"), now)
+        applies += len(plan.apply)
+        if plan.apply:
+            assert "metadata.annotations" in plan.events[0].message
+            world.objects[kind, "chat-serving"]["metadata"][FIELDS][0]["time"] = timestamp(now)
+    assert applies == 1
+    world.owner["spec"] = changed(SERVING, replicas=3)
+    made = [child["kind"] for child in scenes.step(world, training("one"), START + 30).apply]
+    assert "Deployment" in made, "and a change of the spec is applied"
+
+
+def test_a_training_that_can_not_be_read_stops_nothing_else(world: World) -> None:
+    """Somebody has edited its status, or a later version has written it."""
+    world.owner["spec"] = adapters(LEGAL)
+    settle(world, with_adapter("law"))
+    source = with_adapter("law")
+    source["status"]["stages"][0]["attempts"] = "none"
+    world.owner["spec"] = changed(adapters(LEGAL), replicas=3)
+    [made] = scenes.step(world, source).apply
+    assert made["spec"]["replicas"] == 3
+    for kind in ("ModelAvailable", "AdaptersAvailable"):
+        assert condition(world, kind)["reason"] == "TrainingNotFinished"
+        assert "LLMTraining bilingual can't be read" in condition(world, kind)["message"]
+        assert "stages.0.attempts" in condition(world, kind)["message"]
+
+
 @pytest.mark.parametrize("clock", [-3600, 3600])
 def test_clocks_that_are_apart_keep_no_drift(world: World, clock: int) -> None:
     settle(world, training("one"))
@@ -255,8 +293,8 @@ def test_it_converges_from_any_crash(happenings: list[tuple[Manifest | None, int
         for world in (whole, torn):
             world.owner["spec"] = changed(adapters(LEGAL), replicas=replicas)
             turn(world, pods)
-        torn.execute(reconcile(scenes.observed(torn, source), now), crash)
+        torn.execute(reconcile(scenes.observed(torn, source, now=now), now), crash)
         for world in (whole, torn):
             settle(world, source, now)
-            assert reconcile(scenes.observed(world, source), now).empty
+            assert reconcile(scenes.observed(world, source, now=now), now).empty
         assert (torn.objects, torn.owner) == (whole.objects, whole.owner)

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from llm_operator.kube.plan import Manifest
+from llm_operator.serving.reconcile import apply_refused, reconcile
+from llm_operator.serving.rollout import place_of
 from tests.specs import SERVING, changed
 from tests.unit.serving import scenes
 from tests.unit.serving.scenes import condition, run_pods, settle, training
@@ -51,7 +53,8 @@ def test_an_old_pod_goes_first_where_no_node_holds_one_more() -> None:
     assert (stuck["status"], stuck["reason"]) == ("False", "RolloutStuck")
     assert NO_ROOM in stuck["message"]
     assert "if no room is found within 60 s, an old pod goes first" in stuck["message"]
-    assert scenes.step(world, training("two"), START + 59).requeue_after == 1
+    waits = [scenes.step(world, training("two"), START + later) for later in (1, 30, 59)]
+    assert [(plan.requeue_after, plan.status) for plan in waits] == [(59, None), (30, None), (1, None)]
     plan = scenes.step(world, training("two"), START + 60)
     assert [child["kind"] for child in plan.apply] == ["Deployment"]
     assert strategy(world)["rollingUpdate"] == REPLACE
@@ -70,12 +73,48 @@ def test_an_old_pod_goes_first_where_no_node_holds_one_more() -> None:
     assert condition(world, "Progressing")["reason"] == "RolledOut"
 
 
-def test_another_clock_does_not_keep_it_waiting() -> None:
+def test_patience_is_with_the_want_of_room_alone() -> None:
+    """Not with what was in the way before, nor by the clock of who has written a condition."""
+    world = scenes.scene()
+    new = rolling(world)
+    waiting = {"waiting": {"reason": "ImagePullBackOff"}}
+    new["status"] = {"containerStatuses": [{"name": "vllm", "ready": False, "state": waiting}]}
+    scenes.step(world, training("two"))
+    assert condition(world, "Progressing")["status"] == "False"
+    new |= unschedulable()
+    for later, wanted in ((3600, SURGE), (3659, SURGE), (3660, REPLACE)):
+        scenes.step(world, training("two"), START + later)
+        assert strategy(world)["rollingUpdate"] == wanted
+
+
+def test_a_refusal_does_not_begin_the_wait_anew() -> None:
     world = scenes.scene()
     rolling(world, **unschedulable())
-    scenes.step(world, training("two"), START + 3600)
-    scenes.step(world, training("two"), START)
-    assert strategy(world)["rollingUpdate"] == REPLACE
+    scenes.step(world, training("two"))
+    for later in (60, 61, 75):
+        seen = scenes.observed(world, training("two"), now=START + later)
+        assert [child["kind"] for child in reconcile(seen, START + later).apply] == ["Deployment"]
+        world.execute(apply_refused(seen, "Deployment chat-serving: denied by a webhook", START + later))
+        told = condition(world, "Progressing")
+        assert (told["status"], told["reason"]) == ("False", "RolloutStuck"), "nothing is replaced yet"
+        assert "denied by a webhook" in told["message"]
+
+
+@pytest.mark.parametrize(
+    ("volume", "same"),
+    [
+        ({"configMap": {"name": "a"}}, True),
+        ({"secret": {"secretName": "a"}}, True),
+        ({"emptyDir": {}}, True),
+        ({"projected": {"sources": []}}, True),
+        ({"downwardAPI": {"items": []}}, True),
+        ({"persistentVolumeClaim": {"claimName": "a"}}, False),
+    ],
+)
+def test_volumes_that_any_node_has_room_for_are_no_place(volume: Manifest, same: bool) -> None:
+    before: Manifest = {"containers": [{"resources": {}}], "volumes": [{"name": "tmp", "emptyDir": {}}]}
+    after = {**before, "volumes": [*before["volumes"], {"name": "added", **volume}]}
+    assert (place_of(before) == place_of(after)) == same
 
 
 def test_a_pod_that_would_not_fit_in_the_old_ones_place_replaces_none() -> None:
@@ -187,6 +226,44 @@ def test_a_rollout_beyond_its_time_is_stuck() -> None:
     scenes.step(world, training("two"))
     assert condition(world, "Progressing")["reason"] == "RolloutStuck"
     assert "no new pod has answered for 1800 s" in condition(world, "Progressing")["message"]
+
+
+def test_a_pod_that_was_evicted_once_holds_up_nothing() -> None:
+    """It stays for months; what tells of now is a pod of the newest template that nobody has taken the place of."""
+    world = scenes.scene()
+    new = rolling(world)
+    new["metadata"]["creationTimestamp"] = "2026-01-01T00:00:10Z"
+    old = world.objects["Pod", "chat-serving-0"]
+
+    def evicted(like: Manifest, at: str) -> Manifest:
+        metadata = {**like["metadata"], "name": "evicted", "uid": "evicted", "creationTimestamp": at}
+        world.objects["Pod", "evicted"] = {"kind": "Pod", "metadata": metadata, "spec": {},
+                                           "status": {"phase": "Failed", "reason": "Evicted"}}  # fmt: skip
+        scenes.step(world, training("two"))
+        return condition(world, "Progressing")
+
+    assert evicted(old, "2025-12-01T00:00:00Z")["reason"] == "RollingOut"
+    assert "Evicted" not in condition(world, "Ready")["message"]
+    assert evicted(new, "2026-01-01T00:00:09Z")["reason"] == "RollingOut"
+    assert evicted(new, "2026-01-01T00:00:11Z")["reason"] == "RolloutStuck"
+    assert "Evicted" in condition(world, "Ready")["message"]
+
+
+@pytest.mark.parametrize("where", ["template", "pods"])
+def test_what_a_webhook_makes_of_our_labels_is_no_other_template(where: str) -> None:
+    """As a mesh writes its own port for metrics into each pod, or a policy into the Deployment."""
+    world = scenes.scene(changed(SERVING, pods={"annotations": {"prometheus.io/port": "8000"}}))
+    settle(world, training("one"))
+    if where == "template":
+        template = world.objects["Deployment", "chat-serving"]["spec"]["template"]
+        template["metadata"]["annotations"]["prometheus.io/port"] = "15020"
+    run_pods(world)
+    world.objects["Pod", "chat-serving-0"]["metadata"]["annotations"]["prometheus.io/port"] = "15020"
+    settle(world, training("one"))
+    assert (world.owner["status"]["phase"], world.owner["status"]["updatedReplicas"]) == ("Ready", 1)
+    world.owner["spec"] = changed(SERVING, pods={"annotations": {"prometheus.io/port": "9000"}})
+    settle(world, training("one"))
+    assert world.owner["status"]["updatedReplicas"] == 0, "another value of ours is another template"
 
 
 def test_an_evicted_pod_is_not_counted() -> None:

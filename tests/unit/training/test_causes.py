@@ -9,12 +9,12 @@ import pytest
 from llm_operator.api.training_status import LLMTrainingStatus
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.pods import held_up
+from llm_operator.kube.sightings import Sightings
 from llm_operator.training.departed import REMEMBERED, Departed
 from llm_operator.training.gang import short_fact, starting_fact
 from llm_operator.training.missing import Suspect, trouble
 from llm_operator.training.observe import suspect
 from llm_operator.training.reconcile import reconcile
-from llm_operator.training.sightings import Sightings
 from llm_operator.training.waiting import NO_TROUBLE
 from tests.specs import TRAINING, changed
 from tests.unit.training import scenes

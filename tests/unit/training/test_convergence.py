@@ -8,8 +8,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_operator.kube.sightings import Sightings
 from llm_operator.training.reconcile import reconcile
-from llm_operator.training.sightings import Sightings
 from llm_trainer.protocol import ExitCode
 from tests.unit.training import scenes
 from tests.unit.world import START, World

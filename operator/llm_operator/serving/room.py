@@ -35,6 +35,9 @@ class ServingRoom:
         word = self._chat_templates.follow(key, self._cache.get(key.kind, key.namespace, key.name))
         return observe(self._cache, key, self._settings, word)
 
+    def forget(self, key: Key) -> None:
+        self._chat_templates.follow(key, None)
+
     def reconcile(self, observed: Observed, now: float) -> Plan:
         return reconcile(observed, now)
 

@@ -216,8 +216,8 @@ def test_names_at_their_limits(lab: Lab) -> None:
     for name in names:
         kind = {"apiVersion": "llm-operator.io/v1alpha1", "kind": "LLMServing", "metadata": {"name": name}}
         lab.apply({**kind, "spec": {"model": MODEL}})
-    for kind in ("services", "poddisruptionbudgets", "deployments"):
-        lab.until(lambda kind=kind: served_by(lab, kind) == set(names))  # type: ignore[misc]
+    for made in ("services", "poddisruptionbudgets", "deployments"):
+        lab.until(lambda made=made: served_by(lab, made) == set(names))  # type: ignore[misc]
 
 
 def served_by(lab: Lab, kind: str) -> set[str]:

@@ -173,8 +173,10 @@ async def test_a_restart_with_many_trainings_writes_nothing_but_the_lease(
     async with running(namespace, rooms=None) as operator:
         for number in range(HUNDREDS):
             await client.create(TRAINING, plain(namespace, f"many-{number}"))
-        await until(lambda: len(list(operator.cache.objects("Job", namespace))) == HUNDREDS)
+        for kind in (JOB, POD):
+            await until(lambda kind=kind: len(list(operator.cache.objects(kind.name, namespace))) == HUNDREDS)  # type: ignore[misc]
         await until(lambda: all(one.get("status") for one in operator.cache.objects("LLMTraining", namespace)))
+        await until_reconciled(operator)
     log_in("restarted-with-many")
     async with running(namespace, rooms=None) as again:
         await until_reconciled(again)

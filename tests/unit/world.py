@@ -93,7 +93,7 @@ def check_golden(file: Path, plan: Plan) -> None:
     shown = {
         "create": list(plan.create),
         "apply": list(plan.apply),
-        "delete": [vars(child) for child in plan.delete],
+        "delete": [{name: value for name, value in vars(child).items() if value} for child in plan.delete],
         "status": plan.status,
         "events": [{"type": e.type, "reason": str(e.reason), "message": e.message} for e in plan.events],
         "requeueAfter": plan.requeue_after,

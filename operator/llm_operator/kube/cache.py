@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict, defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from llm_operator.api.common import GROUP
@@ -23,6 +23,10 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 REMEMBERED_DELETIONS = 10_000  # a watch event is late by seconds at most
 REPLICA_SET = "ReplicaSet"  # not watched: its name is that of its Deployment and a hash
 HASH_LABEL = "pod-template-hash"
+
+
+Places = Callable[[Manifest], Iterable[Hashable]]
+"""What an object is found under beside its name. A namespace that matters is part of each place."""
 
 
 class Owner(NamedTuple):
@@ -41,6 +45,14 @@ class Cache:
         self._jobs: dict[str, dict[str, None]] = defaultdict(dict)  # uids by their owner's, those with late pods too
         self._owner_of_job: dict[str, Owner] = {}
         self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._indexes: dict[str, Places] = {}
+
+    def index(self, kind: str, places: Places) -> None:
+        """From now on ``at`` finds the objects of this kind also at these places."""
+        known = list(self.objects(kind))
+        self._indexes[kind] = places
+        for manifest in known:
+            self._enter(kind, manifest)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -54,6 +66,10 @@ class Cache:
         for space in list(spaces.values()) if namespace is None else [spaces.get(namespace, {})]:
             yield from list(space.values())
 
+    def at(self, kind: str, namespace: str, place: Hashable) -> list[Manifest]:
+        """Those of a namespace that ``index`` says are there, by name."""
+        return [self._objects[kind][namespace][name] for name in sorted(self._below.get((kind, place), ()))]
+
     def children(self, kind: str, owner: Key) -> list[Manifest]:
         """What has an owner reference to this object as it is now, by name; pods by their Job or ReplicaSet."""
         current = self.get(owner.kind, owner.namespace, owner.name)
@@ -66,6 +82,11 @@ class Cache:
             above += [(owner.namespace, name) for name in self._below.get((DEPLOYMENT.name, uid), ())]
         names = sorted({name for one in above for name in self._below.get((kind, one), ())})
         return [self._objects[kind][owner.namespace][name] for name in names]
+
+    def job_uids(self, owner: Key) -> list[str]:
+        """Of the Jobs of a training as it is now, those among them that went a short time ago."""
+        current = self.get(owner.kind, owner.namespace, owner.name)
+        return list(self._jobs.get(current["metadata"]["uid"], ())) if current else []
 
     def owner(self, manifest: Manifest) -> Key | None:
         """The training or serving whose child an object is, whether that still exists or not."""
@@ -90,8 +111,7 @@ class Cache:
         self._forget(kind, namespace, name)
         trimmed = trim(KINDS[kind], manifest)
         self._objects[kind].setdefault(namespace, {})[name] = trimmed
-        for above in places(trimmed):
-            self._below[(kind, above)].add(name)
+        self._enter(kind, trimmed)
         if kind == JOB.name:
             self._forget_job(metadata["uid"])
             if owner := owner_of(trimmed):
@@ -131,12 +151,21 @@ class Cache:
         while self._deleted:
             self._forget_job(self._deleted.popitem()[0])
 
+    def _places(self, kind: str, manifest: Manifest) -> Iterator[Hashable]:
+        yield from places(manifest)
+        if kind in self._indexes:
+            yield from self._indexes[kind](manifest)
+
+    def _enter(self, kind: str, manifest: Manifest) -> None:
+        for place in self._places(kind, manifest):
+            self._below[(kind, place)].add(manifest["metadata"]["name"])
+
     def _forget(self, kind: str, namespace: str, name: str) -> None:
         space = self._objects[kind].get(namespace, {})
         known = space.pop(name, None)
         if known and not space:
             del self._objects[kind][namespace]
-        for above in places(known) if known else ():
+        for above in self._places(kind, known) if known else ():
             names = self._below[(kind, above)]
             names.discard(name)
             if not names:

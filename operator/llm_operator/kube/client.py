@@ -52,6 +52,8 @@ class RefusedError(ApiError):
 class DeleteRefusedError(RefusedError):
     """A child that must stay: all else of the plan was done, but its status and events."""
 
+    look_again: float | None = None  # seconds after which the plan wanted a pass for something else
+
 
 class NotFoundError(ApiError):
     """404."""
@@ -130,7 +132,7 @@ class Client:
         )
 
     async def delete(self, namespace: str, child: Delete) -> Manifest | None:
-        """Deletes the child with this uid, its dependents in the background.
+        """Deletes the child with this uid.
 
         Returns the object if it still has finalizers to wait for, None if it is gone or was another one.
         """
@@ -138,7 +140,7 @@ class Client:
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "preconditions": {"uid": child.uid},
-            "propagationPolicy": "Background",
+            "propagationPolicy": "Foreground" if child.foreground else "Background",
         }
         try:
             answer = await self.request("DELETE", KINDS[child.kind].path(namespace, child.name), body=body)

@@ -50,7 +50,7 @@ def told(owner: Manifest, about: str, error: Exception, now: float, done: Plan |
     base["conditions"] = [new if condition is before else condition for condition in conditions]
     if not before:
         base["conditions"].append(new)
-    if new["status"] == UNKNOWN and not is_over(conditions):
+    if new["status"] == UNKNOWN and not ended(conditions):
         base["phase"] = UNKNOWN
     event = Event("Warning", new["reason"], new["message"])
     return Plan(status=base, events=(*done.events, *(() if shown.get("reason") == new["reason"] else (event,))))
@@ -71,7 +71,10 @@ def cleared(owner: Manifest, plan: Plan, about: str) -> Plan:
     found = named(status.get("conditions"), about)
     if found.get("reason") not in (Reason.RECONCILE_ERROR, Reason.DELETE_REFUSED):
         return plan
-    return replace(plan, status={**status, "conditions": [c for c in status["conditions"] if c is not found]})
+    end = ended(status["conditions"])  # of what is over no pass tells the condition anew: it said the same as the end
+    kept = [{**end, "type": about, "status": "False"}] if end else []
+    conditions = [one for c in status["conditions"] for one in (kept if c is found else [c])]
+    return replace(plan, status={**status, "conditions": conditions})
 
 
 def named(conditions: list[Any] | None, kind: str) -> dict[str, Any]:
@@ -101,9 +104,10 @@ def standing(shown: dict[str, Any], new: dict[str, Any]) -> bool:
     return same and PASSING.sub("", str(shown.get("message"))) == PASSING.sub("", new["message"])
 
 
-def is_over(conditions: list[Any]) -> bool:
-    ends = (TrainingCondition.SUCCEEDED, TrainingCondition.FAILED)
-    return any(named(conditions, end).get("status") == "True" for end in ends)
+def ended(conditions: list[Any]) -> dict[str, Any]:
+    """The condition that says how a training has ended; empty if it hasn't."""
+    ends = (named(conditions, end) for end in (TrainingCondition.SUCCEEDED, TrainingCondition.FAILED))
+    return next((end for end in ends if end.get("status") == "True"), {})
 
 
 def text_of(error: Exception) -> str:

@@ -85,12 +85,12 @@ class Operator:
     # --- what follows from it ------------------------------------------------------------------------------------
 
     async def _pass(self, key: Key) -> float | None:
+        room = self._rooms[key.kind]
         owner = self.cache.get(key.kind, key.namespace, key.name)
         if owner is None or "deletionTimestamp" in owner["metadata"] or not self.watches.cover(key.namespace):
-            self._seen.pop(key, None)
+            self._forget(room, key)
             raise GoneError
         self._seen[key] = owner
-        room = self._rooms[key.kind]
         observed: Any = None
         plan = Plan()
         try:
@@ -98,14 +98,20 @@ class Operator:
             plan = cleared(owner, room.reconcile(observed, time.time()), room.about)
             await self._executor.execute(owner, plan)
         except GoneError:
-            self._seen.pop(key, None)
+            self._forget(room, key)
             raise
         except Exception as error:
+            if isinstance(error, DeleteRefusedError):
+                error.look_again = plan.requeue_after
             if not passes_by(error) or self.workers.queue.failures(key) >= LASTING_FAILURES:
                 await self._tell(room, owner, observed, plan, error)
             raise
         self._seen.pop(key, None)
         return plan.requeue_after
+
+    def _forget(self, room: Room, key: Key) -> None:
+        self._seen.pop(key, None)
+        room.forget(key)
 
     async def _observe(self, room: Room, key: Key, owner: Manifest) -> Any:
         observed = room.observe(key)

@@ -23,12 +23,13 @@ class GoneError(Exception):
 
 @dataclass(frozen=True)
 class Delete:
-    """A child to delete, if it still has this uid; its pods go in the background."""
+    """A child to delete, if it still has this uid; its pods go in the background, or with ``foreground`` before it."""
 
     api_version: str
     kind: str
     name: str
     uid: str
+    foreground: bool = False
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def where(pod: Manifest) -> str:
 
 def container_status(pod: Manifest, container: str) -> dict[str, Any]:
     statuses: Sequence[dict[str, Any]] = (pod.get("status") or {}).get("containerStatuses") or ()
-    return next((status for status in statuses if status["name"] == container), {})
+    return next((status for status in statuses if status.get("name") == container), {})
 
 
 def container_state(pod: Manifest, container: str, state: str) -> dict[str, Any] | None:

@@ -70,10 +70,14 @@ class WorkQueue(Generic[K]):
             self._due[key] = max(self._due[key], self._rested[key])
             self._push(key)
 
-    def retry(self, key: K, now: float) -> float:
-        """Asks for another pass after a failed one: 0.5 s to 5 min, doubling, with jitter. Returns the delay."""
+    def retry(self, key: K, now: float, at_most: float | None = None) -> float:
+        """Asks for another pass after a failed one: 0.5 s to 5 min, doubling, with jitter. Returns the delay.
+
+        ``at_most``: the seconds after which a pass is wanted for something else.
+        """
         failures = self._failures[key] = self.failures(key) + 1
         delay = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_BACKOFF_SECONDS) * self._jitter()
+        delay = delay if at_most is None else min(delay, at_most)
         self.add(key, now + delay)
         return delay
 

@@ -24,6 +24,9 @@ class Room(Protocol):
         Waits for nobody: what is slow must not keep a pass, and so other objects, waiting.
         """
 
+    def forget(self, key: Key) -> None:
+        """The object is gone, is going, or may not be seen: what is kept of it outside of the cache goes too."""
+
     def reconcile(self, observed: Any, now: float) -> Plan:
         """Pure. ``now`` is in seconds since the epoch."""
 

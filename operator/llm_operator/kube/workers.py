@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from llm_operator import metrics
-from llm_operator.kube.client import ConflictError, RefusedError
+from llm_operator.kube.client import ConflictError, DeleteRefusedError, RefusedError
 from llm_operator.kube.plan import GoneError, Key
 from llm_operator.kube.queue import WorkQueue
 
@@ -79,7 +79,7 @@ class Workers:
             self.queue.retry(key, time.monotonic())
         except Exception as error:
             metrics.RECONCILE_ERRORS.labels(self._name, key.kind).inc()
-            delay = self.queue.retry(key, time.monotonic())
+            delay = self.queue.retry(key, time.monotonic(), wanted_after(error))
             place = f"{key.kind} {key.namespace}/{key.name}"
             trace = not isinstance(error, RefusedError)  # of which the server's words say all
             logger.exception("%s: %s failed, next try in %.1f s: %s", self._name, place, delay, error, exc_info=trace)
@@ -92,3 +92,8 @@ class Workers:
     def _next(self, after: float | None) -> float:
         resync = self._resync * random.uniform(1 - RESYNC_SPREAD, 1 + RESYNC_SPREAD)  # noqa: S311
         return resync if after is None else min(after, resync)
+
+
+def wanted_after(error: Exception) -> float | None:
+    """Seconds after which the pass that failed wanted the next one in any case."""
+    return error.look_again if isinstance(error, DeleteRefusedError) else None

@@ -156,6 +156,11 @@ def vanished_fact(job: str) -> str:
     return f"vanished/{job}"
 
 
+def under_way_fact(job: str) -> str:
+    """The status says that the attempt has not ended."""
+    return f"under way/{job}"
+
+
 def over_fact(job: str) -> str:
     """The status says that the attempt has ended."""
     return f"over/{job}"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from llm_operator.api.reasons import Reason
 from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus
+from llm_operator.kube.kinds import JOB
 from llm_operator.kube.plan import Delete, Manifest
 from llm_operator.kube.pods import is_leaving, phase_of
 from llm_operator.training.gang import attempt_of, job_condition, job_of, over_fact, unknown_fact
@@ -87,9 +88,20 @@ def ended_attempts(status: LLMTrainingStatus) -> set[tuple[str, int]]:
     return {place for place, attempt in attempts_by_place(status).items() if attempt.end_time}
 
 
-def deletions(children: Iterable[Manifest]) -> tuple[Delete, ...]:
+def deletions(children: Iterable[Manifest], status: LLMTrainingStatus) -> tuple[Delete, ...]:
+    known = attempts_by_place(status)
     found = (
-        Delete(child["apiVersion"], child["kind"], child["metadata"]["name"], child["metadata"]["uid"])
+        Delete(
+            child["apiVersion"], child["kind"], child["metadata"]["name"], child["metadata"]["uid"],
+            foreground=child["kind"] == JOB.name and may_write(known.get(attempt_of(child))),
+        )
         for child in children
-    )
+    )  # fmt: skip
     return tuple(dict.fromkeys(found))
+
+
+def may_write(attempt: AttemptStatus | None) -> bool:
+    """Whether pods of it commit a checkpoint yet, which the next attempt waits for. Whose they are, their Job alone
+    tells, so it goes after them. One that has failed goes at once and makes room in a quota.
+    """
+    return attempt is None or attempt.reason == Reason.SUSPENDED

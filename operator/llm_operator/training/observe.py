@@ -28,12 +28,14 @@ from llm_operator.training.gang import (
     pod_index,
     short_fact,
     starting_fact,
+    under_way_fact,
     unknown_fact,
     vanished_fact,
 )
 from llm_operator.training.manifests import CONTAINER
 from llm_operator.training.missing import Troubles
-from llm_operator.training.occupants import occupant
+from llm_operator.training.occupants import Tenant, occupant
+from llm_operator.training.places import folder_place, places
 from llm_operator.training.pull import Puller
 from llm_operator.training.specs import Specs
 from llm_operator.training.stages import claims_of
@@ -58,7 +60,7 @@ class Observed:
     config_maps: tuple[Manifest, ...] = ()
     services: tuple[Manifest, ...] = ()
     claims: Mapping[str, Manifest] = field(default_factory=dict)
-    occupant: str = ""  # the training that still writes into the run folder which this one would take up
+    occupant: str = ""  # the training that has the run folder before this one, which would take it up
     departed: tuple[Manifest, ...] = ()  # pods of the newest attempts that were deleted, as they were last seen
     trouble: Trouble | None = NO_TROUBLE  # what events say of what may be in the way; None: not read yet
     ages: Mapping[str, float] = field(default_factory=dict)
@@ -84,18 +86,19 @@ class Observer:
     sightings: Sightings = field(default_factory=Sightings)
     clock: Callable[[], float] = time.monotonic
 
+    def __post_init__(self) -> None:
+        self.cache.index(TRAINING.name, places)
+
     def observe(self, key: Key) -> Observed | None:
         training = self.cache.get(key.kind, key.namespace, key.name)
         if training is None:
-            self.puller.follow(key, None)
-            self.troubles.follow(key, None)
-            self.sightings.forget(key)
             return None
         status = LLMTrainingStatus.model_validate(training.get("status") or {})
         over = is_over(training, status)
         spec = None if over else self.specs.of(training)
         children = {kind.name: tuple(self.cache.children(kind.name, key)) for kind in (JOB, POD, CONFIG_MAP, SERVICE)}
         jobs, pods = children[JOB.name], children[POD.name]
+        newest = {stage.attempts[-1].job for stage in status.stages if stage.attempts}
         others = (*children[CONFIG_MAP.name], *children[SERVICE.name])
         ages = self.sightings.ages(key, facts(status, jobs, pods, others), self.clock())
         claims = self._existing_claims(key.namespace, spec)
@@ -109,7 +112,7 @@ class Observer:
             services=children[SERVICE.name],
             claims=claims,
             occupant=self._occupant(training, spec),
-            departed=tuple(pod for job in newest_jobs(status) for pod in self.departed.of(key.namespace, job)),
+            departed=tuple(pod for pod in self.departed.of(self.cache.job_uids(key)) if job_of(pod) in newest),
             trouble=self.troubles.follow(key, None if over else suspect(status, jobs, pods, claims, ages)),
             ages=ages,
             progress=word.progress,
@@ -119,10 +122,22 @@ class Observer:
             progress_interval=self.progress_interval,
         )
 
+    def forget(self, key: Key) -> None:
+        """Nobody is asked for it any more."""
+        self.puller.follow(key, None)
+        self.troubles.follow(key, None)
+        self.sightings.forget(key)
+
     def _occupant(self, training: Manifest, spec: LLMTrainingSpec | InvalidSpecError | None) -> str:
-        if not isinstance(spec, LLMTrainingSpec):
+        if not isinstance(spec, LLMTrainingSpec) or spec.resume_from is None:
             return ""
-        return occupant(training, spec, self.cache.objects(TRAINING.name, training["metadata"]["namespace"]))
+        namespace = training["metadata"]["namespace"]
+        found = self.cache.at(TRAINING.name, namespace, folder_place(namespace, spec.resume_from.uri))
+        return occupant(Tenant.of(training), (Tenant.of(other, self._pods_of(other)) for other in found))
+
+    def _pods_of(self, training: Manifest) -> list[Manifest]:
+        metadata = training["metadata"]
+        return self.cache.children(POD.name, Key("LLMTraining", metadata["namespace"], metadata["name"]))
 
     def _existing_claims(self, namespace: str, spec: LLMTrainingSpec | InvalidSpecError | None) -> dict[str, Manifest]:
         named = claims_of(spec) if isinstance(spec, LLMTrainingSpec) else []
@@ -139,7 +154,9 @@ def facts(
     yield from (failed_fact(job) for job in jobs if job_condition(job, "Failed"))
     yield from pod_facts(pods)
     for stage in status.stages:
-        yield from (over_fact(attempt.job) for attempt in stage.attempts if attempt.end_time)
+        yield from (
+            over_fact(attempt.job) if attempt.end_time else under_way_fact(attempt.job) for attempt in stage.attempts
+        )
     there = {job["metadata"]["name"] for job in jobs if not is_leaving(job)}
     yield from (vanished_fact(job) for job in open_jobs(status) - there)
     if short := short_of_pods(status, jobs, pods):
@@ -189,11 +206,6 @@ def short_of_pods(status: LLMTrainingStatus, jobs: Sequence[Manifest], pods: Seq
 def open_jobs(status: LLMTrainingStatus) -> set[str]:
     """Names of the Jobs of attempts that have not ended."""
     return {attempt.job for stage in status.stages for attempt in stage.attempts if attempt.end_time is None}
-
-
-def newest_jobs(status: LLMTrainingStatus) -> list[str]:
-    """Names of the Jobs of each stage's newest attempt."""
-    return [stage.attempts[-1].job for stage in status.stages if stage.attempts]
 
 
 def missing_jobs(observed: Observed) -> set[str]:

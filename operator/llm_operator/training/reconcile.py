@@ -132,7 +132,7 @@ def cleared(observed: Observed, old: LLMTrainingStatus, new: LLMTrainingStatus) 
     ended, ended_later = superseded(observed, old)
     orphans, orphans_later = orphaned(observed, new)
     later = min((wait for wait in (ended_later, orphans_later) if wait is not None), default=None)
-    return Plan(delete=deletions((*ended, *orphans)), requeue_after=later)
+    return Plan(delete=deletions((*ended, *orphans), old), requeue_after=later)
 
 
 def looked_after(observed: Observed, problems: InvalidSpecError, old: LLMTrainingStatus, now: float) -> Plan:
@@ -275,7 +275,7 @@ class Pass:
         if failure.reason in NEVER_WHOLE:
             return self._restarts(stage)
         budget = self.spec.restarts
-        if again := with_restart(stage, failure.fault, budget):
+        if again := with_restart(stage, failure.fault, budget, self.observed.ages):
             return self._restarts(again)
         # A full disk is the cause whatever the budget; a budget explains nothing by itself.
         reason = failure.reason if failure.reason == Reason.NO_SPACE else Reason.RESTARTS_EXHAUSTED
@@ -319,7 +319,7 @@ class Pass:
             return Outcome(stage, Verdict(running=False, reason=Reason.CLAIM_ACCESS_MODE, message=problem))
         if self.observed.occupant:
             said = (
-                f"LLMTraining {self.observed.occupant} still writes into {run_uri(self.observed.training, spec)}; "
+                f"LLMTraining {self.observed.occupant} has {run_uri(self.observed.training, spec)} before this one; "
                 "delete or suspend it, or wait for its end: this training then takes the folder up"
             )
             verdict = Verdict(running=False, reason=Reason.RUN_FOLDER_IN_USE, message=said)

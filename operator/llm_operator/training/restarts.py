@@ -6,18 +6,24 @@ a crash loop always is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from llm_operator.api.conditions import seconds_of
 from llm_operator.api.training import Restarts
 from llm_operator.api.training_status import SinceProgress, StageStatus
 from llm_operator.training.failures import Fault
+from llm_operator.training.gang import under_way_fact
 
 LONGEST_BACKOFF_SECONDS: dict[str | None, float] = {"Own": 60.0, "Infrastructure": 600.0}
 
 
-def with_restart(stage: StageStatus, fault: Fault, budget: Restarts) -> StageStatus | None:
-    """The stage, whose attempt has just ended, with one restart paid; None if there is none left."""
+def with_restart(stage: StageStatus, fault: Fault, budget: Restarts, ages: Mapping[str, float]) -> StageStatus | None:
+    """The stage, whose attempt has just ended, with one restart paid; None if there is none left.
+
+    How long the attempt took is told by ``ages``: its start and end in the status may be of two operators' clocks.
+    """
     field, limit = ("own", budget.own) if fault == "Own" else ("infrastructure", budget.infrastructure)
-    used = used_since_progress(stage, budget.window_seconds)
+    used = used_since_progress(stage, ages.get(under_way_fact(stage.attempts[-1].job), 0.0), budget.window_seconds)
     count = getattr(used, field)
     if count >= limit:
         return None
@@ -27,14 +33,12 @@ def with_restart(stage: StageStatus, fault: Fault, budget: Restarts) -> StageSta
     )
 
 
-def used_since_progress(stage: StageStatus, window_seconds: int) -> SinceProgress:
+def used_since_progress(stage: StageStatus, lasted: float, window_seconds: int) -> SinceProgress:
     """Progress is another checkpoint than at the fault before. Of infrastructure time without a fault is as good."""
     known = stage.since_progress or SinceProgress()
     step = stage.checkpoint.step if stage.checkpoint else None
     if step != known.step:
         return SinceProgress(step=step)
-    last = stage.attempts[-1]
-    lasted = seconds_of(last.end_time) - seconds_of(last.start_time) if last.end_time else 0.0
     return known.model_copy(update={"infrastructure": 0}) if lasted >= window_seconds else known
 
 

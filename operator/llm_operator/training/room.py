@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from llm_operator.api.reasons import Reason, TrainingCondition
-from llm_operator.kube.cache import Cache
+from llm_operator.api.reasons import TrainingCondition
+from llm_operator.kube.cache import Cache, controller_of
 from llm_operator.kube.client import Client
 from llm_operator.kube.kinds import CLAIM, JOB, POD, TRAINING, Kind
 from llm_operator.kube.plan import Key, Manifest, Plan
@@ -15,11 +15,10 @@ from llm_operator.settings import Settings
 from llm_operator.training.departed import Departed
 from llm_operator.training.missing import Troubles
 from llm_operator.training.observe import Observed, Observer, missing_jobs
+from llm_operator.training.places import claim_place
 from llm_operator.training.pull import Puller
 from llm_operator.training.reconcile import apply_refused, reconcile
 from llm_operator.training.specs import Specs
-
-CLAIM_REASONS = (Reason.CLAIM_NOT_FOUND, Reason.CLAIM_ACCESS_MODE)
 
 
 class TrainingRoom:
@@ -40,6 +39,9 @@ class TrainingRoom:
     def observe(self, key: Key) -> Observed | None:
         return self._observer.observe(key)
 
+    def forget(self, key: Key) -> None:
+        self._observer.forget(key)
+
     def reconcile(self, observed: Observed, now: float) -> Plan:
         return reconcile(observed, now)
 
@@ -56,17 +58,19 @@ class TrainingRoom:
             self._remember_if_gone(manifest)  # its training is awake already
         if kind != CLAIM.name:
             return
-        for training in self._cache.objects(TRAINING.name, manifest["metadata"]["namespace"]):
-            conditions = (training.get("status") or {}).get("conditions") or ()
-            if any(condition.get("reason") in CLAIM_REASONS for condition in conditions):
-                metadata = training["metadata"]
-                yield Key("LLMTraining", metadata["namespace"], metadata["name"])
+        namespace = manifest["metadata"]["namespace"]
+        for training in self._cache.at(TRAINING.name, namespace, claim_place(namespace)):
+            yield Key("LLMTraining", namespace, training["metadata"]["name"])
 
     def _remember_if_gone(self, pod: Manifest) -> None:
-        metadata = pod["metadata"]
+        """Only of a Job of ours: a label makes no child."""
+        metadata, job = pod["metadata"], controller_of(pod)
+        owner = self._cache.owner(pod)
+        if owner is None or owner.kind != TRAINING.name or not isinstance(job, str):
+            return
         there = self._cache.get(POD.name, metadata["namespace"], metadata["name"])
         if there is None or there["metadata"]["uid"] != metadata["uid"]:
-            self._departed.remember(pod)
+            self._departed.remember(job, pod)
 
     async def run(self, wake: Wake) -> None:
         """Asks rank 0 for its progress, and the events for why pods are missing or don't start."""

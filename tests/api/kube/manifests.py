@@ -76,6 +76,10 @@ class SmallRoom:
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
+        self.forgotten: list[Key] = []
+
+    def forget(self, key: Key) -> None:
+        self.forgotten.append(key)
 
     def observe(self, key: Key) -> tuple[Manifest, list[Manifest]] | None:
         owner = self._cache.get(key.kind, key.namespace, key.name)

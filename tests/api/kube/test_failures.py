@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,6 +23,7 @@ from tests.bench import audit
 from tests.cluster.control_plane import ControlPlane
 
 TRY_SECONDS = 20.0
+SOON = 1.0
 FEW = 7  # tries that fit into this time when the pause doubles from half a second, half of it at least
 CASE = "changing-refusal"
 POLICY = """
@@ -195,14 +197,14 @@ async def test_a_status_that_no_stage_can_use_is_told(client: Client, namespace:
 
 
 class Tidy(SmallRoom):
-    """Wants the Job named chat-job deleted."""
+    """Wants the Job named chat-job deleted, and to look again soon for something else."""
 
     def reconcile(self, observed: Any, now: float) -> Plan:
         plan = super().reconcile(observed, now)
         jobs = [child for child in observed[1] if child["kind"] == "Job"]
         return Plan(plan.create, status=plan.status, events=plan.events,
                     delete=tuple(Delete("batch/v1", "Job", job["metadata"]["name"], job["metadata"]["uid"])
-                                 for job in jobs))  # fmt: skip
+                                 for job in jobs), requeue_after=SOON)  # fmt: skip
 
 
 async def test_a_child_that_may_not_be_deleted_is_told_and_keeps_nothing_else_back(
@@ -217,12 +219,16 @@ async def test_a_child_that_may_not_be_deleted_is_told_and_keeps_nothing_else_ba
     api_server.kubectl("label", "namespace", namespace, f"case={CASE}")
     await in_force(client, namespace)
     api_server.kubectl("delete", "-n", namespace, "configmap", "chat-config")
-    async with running(namespace, rooms=lambda cache: {"LLMTraining": Tidy(cache)}):
+    async with running(namespace, rooms=lambda cache: {"LLMTraining": Tidy(cache)}) as operator:
         await until(says(client, namespace, "DeleteRefused"))
         message = (await running_condition(client, namespace))["message"]
         assert "Job chat-job: can't be deleted: " in message
         assert "jobs are kept for the auditors" in message
         await client.get(f"/api/v1/namespaces/{namespace}/configmaps/chat-config")
+        queue, key = operator.workers.queue, Key("LLMTraining", namespace, "chat")
+        await until(lambda: queue.failures(key) >= FEW and not queue.running)
+        assert queue.next_due() is not None
+        assert (queue.next_due() or 0.0) - time.monotonic() <= SOON, "not when a refusal is tried again"
 
 
 async def is_phase(client: Client, namespace: str, phase: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -14,7 +15,7 @@ import pytest
 from llm_operator import app
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import ApiError, Client, NotFoundError
-from llm_operator.kube.kinds import CONFIG_MAP, JOB, LEASE, POD, TRAINING
+from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, LEASE, POD, TRAINING
 from llm_operator.kube.login import Connection
 from llm_operator.kube.operator import Operator
 from llm_operator.kube.plan import Key, Manifest
@@ -26,6 +27,7 @@ from tests.bench import audit
 from tests.cluster.control_plane import ControlPlane
 
 MANY = 50  # trainings
+HUNDREDS = 300
 Rooms = Callable[[Cache], Mapping[str, Room]]
 
 _replicas = itertools.count(1)
@@ -115,6 +117,21 @@ async def test_a_training_gets_its_children_and_its_status(client: Client, names
         assert await exists(client, JOB.path(namespace, "chat-job"))
 
 
+async def test_of_what_is_deleted_a_room_forgets_all(client: Client, namespace: str) -> None:
+    rooms: list[SmallRoom] = []
+
+    def made(cache: Cache) -> Mapping[str, Room]:
+        rooms.append(SmallRoom(cache))
+        return {"LLMTraining": rooms[0]}
+
+    async with running(namespace, rooms=made):
+        await client.create(TRAINING, training(namespace))
+        await until(is_running(client, namespace))
+        assert rooms[0].forgotten == []
+        await client.request("DELETE", TRAINING.path(namespace, "chat"))
+        await until(lambda: Key("LLMTraining", namespace, "chat") in rooms[0].forgotten)
+
+
 async def test_a_deleted_child_is_made_again(client: Client, namespace: str) -> None:
     async with running(namespace):
         await client.create(TRAINING, training(namespace))
@@ -143,6 +160,41 @@ async def test_a_restart_and_a_standby_write_nothing_but_the_lease(
         assert len(list(standby.cache.objects("LLMTraining"))) == MANY, "a standby keeps its cache warm"
     writes = [r.resource for r in audit.requests(api_server.audit_log, "restarted-operator") if r.write]
     assert set(writes) == {"leases"}
+
+
+async def test_a_restart_with_many_trainings_writes_nothing_but_the_lease(
+    client: Client, namespace: str, api_server: ControlPlane, log_in: Callable[[str], None]
+) -> None:
+    """The rooms that users have, over trainings that have their Jobs."""
+    await client.create(CLAIM, {
+        "metadata": {"name": "models", "namespace": namespace},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+    })  # fmt: skip
+    async with running(namespace, rooms=None) as operator:
+        for number in range(HUNDREDS):
+            await client.create(TRAINING, plain(namespace, f"many-{number}"))
+        for kind in (JOB, POD):
+            await until(lambda kind=kind: len(list(operator.cache.objects(kind.name, namespace))) == HUNDREDS)  # type: ignore[misc]
+        await until(lambda: all(one.get("status") for one in operator.cache.objects("LLMTraining", namespace)))
+        await until_reconciled(operator)
+    log_in("restarted-with-many")
+    async with running(namespace, rooms=None) as again:
+        await until_reconciled(again)
+        await until(lambda: len(list(again.cache.objects("LLMTraining", namespace))) == HUNDREDS)
+    seen = list(audit.requests(api_server.audit_log, "restarted-with-many"))
+    assert {request.resource for request in seen if request.write} == {"leases"}
+    listed = Counter(request.resource for request in seen if request.verb == "list")
+    assert listed["llmtrainings"] <= 2, "in pages, not one by one"
+
+
+def plain(namespace: str, name: str) -> Manifest:
+    spec = {
+        "nodes": 1,
+        "storage": {"persistentVolumeClaim": {"claimName": "models"}},
+        "model": {"uri": "pvc://models/base"},
+        "stages": [{"name": "chat", "sft": {"dataset": {"uri": "pvc://models/chat.jsonl"}}}],
+    }
+    return {**training(namespace, name), "spec": spec}
 
 
 async def until_reconciled(operator: Operator) -> None:

@@ -113,7 +113,7 @@ def test_a_run_folder_is_taken_up_when_its_training_has_stopped(lab: Lab) -> Non
         return lab.kubectl("get", "llmtraining", "again", "-o", "jsonpath={.status.conditions[?(@.type=='Running')]}")
 
     lab.until(lambda: "RunFolderInUse" in again())
-    assert f"LLMTraining {NAME} still writes into {folder}" in again()
+    assert f"LLMTraining {NAME} has {folder} before this one" in again()
     assert len(lab.jobs()) == 1
     word = Termination(reason="DataError", message="no JSON", exit_code=ExitCode.DATA)
     lab.end_pod(pods[0], ExitCode.DATA, word)

@@ -68,8 +68,10 @@ def test_a_pod_deleted_by_hand_is_infrastructure(lab: Lab) -> None:
 def test_the_checkpoint_committed_on_suspend_stands_in_the_status(lab: Lab) -> None:
     first, job = at_base(lab)
     lab.set_spec({"suspend": True})
-    lab.until(lambda: lab.phase() == "Suspended" and job not in lab.jobs())
+    lab.until(lambda: lab.phase() == "Suspended" and not lab.pods(job))
     assert "commit a checkpoint" in lab.condition("Running")["message"]
+    lab.stop_operator()
+    lab.start_operator()  # which knows whose the pods are, as their Job stays until they have ended
     lab.set_spec({"suspend": False})
     lab.until(lambda: lab.condition("Running")["reason"] == "Terminating")
     assert len(lab.stage("base")["attempts"]) == 1, "another attempt would keep them from committing"
@@ -79,6 +81,7 @@ def test_the_checkpoint_committed_on_suspend_stands_in_the_status(lab: Lab) -> N
     lab.until(lambda: lab.stage("base").get("checkpoint", {}).get("step") == 30)
     lab.until(lambda: "commit a checkpoint" not in lab.condition("Running")["message"])
     assert lab.training()["status"]["progress"] == "30/100 30%"
+    lab.until(lambda: job not in lab.jobs())
     lab.set_spec({"suspend": False})
     lab.start_pods("base", attempt=2)
     assert lab.stage("base")["infrastructureRestarts"] == 0

@@ -169,3 +169,15 @@ def test_it_can_be_said_on_any_status(status: Manifest, conditions: list[Any], w
     plan = told(owner({**status, "conditions": conditions}), "Running", RuntimeError(words), NOW)
     assert len(said(plan)["message"].encode()) <= TEXT_BYTES
     assert cleared(owner(plan.status), Plan(), "Running").status is not None
+
+
+@pytest.mark.parametrize("end", ["Succeeded", "Failed"])
+@pytest.mark.parametrize("error", [DeleteRefusedError(403, "Job x: can't be deleted"), RuntimeError("x")])
+def test_what_is_over_has_its_condition_again_when_the_word_is_taken_back(end: str, error: Exception) -> None:
+    """No pass over it tells it anew, and whoever waits for `Running=False` would wait for ever."""
+    over = {**CONDITION, "type": end, "reason": "DataError", "message": "no JSON"}
+    running = {**over, "type": "Running", "status": "False"}
+    status = {"phase": end, "conditions": [running, over]}
+    plan = told(owner(status), "Running", error, NOW)
+    assert said(plan)["reason"] in ("DeleteRefused", "ReconcileError")
+    assert cleared(owner(plan.status), Plan(), "Running").status == status

@@ -150,3 +150,15 @@ def test_oldest_counts_from_when_a_key_was_due() -> None:
     queue.add("a", 10.0)
     assert queue.oldest(5.0) == 0.0
     assert queue.oldest(12.5) == pytest.approx(2.5)
+
+
+def test_a_retry_is_no_later_than_the_pass_that_is_wanted_anyway() -> None:
+    queue: WorkQueue[str] = WorkQueue(jitter=lambda: 1.0)
+    queue.add("a", 0.0)
+    now, delays = 0.0, []
+    for _ in range(6):
+        assert queue.take(now) == "a"
+        delays.append(queue.retry("a", now, 4.0))
+        queue.done("a", now)
+        now += delays[-1]
+    assert delays == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0]

@@ -13,6 +13,7 @@ from llm_trainer.checkpoint.record import record_of, write_record
 from llm_trainer.config import StageConfig
 from llm_trainer.models.adapter import base_of
 from llm_trainer.runtime.errors import ConfigurationError, StaleAttemptError
+from llm_trainer.runtime.removal import remove
 
 
 @pytest.fixture
@@ -112,3 +113,49 @@ def test_the_base_of_a_restored_adapter_is_beside_it(volumes: Path) -> None:
     write_record(run / "stages/legal", record_of(trained, {}))
     assert base_of(adapter, str(volumes)).uri == "pvc://restored/nightly/stages/chat/results/step-9"
     assert base_of(adapter, str(volumes)).folder == base
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("owners.json", "{"), ("owners.json", '[{"uid": 1}]'), ("stages/base/attempt", "x")]
+)
+def test_a_file_that_was_altered_is_told_and_stays(old: Fence, volumes: Path, name: str, text: str) -> None:
+    file = volumes / "models" / "run" / name
+    assert file.exists()
+    file.write_text(text)
+    problem = old.problem()
+    assert isinstance(problem, ConfigurationError)
+    assert f"{file} is not as it was written" in str(problem)
+    assert "restore it from a backup" in str(problem)
+    with pytest.raises(ConfigurationError):
+        old.claim()
+    assert file.read_text() == text
+
+
+def test_a_planted_link_leads_nobody_to_another_file(volumes: Path) -> None:
+    """A claim has other users, and a trainer may be root."""
+    run, victim = volumes / "models" / "run", volumes / "victim"
+    run.mkdir(parents=True)
+    victim.write_text("precious")
+    for name in (".owners.json.tmp", "owners.json.tmp"):
+        (run / name).symlink_to(victim)
+    fence(volumes, "new", resumes=False).claim()
+    assert victim.read_text() == "precious"
+    assert not (run / "owners.json").is_symlink()
+    assert (run / "owners.json").stat().st_mode & 0o777 == 0o644
+    assert [file.name for file in run.glob(".owners.json.*.tmp")] == [], "nothing half-made stays"
+
+
+def test_of_a_link_the_link_alone_is_removed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "precious").touch()
+    for made in ("step-1", ".tmp-x", "dangling"):
+        link = tmp_path / made
+        link.symlink_to(victim if made != "dangling" else tmp_path / "nothing")
+        remove(link)
+        assert not link.is_symlink()
+    assert (victim / "precious").exists()
+    remove(tmp_path / "nothing")
+    remove(victim / "precious")
+    remove(victim)
+    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from llm_operator.api.training_status import LLMTrainingStatus
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.pods import held_up
 from llm_operator.kube.sightings import Sightings
-from llm_operator.training.departed import REMEMBERED, Departed
+from llm_operator.training.departed import Departed
 from llm_operator.training.gang import short_fact, starting_fact
 from llm_operator.training.missing import Suspect, trouble
 from llm_operator.training.observe import suspect
@@ -85,6 +85,20 @@ def test_a_scheduling_gate_is_named() -> None:
 # --- claims --------------------------------------------------------------------------------------------------------
 
 
+def pinned(*terms: list[str], operator: str = "In") -> dict[str, Any]:
+    found = [
+        {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": operator, "values": values}]}
+        for values in terms
+    ]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": found}}
+    return {"pods": {"affinity": {"nodeAffinity": required}}}
+
+
+def near(topology: str) -> dict[str, Any]:
+    term = {"topologyKey": topology, "labelSelector": {"matchLabels": {"app": "gang"}}}
+    return {"pods": {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}}
+
+
 @pytest.mark.parametrize(
     ("modes", "changes", "held"),
     [
@@ -97,6 +111,14 @@ def test_a_scheduling_gate_is_named() -> None:
         (["ReadWriteOnce"], {"pods": {"nodeSelector": {"kubernetes.io/hostname": "a"}}}, False),
         (["ReadWriteOncePod"], {"pods": {"nodeSelector": {"kubernetes.io/hostname": "a"}}}, True),
         (["ReadWriteOnce"], {"stages__0__pods": {"nodeSelector": {"kubernetes.io/hostname": "a"}}}, True),
+        (["ReadWriteOnce"], pinned(["a"]), False),
+        (["ReadWriteOncePod"], pinned(["a"]), True),
+        (["ReadWriteOnce"], pinned(["a"], ["a"]), False),
+        (["ReadWriteOnce"], pinned(["a"], ["b"]), True),  # terms are alternatives
+        (["ReadWriteOnce"], pinned(["a", "b"]), True),
+        (["ReadWriteOnce"], pinned(["a"], operator="NotIn"), True),
+        (["ReadWriteOnce"], near("kubernetes.io/hostname"), False),
+        (["ReadWriteOnce"], near("topology.kubernetes.io/zone"), True),
     ],
 )
 def test_what_one_node_can_mount(modes: list[str], changes: dict[str, Any], held: bool) -> None:
@@ -173,18 +195,39 @@ def test_an_age_is_of_what_holds_without_a_break() -> None:
     assert sightings.ages(KEY, ["a"], 10.0) == {"a": 0.0}
 
 
+def gone_pod(number: int, rank: int) -> Manifest:
+    found = {"batch.kubernetes.io/job-completion-index": str(rank)}
+    metadata = {
+        "name": f"p-{number}",
+        "namespace": "team",
+        "uid": f"u-{number}",
+        "resourceVersion": "1",
+        "labels": found,
+    }
+    return {"metadata": metadata, "spec": {"containers": []}, "status": {"phase": "Failed"}}
+
+
 def test_pods_that_are_gone_are_remembered_by_their_job_and_not_for_ever() -> None:
-    departed = Departed()
-    for number in range(REMEMBERED + 2):
-        metadata = {"name": f"p-{number}", "namespace": "team", "uid": f"u-{number}", "resourceVersion": "1",
-                    "labels": {"batch.kubernetes.io/job-name": f"job-{number // 2}"}}  # fmt: skip
-        departed.remember({"metadata": metadata, "spec": {"containers": []}, "status": {"phase": "Failed"}})
-    assert departed.of("team", "job-0") == ()
-    last = departed.of("team", f"job-{REMEMBERED // 2}")
-    assert [pod["metadata"]["name"] for pod in last] == [f"p-{REMEMBERED}", f"p-{REMEMBERED + 1}"]
+    departed = Departed(first=4, others=4)
+    for number in range(6):
+        departed.remember(f"job-{number // 2}", gone_pod(number, rank=0))
+    assert departed.of(["job-0"]) == ()
+    last = departed.of(["job-0", "job-2"])
+    assert [pod["metadata"]["name"] for pod in last] == ["p-4", "p-5"]
     assert last[0]["status"] == {"phase": "Failed"}
-    departed.remember({"metadata": {"name": "other", "namespace": "team", "uid": "other"}})
-    assert len(departed.of("team", f"job-{REMEMBERED // 2}")) == 2
+    departed.remember("job-2", gone_pod(5, rank=0))
+    assert len(departed.of(["job-2"])) == 2
+
+
+def test_the_largest_gang_that_goes_loses_nothing_and_takes_nobody_s_last_word() -> None:
+    departed = Departed()
+    departed.remember("other", gone_pod(-1, rank=0))
+    for rank in range(1024):
+        departed.remember("job", gone_pod(rank, rank))
+    assert len(departed.of(["job"])) == 1024
+    for number in range(1024, 10_000):
+        departed.remember("more", gone_pod(number, rank=1))
+    assert [pod["metadata"]["name"] for pod in departed.of(["other", "job"])] == ["p--1", "p-0"]
 
 
 def test_a_failed_init_container_is_the_cause_of_its_pods_end(at_base: World) -> None:

@@ -66,3 +66,23 @@ def test_labels_that_are_no_numbers_belong_to_nobody() -> None:
     odd = {"llm-operator.io/attempt": "one", "batch.kubernetes.io/job-completion-index": "²"}
     assert attempt_of({"metadata": {"labels": odd}})[1] == 0
     assert pod_index({"metadata": {"labels": {"batch.kubernetes.io/job-completion-index": "first"}}}) is None
+
+
+def deleted_jobs(plan: Plan) -> list[bool]:
+    """Whether each goes after its pods."""
+    return [child.foreground for child in plan.delete if child.kind == "Job"]
+
+
+def test_the_job_of_an_attempt_that_commits_goes_after_its_pods(at_base: World) -> None:
+    """An operator that starts meanwhile would not know whose pods they are, and would start the next attempt."""
+    scenes.edit(at_base, suspend=True)
+    scenes.step(at_base)
+    plan = reconcile(scenes.observed(at_base), START)
+    assert deleted_jobs(plan) == [True]
+    assert [child.foreground for child in plan.delete if child.kind != "Job"] == [False, False]
+
+
+def test_the_job_of_an_attempt_that_failed_goes_at_once_and_makes_room(at_base: World) -> None:
+    scenes.fail(at_base)
+    scenes.step(at_base)
+    assert deleted_jobs(reconcile(scenes.observed(at_base), START)) == [False]

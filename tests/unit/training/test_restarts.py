@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from llm_operator.api.conditions import timestamp
 from llm_trainer.protocol import CheckpointInfo, ExitCode
 from tests.unit.training import scenes
 from tests.unit.training.scenes import condition, edit, fail, run_pods, settle, stage, status
@@ -59,6 +60,16 @@ def test_of_infrastructure_time_without_a_fault_refills_too(at_base: World) -> N
     assert status(at_base)["phase"] == "Restarting"
     lose(at_base, START + 10 + 600 + 599, 0)
     assert status(at_base)["phase"] == "Failed"
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_how_long_an_attempt_took_is_not_told_by_the_clocks_of_two_operators(at_base: World, hours: int) -> None:
+    edit(at_base, restarts={"infrastructure": 1, "windowSeconds": 600})
+    lose(at_base, START + 10, 0)
+    run_pods(at_base)
+    stage(at_base, "base")["attempts"][-1]["startTime"] = timestamp(START + 3600 * hours)  # by the operator before
+    lose(at_base, START + 10 + (600 if hours > 0 else 599), 0)
+    assert status(at_base)["phase"] == ("Restarting" if hours > 0 else "Failed")
 
 
 def test_own_faults_are_not_forgotten_with_time(at_base: World) -> None:

@@ -11,9 +11,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel, RootModel, ValidationError
 
-from llm_trainer.checkpoint.files import write_durably
+from llm_trainer.checkpoint.files import altered, write_durably
 from llm_trainer.config import StageConfig
 from llm_trainer.runtime.errors import ConfigurationError, StageError, StaleAttemptError
 
@@ -57,10 +57,14 @@ class Fence:
         return Path(self.config.stage_folder) / ATTEMPT
 
     def owners(self) -> list[Owner]:
+        """Raises ConfigurationError for a list that was altered."""
+        file = Path(self.config.run_folder) / OWNERS
         try:
-            return Owners.model_validate_json((Path(self.config.run_folder) / OWNERS).read_bytes()).root
+            return Owners.model_validate_json(file.read_bytes()).root
         except FileNotFoundError:
             return []
+        except ValidationError as error:
+            raise altered(file, error) from error
 
     def claim(self) -> None:
         """Take the run folder for the training and the stage for the attempt; rank 0 only. Raises as `check` does."""
@@ -80,8 +84,14 @@ class Fence:
     def problem(self, *, claiming: bool = False) -> StageError | None:
         """Why this attempt may not write: a StaleAttemptError, or a ConfigurationError for another's folder.
 
-        `claiming`: it is about to take the folder, if that isn't its own yet.
+        `claiming`: it is about to take the folder, if that isn't its own yet. Raises nothing: one process asks for all.
         """
+        try:
+            return self._problem(claiming=claiming)
+        except ConfigurationError as error:
+            return error
+
+    def _problem(self, *, claiming: bool) -> StageError | None:
         owners = self.owners()
         if self.config.uid in [owner.uid for owner in owners]:
             return self._taken(owners[-1]) if owners[-1].uid != self.config.uid else self._stale()
@@ -96,7 +106,11 @@ class Fence:
         )
 
     def _stale(self) -> StaleAttemptError | None:
-        number, _, uid = (self._stage.read_text() if self._stage.exists() else "").partition(" ")
+        if not self._stage.exists():
+            return None
+        number, _, uid = self._stage.read_text(errors="replace").partition(" ")
+        if number and not number.isdecimal():
+            raise altered(self._stage, f"{number!r} is no number of an attempt")
         if not number or uid not in ("", self.config.uid) or int(number) <= self.config.attempt:
             return None
         return StaleAttemptError(

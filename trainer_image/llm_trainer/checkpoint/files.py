@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import tempfile
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+
+from llm_trainer.runtime.errors import ConfigurationError
+from llm_trainer.runtime.removal import remove
 
 MANIFEST, COMPLETE = "manifest.json", "COMPLETE"
 
@@ -62,19 +65,29 @@ def aside_of(folder: Path, attempt: int) -> Path:
 
 def set_aside(folder: Path, attempt: int) -> None:
     aside = aside_of(folder, attempt)
-    shutil.rmtree(aside, ignore_errors=True)
+    remove(aside)
     folder.rename(aside)
 
 
 def write_durably(file: Path, text: str) -> None:
-    """Replace a small file atomically."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    with temporary.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.rename(file)
+    """Replace a small file atomically, by a new one of a name that nobody could have made a link of before."""
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fchmod(descriptor, 0o644)  # whoever serves it may be another user
+            os.fsync(descriptor)
+        temporary.rename(file)
+    finally:
+        temporary.unlink(missing_ok=True)
     flush_folder(file.parent)
+
+
+def altered(file: Path, why: object) -> ConfigurationError:
+    """What is said of a file of ours that can't be read any more."""
+    return ConfigurationError(f"{file} is not as it was written: {str(why).splitlines()[0]}; restore it from a backup")
 
 
 def flush_folder(folder: Path) -> None:

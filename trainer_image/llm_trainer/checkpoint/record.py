@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from llm_trainer.checkpoint.files import write_durably
+from llm_trainer.checkpoint.files import altered, write_durably
 from llm_trainer.config import StageConfig
 from llm_trainer.protocol import Progress
 from llm_trainer.runtime.errors import ConfigurationError
@@ -74,9 +74,7 @@ def read_record(stage_folder: Path) -> StageRecord | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise ConfigurationError(
-            f"{file} is not as it was written: {str(error).splitlines()[0]}; restore it from a backup"
-        ) from error
+        raise altered(file, error) from error
 
 
 def write_record(stage_folder: Path, record: StageRecord) -> None:

@@ -31,6 +31,7 @@ from llm_trainer.config import StageConfig
 from llm_trainer.protocol import Notice
 from llm_trainer.runtime.errors import ConfigurationError, NoSpaceError, is_no_space
 from llm_trainer.runtime.process_group import ProcessGroup
+from llm_trainer.runtime.removal import remove
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class CheckpointStore:
         if self.group.is_first:
             self.folder.mkdir(parents=True, exist_ok=True)
             for left in self.stage_folder.glob("*/.tmp-*"):
-                shutil.rmtree(left)
+                remove(left)
         self.group.barrier()
 
     def newest(self) -> tuple[Path | None, list[Notice]]:
@@ -81,7 +82,7 @@ class CheckpointStore:
         name = f"step-{step:08d}"
         temporary, final = self.folder / temporary_name(self.config, name), self.folder / name
         if self.group.is_first:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
             temporary.mkdir(parents=True)
         self.group.barrier()
         try:
@@ -107,14 +108,13 @@ class CheckpointStore:
             kind="checkpoint", step=step, attempt=self.config.attempt, world_size=self.group.world_size, files=files
         )
         write_durably(temporary / MANIFEST, manifest.model_dump_json(by_alias=True, indent=1))
-        if final.exists():  # the same step, saved by an attempt that then went on and was lost
-            shutil.rmtree(final)
+        remove(final)  # the same step, saved by an attempt that then went on and was lost
         temporary.rename(final)
         flush_folder(self.folder)
         write_durably(final / COMPLETE, f"{self.config.attempt} {time.time():.0f}\n")
         write_durably(self.folder / "latest", final.name)
         for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
-            shutil.rmtree(old)
+            remove(old)
 
     def _hash(self, folder: Path) -> list[FileRecord]:
         """Records of all files; the ranks share the work."""

@@ -28,6 +28,7 @@ from llm_trainer.data.shards import ShardWriter, token_type
 from llm_trainer.data.sources import Files
 from llm_trainer.data.tokenizer import encode, folder_sha256, load_tokenizer, train_tokenizer
 from llm_trainer.runtime.errors import ConfigurationError, DataError
+from llm_trainer.runtime.removal import remove
 
 BATCH_BYTES = 4 << 20  # text tokenised at a time
 TOKENIZER_BYTES = 1 << 30  # a larger corpus is sampled, by hash, to train the tokenizer
@@ -70,7 +71,7 @@ def prepare(
         return manifest
     data_folder.parent.mkdir(parents=True, exist_ok=True)
     for leftover in data_folder.parent.glob(f".{data_folder.name}-*"):
-        shutil.rmtree(leftover)
+        remove(leftover)
     folder = data_folder.parent / f".{data_folder.name}-{writer}"
     replaced = data_folder.parent / f".{data_folder.name}-{writer}-replaced"
     folder.mkdir()

@@ -21,6 +21,7 @@ from llm_trainer.checkpoint.files import MANIFEST, FolderManifest, content_files
 from llm_trainer.config import StageConfig, TrainingSettings
 from llm_trainer.models.adapter import Base, find_base
 from llm_trainer.protocol import Result
+from llm_trainer.runtime.removal import remove
 
 KEEP_PUBLISHED = 3  # a serving may still roll from an older one
 
@@ -61,7 +62,7 @@ def publish(
     results = Path(config.stage_folder) / "results"
     final = results / f"step-{step:08d}"
     temporary = results / temporary_name(config, final.name)
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove(temporary)
     temporary.mkdir(parents=True)
     write(temporary)
     for file in content_files(temporary):
@@ -76,13 +77,13 @@ def publish(
     )
     write_durably(temporary / MANIFEST, manifest.model_dump_json(by_alias=True, indent=1))
     Fence(config).check()
-    shutil.rmtree(final, ignore_errors=True)
+    remove(final)
     temporary.rename(final)
     flush_folder(results)
     # by time and not by step: a stage that began anew with other settings publishes smaller steps again
     others = sorted((other for other in results.glob("step-*") if other != final), key=published_at)
     for old in others[: -(KEEP_PUBLISHED - 1)]:
-        shutil.rmtree(old)
+        remove(old)
     uri = f"{config.run_uri}/stages/{config.stage}/results/{final.name}"
     return Result(
         uri=uri,

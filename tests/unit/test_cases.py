@@ -1,0 +1,30 @@
+"""The table of cases names tests that are there."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests import cases
+
+TESTS = Path(cases.__file__).parent
+NAMED = [
+    pytest.param(test, id=f"{case}: {test}")
+    for table in (cases.OPERATOR, cases.SERVING)
+    for case, tests in table.items()
+    for test in tests
+]
+
+
+@pytest.mark.parametrize("test", NAMED)
+def test_what_holds_a_case_exists(test: str) -> None:
+    file, _, name = test.partition("::")
+    tree = ast.parse((TESTS / file).read_text())
+    found = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    assert name in found
+
+
+def test_every_case_has_one() -> None:
+    assert [case for table in (cases.OPERATOR, cases.SERVING) for case, tests in table.items() if not tests] == []

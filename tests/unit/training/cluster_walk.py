@@ -1,8 +1,8 @@
 """A training in a cluster that takes its time: what a random walk does to it, and what must hold at every moment.
 
-Everything goes through the real cache and the real observer. A deleted Job goes after its pods, pods go when they have
-ended, a restarted operator knows what lists tell and nothing else, and users edit at any moment what the API server
-lets them.
+Everything goes through the real cache and the real observer. A Job that the operator deletes goes after its pods, one
+that somebody else deletes before them; pods go when they have ended, a restarted operator knows what lists tell and
+nothing else, and users edit at any moment what the API server lets them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from tests.unit.world import START
 PASSES = 25  # at most, until nothing is left to do
 GONE = "2026-01-01T00:00:00Z"
 EARLY = {"name": "early", "model": {"uri": "pvc://models/base"}, "globalBatchSize": 8}
+Attempt = tuple[str, int, str]
+"""Stage, number, Job."""
 WINDOWS = (1.0, 11.0, 100.0, 700.0)
 
 
@@ -40,6 +42,7 @@ class Walk:
         self.now = START
         self.objects: dict[tuple[str, str], Manifest] = {}
         self.finished: set[str] = set()
+        self._known: set[Attempt] = set()
         self._made = 0
         self.restart()
 
@@ -87,15 +90,15 @@ class Walk:
     def running_pods(self) -> list[Manifest]:
         return [pod for pod in self.going_pods if "deletionTimestamp" not in pod["metadata"]]
 
-    def _delete(self, child: Manifest) -> None:
-        """In the foreground: a Job goes after its pods."""
+    def _delete(self, child: Manifest, foreground: bool = True) -> None:
+        """A Job goes after its pods, or before them."""
         pods = [pod for pod in self._of("Pod") if job_of(pod) == child["metadata"]["name"]]
-        if child["kind"] != "Job":
+        if child["kind"] != "Job" or not foreground:
             self._gone(child)
-            return
-        child["metadata"]["deletionTimestamp"] = GONE
-        self._put(child)
-        for pod in pods:
+        else:
+            child["metadata"]["deletionTimestamp"] = GONE
+            self._put(child)
+        for pod in pods if child["kind"] == "Job" else ():
             self._delete_pod(pod)
         self._let_go()
 
@@ -173,9 +176,13 @@ class Walk:
 
     def lose(self, kind: str, which: int) -> None:
         """Somebody deletes a Job, or a node drains a pod."""
-        found = self._of("Job") if kind == "Job" else self.running_pods
-        if found:
-            (self._delete if kind == "Job" else self._delete_pod)(found[which % len(found)])
+        known = {name for _, _, name in self._attempts()}
+        found = [job for job in self._of("Job") if job["metadata"]["name"] in known]
+        found = found if kind == "Job" else self.running_pods
+        if found and kind == "Job":
+            self._delete(found[which % len(found)], foreground=False)
+        elif found:
+            self._delete_pod(found[which % len(found)])
 
     def edit(self, **paths: Any) -> None:
         metadata = {**self.owner["metadata"], "generation": self.owner["metadata"]["generation"] + 1}
@@ -240,9 +247,17 @@ class Walk:
         assert not others, f"{name} begins beside {others}"
         assert of[labels.STAGE] not in self.finished, f"{name}: its stage has its result"
 
+    def _attempts(self, under_way: bool = False) -> list[Attempt]:
+        """All that the status knows, or those that have not ended."""
+        attempts = ((stage["name"], one) for stage in self.status.get("stages", []) for one in stage["attempts"])
+        return [(name, one["number"], one["job"]) for name, one in attempts if not under_way or "endTime" not in one]
+
     def _check(self) -> None:
-        stages = self.status.get("stages", [])
-        under_way = [(s["name"], a["number"]) for s in stages for a in s["attempts"] if "endTime" not in a]
+        stages, under_way = self.status.get("stages", []), self._attempts(under_way=True)
+        for attempt in set(under_way) - self._known:
+            job = self.objects["Job", attempt[2]]
+            assert "deletionTimestamp" not in job["metadata"], f"{attempt} begins with a Job that goes"
+        self._known |= set(under_way)
         assert len(under_way) <= 1, f"at the same time: {under_way}"
         assert not under_way or self.status["phase"] not in ("Failed", "Succeeded", "Suspended")
         for stage in stages:

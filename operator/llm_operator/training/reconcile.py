@@ -355,7 +355,7 @@ class Pass:
             return self._restarts(stage)  # the last word of the attempt before has just come: no refusal may lose it
         metadata = self.observed.training["metadata"]
 
-        def made(number: int) -> list[Manifest]:
+        def made(number: int) -> tuple[Manifest, ...]:
             results = {known.name: known.result.uri for known in self.stages if known.result}
             config = stage_config(self.observed.training, spec, planned, number, results)
             image = spec.image or self.observed.trainer_image

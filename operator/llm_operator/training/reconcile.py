@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from llm_operator.api.common import Condition
 from llm_operator.api.conditions import find, seconds_of, timestamp
@@ -20,7 +21,7 @@ from llm_operator.kube.plan import Manifest, Plan
 from llm_operator.kube.pods import Waiting
 from llm_operator.training import manifests
 from llm_operator.training.again import taken_up
-from llm_operator.training.bounds import bounded
+from llm_operator.training.bounds import CURRENT, bounded, bounded_stage
 from llm_operator.training.claims import claim_problem
 from llm_operator.training.events import events_between
 from llm_operator.training.failures import NEVER_WHOLE, Failure, Fault, failure_of
@@ -351,16 +352,11 @@ class Pass:
         return min(due - self.now, due - seconds_of(last.end_time or last.start_time) - seen)
 
     def _new_attempt(self, stage: StageStatus, spec: LLMTrainingSpec, planned: PlannedStage) -> Outcome:
-        if any(stage != known for known in self.stages if known.name == stage.name):
+        known = next(known for known in self.stages if known.name == stage.name)
+        if bounded_stage(stage, CURRENT) != bounded_stage(known, CURRENT):
             return self._restarts(stage)  # the last word of the attempt before has just come: no refusal may lose it
         metadata = self.observed.training["metadata"]
-
-        def made(number: int) -> tuple[Manifest, ...]:
-            results = {known.name: known.result.uri for known in self.stages if known.result}
-            config = stage_config(self.observed.training, spec, planned, number, results)
-            image = spec.image or self.observed.trainer_image
-            return manifests.children(self.observed.training, spec, planned, config, image, self.observed.pull_secrets)
-
+        made = partial(self._made, spec, planned)
         number = number_to_use(self.observed, stage, made)
         strangers = [child for child in unknown(self.observed, self.stages) if child["kind"] == "Job"]
         if going := [job["metadata"]["name"] for job in strangers if attempt_of(job) != (stage.name, number)]:
@@ -378,6 +374,13 @@ class Pass:
             }
         )
         return waits(stage, pods_to_start(stage.nodes), create=missing(self.observed, made(number)))
+
+    def _made(self, spec: LLMTrainingSpec, planned: PlannedStage, number: int) -> tuple[Manifest, ...]:
+        """The children of the attempt with this number."""
+        results = {known.name: known.result.uri for known in self.stages if known.result}
+        config = stage_config(self.observed.training, spec, planned, number, results)
+        image = spec.image or self.observed.trainer_image
+        return manifests.children(self.observed.training, spec, planned, config, image, self.observed.pull_secrets)
 
 
 def waits(

@@ -101,9 +101,14 @@ def test_another_refusal_takes_no_logs() -> None:
 # --- what a pass learned ---
 
 
-def test_a_last_word_is_written_before_anything_is_created(at_base: World) -> None:
-    """The pods of a suspended attempt told their checkpoint as they went; a quota must not make that unheard."""
+@pytest.mark.parametrize("length", [10, 5000])
+def test_a_last_word_is_written_before_anything_is_created(at_base: World, length: int) -> None:
+    """The pods of a suspended attempt told their checkpoint as they went; a quota must not make that unheard.
+
+    A word that the status cuts is no news each time.
+    """
     last = scenes.told(at_base, 50, checkpoint=CheckpointInfo(step=50, uri="pvc://models/c50", time=START))
+    last = last.model_copy(update={"phase": "x" * length, "attention": "y" * length})
     pods = scenes.pods(at_base)
     scenes.edit(at_base, suspend=True)
     scenes.step(at_base)

@@ -166,12 +166,17 @@ def test_a_failed_stage_may_be_corrected_and_not_removed(api_server: ControlPlan
 def test_what_data_preparation_reads_may_be_corrected_when_it_failed(api_server: ControlPlane) -> None:
     made = manifest("LLMTraining", "failed-data", TRAINING)
     assert apply(api_server, made).returncode == 0
+    set_stages(api_server, "failed-data", data="Running")
+    resumed = {"resumeFrom": {"uri": "pvc://models/other-0123abcd"}}
+    answer = apply(api_server, {**made, "spec": changed(TRAINING, **resumed)})
+    assert "spec.resumeFrom" in answer.stderr, "pods of it are in another folder"
     set_stages(api_server, "failed-data", data="Failed")
     changes: dict[str, Any] = {
         "model__architecture__config__hidden_size": 128,
         "tokenizer__train__vocabularySize": 4096,
         "data__sources__0__uri": "pvc://corpus/other.txt",
         "stages__0__pretrain__steps": 300,
+        **resumed,
     }
     answer = apply(api_server, {**made, "spec": changed(TRAINING, **changes)})
     assert answer.returncode == 0, answer.stderr

@@ -37,15 +37,14 @@ def exactly_one(*fields: str) -> Rule:
 # CEL's optional types would say it shorter, but the API server estimates their cost without the bounds of the schema.
 KNOWN = "has(oldSelf.status) && has(oldSelf.status.stages)"
 STARTED = f"{KNOWN} && oldSelf.status.stages.exists(s, has(s.startTime) && s.state != 'Failed')"
-HAS_RESULT = STARTED.replace("s.startTime", "s.result")
 
 
-def fixed(field: str, once: str = STARTED, when: str = "the training has started") -> Rule:
+def fixed(field: str) -> Rule:
     """A field of the spec that can't change once the first pod was made, unless data preparation failed."""
     same = f"has(self.spec.{field}) == has(oldSelf.spec.{field})"
     return Rule(
-        f"!({once}) || ({same} && (!has(self.spec.{field}) || self.spec.{field} == oldSelf.spec.{field}))",
-        f"{field} can't change once {when}; make a new LLMTraining",
+        f"!({STARTED}) || ({same} && (!has(self.spec.{field}) || self.spec.{field} == oldSelf.spec.{field}))",
+        f"{field} can't change once the training has started; make a new LLMTraining",
         f".spec.{field}",
     )
 
@@ -143,7 +142,7 @@ TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
         fixed("tokenizer"),
         fixed("data"),
         fixed("storage"),
-        fixed("resumeFrom", HAS_RESULT, "a stage has its result"),
+        fixed("resumeFrom"),
         Rule(
             f"!({KNOWN}) || oldSelf.status.stages.all(t, "
             "!has(t.startTime) || t.name == 'data' || (t.state == 'Failed' "

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from llm_operator.api.resolve import nodes_of
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus, StageStatus
+from llm_operator.api.validation import InvalidSpecError, training_problems
 from llm_operator.training.stages import PlannedStage, planned_stages
 
 
 def known_stages(spec: LLMTrainingSpec, old: LLMTrainingStatus) -> tuple[list[PlannedStage], list[StageStatus]]:
-    """The planned stages, and one status for each, in order."""
-    planned = as_started(planned_stages(spec), old.stages)
+    """The planned stages, and one status for each, in order. ``spec`` is as it was begun."""
+    planned = planned_stages(spec)
     stages = merged(planned, old.stages)
     if spec.restart_token != old.observed_restart_token:
         stages = [with_new_budgets(stage) for stage in stages]
     return planned, stages
 
 
-def as_started(planned: Sequence[PlannedStage], known: Sequence[StageStatus]) -> list[PlannedStage]:
-    """A stage keeps the number of pods with which it started: its checkpoints are of so many processes."""
-    nodes = {stage.name: stage.nodes for stage in known if stage.start_time}
-    return [replace(stage, nodes=nodes.get(stage.name, stage.nodes)) for stage in planned]
+def as_begun(spec: LLMTrainingSpec, known: Sequence[StageStatus]) -> LLMTrainingSpec | InvalidSpecError:
+    """The spec with the number of pods that each stage keeps: its checkpoints are of so many processes.
+
+    A stage that failed without a checkpoint keeps none. An error if another number made the spec valid.
+    """
+    nodes = {stage.name: stage.nodes for stage in known if keeps_nodes(stage)}
+    kept = {stage.name: nodes[stage.name] for stage in spec.stages if stage.name in nodes}
+    stages = [stage.model_copy(update={"nodes": kept.get(stage.name, stage.nodes)}) for stage in spec.stages]
+    if [nodes_of(spec, stage) for stage in stages] == [nodes_of(spec, stage) for stage in spec.stages]:
+        return spec
+    begun = spec.model_copy(update={"stages": stages})
+    if problems := tuple(training_problems(begun)):
+        why = ", ".join(f"stage {name} keeps nodes: {number}" for name, number in kept.items())
+        return InvalidSpecError((*problems, f"{why}, as a checkpoint is of so many processes"))
+    return begun
+
+
+def keeps_nodes(stage: StageStatus) -> bool:
+    if stage.state == "Failed":
+        return stage.checkpoint is not None
+    return stage.start_time is not None and stage.state != "Succeeded"
 
 
 def merged(planned: Sequence[PlannedStage], known: Sequence[StageStatus]) -> list[StageStatus]:
@@ -52,10 +70,14 @@ def open_attempt(stage: StageStatus) -> AttemptStatus | None:
 
 
 def next_number(stage: StageStatus) -> int:
-    """Of the next attempt. It only grows, whatever happens: on the storage it keeps stale attempts from writing."""
+    """Of the next attempt, as far as the status knows; what is there may bear a greater one (``tries.py``)."""
     return stage.attempts[-1].number + 1 if stage.attempts else 1
 
 
-def unfinished(stages: Sequence[StageStatus]) -> int | None:
-    """Index of the stage whose turn it is; None if all have succeeded."""
-    return next((index for index, stage in enumerate(stages) if stage.state != "Succeeded"), None)
+def whose_turn(stages: Sequence[StageStatus]) -> int | None:
+    """Index of the stage that has an attempt under way, wherever the spec puts it by now; else of the first that has
+    not succeeded, None if all have.
+    """
+    under_way = next((index for index, stage in enumerate(stages) if open_attempt(stage)), None)
+    first = next((index for index, stage in enumerate(stages) if stage.state != "Succeeded"), None)
+    return first if under_way is None else under_way

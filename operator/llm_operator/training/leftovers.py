@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from llm_operator.api.reasons import Reason
-from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus
+from llm_operator.api.conditions import find
+from llm_operator.api.reasons import Reason, TrainingCondition
+from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus, StageStatus
 from llm_operator.kube.kinds import JOB
 from llm_operator.kube.plan import Delete, Manifest
 from llm_operator.kube.pods import is_leaving, phase_of
 from llm_operator.training.gang import attempt_of, job_condition, job_of, over_fact, unknown_fact
 from llm_operator.training.observe import Observed
+from llm_operator.training.status import is_terminal
 
 ENDED = ("Succeeded", "Failed")
 DECIDED = ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget")  # the Job makes no more pods
 NEWS_SECONDS = 10.0  # by which one watch may be behind another
+OVER_QUOTA = "exceeded quota"  # the API server's words
 SETTLE_SECONDS = 10.0  # in which the pods of an attempt that has ended end too, if they do by themselves
 
 
 def superseded(observed: Observed, old: LLMTrainingStatus) -> tuple[list[Manifest], float | None]:
     """Children of attempts that ended, as the status already says, and the seconds until there may be more.
 
-    Those that ended well keep their logs, and so does the last attempt of a stage that failed, unless pods of theirs
-    run on: a container that is not ours doesn't end with the trainer.
+    Those that ended well keep their logs, and so does the last attempt of a training that failed, unless pods of theirs
+    run on, as a container that is not ours doesn't end with the trainer, or a quota has no room for what is to come.
     """
-    known = attempts_by_place(old)
+    known = attempts_by_place(old.stages)
     gone: list[Manifest] = []
     later: list[float] = []
     for child in remaining(observed):
@@ -42,8 +45,11 @@ def superseded(observed: Observed, old: LLMTrainingStatus) -> tuple[list[Manifes
 
 def keeps_logs(status: LLMTrainingStatus, attempt: AttemptStatus) -> bool:
     """Whether a user may still want to read them."""
+    running = find(status.conditions, TrainingCondition.RUNNING)
+    if running and running.reason == Reason.APPLY_REFUSED and OVER_QUOTA in running.message:
+        return False
     last = (stage.attempts[-1] for stage in status.stages if stage.state == "Failed" and stage.attempts)
-    return attempt.reason == Reason.SUCCEEDED or attempt in last
+    return attempt.reason == Reason.SUCCEEDED or (is_terminal(status) and attempt in last)
 
 
 def runs_on(observed: Observed, job: str) -> bool:
@@ -58,6 +64,12 @@ def runs_on(observed: Observed, job: str) -> bool:
     return ended < (found["spec"].get("completions") or 1)
 
 
+def unknown(observed: Observed, stages: Iterable[StageStatus]) -> list[Manifest]:
+    """Children of attempts that the status doesn't know."""
+    known = attempts_by_place(stages)
+    return [child for child in remaining(observed) if attempt_of(child) not in known]
+
+
 def orphaned(observed: Observed, new: LLMTrainingStatus) -> tuple[list[Manifest], float | None]:
     """Children of attempts that the status doesn't know, nor will after this pass; and when to look again.
 
@@ -65,8 +77,7 @@ def orphaned(observed: Observed, new: LLMTrainingStatus) -> tuple[list[Manifest]
     shown. One that was seen just now may be no orphan: of two watches one may be late, and the status that knows it be
     on its way.
     """
-    known = attempts_by_place(new)
-    orphans = [child for child in remaining(observed) if attempt_of(child) not in known]
+    orphans = unknown(observed, new.stages)
     surely = [child for child in orphans if observed.ages.get(unknown_fact(child), 0.0) >= NEWS_SECONDS]
     return surely, NEWS_SECONDS if surely != orphans else None
 
@@ -78,18 +89,18 @@ def remaining(observed: Observed) -> Iterator[Manifest]:
             yield child
 
 
-def attempts_by_place(status: LLMTrainingStatus) -> dict[tuple[str, int], AttemptStatus]:
+def attempts_by_place(stages: Iterable[StageStatus]) -> dict[tuple[str, int], AttemptStatus]:
     """Attempts by stage and number."""
-    return {(stage.name, attempt.number): attempt for stage in status.stages for attempt in stage.attempts}
+    return {(stage.name, attempt.number): attempt for stage in stages for attempt in stage.attempts}
 
 
 def ended_attempts(status: LLMTrainingStatus) -> set[tuple[str, int]]:
     """By stage and number."""
-    return {place for place, attempt in attempts_by_place(status).items() if attempt.end_time}
+    return {place for place, attempt in attempts_by_place(status.stages).items() if attempt.end_time}
 
 
 def deletions(children: Iterable[Manifest], status: LLMTrainingStatus) -> tuple[Delete, ...]:
-    known = attempts_by_place(status)
+    known = attempts_by_place(status.stages)
     found = (
         Delete(
             child["apiVersion"], child["kind"], child["metadata"]["name"], child["metadata"]["uid"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from llm_operator.api.common import Condition
 from llm_operator.api.conditions import find, seconds_of, timestamp
@@ -18,15 +19,15 @@ from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus, S
 from llm_operator.api.validation import InvalidSpecError
 from llm_operator.kube.plan import Manifest, Plan
 from llm_operator.kube.pods import Waiting
-from llm_operator.kube.templates import mark_of
 from llm_operator.training import manifests
 from llm_operator.training.again import taken_up
-from llm_operator.training.bounds import bounded
+from llm_operator.training.bounds import CURRENT, bounded, bounded_stage
 from llm_operator.training.claims import claim_problem
 from llm_operator.training.events import events_between
 from llm_operator.training.failures import NEVER_WHOLE, Failure, Fault, failure_of
 from llm_operator.training.gang import (
     Gang,
+    attempt_of,
     job_condition,
     job_of,
     over_fact,
@@ -35,14 +36,15 @@ from llm_operator.training.gang import (
     terminated_state,
     vanished_fact,
 )
-from llm_operator.training.known import known_stages, next_number, open_attempt, unfinished
-from llm_operator.training.leftovers import NEWS_SECONDS, deletions, ended_attempts, orphaned, superseded
+from llm_operator.training.known import as_begun, known_stages, open_attempt, whose_turn
+from llm_operator.training.leftovers import NEWS_SECONDS, deletions, ended_attempts, orphaned, superseded, unknown
 from llm_operator.training.names import child_name
 from llm_operator.training.observe import Observed
 from llm_operator.training.progress import silence, with_progress, workers
-from llm_operator.training.restarts import next_attempt_at, with_restart
+from llm_operator.training.restarts import budget_of, next_attempt_at, with_restart
 from llm_operator.training.stages import PlannedStage, claims_of, run_uri, stage_config
 from llm_operator.training.status import Verdict, all_succeeded, is_over, is_terminal, refused, summary
+from llm_operator.training.tries import missing, number_to_use
 from llm_operator.training.waiting import (
     MISSING_LOOK_SECONDS,
     NO_TROUBLE,
@@ -71,21 +73,24 @@ def reconcile(observed: Observed, now: float) -> Plan:
     old = LLMTrainingStatus.model_validate(observed.training.get("status") or {})
     if is_over(observed.training, old):
         return cleared(observed, old, old)
-    spec = observed.spec
-    assert spec is not None  # noqa: S101 -- it is not over
+    asked = observed.spec
+    assert asked is not None  # noqa: S101 -- it is not over
+    if isinstance(asked, InvalidSpecError):
+        return looked_after(observed, asked, old, now)
+    spec = as_begun(asked, old.stages)
     if isinstance(spec, InvalidSpecError):
         return looked_after(observed, spec, old, now)
     if is_terminal(old):
-        return plan(observed, old, taken_up(observed.training, spec, old, now))
+        return plan(observed, old, taken_up(observed.training, asked, spec, old, now))
     planned, stages = known_stages(spec, old)
     running = find(old.conditions, TrainingCondition.RUNNING)
-    index = unfinished(stages)
+    index = whose_turn(stages)
     if index is None:  # those that had not were removed
         outcome = Outcome(stages[-1], all_succeeded(stages))
     else:
         outcome = Pass(observed, spec, planned[index], tuple(stages), running, now).decide(stages[index])
         stages[index] = outcome.stage
-        if unfinished(stages) is None:
+        if whose_turn(stages) is None:
             outcome = replace(outcome, verdict=all_succeeded(stages))
     status = summary(observed.training, spec, old, stages, outcome.stage, outcome.verdict, now)
     return plan(observed, old, status, outcome.create, outcome.requeue_after)
@@ -94,10 +99,11 @@ def reconcile(observed: Observed, now: float) -> Plan:
 def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
     """The stage waits and says for what; the next try may go through, say because a quota was raised."""
     old = LLMTrainingStatus.model_validate(observed.training.get("status") or {})
-    spec = observed.spec
-    assert isinstance(spec, LLMTrainingSpec)  # noqa: S101 -- nothing is made of a wrong one
+    assert isinstance(observed.spec, LLMTrainingSpec)  # noqa: S101 -- nothing is made of a wrong one
+    spec = as_begun(observed.spec, old.stages)
+    assert isinstance(spec, LLMTrainingSpec)  # noqa: S101
     _, stages = known_stages(spec, old)
-    index = unfinished(stages)
+    index = whose_turn(stages)
     current = stages[-1 if index is None else index]
     verdict = Verdict(running=False, reason=Reason.APPLY_REFUSED, message=f"stage {current.name}: {problem}")
     new = summary(observed.training, spec, old, stages, current, verdict, now)
@@ -138,7 +144,7 @@ def cleared(observed: Observed, old: LLMTrainingStatus, new: LLMTrainingStatus) 
 def looked_after(observed: Observed, problems: InvalidSpecError, old: LLMTrainingStatus, now: float) -> Plan:
     """With a spec that can't work no attempt starts. What is under way goes on, is suspended, or ends as it would."""
     stages = list(old.stages)
-    index = unfinished(stages)
+    index = whose_turn(stages)
     running = find(old.conditions, TrainingCondition.RUNNING)
     if is_terminal(old) or index is None or not any(stage.attempts for stage in stages):
         verdict = not_started("") if running and not is_terminal(old) else None
@@ -268,13 +274,11 @@ class Pass:
 
     def _after_failure(self, stage: StageStatus, failure: Failure) -> Outcome:
         stage = ended(stage, failure.reason, failure.fault, failure.message, self.now)
-        if self.spec is None:  # which attempt follows, if any, is decided by the spec that will be right again
-            return Outcome(stage, not_started(f"stage {stage.name}: "))
         if failure.fault == "Configuration":
             return self._failed(stage, failure.reason, failure.message)
         if failure.reason in NEVER_WHOLE:
             return self._restarts(stage)
-        budget = self.spec.restarts
+        budget = budget_of(self.observed.training)
         if again := with_restart(stage, failure.fault, budget, self.observed.ages):
             return self._restarts(again)
         # A full disk is the cause whatever the budget; a budget explains nothing by itself.
@@ -330,6 +334,8 @@ class Pass:
 
     def _restarts(self, stage: StageStatus) -> Outcome:
         """The last attempt ended badly, and the next is not there yet."""
+        if self.spec is None:
+            return Outcome(stage, not_started(f"stage {stage.name}: "))
         last, left = stage.attempts[-1], self._backoff_left(stage)
         when = f" at {timestamp(next_attempt_at(stage))}" if left > 0 else ""
         said = f"stage {stage.name}: attempt {last.number + 1} starts{when}; the last: {last.message}"
@@ -346,16 +352,16 @@ class Pass:
         return min(due - self.now, due - seconds_of(last.end_time or last.start_time) - seen)
 
     def _new_attempt(self, stage: StageStatus, spec: LLMTrainingSpec, planned: PlannedStage) -> Outcome:
+        known = next(known for known in self.stages if known.name == stage.name)
+        if bounded_stage(stage, CURRENT) != bounded_stage(known, CURRENT):
+            return self._restarts(stage)  # the last word of the attempt before has just come: no refusal may lose it
         metadata = self.observed.training["metadata"]
-        number = next_number(stage)
-        results = {known.name: known.result.uri for known in self.stages if known.result}
-        config = stage_config(self.observed.training, spec, planned, number, results)
-        image = spec.image or self.observed.trainer_image
-        children = manifests.children(self.observed.training, spec, planned, config, image, self.observed.pull_secrets)
-        if stale := [child for child in self._there(children) if mark_of(child) not in map(mark_of, children)]:
-            # Of a try that was refused before the status knew of it; since then the spec has changed. Nobody knows it,
-            # so it goes as an orphan.
-            said = f"stage {stage.name}: {len(stale)} objects of an earlier try are deleted first"
+        made = partial(self._made, spec, planned)
+        number = number_to_use(self.observed, stage, made)
+        strangers = [child for child in unknown(self.observed, self.stages) if child["kind"] == "Job"]
+        if going := [job["metadata"]["name"] for job in strangers if attempt_of(job) != (stage.name, number)]:
+            # Of a try whose status was lost; since then the spec has changed. It goes as an orphan.
+            said = f"stage {stage.name}: Job {', '.join(going)}, of an earlier try, is deleted first"
             return Outcome(stage, Verdict(running=False, reason=Reason.STARTING, message=said))
         job = child_name(metadata["name"], metadata["uid"], stage.name, number)
         attempt = AttemptStatus(number=number, job=job, start_time=timestamp(self.now))
@@ -363,21 +369,18 @@ class Pass:
             update={
                 "attempts": [*stage.attempts, attempt],
                 "start_time": stage.start_time or timestamp(self.now),
+                "end_time": None,
                 "nodes": planned.nodes,
             }
         )
-        return waits(stage, pods_to_start(stage.nodes), create=self._missing(children))
+        return waits(stage, pods_to_start(stage.nodes), create=missing(self.observed, made(number)))
 
-    def _missing(self, children: Sequence[Manifest]) -> tuple[Manifest, ...]:
-        """Those that aren't there yet. What is there is not touched again: Kueue and users may have changed it."""
-        there = {(child["kind"], child["metadata"]["name"]) for child in self._there(children)}
-        return tuple(child for child in children if (child["kind"], child["metadata"]["name"]) not in there)
-
-    def _there(self, children: Sequence[Manifest]) -> list[Manifest]:
-        """What has the names of these."""
-        names = {(child["kind"], child["metadata"]["name"]) for child in children}
-        known = (*self.observed.jobs, *self.observed.services, *self.observed.config_maps)
-        return [child for child in known if (child["kind"], child["metadata"]["name"]) in names]
+    def _made(self, spec: LLMTrainingSpec, planned: PlannedStage, number: int) -> tuple[Manifest, ...]:
+        """The children of the attempt with this number."""
+        results = {known.name: known.result.uri for known in self.stages if known.result}
+        config = stage_config(self.observed.training, spec, planned, number, results)
+        image = spec.image or self.observed.trainer_image
+        return manifests.children(self.observed.training, spec, planned, config, image, self.observed.pull_secrets)
 
 
 def waits(

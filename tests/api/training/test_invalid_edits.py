@@ -51,10 +51,11 @@ def test_it_can_be_suspended(lab: Lab, pods: list[str]) -> None:
 @pytest.mark.parametrize("code", [137, ExitCode.DATA])
 def test_a_failure_is_noted(lab: Lab, pods: list[str], code: int) -> None:
     lab.end_pod(pods[1], code, Termination(reason="Error", message="a word of it", exit_code=code, rank=1))
-    lab.until(lambda: lab.condition("Running")["reason"] == "InvalidSpec")
+    lab.until(lambda: lab.phase() == ("Failed" if code == ExitCode.DATA else "Invalid"))
     (attempt,) = lab.stage("base")["attempts"]
     assert "a word of it" in attempt["message"]
     assert attempt["fault"] == ("Configuration" if code == ExitCode.DATA else "Own")
-    lab.until(lambda: len(lab.jobs()) == 1)
+    assert lab.stage("base")["ownRestarts"] == (0 if code == ExitCode.DATA else 1)
+    assert lab.condition("Accepted")["status"] == "False"
     lab.set_spec({"nodes": 2})
     lab.start_pods("base", attempt=2)

@@ -68,14 +68,24 @@ def test_a_quota_of_two_jobs_is_enough(lab: Lab) -> None:
 
 def test_what_a_pass_learned_outlives_a_refusal(lab: Lab) -> None:
     """The end of a stage and its result stand before the next stage's Job is asked for, and it is not run again."""
-    limit(lab, {"count/jobs.batch": "1"})
     lab.apply("llm-operator.io/v1alpha1", "LLMTraining", NAME, TRAINING)
-    lab.succeed("data", lab.start_pods("data"))
+    pods = lab.start_pods("data")
+    limit(lab, {"count/jobs.batch": "0"})
+    lab.succeed("data", pods)
     lab.until(lambda: running(lab)["reason"] == "ApplyRefused")
     assert "stage base: Job " in running(lab)["message"]
-    job = lab.stage("data")["attempts"][0]["job"]
-    lab.kubectl("delete", "job", job)
+    limit(lab, {"count/jobs.batch": "1"})
     lab.start_pods("base")
     data = lab.stage("data")
     assert (data["state"], len(data["attempts"])) == ("Succeeded", 1)
     assert data["result"]["uri"] == "pvc://models/run/data"
+
+
+def test_a_quota_of_one_job_is_enough_for_all_stages(lab: Lab) -> None:
+    """A Job that has ended is kept for its logs, until it is in the way."""
+    limit(lab, {"count/jobs.batch": "1"})
+    lab.apply("llm-operator.io/v1alpha1", "LLMTraining", NAME, TRAINING)
+    for stage in ("data", "base", "chat"):
+        lab.succeed(stage, lab.start_pods(stage))
+    lab.until(lambda: lab.phase() == "Succeeded")
+    assert lab.jobs() == [lab.stage("chat")["attempts"][0]["job"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from llm_operator.training.reconcile import apply_refused, reconcile
 from llm_trainer.protocol import CheckpointInfo, ExitCode
 from tests.unit.training import scenes
 from tests.unit.training.scenes import condition, edit, fail, run_pods, settle, stage, status
@@ -233,3 +234,60 @@ def test_every_edit_is_observed_whatever_runs(at_base: World) -> None:
     edit(at_base, stages__1__globalBatchSize=9)
     settle(at_base)
     assert generations(at_base) == {3}
+
+
+# --- a correction that is wrong too ---
+
+
+def test_until_its_next_attempt_is_there_a_stage_may_be_corrected_again(failed: World) -> None:
+    """CEL lets a stage that failed be changed; one that is to begin again has not begun."""
+    edit(failed, stages__0__pretrain__sequenceLength=64, nodes=4)
+    for _ in range(3):
+        plan = reconcile(scenes.observed(failed, claims={}, now=START + 60), START + 60)
+        failed.execute(plan)
+    assert condition(failed, "Running")["reason"] == "PersistentVolumeClaimNotFound"
+    assert (status(failed)["phase"], stage(failed, "base")["state"]) == ("Pending", "Failed")
+    edit(failed, nodes=2)
+    settle(failed, START + 70)
+    assert [a["number"] for a in stage(failed, "base")["attempts"]] == [1, 2]
+    assert (stage(failed, "base")["state"], stage(failed, "base")["nodes"]) == ("Pending", 2)
+    assert "endTime" not in stage(failed, "base")
+
+
+def test_a_correction_that_the_cluster_refuses_may_be_corrected_again(failed: World) -> None:
+    edit(failed, stages__0__pretrain__sequenceLength=64)
+    scenes.step(failed, START + 60)
+    failed.execute(apply_refused(scenes.observed(failed, now=START + 61), "Job x: a webhook's no", START + 61))
+    assert (condition(failed, "Running")["reason"], stage(failed, "base")["state"]) == ("ApplyRefused", "Failed")
+
+
+def test_what_is_kept_must_go_with_the_correction(at_base: World) -> None:
+    """The spec is right with three pods, and wrong with the two that the checkpoint is of."""
+    checkpoint = CheckpointInfo(step=50, uri="pvc://models/c", time=START)
+    fail(at_base, ExitCode.CONFIGURATION, "no", scenes.told(at_base, 50, checkpoint=checkpoint))
+    settle(at_base)
+    edit(at_base, stages__0__nodes=3, stages__0__globalBatchSize=9)
+    settle(at_base)
+    assert condition(at_base, "Accepted")["status"] == "False"
+    said = condition(at_base, "Accepted")["message"]
+    assert "spec.stages[0].globalBatchSize: 9" in said
+    assert "stage base keeps nodes: 2" in said
+    assert len(stage(at_base, "base")["attempts"]) == 1
+    edit(at_base, stages__0__globalBatchSize=12)
+    settle(at_base)
+    assert condition(at_base, "Accepted")["status"] == "True"
+    assert scenes.newest_job(at_base)["spec"]["completions"] == 2
+
+
+# --- the order of the stages ---
+
+
+def test_a_stage_that_runs_has_the_turn_wherever_it_is_put(at_base: World) -> None:
+    early = {**at_base.owner["spec"]["stages"][1], "name": "early", "model": {"uri": "pvc://models/base"}}
+    edit(at_base, stages=[early, *at_base.owner["spec"]["stages"]])
+    settle(at_base)
+    assert stage(at_base, "early")["attempts"] == []
+    scenes.succeed(at_base)
+    settle(at_base)
+    assert stage(at_base, "base")["state"] == "Succeeded"
+    assert [a["number"] for a in stage(at_base, "early")["attempts"]] == [1]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from llm_operator.api.training import Restarts
 from llm_operator.kube.plan import Plan
 from llm_operator.training.gang import attempt_of, pod_index
-from llm_operator.training.reconcile import reconcile
+from llm_operator.training.reconcile import apply_refused, reconcile
+from llm_operator.training.restarts import budget_of
 from llm_operator.training.waiting import NO_TROUBLE, Trouble
+from llm_trainer.protocol import CheckpointInfo, ExitCode
 from tests.unit.training import scenes
 from tests.unit.training.scenes import condition, scene
 from tests.unit.world import START, World
@@ -31,15 +34,13 @@ def test_what_a_refused_try_left_is_used(half_made: World) -> None:
 def test_what_a_refused_try_left_goes_when_the_spec_has_changed(half_made: World) -> None:
     (before,) = half_made.of("ConfigMap")
     half_made.owner["spec"]["data"]["sources"][0]["uri"] = "pvc://corpus/other/*.txt"
-    waiting = scenes.step(half_made, START + 1)
-    assert not waiting.create, "a Job on the settings of before"
-    assert "earlier try" in condition(half_made, "Running")["message"]
-    scenes.step(half_made, START + 20)
-    scenes.settle(half_made, START + 21)
+    scenes.step(half_made, START + 1)
+    scenes.settle(half_made, START + 20)
     (after,) = half_made.of("ConfigMap")
     assert "corpus/other" in after["data"]["stage.json"]
     assert "corpus/other" not in before["data"]["stage.json"]
-    assert len(half_made.of("Job")) == 1
+    (job,) = half_made.of("Job")
+    assert (attempt_of(after), attempt_of(job)) == (("data", 2), ("data", 2)), "not the settings of before"
 
 
 def test_a_restarted_operator_says_on_why_pods_are_missing() -> None:
@@ -86,3 +87,84 @@ def test_the_job_of_an_attempt_that_failed_goes_at_once_and_makes_room(at_base: 
     scenes.fail(at_base)
     scenes.step(at_base)
     assert deleted_jobs(reconcile(scenes.observed(at_base), START)) == [False]
+
+
+# --- a quota ---
+
+
+def test_a_quota_makes_what_has_ended_give_up_its_jobs() -> None:
+    """They are kept for their logs, which are worth less than the next stage."""
+    world = scene()
+    scenes.run_stage(world)
+    scenes.run_stage(world)
+    assert {attempt_of(job)[0] for job in world.of("Job")} == {"data", "base", "chat"}, "without a quota all are kept"
+    world.objects = {at: found for at, found in world.objects.items() if attempt_of(found)[0] != "chat"}
+    last = scenes.status(world)["stages"][-1]
+    last.update(attempts=[], state="Pending")
+    last.pop("startTime")
+    refused = apply_refused(scenes.observed(world), "Job x: exceeded quota: jobs, used: count/jobs.batch=2", START)
+    world.execute(refused)
+    plan = scenes.step(world, START + 1)
+    assert {child.name for child in plan.delete if child.kind == "Job"} == {
+        scenes.stage(world, name)["attempts"][-1]["job"] for name in ("data", "base")
+    }
+    assert [attempt_of(job) for job in world.of("Job")] == [("chat", 1)]
+
+
+def test_another_refusal_takes_no_logs() -> None:
+    world = scene()
+    scenes.run_stage(world)
+    world.execute(apply_refused(scenes.observed(world), "Job x: a webhook's no", START))
+    assert not scenes.step(world, START + 1).delete
+
+
+# --- what a pass learned ---
+
+
+@pytest.mark.parametrize("length", [10, 5000])
+def test_a_last_word_is_written_before_anything_is_created(at_base: World, length: int) -> None:
+    """The pods of a suspended attempt told their checkpoint as they went; a quota must not make that unheard.
+
+    A word that the status cuts is no news each time.
+    """
+    last = scenes.told(at_base, 50, checkpoint=CheckpointInfo(step=50, uri="pvc://models/c50", time=START))
+    last = last.model_copy(update={"phase": "x" * length, "attention": "y" * length})
+    pods = scenes.pods(at_base)
+    scenes.edit(at_base, suspend=True)
+    scenes.step(at_base)
+    scenes.edit(at_base, suspend=False)
+    for pod in pods:
+        scenes.end_pod(pod, ExitCode.PREEMPTED, "suspended", last)
+        at_base.objects.pop(("Pod", pod["metadata"]["name"]), None)
+    at_base.departed = pods
+    plan = scenes.step(at_base, START + 5)
+    assert not plan.create
+    assert scenes.stage(at_base, "base")["checkpoint"]["step"] == 50
+    assert [attempt_of(child)[1] for child in scenes.step(at_base, START + 5).create if child["kind"] == "Job"] == [2]
+
+
+# --- what fails beside a spec that can't work ---
+
+
+def test_a_configuration_error_ends_a_training_whatever_its_spec_is_by_now(at_base: World) -> None:
+    scenes.edit(at_base, stages__1__globalBatchSize=9)
+    scenes.settle(at_base)
+    scenes.fail(at_base, ExitCode.CONFIGURATION, "it can't work")
+    scenes.settle(at_base)
+    assert scenes.status(at_base)["phase"] == "Failed"
+    assert "it can't work" in condition(at_base, "Failed")["message"]
+    assert condition(at_base, "Accepted")["status"] == "False"
+    scenes.edit(at_base, stages__1__globalBatchSize=8)
+    scenes.settle(at_base)
+    assert [a["number"] for a in scenes.stage(at_base, "base")["attempts"]] == [1, 2]
+
+
+def test_a_fault_is_paid_whatever_the_spec_is_by_now(at_base: World) -> None:
+    scenes.edit(at_base, stages__1__globalBatchSize=9)
+    scenes.settle(at_base)
+    scenes.fail(at_base)
+    scenes.settle(at_base)
+    assert condition(at_base, "Running")["reason"] == "InvalidSpec"
+    assert scenes.stage(at_base, "base")["ownRestarts"] == 1
+    assert scenes.stage(at_base, "base")["sinceProgress"]["own"] == 1
+    assert budget_of({"spec": {"restarts": {"own": "many"}}}) == Restarts()

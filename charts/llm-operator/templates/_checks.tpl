@@ -46,6 +46,7 @@ that Helm refuses the second of them; what follows also sees one release for all
 TRAINER_IMAGE: trainerImage
 SERVING_IMAGE: servingImage
 CHILD_IMAGE_PULL_SECRETS: childImagePullSecrets
+NETWORK_POLICIES: networkPolicies
 NAMESPACES: namespaces
 GPU_RESOURCES: gpuResources
 OTHER_RESOURCES: otherResources
@@ -55,6 +56,7 @@ RESYNC_SECONDS: settings.resync_seconds
 WATCH_SECONDS: settings.watch_seconds
 REQUEST_SECONDS: settings.request_seconds
 LEASE_SECONDS: settings.lease_seconds
+SURGE_TIMEOUT_SECONDS: settings.surge_timeout_seconds
 LOG_LEVEL: settings.log_level
 METRICS_PORT: none, it is fixed
 PROBE_PORT: none, it is fixed

@@ -1,4 +1,4 @@
-"""Deployment, Service and PodDisruptionBudget of a serving. Pure.
+"""Deployment, Service, PodDisruptionBudget and NetworkPolicy of a serving. Pure.
 
 Flags are those of vLLM 0.31. A rollout loses no request: a new pod must answer before an old one goes, and an old one
 first leaves the Service (preStop), then finishes what it has (--shutdown-timeout).
@@ -15,6 +15,7 @@ from typing import Any
 from llm_operator.api.parallel import tensor_parallel_size
 from llm_operator.api.resolve import LEAVE_SECONDS, drain_seconds
 from llm_operator.api.serving import ChatTemplate, LLMServingSpec, ServedAdapter, ServedResult
+from llm_operator.kube.network import ALL, Network, namespaces, policy, tcp
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import (
     CONTAINER_SECURITY,
@@ -64,10 +65,13 @@ class Surroundings:
     pull_secrets: tuple[str, ...] = ()  # of every pod, beside the user's
 
 
-def addressed(serving: Manifest) -> tuple[Manifest, ...]:
-    """The children that a serving has whatever it serves: Service and PodDisruptionBudget."""
+def addressed(serving: Manifest, spec: LLMServingSpec, network: Network | None = None) -> tuple[Manifest, ...]:
+    """The children that a serving has whatever it serves: Service, PodDisruptionBudget and, if any, NetworkPolicy."""
     metadata = common_metadata(serving, owner_reference(serving))
-    return marked(service(serving, metadata)), marked(disruption_budget(serving, metadata))
+    made = [service(serving, metadata), disruption_budget(serving, metadata)]
+    if network:
+        made.append(network_policy(serving, spec, metadata, network))
+    return tuple(map(marked, made))
 
 
 def workload(serving: Manifest, spec: LLMServingSpec, pods: Manifest, strategy: dict[str, Any]) -> Manifest:
@@ -100,6 +104,14 @@ def disruption_budget(serving: Manifest, metadata: dict[str, Any]) -> Manifest:
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
+
+
+def network_policy(serving: Manifest, spec: LLMServingSpec, metadata: dict[str, Any], network: Network) -> Manifest:
+    """In: requests of namespaces that may. Out: no more than DNS, as the model lies on a volume."""
+    own = str(metadata["namespace"])
+    peers = [namespaces(sorted({own, *spec.allowed_namespaces})), *network.serving_from, *network.metrics_from]
+    everybody = ALL in spec.allowed_namespaces  # also who is no pod, such as a load balancer
+    return policy(metadata, selector(serving), [tcp(PORT, [] if everybody else peers)], network.egress)
 
 
 def deployment(

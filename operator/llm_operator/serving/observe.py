@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from llm_operator.api.resources import DEFAULT_DEVICES, Devices
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, POD, SERVICE, TRAINING
+from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, NETWORK_POLICY, POD, SERVICE, TRAINING
+from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Key, Manifest
 from llm_operator.serving.chat_template import UNKNOWN, Word
 from llm_operator.settings import Settings
@@ -22,12 +23,14 @@ class Observed:
     deployments: tuple[Manifest, ...] = ()
     services: tuple[Manifest, ...] = ()
     disruption_budgets: tuple[Manifest, ...] = ()
+    network_policies: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     claims: frozenset[str] = frozenset()
     chat_template: Word = UNKNOWN  # what its ConfigMap holds
     serving_image: str = ""
     trainer_image: str = ""  # which has the launcher of llm_server
     pull_secrets: tuple[str, ...] = ()  # of every pod, beside the user's
+    network: Network | None = None  # None: no NetworkPolicies are made
     surge_timeout: float = 60.0  # seconds
     devices: Devices = DEFAULT_DEVICES
 
@@ -48,12 +51,14 @@ def observe(cache: Cache, key: Key, settings: Settings, chat_template: Word) -> 
         deployments=tuple(cache.children(DEPLOYMENT.name, key)),
         services=tuple(cache.children(SERVICE.name, key)),
         disruption_budgets=tuple(cache.children(DISRUPTION_BUDGET.name, key)),
+        network_policies=tuple(cache.children(NETWORK_POLICY.name, key)),
         pods=tuple(cache.children(POD.name, key)),
         claims=frozenset(claim["metadata"]["name"] for claim in cache.objects(CLAIM.name, key.namespace)),
         chat_template=chat_template,
         serving_image=settings.serving_image,
         trainer_image=settings.trainer_image,
         pull_secrets=settings.child_image_pull_secrets,
+        network=Network.of(settings.network_policies, settings.pod_namespace),
         surge_timeout=settings.surge_timeout_seconds,
         devices=settings.devices,
     )

@@ -71,7 +71,7 @@ def decide(observed: Observed, spec: LLMServingSpec, old: LLMServingStatus, now:
         pods = template(serving, spec, model, to_load(adapters, observed, model), surroundings)
     fleet = fleet_of(observed.pods, deployment, pods)
     rollout = roll(spec, deployment, fleet, old, observed.surge_timeout, now)
-    children = addressed(serving) if model else ()
+    children = addressed(serving, spec, observed.network) if model else ()
     if pods:
         children += (workload(serving, spec, pods, rollout.strategy),)
     return Decision(choice, tuple(adapters), fleet, rollout, children)

@@ -351,7 +351,9 @@ class Pass:
         results = {known.name: known.result.uri for known in self.stages if known.result}
         config = stage_config(self.observed.training, spec, planned, number, results)
         image = spec.image or self.observed.trainer_image
-        children = manifests.children(self.observed.training, spec, planned, config, image, self.observed.pull_secrets)
+        children = manifests.children(
+            self.observed.training, spec, planned, config, image, self.observed.pull_secrets, self.observed.network
+        )
         if stale := [child for child in self._there(children) if mark_of(child) not in map(mark_of, children)]:
             # Of a try that was refused before the status knew of it; since then the spec has changed. Nobody knows it,
             # so it goes as an orphan.
@@ -376,8 +378,7 @@ class Pass:
     def _there(self, children: Sequence[Manifest]) -> list[Manifest]:
         """What has the names of these."""
         names = {(child["kind"], child["metadata"]["name"]) for child in children}
-        known = (*self.observed.jobs, *self.observed.services, *self.observed.config_maps)
-        return [child for child in known if (child["kind"], child["metadata"]["name"]) in names]
+        return [child for child in self.observed.children if (child["kind"], child["metadata"]["name"]) in names]
 
 
 def waits(

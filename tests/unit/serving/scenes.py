@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from llm_operator.api.serving import LLMServingSpec
 from llm_operator.kube.drift import FIELDS
 from llm_operator.kube.plan import Manifest, Plan
 from llm_operator.serving.manifests import addressed
@@ -17,7 +18,7 @@ from tests.unit.world import START, World, custom_resource
 def scene(spec: Spec | None = None) -> World:
     """With the Service there already, for which the Deployment waits."""
     world = World(custom_resource("LLMServing", "chat", copy.deepcopy(spec or SERVING)))
-    world.execute(Plan(apply=(addressed(world.owner)[0],)))
+    world.execute(Plan(apply=(addressed(world.owner, LLMServingSpec.model_validate(world.owner["spec"]))[0],)))
     return world
 
 
@@ -48,10 +49,12 @@ def observed(world: World, source: Manifest | None, claims: tuple[str, ...] = ("
         deployments=world.of("Deployment"),
         services=world.of("Service"),
         disruption_budgets=world.of("PodDisruptionBudget"),
+        network_policies=world.of("NetworkPolicy"),
         pods=world.of("Pod"),
         claims=frozenset(claims),
         serving_image="vllm:1",
         trainer_image="vllm:1",
+        network=world.network,
     )
 
 

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from llm_server.door import KEY, MIDDLEWARE, key_problem
 from llm_server.first_token import first_of, server_of
 from llm_server.last_words import CONFIGURATION, HANG, LastWords, report, word_of
 from llm_server.memory import TooLittleMemoryError, cache_arguments
@@ -146,11 +147,15 @@ def prepared(arguments: list[str]) -> list[str]:
     model = Path(arguments[0])
     if problem := folder_problem(model):
         raise RefusedError("ConfigurationError", problem)
+    if problem := key_problem(os.environ.get(KEY)):
+        raise RefusedError("ConfigurationError", f"spec.apiKey: the key {problem}; correct the Secret")
     if problem := adapter_problem(model, arguments):
         if refuse_adapters(problem):
             raise RefusedError("AdapterNotSupported", problem)
         arguments = without_adapters(arguments)
-    added = [] if first_of(arguments, "--host") else [f"--host={any_address()}"]
+    added = [f"--middleware={MIDDLEWARE}"]  # vLLM asks the last of them first
+    if not first_of(arguments, "--host"):
+        added.append(f"--host={any_address()}")
     if on_cpu() and (model / "config.json").is_file():
         try:
             added += cache_arguments(model, arguments, dict(os.environ))

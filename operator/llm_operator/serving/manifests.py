@@ -15,6 +15,7 @@ from typing import Any
 from llm_operator.api.parallel import tensor_parallel_size
 from llm_operator.api.resolve import LEAVE_SECONDS, drain_seconds
 from llm_operator.api.serving import ChatTemplate, LLMServingSpec, ServedAdapter, ServedResult
+from llm_operator.api.vllm_environment import API_KEY, DOORS
 from llm_operator.kube.network import ALL, Network, namespaces, policy, tcp
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import (
@@ -172,7 +173,7 @@ def pod_spec(
                 "image": image.name,
                 "command": [*(LAUNCHER if image.has_launcher else VLLM), local_path(model.uri)],
                 "args": given,
-                "env": variables(environment(spec, launcher=image.has_launcher)),
+                "env": variables(environment(spec, launcher=image.has_launcher)) + api_key(spec),
                 "ports": ports(image),
                 "resources": resource_requirements(spec.resources),
                 "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -292,6 +293,14 @@ def data_type(spec: LLMServingSpec) -> str:
     return "float32" if spec.data_type == "auto" and not spec.resources.gpus else spec.data_type
 
 
+def api_key(spec: LLMServingSpec) -> list[dict[str, Any]]:
+    """The variable that the kubelet fills from the Secret."""
+    if spec.api_key is None:
+        return []
+    source = spec.api_key.secret_key_ref
+    return [{"name": API_KEY, "valueFrom": {"secretKeyRef": {"name": source.name, "key": source.key}}}]
+
+
 def environment(spec: LLMServingSpec, *, launcher: bool = False) -> dict[str, str]:
     cache = CACHE if spec.cache else "/tmp"  # noqa: S108 -- the pod's own emptyDir
     fixed = {
@@ -303,9 +312,12 @@ def environment(spec: LLMServingSpec, *, launcher: bool = False) -> dict[str, st
         "VLLM_CACHE_ROOT": f"{cache}/vllm",
         "VLLM_CONFIG_ROOT": "/tmp/vllm-config",  # noqa: S108
         "VLLM_NO_USAGE_STATS": "1",
+        **dict.fromkeys(DOORS, "0"),
     }
     if launcher:
         fixed["LLM_SERVER_STARTUP_SECONDS"] = str(spec.startup_timeout_seconds)
+        if spec.api_key and spec.api_key.metrics_without_key:
+            fixed["LLM_SERVER_METRICS_WITHOUT_KEY"] = "1"
     if spec.resources.gpus:
         return fixed
     cpus = spec.resources.cpus

@@ -18,7 +18,7 @@ from llm_operator.serving.names import LAUNCHER_PORT, PORT, common_metadata, sel
 from llm_operator.training.manifests import JOB_NAME_LABEL, gang_policy
 from llm_trainer.protocol import PROGRESS_PORT, RENDEZVOUS_PORT
 from tests.api.policed import NODE
-from tests.cluster import policy_engine
+from tests.cluster import build, policy_engine
 from tests.specs import SERVING, changed
 from tests.unit.world import custom_resource
 
@@ -73,6 +73,7 @@ def test_strangers_are_kept_out_and_peers_are_not() -> None:
         ],
         "questions": QUESTIONS,
     }
+    build.ensure("policy-engine")
     alone = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     done = subprocess.run(
         [*alone, sys.executable, "-m", "tests.api.policed", policy_engine.program()],

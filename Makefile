@@ -24,7 +24,9 @@ test: build lint ## What every change must pass
 	$(python) python -m pytest tests --durations=30 $(ARGS)
 test-all: build lint ## That and every example and family on the cluster, before a release; a table of what was seen
 	@export LLM_OPERATOR_BUILD_SECONDS=$$(cat $(LLM_OPERATOR_CACHE)/build-seconds)
-	$(python) python -m pytest tests --durations=30 -m "" $(ARGS)
+	$(python)
+	python -m tests.cluster build policy-engine
+	python -m pytest tests --durations=30 -m "" $(ARGS)
 
 .PHONY: lint
 lint: cluster-build ## ruff, mypy, import-linter, generated files, helm lint

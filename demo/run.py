@@ -38,8 +38,8 @@ def wait_for(what: str, ready: Callable[[], bool], seconds: float, state: Callab
             time.sleep(0.5)
 
 
-def install(helm: Path, kubectl: Kubectl, images: Images) -> None:
-    """The operator, as any user installs it."""
+def install(helm: Path, kubectl: Kubectl, images: Images, *values: str) -> None:
+    """The operator, as any user installs it; ``values`` as NAME=VALUE."""
     repository, _, tag = images.operator.rpartition(":")
     trainer_repository, _, trainer_tag = images.trainer.rpartition(":")
     command = [
@@ -47,6 +47,7 @@ def install(helm: Path, kubectl: Kubectl, images: Images) -> None:
         "charts/llm-operator", "--namespace", "llm-operator", "--create-namespace", "--wait", "--timeout", "3m",
         "--set", f"image.repository={repository},image.tag={tag}",
         "--set", f"trainerImage.repository={trainer_repository},trainerImage.tag={trainer_tag}",
+        *(part for value in values for part in ("--set", value)),
     ]  # fmt: skip
     with alive("helm installs the chart and waits for the operator"):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

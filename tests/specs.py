@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_operator.api.training import SHARED
+from llm_operator.api.vllm_environment import DOORS
 
 Spec = dict[str, Any]
 
@@ -295,6 +296,7 @@ def adapters(*given: dict[str, Any]) -> Spec:
     return changed(SERVING, adapters=list(given))
 
 
+API_KEY = {"secretKeyRef": {"name": "keys", "key": "chat"}}
 WRONG_SERVINGS = (
     Wrong("training and uri", changed(SERVING, model__uri="pvc://models/x"), "spec.model", "exactly one of"),
     Wrong("neither training nor uri", {"model": {}}, "spec.model", "exactly one of"),
@@ -332,6 +334,17 @@ WRONG_SERVINGS = (
           "spec.chatTemplate", "exactly one of"),
     Wrong("a file's name for a template", changed(SERVING, chatTemplate={"text": "plain.jinja"}),
           "spec.chatTemplate.text", "a Jinja template"),
+    *(
+        Wrong(name, changed(SERVING, pods={"env": [{"name": name, "value": "1"}]}), "spec.pods.env[0]", why)
+        for name, why in DOORS.items()
+    ),
+    Wrong("two API keys", changed(SERVING, apiKey=API_KEY, pods={"env": [{"name": "VLLM_API_KEY", "value": "x"}]}),
+          "spec.pods.env", "stands beside"),
+    Wrong("an API key in the spec", changed(SERVING, apiKey={"value": "s3cret"}), "spec.apiKey", "secretKeyRef"),
+    Wrong("an API key of no Secret", changed(SERVING, apiKey={"secretKeyRef": {"name": "a"}}),
+          "spec.apiKey.secretKeyRef", "key"),
+    Wrong("a namespace that is none", changed(SERVING, allowedNamespaces=["team-*"]), "spec.allowedNamespaces[0]",
+          "match"),
     Wrong("negative replicas", changed(SERVING, replicas=-1), "spec.replicas", "greater than or equal to 0"),
 )  # fmt: skip
 RIGHT_SERVINGS = (
@@ -350,6 +363,8 @@ RIGHT_SERVINGS = (
         extraArguments=["--max-num-seqs=16", "-cc.x=1"],
         chatTemplate={"configMap": {"name": "templates", "key": "plain.jinja"}},
         cache={"persistentVolumeClaim": {"claimName": "kernels"}},
+        apiKey=API_KEY | {"metricsWithoutKey": True},
+        allowedNamespaces=["gateway", "*"],
     ),
     changed(SERVING, strategy={"type": "Recreate"}, chatTemplate={"text": "{{ messages }}"}),
 )

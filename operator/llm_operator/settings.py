@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
 
+from llm_operator.api.common import field_path
+from llm_operator.api.network import NetworkPolicies
 from llm_operator.api.resources import GPU_RESOURCES, OTHER_RESOURCES, Devices
 
 _split = BeforeValidator(
@@ -21,6 +25,7 @@ ResourceNames = Annotated[
 _object_name = StringConstraints(
     pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253
 )
+_from_json = BeforeValidator(lambda value: json.loads(value) if isinstance(value, str) else value)
 ObjectNames = Annotated[tuple[Annotated[str, _object_name], ...], _split]
 
 
@@ -39,6 +44,10 @@ class Settings(BaseModel):
         default=(),
         max_length=16,
         description="Secrets by which pods of trainings and servings pull, in their own namespaces; beside the spec's.",
+    )
+    network_policies: Annotated[NetworkPolicies, _from_json] = Field(
+        default_factory=NetworkPolicies,
+        description="Whether trainings and servings get a NetworkPolicy and what it allows, as JSON; see the chart.",
     )
     namespaces: CommaSeparated = Field(
         default=(), description="Namespaces to serve, separated by commas. Empty: all, which needs a ClusterRole."
@@ -91,7 +100,13 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise SettingsError(
                 "; ".join(
-                    f"{str(problem['loc'][0]).upper()}={given[str(problem['loc'][0])]!r}: {problem['msg']}"
+                    f"{str(problem['loc'][0]).upper()}={given[str(problem['loc'][0])]!r}: {said(problem)}"
                     for problem in error.errors()
                 )
             ) from None
+
+
+def said(problem: ErrorDetails) -> str:
+    """What is wrong, with its place inside a value that is JSON."""
+    place = field_path("", *problem["loc"][1:]).removeprefix(".")
+    return f"{place}: {problem['msg']}" if place else problem["msg"]

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from llm_operator.api.network import as_written
 from llm_operator.api.resources import DEFAULT_DEVICES, Devices
+from llm_operator.kube.network import OPERATOR_PODS
 from llm_operator.settings import Settings
 from llm_trainer.protocol import PROGRESS_PORT
 from tests.cluster.cluster import binaries
@@ -64,6 +66,8 @@ def test_two_replicas_under_the_restricted_standard() -> None:
         ("extraEnv[0].name=WORKERS", "WORKERS is written by the chart; the value for it: settings.workers"),
         (r"podLabels.app\.kubernetes\.io/name=mine", "app.kubernetes.io/name"),
         ("networkPolicy.apiServerPorts={https}", "apiServerPorts"),
+        ("networkPolicies.enable=true", "enable"),
+        ("networkPolicies.metricsFrom={monitoring}", "metricsFrom"),
         ("serviceAccount.create=false", "serviceAccount.name"),
     ],
 )
@@ -120,6 +124,28 @@ def test_pull_secrets_of_children_reach_the_operator() -> None:
     assert Settings.from_environment(given).child_image_pull_secrets == ("mirror", "hub")
 
 
+def test_policies_of_children_reach_the_operator(tmp_path: Path) -> None:
+    """With the rights that they take, which nobody has without."""
+    assert not Settings.from_environment(environment()).network_policies.enabled
+    assert "networkpolicies" not in {resource for _, resource, _ in granted(yaml.safe_dump_all(rendered()))}
+    file = tmp_path / "values.json"
+    file.write_text(json.dumps({"networkPolicies": EVERYTHING["networkPolicies"]}))
+    given = Settings.from_environment(environment("--values", str(file))).network_policies
+    assert given.enabled
+    assert as_written(given.metrics_from) == EVERYTHING["networkPolicies"]["metricsFrom"]
+    assert as_written(given.serving_from) == EVERYTHING["networkPolicies"]["servingFrom"]
+    assert as_written(given.extra_egress) == EVERYTHING["networkPolicies"]["extraEgress"]
+    rights = granted(yaml.safe_dump_all(rendered("--values", str(file))))
+    assert {verb for _, resource, verb in rights if resource == "networkpolicies"} == {
+        "list", "watch", "create", "patch", "delete",
+    }  # fmt: skip
+
+
+def test_the_operators_pods_are_those_that_policies_let_in() -> None:
+    labels = one(rendered(), "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert OPERATOR_PODS.items() <= labels.items()
+
+
 def test_the_chart_knows_every_setting() -> None:
     """Those that it writes itself are refused in extraEnv: of two variables of one name the last would count."""
     for name in Settings.model_fields:
@@ -152,6 +178,13 @@ EVERYTHING: dict[str, Any] = {
         "apiServerPorts": [6443],
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
         "extraEgress": [{"ports": [{"port": 9400}], "to": [{"ipBlock": {"cidr": "10.0.0.0/16"}}]}],
+    },
+    "networkPolicies": {
+        "enabled": True,
+        "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+        "servingFrom": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "gateway"}}}],
+        "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}],
+                         "ports": [{"port": 8080, "endPort": 8090, "protocol": "TCP"}, {"port": "dns"}]}],
     },
 }  # fmt: skip
 

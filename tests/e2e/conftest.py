@@ -45,10 +45,13 @@ def images(plane: ControlPlane) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def chart(plane: ControlPlane, images: dict[str, str]) -> str:
-    """The operator is installed; the manifests that helm made of the chart."""
+    """The operator is installed; the manifests that helm made of the chart.
+
+    With the policies of its children, which nothing enforces here, so that their rights are compared too.
+    """
     helm = plane.binaries / "helm"
     install(helm, Kubectl(plane.binaries / "kubectl", plane.kubeconfig, "llm-operator"),
-            Images(images["llm-operator"], images["llm-trainer"]))  # fmt: skip
+            Images(images["llm-operator"], images["llm-trainer"]), "networkPolicies.enabled=true")  # fmt: skip
     asked = (helm, "--kubeconfig", plane.kubeconfig, "--namespace", "llm-operator")
     return run(*asked, "get", "manifest", "llm-operator").stdout
 

@@ -100,6 +100,18 @@ class Launched:
         """Of vLLM."""
         return ask(Server("127.0.0.1", self.port, "tiny", key), path, body, STARTED_SECONDS)
 
+    def ask(self, method: str, path: str, headers: Mapping[str, str], body: object = None) -> int:
+        """The status that vLLM's own server answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            if body is None:
+                connection.request(method, path, headers=dict(headers))
+            else:
+                connection.request(method, path, json.dumps(body), {"Content-Type": "application/json", **headers})
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
     def until_ready(self) -> None:
         began = time.monotonic()
         while self.look("/ready") != 200:

@@ -12,7 +12,7 @@ import yaml
 Right = tuple[str, str, str]  # API group, resource with its subresource, verb
 
 # The API server asks for `create` as well when an apply meets no object; the audit log shows the patch only.
-APPLIED = {"services", "deployments", "poddisruptionbudgets"}
+APPLIED = {"services", "deployments", "poddisruptionbudgets", "networkpolicies"}
 
 
 def granted(rendered: str) -> set[Right]:

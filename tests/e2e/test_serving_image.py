@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pydoc_data.topics
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
+from llm_server.door import HEALTH, PATHS, lets_in
 from llm_server.memory import GIB, cache_bytes, weight_bytes
 from llm_trainer.data.tokenizer import train_tokenizer
 from tests.cluster import images
@@ -28,6 +30,26 @@ SHAPES = {
     "long": ("llama", {**DENSE, "num_hidden_layers": 8, "max_position_embeddings": 2**20}),
 }
 KEY = "sesame"
+
+CLOSED = {
+    # another name for any request, which wants no key
+    "/invocations",
+    # adapters are listed in spec.adapters
+    "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/adapters", "/adapters/{adapter_name}",
+    # VLLM_SERVER_DEV_MODE
+    "/abort_requests", "/collective_rpc", "/finish_weight_update", "/get_world_size", "/init_weight_transfer_engine",
+    "/is_paused", "/is_sleeping", "/pause", "/release_kv_cache_memory", "/reset_encoder_cache", "/reset_mm_cache",
+    "/reset_prefix_cache", "/resume", "/server_info", "/sleep", "/start_draft_weight_update", "/start_weight_update",
+    "/update_weight_version", "/update_weights", "/wake_up", "/weight_info",
+    # of who runs several engines, or looks for their faults
+    "/fault_tolerance/apply", "/fault_tolerance/status", "/inference/v1/generate", "/is_scaling_elastic_ep",
+    "/kv_event_sources", "/scale_elastic_ep", "/start_profile", "/stop_profile",
+    "/v1/chat/completions/derender", "/v1/chat/completions/render", "/v1/completions/derender",
+    "/v1/completions/render", "/v1/messages/render", "/v1/responses/render",
+    # its own, which no client speaks
+    "/generative_scoring", "/tokenizer_info", "/v1/chat/completions/batch",
+    "/docs", "/docs/oauth2-redirect", "/openapi.json", "/static",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +75,22 @@ def image() -> Iterator[str]:
     name = in_image.container()
     yield name
     images.buildah("rm", name)
+
+
+@pytest.fixture(scope="module")
+def paths(image: str) -> list[str]:
+    """All that the image's vLLM can have."""
+    mounted = ("-v", f"{REPOSITORY}/tools:/src/tools:ro")
+    environ = ("--env", "HOME=/tmp", "--env", "VLLM_CPU_OMP_THREADS_BIND=nobind")
+    done = images.buildah("run", *environ, *mounted, image, "--", "python", "/src/tools/vllm_paths.py", check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def filled(path: str) -> str:
+    """A path of a request, from one of a route."""
+    return re.sub(r"\{\w+\}", "a", path)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +205,45 @@ def test_the_cache_follows_the_limit_and_cached_files_are_no_use_of_it(
     size = cache_bytes(limit, weight_bytes(models / "long", ["--dtype=float32"]))
     assert f"--kv-cache-memory-bytes={size}" in log
     assert "Auto-fit max_model_len: reduced from 1048576 to" in log, "the length that fits"
+
+
+def test_every_path_of_vllm_is_on_one_of_the_lists(paths: list[str]) -> None:
+    """What a new version has more is closed; read what it does, and put it on one of them."""
+    wanted = {path for path in paths if lets_in(filled(path))}
+    unknown = set(paths) - wanted - CLOSED
+    assert not unknown, "vLLM has paths that nobody has judged: trainer_image/llm_server/door.py, or CLOSED here"
+    assert wanted >= PATHS, "the door lets in what vLLM no longer has"
+    assert set(paths) >= CLOSED
+
+
+def test_every_path_wants_the_key_or_is_not_there(paths: list[str], image: str, models: Path, tmp_path: Path) -> None:
+    """Of the running engine, with all that its variables open. The launcher's own questions know the key."""
+    environ = {"VLLM_API_KEY": "s3cret", "VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    given = [f"{in_image.MODELS}/llama", "--max-model-len=auto"]
+    with launched(image, models, tmp_path, *given, **environ) as vllm:
+        vllm.until_ready()
+        for path in map(filled, paths):
+            expected = 404 if not lets_in(path) else 200 if path == HEALTH else 401
+            for method in ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS"):
+                for headers in ({}, {"Authorization": "Bearer other"}):
+                    found = vllm.ask(method, path, headers)
+                    assert found == expected or (path == HEALTH and found == 405), f"{method} {path} {headers}"
+        key = {"Authorization": "Bearer s3cret"}
+        assert vllm.ask("POST", "/collective_rpc", key) == 404
+        assert {path: vllm.ask("GET", path, key) for path in ("/v1/models", "/metrics", "/ping", "/version")} == {
+            "/v1/models": 200, "/metrics": 200, "/ping": 200, "/version": 200,
+        }  # fmt: skip
+        question = {"model": "tiny", "prompt": [1], "max_tokens": 1}
+        assert vllm.ask("POST", "/v1/completions", key, question) == 200
+        assert vllm.ask("POST", "/tokenize", key, {"model": "tiny", "prompt": "a"}) == 200
+
+
+def test_a_key_of_nothing_is_no_key(image: str, models: Path, tmp_path: Path) -> None:
+    """vLLM itself would take it for none, and let everybody in."""
+    with launched(image, models, tmp_path, f"{in_image.MODELS}/llama", VLLM_API_KEY="") as vllm:
+        word = vllm.word
+    assert word["reason"] == "ConfigurationError"
+    assert "spec.apiKey: the key is empty" in word["message"]
 
 
 def test_which_classes_take_adapters_is_vllms_own_word(image: str) -> None:

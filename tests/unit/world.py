@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 
 from llm_operator.api.conditions import timestamp
+from llm_operator.api.network import NetworkPolicies
 from llm_operator.kube.drift import FIELD_MANAGER, FIELDS
+from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Manifest, Plan
 from llm_operator.kube.sightings import Sightings
 
@@ -28,6 +30,17 @@ def custom_resource(kind: str, name: str, spec: dict[str, Any]) -> Manifest:
     }
 
 
+NETWORK = Network(
+    "llm-operator",
+    NetworkPolicies.model_validate({
+        "enabled": True,
+        "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+        "servingFrom": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "gateway"}}}],
+        "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]}],
+    }),
+)  # fmt: skip
+
+
 @dataclass
 class World:
     """``owner`` is the custom resource, ``objects`` are its children by kind and name."""
@@ -36,6 +49,7 @@ class World:
     objects: dict[tuple[str, str], Manifest] = field(default_factory=dict)
     departed: list[Manifest] = field(default_factory=list)  # pods that are gone, if anybody has seen them go
     sightings: Sightings = field(default_factory=Sightings)
+    network: Network | None = None  # NetworkPolicies that are made
 
     def departed_pods(self) -> tuple[Manifest, ...]:
         return tuple(copy.deepcopy(self.departed))

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from llm_server.arguments import first_of
+from llm_server.door import KEY, MIDDLEWARE, key_problem
 from llm_server.last_words import CONFIGURATION, HANG, LastWords, report, word_of
 from llm_server.memory import TooLittleMemoryError, cache_arguments
 from llm_server.model_folder import adapter_problem, folder_problem, without_adapters
@@ -148,6 +149,8 @@ def prepared(arguments: list[str]) -> tuple[list[str], str | None]:
     model = Path(arguments[0])
     if problem := folder_problem(model):
         raise RefusedError("ConfigurationError", problem)
+    if problem := key_problem(os.environ.get(KEY)):
+        raise RefusedError("ConfigurationError", f"spec.apiKey: the key {problem}; correct the Secret")
     if refused := adapter_problem(model, arguments):
         # Also for an end that leaves no time to write: the word of every end tells it.
         report(ADAPTER_NOT_SUPPORTED, refused, CONFIGURATION, refused)
@@ -155,7 +158,9 @@ def prepared(arguments: list[str]) -> tuple[list[str], str | None]:
             raise RefusedError(ADAPTER_NOT_SUPPORTED, refused, refused)
         print(f"llm_server: serves without adapters: {refused}", flush=True)
         arguments = without_adapters(arguments)
-    added = [] if first_of(arguments, "--host") else [f"--host={any_address()}"]
+    added = [f"--middleware={MIDDLEWARE}"]  # vLLM asks the last of them first
+    if not first_of(arguments, "--host"):
+        added.append(f"--host={any_address()}")
     if on_cpu() and (model / "config.json").is_file():
         try:
             added += cache_arguments(model, arguments, dict(os.environ))

@@ -46,6 +46,7 @@ that Helm refuses the second of them; what follows also sees one release for all
 TRAINER_IMAGE: trainerImage
 SERVING_IMAGE: servingImage
 CHILD_IMAGE_PULL_SECRETS: childImagePullSecrets
+NETWORK_POLICIES: networkPolicies
 NAMESPACES: namespaces
 GPU_RESOURCES: gpuResources
 OTHER_RESOURCES: otherResources

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from llm_operator.api.pods import OUR_DOMAINS, OUR_KEYS
 from llm_operator.api.resolve import DRAIN_MARGIN_SECONDS
 from llm_operator.api.vllm_arguments import RESERVED
+from llm_operator.api.vllm_environment import API_KEY, DOORS
 from llm_trainer.config import KINDS
 
 Path = tuple[str, ...]
@@ -188,6 +189,7 @@ TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
     **pod_rules(*PODS),
     **{path: rules for pods in STAGE_PODS for path, rules in stage_pod_rules(*pods).items()},
 }
+SERVING_PODS = pod_rules(*PODS)
 SERVING_RULES: dict[Path, tuple[Rule, ...]] = {
     (): (
         NAME,
@@ -217,6 +219,12 @@ SERVING_RULES: dict[Path, tuple[Rule, ...]] = {
             "an adapter can't have the model's name; rename it",
             ".adapters",
         ),
+        Rule(
+            "!has(self.apiKey) || !has(self.pods) || !has(self.pods.env) || "
+            f"!self.pods.env.exists(e, e.name == '{API_KEY}')",
+            f"{API_KEY} stands beside apiKey; remove one",
+            ".pods.env",
+        ),
     ),
     ("spec", "servedModelAliases"): (Rule("self.all(a, self.exists_one(b, a == b))", "has a name twice; leave one"),),
     ("spec", "extraArguments"): (
@@ -244,7 +252,11 @@ SERVING_RULES: dict[Path, tuple[Rule, ...]] = {
         exactly_one("training", "uri"),
         Rule("!has(self.rank) || has(self.uri)", "is that of the stage; leave it out with training", ".rank"),
     ),
-    **pod_rules(*PODS),
+    **SERVING_PODS,
+    (*PODS, "env", "*"): (
+        *SERVING_PODS[*PODS, "env", "*"],
+        Rule(f"!(self.name in {sorted(DOORS)})", "opens the server to whoever reaches it; remove it", ".name"),
+    ),
 }
 LIST_KEYS: dict[Path, list[str]] = {
     ("spec", "stages"): ["name"],

@@ -15,6 +15,9 @@ from llm_trainer.config import Name, Uri
 ServedName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][-._/:@+A-Za-z0-9]*$", max_length=253)]
 
 
+ALLOWED_NAMESPACE = r"^([*]|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$"
+
+
 class TrainingReference(Spec):
     """A stage's result, followed as it changes."""
 
@@ -80,6 +83,20 @@ class ChatTemplate(Spec):
     text: str | None = Field(default=None, min_length=1, max_length=32_768, description="The template itself.")
 
 
+class SecretKey(Spec):
+    name: ObjectName = Field(description="A Secret of the same namespace.")
+    key: str = Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="A key of its data.")
+
+
+class ApiKey(Spec):
+    """Without it every request is answered with 401. The operator reads no Secret: the pods get the key from it."""
+
+    secret_key_ref: SecretKey = Field(description="Where the key is. Pods read it when they start.")
+    metrics_without_key: bool = Field(
+        default=False, description="Whether /metrics tells its figures to whoever asks; /health always answers."
+    )
+
+
 class KernelCache(Spec):
     """Where the kernels are kept that vLLM compiles."""
 
@@ -113,6 +130,13 @@ class LLMServingSpec(Spec):
     chat_template: ChatTemplate | None = Field(default=None, description="In place of the model's own.")
     extra_arguments: list[str] = Field(
         default_factory=list, max_length=64, description="Further arguments of `vllm serve`."
+    )
+    api_key: ApiKey | None = Field(default=None, description="What requests must show. Default: none.")
+    allowed_namespaces: list[Annotated[str, StringConstraints(max_length=63, pattern=ALLOWED_NAMESPACE)]] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Whose pods may send requests beside the own namespace's; '*' is everybody, also outside of the "
+        "cluster. Of no effect where the operator makes no NetworkPolicies.",
     )
     startup_timeout_seconds: int = Field(default=1800, ge=10, le=86_400, description="Until a new pod must answer.")
     drain_timeout_seconds: int = Field(default=60, ge=0, le=3600, description="For open requests when a pod leaves.")

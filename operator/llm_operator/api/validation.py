@@ -26,6 +26,7 @@ from llm_operator.api.resources import DEFAULT_DEVICES, Devices, resource_proble
 from llm_operator.api.serving import Adapter, LLMServingSpec
 from llm_operator.api.serving_validation import answer_problems
 from llm_operator.api.training import DATA_STAGE, SHARED, LLMTrainingSpec, Stage
+from llm_operator.api.vllm_environment import environment_problems
 from llm_trainer.config import (
     EXPERT_PARALLEL_FAMILIES,
     KINDS,
@@ -396,6 +397,7 @@ def serving_problems(spec: LLMServingSpec) -> Iterator[str]:
         yield from served_adapter_problems(spec, adapter, f"spec.adapters[{index}]")
     yield from parallel_problems(spec.resources.gpus, spec.extra_arguments)
     yield from answer_problems(spec)
+    yield from environment_problems(spec)
     yield from serving_pod_problems(spec)
 
 

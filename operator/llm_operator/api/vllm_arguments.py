@@ -25,7 +25,7 @@ RESERVED = {
     "--lora-modules": "would take the place of spec.adapters; list all there",
     "--max-lora-rank": "follows from spec.adapters; set their rank",
     "--shutdown-timeout": "is given by spec.drainTimeoutSeconds; set it",
-    "--api-key": "would stand readable in the spec; put VLLM_API_KEY from a Secret into spec.pods.env",
+    "--api-key": "would stand readable in the spec; put it into a Secret and name that in spec.apiKey",
     "--config": "reads a file that could set any of what is refused here; give its lines as arguments",
     "--ssl-keyfile": TLS,
     "--ssl-certfile": TLS,

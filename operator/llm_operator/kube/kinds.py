@@ -83,6 +83,7 @@ CONFIG_MAP = Kind("ConfigMap", "", "v1", "configmaps", ours=True)
 SERVICE = Kind("Service", "", "v1", "services", ("spec.ipFamilies",), ours=True)
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", ("spec", "status"), ours=True)
 DISRUPTION_BUDGET = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets", ours=True)
+NETWORK_POLICY = Kind("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies", ours=True)
 CLAIM = Kind(  # of everybody
     "PersistentVolumeClaim",
     "",
@@ -96,4 +97,9 @@ EVENT = Kind("Event", "events.k8s.io", "v1", "events")
 
 # Children come before their owners, so that whoever reads the list in order meets an owner with its children there.
 WATCHED = (CLAIM, CONFIG_MAP, SERVICE, DISRUPTION_BUDGET, POD, JOB, DEPLOYMENT, TRAINING, SERVING)
-KINDS = {kind.name: kind for kind in (*WATCHED, LEASE, EVENT)}
+KINDS = {kind.name: kind for kind in (*WATCHED, NETWORK_POLICY, LEASE, EVENT)}
+
+
+def watched(*, network_policies: bool) -> tuple[Kind, ...]:
+    """``network_policies``: whether they are made, else there is no right to see them."""
+    return (NETWORK_POLICY, *WATCHED) if network_policies else WATCHED

@@ -10,7 +10,7 @@ from functools import partial
 from llm_operator import metrics
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import Client
-from llm_operator.kube.kinds import WATCHED
+from llm_operator.kube.kinds import watched
 from llm_operator.kube.reflector import Changed, Reflector
 from llm_operator.settings import Settings
 
@@ -30,17 +30,18 @@ class Watches:
         self._listed = listed
         self._ready = asyncio.Event()
         lists = asyncio.Semaphore(LISTS)
+        all_kinds = watched(network_policies=settings.network_policies.enabled)
         self._scopes: dict[Namespace, list[Reflector]] = {
             namespace: [
                 Reflector(
                     client, cache, kind, namespace, changed=changed, turned=partial(self._turned, namespace),
                     watch_seconds=settings.watch_seconds, lists=lists,
                 )
-                for kind in WATCHED
+                for kind in all_kinds
             ]
             for namespace in settings.namespaces or (None,)
         }  # fmt: skip
-        for kind in WATCHED:
+        for kind in all_kinds:
             metrics.WATCH_AGE.labels(kind.name).set_function(partial(self._age, kind.name))
             metrics.WATCH_REFUSED.labels(kind.name).set_function(partial(self._refused, kind.name))
 

@@ -1,4 +1,4 @@
-"""Deployment, Service and PodDisruptionBudget of a serving. Pure.
+"""Deployment, Service, PodDisruptionBudget and NetworkPolicy of a serving. Pure.
 
 Flags are those of vLLM 0.31. A rollout loses no request: a new pod must answer before an old one goes, and an old one
 first leaves the Service (preStop), then finishes what it has (--shutdown-timeout).
@@ -15,7 +15,9 @@ from typing import Any
 from llm_operator.api.parallel import tensor_parallel_size
 from llm_operator.api.resolve import LEAVE_SECONDS, drain_seconds
 from llm_operator.api.serving import ChatTemplate, LLMServingSpec, ServedAdapter, ServedResult
+from llm_operator.api.vllm_environment import API_KEY, DOORS
 from llm_operator.kube.drift import ours
+from llm_operator.kube.network import ALL, Network, namespaces, policy, tcp
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import (
     CONTAINER_SECURITY,
@@ -65,10 +67,13 @@ class Surroundings:
     pull_secrets: tuple[str, ...] = ()  # of every pod, beside the user's
 
 
-def addressed(serving: Manifest) -> tuple[Manifest, ...]:
-    """The children that a serving has whatever it serves: Service and PodDisruptionBudget."""
+def addressed(serving: Manifest, spec: LLMServingSpec, network: Network | None = None) -> tuple[Manifest, ...]:
+    """The children that a serving has whatever it serves: Service, PodDisruptionBudget and, if any, NetworkPolicy."""
     metadata = common_metadata(serving, owner_reference(serving))
-    return marked(service(serving, metadata)), marked(disruption_budget(serving, metadata))
+    made = [service(serving, metadata), disruption_budget(serving, metadata)]
+    if network:
+        made.append(network_policy(serving, spec, metadata, network))
+    return tuple(map(marked, made))
 
 
 def workload(serving: Manifest, spec: LLMServingSpec, pods: Manifest, strategy: dict[str, Any]) -> Manifest:
@@ -110,6 +115,14 @@ def disruption_budget(serving: Manifest, metadata: dict[str, Any]) -> Manifest:
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
+
+
+def network_policy(serving: Manifest, spec: LLMServingSpec, metadata: dict[str, Any], network: Network) -> Manifest:
+    """In: requests of namespaces that may. Out: no more than DNS, as the model lies on a volume."""
+    own = str(metadata["namespace"])
+    peers = [namespaces(sorted({own, *spec.allowed_namespaces})), *network.serving_from, *network.metrics_from]
+    everybody = ALL in spec.allowed_namespaces  # also who is no pod, such as a load balancer
+    return policy(metadata, selector(serving), [tcp(PORT, [] if everybody else peers)], network.egress)
 
 
 def deployment(
@@ -171,7 +184,7 @@ def pod_spec(
                 "image": image.name,
                 "command": [*(LAUNCHER if image.has_launcher else VLLM), folder],
                 "args": given,
-                "env": variables(environment(spec, launcher=image.has_launcher)),
+                "env": variables(environment(spec, launcher=image.has_launcher)) + api_key(spec),
                 "ports": ports(image),
                 "resources": resource_requirements(spec.resources),
                 "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -296,6 +309,14 @@ def data_type(spec: LLMServingSpec) -> str:
     return "float32" if spec.data_type == "auto" and not spec.resources.gpus else spec.data_type
 
 
+def api_key(spec: LLMServingSpec) -> list[dict[str, Any]]:
+    """The variable that the kubelet fills from the Secret."""
+    if spec.api_key is None:
+        return []
+    source = spec.api_key.secret_key_ref
+    return [{"name": API_KEY, "valueFrom": {"secretKeyRef": {"name": source.name, "key": source.key}}}]
+
+
 def environment(spec: LLMServingSpec, *, launcher: bool = False) -> dict[str, str]:
     cache = CACHE if spec.cache else "/tmp"  # noqa: S108 -- the pod's own emptyDir
     fixed = {
@@ -307,9 +328,12 @@ def environment(spec: LLMServingSpec, *, launcher: bool = False) -> dict[str, st
         "VLLM_CACHE_ROOT": f"{cache}/vllm",
         "VLLM_CONFIG_ROOT": "/tmp/vllm-config",  # noqa: S108
         "VLLM_NO_USAGE_STATS": "1",
+        **dict.fromkeys(DOORS, "0"),
     }
     if launcher:
         fixed["LLM_SERVER_STARTUP_SECONDS"] = str(spec.startup_timeout_seconds)
+        if spec.api_key and spec.api_key.metrics_without_key:
+            fixed["LLM_SERVER_METRICS_WITHOUT_KEY"] = "1"
     if spec.resources.gpus:
         return fixed
     cpus = spec.resources.cpus

@@ -66,7 +66,7 @@ def port_is_gone(lost: Sequence[Lost]) -> bool:
 
 
 def children(observed: Observed) -> tuple[Manifest, ...]:
-    return (*observed.services, *observed.disruption_budgets, *observed.deployments)
+    return (*observed.services, *observed.disruption_budgets, *observed.network_policies, *observed.deployments)
 
 
 def rest_after(applied: float | None, now: float) -> float:

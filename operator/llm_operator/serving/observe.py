@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from llm_operator.api.resources import DEFAULT_DEVICES, Devices
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, POD, SERVICE, TRAINING
+from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, NETWORK_POLICY, POD, SERVICE, TRAINING
+from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Key, Manifest
 from llm_operator.kube.sightings import Sightings
 from llm_operator.serving.chat_template import UNKNOWN, Word
@@ -27,6 +28,7 @@ class Observed:
     deployments: tuple[Manifest, ...] = ()
     services: tuple[Manifest, ...] = ()
     disruption_budgets: tuple[Manifest, ...] = ()
+    network_policies: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     without_room: Mapping[str, float] = field(default_factory=dict)
     claims: frozenset[str] = frozenset()
@@ -34,6 +36,7 @@ class Observed:
     serving_image: str = ""
     trainer_image: str = ""  # which has the launcher of llm_server
     pull_secrets: tuple[str, ...] = ()  # of every pod, beside the user's
+    network: Network | None = None  # None: no NetworkPolicies are made
     surge_timeout: float = 60.0  # seconds
     devices: Devices = DEFAULT_DEVICES
 
@@ -58,6 +61,7 @@ def observe(
         deployments=tuple(cache.children(DEPLOYMENT.name, key)),
         services=tuple(cache.children(SERVICE.name, key)),
         disruption_budgets=tuple(cache.children(DISRUPTION_BUDGET.name, key)),
+        network_policies=tuple(cache.children(NETWORK_POLICY.name, key)),
         pods=pods,
         without_room=sightings.ages(key, uids_without_room(pods), now),
         claims=frozenset(claim["metadata"]["name"] for claim in cache.objects(CLAIM.name, key.namespace)),
@@ -65,6 +69,7 @@ def observe(
         serving_image=settings.serving_image,
         trainer_image=settings.trainer_image,
         pull_secrets=settings.child_image_pull_secrets,
+        network=Network.of(settings.network_policies, settings.pod_namespace),
         surge_timeout=settings.surge_timeout_seconds,
         devices=settings.devices,
     )

@@ -71,7 +71,7 @@ def decide(observed: Observed, spec: LLMServingSpec, old: LLMServingStatus) -> D
         pods = template(serving, spec, model, to_load(adapters, observed, model), surroundings)
     fleet = fleet_of(observed.pods, deployment, pods)
     rollout = roll(spec, deployment, fleet, observed.without_room, observed.surge_timeout)
-    children = addressed(serving) if model else ()
+    children = addressed(serving, spec, observed.network) if model else ()
     children += (workload(serving, spec, pods, rollout.strategy),) if pods else scaled(deployment, spec.replicas)
     return Decision(choice, tuple(adapters), fleet, rollout, children, rendered=pods is not None)
 

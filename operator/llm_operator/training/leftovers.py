@@ -84,7 +84,7 @@ def orphaned(observed: Observed, new: LLMTrainingStatus) -> tuple[list[Manifest]
 
 def remaining(observed: Observed) -> Iterator[Manifest]:
     """Children that nobody is deleting."""
-    for child in (*observed.jobs, *observed.services, *observed.config_maps):
+    for child in observed.children:
         if "deletionTimestamp" not in child["metadata"]:
             yield child
 

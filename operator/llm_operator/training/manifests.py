@@ -1,4 +1,7 @@
-"""The children of one attempt: ConfigMap, Indexed Job and, for pods to find each other, a headless Service. Pure."""
+"""The children of one attempt: ConfigMap, Indexed Job and, for pods to find each other, a headless Service. Pure.
+
+And a NetworkPolicy, where the operator makes any.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 from llm_operator.api.resolve import pods_of
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.kube import labels
+from llm_operator.kube.network import Network, pods, policy, tcp
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import (
     CONTAINER_SECURITY,
@@ -41,6 +45,7 @@ def children(
     config: StageConfig,
     image: str,
     pull_secrets: Sequence[str] = (),
+    network: Network | None = None,
 ) -> tuple[Manifest, ...]:
     """In the order in which they must exist. ``pull_secrets``: names of those of every pod, beside the user's."""
     metadata = training["metadata"]
@@ -79,8 +84,19 @@ def children(
         },
     }
     processes = job(training, spec, stage, common, image, pull_secrets)
-    made = (config_map, service, processes) if stage.nodes > 1 else (config_map, processes)
-    return tuple(marked(manifest) for manifest in made)
+    made: list[Manifest] = [config_map]
+    if stage.nodes > 1:
+        made.append(service)
+    if network:
+        made.append(gang_policy(common, network))
+    return tuple(marked(manifest) for manifest in (*made, processes))
+
+
+def gang_policy(common: dict[str, Any], network: Network) -> Manifest:
+    """The gang speaks to itself, on any port as gloo and NCCL do; rank 0's figures are for operator and Prometheus."""
+    gang = {JOB_NAME_LABEL: common["name"]}
+    ingress = [{"from": [pods(gang)]}, tcp(PROGRESS_PORT, [network.operator, *network.metrics_from])]
+    return policy(common, gang, ingress, [{"to": [pods(gang)]}, *network.egress])
 
 
 def job(

@@ -13,7 +13,8 @@ from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.api.training_status import LLMTrainingStatus
 from llm_operator.api.validation import InvalidSpecError
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, POD, SERVICE, TRAINING
+from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, NETWORK_POLICY, POD, SERVICE, TRAINING
+from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Key, Manifest
 from llm_operator.kube.pods import container_state, held_up, is_leaving, names_claim
 from llm_operator.kube.sightings import Sightings
@@ -59,6 +60,7 @@ class Observed:
     pods: tuple[Manifest, ...] = ()
     config_maps: tuple[Manifest, ...] = ()
     services: tuple[Manifest, ...] = ()
+    network_policies: tuple[Manifest, ...] = ()
     claims: Mapping[str, Manifest] = field(default_factory=dict)
     occupant: str = ""  # the training that has the run folder before this one, which would take it up
     departed: tuple[Manifest, ...] = ()  # pods of the newest attempts that were deleted, as they were last seen
@@ -68,7 +70,13 @@ class Observed:
     silence: str = ""  # why rank 0 can't be asked now; empty while that isn't sure
     trainer_image: str = ""
     pull_secrets: tuple[str, ...] = ()
+    network: Network | None = None  # None: no NetworkPolicies are made
     progress_interval: float = 10.0
+
+    @property
+    def children(self) -> tuple[Manifest, ...]:
+        """All that was made for attempts, but their pods."""
+        return (*self.jobs, *self.services, *self.network_policies, *self.config_maps)
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,7 @@ class Observer:
     trainer_image: str
     progress_interval: float
     pull_secrets: tuple[str, ...] = ()
+    network: Network | None = None
     sightings: Sightings = field(default_factory=Sightings)
     clock: Callable[[], float] = time.monotonic
 
@@ -96,10 +105,11 @@ class Observer:
         status = LLMTrainingStatus.model_validate(training.get("status") or {})
         over = is_over(training, status)
         spec = None if over else self.specs.of(training)
-        children = {kind.name: tuple(self.cache.children(kind.name, key)) for kind in (JOB, POD, CONFIG_MAP, SERVICE)}
+        kinds = (JOB, POD, CONFIG_MAP, SERVICE, NETWORK_POLICY)
+        children = {kind.name: tuple(self.cache.children(kind.name, key)) for kind in kinds}
         jobs, pods = children[JOB.name], children[POD.name]
         newest = {stage.attempts[-1].job for stage in status.stages if stage.attempts}
-        others = (*children[CONFIG_MAP.name], *children[SERVICE.name])
+        others = (*children[CONFIG_MAP.name], *children[SERVICE.name], *children[NETWORK_POLICY.name])
         ages = self.sightings.ages(key, facts(status, jobs, pods, others), self.clock())
         claims = self._existing_claims(key.namespace, spec)
         word = self.puller.follow(key, None if over else first_pod(status, pods))
@@ -110,6 +120,7 @@ class Observer:
             pods=pods,
             config_maps=children[CONFIG_MAP.name],
             services=children[SERVICE.name],
+            network_policies=children[NETWORK_POLICY.name],
             claims=claims,
             occupant=self._occupant(training, spec),
             departed=tuple(pod for pod in self.departed.of(self.cache.job_uids(key)) if job_of(pod) in newest),
@@ -119,6 +130,7 @@ class Observer:
             silence=word.silence,
             trainer_image=self.trainer_image,
             pull_secrets=self.pull_secrets,
+            network=self.network,
             progress_interval=self.progress_interval,
         )
 
@@ -148,7 +160,7 @@ class Observer:
 def facts(
     status: LLMTrainingStatus, jobs: Sequence[Manifest], pods: Sequence[Manifest], others: Sequence[Manifest]
 ) -> Iterator[str]:
-    """Those whose age a decision may ask for. ``others`` are ConfigMaps and Services."""
+    """Those whose age a decision may ask for. ``others`` are ConfigMaps, Services and NetworkPolicies."""
     attempts = {(stage.name, attempt.number): attempt for stage in status.stages for attempt in stage.attempts}
     yield from (unknown_fact(child) for child in (*jobs, *others) if attempt_of(child) not in attempts)
     yield from (failed_fact(job) for job in jobs if job_condition(job, "Failed"))

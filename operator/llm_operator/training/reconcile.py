@@ -380,7 +380,9 @@ class Pass:
         results = {known.name: known.result.uri for known in self.stages if known.result}
         config = stage_config(self.observed.training, spec, planned, number, results)
         image = spec.image or self.observed.trainer_image
-        return manifests.children(self.observed.training, spec, planned, config, image, self.observed.pull_secrets)
+        return manifests.children(
+            self.observed.training, spec, planned, config, image, self.observed.pull_secrets, self.observed.network
+        )
 
 
 def waits(

@@ -9,6 +9,7 @@ from llm_operator.api.reasons import TrainingCondition
 from llm_operator.kube.cache import Cache, controller_of
 from llm_operator.kube.client import Client
 from llm_operator.kube.kinds import CLAIM, JOB, POD, TRAINING, Kind
+from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.kube.poller import Wake
 from llm_operator.settings import Settings
@@ -33,7 +34,7 @@ class TrainingRoom:
         specs = Specs(settings.devices)
         self._observer = Observer(
             cache, specs, self._puller, self._troubles, self._departed, settings.trainer_image, interval,
-            settings.child_image_pull_secrets,
+            settings.child_image_pull_secrets, Network.of(settings.network_policies, settings.pod_namespace),
         )  # fmt: skip
 
     def observe(self, key: Key) -> Observed | None:

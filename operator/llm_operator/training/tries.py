@@ -36,7 +36,7 @@ def numbers_borne(observed: Observed, stage: str) -> Iterator[int]:
     with the name is somebody's own.
     """
     metadata = observed.training["metadata"]
-    named = [(child, child["metadata"]["name"]) for child in children(observed)]
+    named = [(child, child["metadata"]["name"]) for child in observed.children]
     for child, name in (*named, *((pod, job_of(pod)) for pod in observed.pods)):
         of, number = attempt_of(child)
         if of == stage and name == child_name(metadata["name"], metadata["uid"], stage, number):
@@ -45,7 +45,7 @@ def numbers_borne(observed: Observed, stage: str) -> Iterator[int]:
 
 def is_as_made(observed: Observed, wanted: Sequence[Manifest]) -> bool:
     """Whether what is there of an attempt can become a whole one, of the settings that hold now."""
-    there = [child for child in children(observed) if place(child) in set(map(place, wanted))]
+    there = [child for child in observed.children if place(child) in set(map(place, wanted))]
     job = next(child["metadata"]["name"] for child in wanted if child["kind"] == JOB.name)
     if not any(child["kind"] == JOB.name for child in there) and any(job_of(pod) == job for pod in observed.pods):
         return False
@@ -54,12 +54,8 @@ def is_as_made(observed: Observed, wanted: Sequence[Manifest]) -> bool:
 
 def missing(observed: Observed, wanted: Sequence[Manifest]) -> tuple[Manifest, ...]:
     """Those that aren't there yet. What is there is not touched again: Kueue and users may have changed it."""
-    there = set(map(place, children(observed)))
+    there = set(map(place, observed.children))
     return tuple(child for child in wanted if place(child) not in there)
-
-
-def children(observed: Observed) -> tuple[Manifest, ...]:
-    return (*observed.jobs, *observed.services, *observed.config_maps)
 
 
 def place(child: Manifest) -> tuple[str, str]:

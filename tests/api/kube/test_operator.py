@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import pytest
 
 from llm_operator import app
+from llm_operator.api.network import NetworkPolicies
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import ApiError, Client, NotFoundError
 from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, LEASE, POD, TRAINING
@@ -40,6 +41,7 @@ async def running(
     others: tuple[str, ...] = (),
     rooms: Rooms | None = lambda cache: {"LLMTraining": SmallRoom(cache)},
     watch_seconds: int = 300,
+    network_policies: bool = False,
 ) -> AsyncIterator[Operator]:
     """A replica that serves this namespace, which has its Lease, and others, until the block ends.
 
@@ -50,6 +52,7 @@ async def running(
     settings = Settings(
         namespaces=(namespace, *others), pod_namespace=namespace, pod_name=f"replica-{next(_replicas)}",
         metrics_port=0, probe_port=0, lease_seconds=6, watch_seconds=watch_seconds,
+        network_policies=NetworkPolicies(enabled=network_policies),
     )  # fmt: skip
     started: Future[tuple[Operator, asyncio.AbstractEventLoop]] = Future()
 

@@ -102,6 +102,7 @@ def test_drift_is_mended_and_what_others_add_stays(lab: Lab) -> None:
     lab.until_ready()
     added = [write for write in writes(lab)[before:] if "llmservings" not in write and "events" not in write]
     assert not added, "what others add is no drift, and all fields of a pod are known as ours"
+    lab.patch("networkpolicy", CHILD, {"spec": {"ingress": [{}]}})
     lab.kubectl("scale", "deployment", CHILD, "--replicas=5")
     lab.kubectl("set", "image", f"deployment/{CHILD}", "vllm=other:1")
     ports = [{"op": "replace", "path": "/spec/ports/0/port", "value": 81}]
@@ -111,6 +112,7 @@ def test_drift_is_mended_and_what_others_add_stays(lab: Lab) -> None:
     lab.until(lambda: lab.get("deployment")["spec"]["replicas"] == 1)
     lab.until(lambda: [port["port"] for port in lab.get("service").get("spec", {}).get("ports", [])] == [80])
     lab.until(lambda: lab.get("poddisruptionbudget")["spec"]["maxUnavailable"] == 1)
+    lab.until(lambda: "from" in lab.get("networkpolicy")["spec"]["ingress"][0])
     deployment = lab.get("deployment")
     template = deployment["spec"]["template"]
     assert template["spec"]["containers"][0]["image"] == "vllm:1"
@@ -118,7 +120,7 @@ def test_drift_is_mended_and_what_others_add_stays(lab: Lab) -> None:
     assert deployment["metadata"]["labels"]["cost-center"] == "42"
     assert "app" not in lab.get("service")["spec"]["selector"]
     lab.until(lambda: "spec.replicas (kubectl" in lab.told("DriftMended"))
-    for kind in ("deployment", "service", "poddisruptionbudget"):
+    for kind in ("deployment", "service", "poddisruptionbudget", "networkpolicy"):
         lab.kubectl("delete", kind, CHILD)
         lab.until(partial(lab.get, kind))
 

@@ -156,7 +156,13 @@ class Lab:
 
 
 @pytest.fixture
-def lab(api_server: ControlPlane, tmp_path: Path) -> Iterator[Lab]:
+def settings() -> dict[str, str]:
+    """Variables of the operator, for a module to add to."""
+    return {}
+
+
+@pytest.fixture
+def lab(api_server: ControlPlane, tmp_path: Path, settings: dict[str, str]) -> Iterator[Lab]:
     lab = Lab(api_server, f"training-{next(_numbers)}", environment=dict(os.environ))
     api_server.kubectl("create", "namespace", lab.namespace)
     for claim in ("models", "corpus"):
@@ -172,6 +178,7 @@ def lab(api_server: ControlPlane, tmp_path: Path) -> Iterator[Lab]:
         "CHILD_IMAGE_PULL_SECRETS": PULL_SECRET,
         "METRICS_PORT": "0",
         "PROBE_PORT": "0",
+        **settings,
     })  # fmt: skip
     lab.start_operator()
     try:

@@ -29,7 +29,7 @@ def problems(*arguments: str, chat_template: bool = False) -> list[str]:
         (["--api-server=0"], "leaves the pod without the HTTP server"),
         (["--api-server-count", "00"], "leaves the pod without the HTTP server"),
         (["-asc", "0"], "leaves the pod without the HTTP server"),
-        (["--api_key=secret"], "VLLM_API_KEY from a Secret"),
+        (["--api_key=s3cret"], "put it into a Secret and name that in spec.apiKey"),
         (["other-model"], "'other-model' would be the model"),
         (["--seed=1", "--", "x"], "'--' ends the flags"),
     ],
@@ -38,7 +38,7 @@ def test_refused(arguments: list[str], says: str) -> None:
     found = problems(*arguments)
     assert len(found) == 1
     assert says in found[0]
-    assert "secret" not in found[0], "no value is repeated"
+    assert "s3cret" not in found[0], "no value is repeated"
 
 
 @pytest.mark.parametrize(

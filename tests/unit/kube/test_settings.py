@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from llm_operator.api.resources import DEFAULT_DEVICES, Devices
@@ -33,16 +35,33 @@ def test_values_are_read_by_upper_case_name() -> None:
         ("OTHER_RESOURCES", "cpu"),
         ("CHILD_IMAGE_PULL_SECRETS", "My Secret"),
         ("CHILD_IMAGE_PULL_SECRETS", "two..dots"),
+        ("NETWORK_POLICIES", "yes"),
+        ("NETWORK_POLICIES", '["enabled"]'),
     ],
 )
 def test_a_bad_value_is_named(name: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=f"{name}='{value}'"):
+    with pytest.raises(SettingsError, match=re.escape(f"{name}='{value}'")):
         Settings.from_environment({name: value})
 
 
 def test_pull_secrets_of_children() -> None:
     given = Settings.from_environment({"CHILD_IMAGE_PULL_SECRETS": "mirror, hub"})
     assert given.child_image_pull_secrets == ("mirror", "hub")
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ('{"enabled": true, "extraEgres": []}', "extraEgres: Extra inputs"),
+        ('{"metricsFrom": [{}]}', "metricsFrom[0]: Value error, must have either ipBlock, or podSelector"),
+        ('{"metricsFrom": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}]}', "must have either ipBlock"),
+        ('{"servingFrom": [{"ipBlock": {"cidr": "10.0.0.0"}}]}', "servingFrom[0].ipBlock.cidr: String should match"),
+        ('{"extraEgress": [{"to": [{"podSelector": {"matchLabel": {}}}]}]}', "extraEgress[0].to[0].podSelector"),
+    ],
+)
+def test_a_bad_place_in_a_value_is_named(value: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(says)):
+        Settings.from_environment({"NETWORK_POLICIES": value})
 
 
 def test_which_resources_are_gpus() -> None:

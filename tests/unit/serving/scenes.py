@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from llm_operator.api.serving import LLMServingSpec
 from llm_operator.kube.drift import FIELDS
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.serving.manifests import addressed
@@ -19,7 +20,7 @@ KEY = Key("LLMServing", "team", "chat")
 def scene(spec: Spec | None = None) -> World:
     """With the Service there already."""
     world = World(custom_resource("LLMServing", "chat", copy.deepcopy(spec or SERVING)))
-    world.execute(Plan(apply=(addressed(world.owner)[0],)))
+    world.execute(Plan(apply=(addressed(world.owner, LLMServingSpec.model_validate(world.owner["spec"]))[0],)))
     return world
 
 
@@ -53,11 +54,13 @@ def observed(
         deployments=world.of("Deployment"),
         services=world.of("Service"),
         disruption_budgets=world.of("PodDisruptionBudget"),
+        network_policies=world.of("NetworkPolicy"),
         pods=pods,
         without_room=world.sightings.ages(KEY, uids_without_room(pods), now),
         claims=frozenset(claims),
         serving_image="vllm:1",
         trainer_image="vllm:1",
+        network=world.network,
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from llm_server import launch
+from llm_server.door import KEY, MIDDLEWARE
 from llm_server.last_words import CONFIGURATION, LastWords
 from llm_server.memory import (
     GIB,
@@ -54,6 +55,18 @@ def test_a_folder_without_a_configuration(tmp_path: Path) -> None:
     assert folder_problem(tmp_path / "00.gguf") is None, "a single file is vLLM's to read"
     (tmp_path / "params.json").touch()
     assert folder_problem(tmp_path) is None, "Mistral's own format"
+
+
+def test_a_key_that_opens_or_shuts_for_all_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(model(tmp_path / "llama"))
+    for value in ("", "abc\n"):
+        monkeypatch.setenv(KEY, value)
+        with pytest.raises(launch.RefusedError, match=r"spec\.apiKey: the key "):
+            launch.prepared([folder])
+    monkeypatch.setenv(KEY, "s3cret")
+    assert launch.prepared([folder, "--middleware=users.Own"])[0][-2:] == [
+        f"--middleware={MIDDLEWARE}", f"--host={launch.any_address()}",
+    ], "the last is asked first"  # fmt: skip
 
 
 @pytest.mark.parametrize(

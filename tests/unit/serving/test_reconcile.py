@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from llm_operator.api.conditions import timestamp
 from llm_operator.kube.drift import FIELDS
-from llm_operator.kube.plan import Manifest
+from llm_operator.kube.plan import Manifest, Plan
 from llm_operator.serving.reconcile import apply_refused, reconcile
 from tests.specs import LEGAL, SERVING, adapters, changed
 from tests.unit.serving import scenes
 from tests.unit.serving.scenes import condition, run_pods, settle, training, with_adapter
-from tests.unit.world import START, World, check_golden
+from tests.unit.world import NETWORK, START, World, check_golden
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -235,6 +235,24 @@ def test_what_somebody_deletes_is_made_again(world: World, kind: str) -> None:
     del world.objects[kind, "chat-serving"]
     assert [child["kind"] for child in scenes.step(world, training("one")).apply] == [kind]
     assert (world.owner["status"].get("url") is None) == (kind == "Service")
+
+
+def test_a_policy_is_applied_and_set_back(world: World) -> None:
+    """Where the operator makes any. Without one nothing is deleted: the operator then has no right to."""
+    world.network = NETWORK
+    world.owner["spec"] = changed(SERVING, allowedNamespaces=["web"])
+    made = scenes.step(world, training("one"))
+    policies = [child for child in made.apply if child["kind"] == "NetworkPolicy"]
+    check_golden(GOLDEN / "network_policy.yaml", Plan(apply=tuple(policies)))
+    settle(world, training("one"))
+    scenes.taken(world, "NetworkPolicy", "ingress", "kubectl-edit")
+    assert [child["kind"] for child in scenes.step(world, training("one"), START + 11).apply] == ["NetworkPolicy"]
+    world.owner["spec"] = changed(SERVING, allowedNamespaces=["*"])
+    (everybody,) = scenes.step(world, training("one"), START + 30).apply
+    assert everybody["spec"]["ingress"] == [{"ports": [{"port": 8000, "protocol": "TCP"}]}]
+    world.network = None
+    settle(world, training("one"))
+    assert world.of("NetworkPolicy")
 
 
 def test_a_crash_shows_its_last_line(world: World) -> None:

@@ -51,7 +51,7 @@ def observed(
     """``now`` is also the time of the clock by which it is known how long something has been seen."""
     status = LLMTrainingStatus.model_validate(world.owner.get("status") or {})
     jobs, pods = world.of("Job"), world.of("Pod")
-    others = (*world.of("ConfigMap"), *world.of("Service"))
+    others = (*world.of("ConfigMap"), *world.of("Service"), *world.of("NetworkPolicy"))
     return Observed(
         training=copy.deepcopy(world.owner),
         spec=None if is_over(world.owner, status) else loaded(world.owner, DEFAULT_DEVICES),
@@ -59,6 +59,7 @@ def observed(
         pods=pods,
         config_maps=world.of("ConfigMap"),
         services=world.of("Service"),
+        network_policies=world.of("NetworkPolicy"),
         claims=claims,
         departed=world.departed_pods(),
         ages=world.sightings.ages(KEY, facts(status, jobs, pods, others), now),
@@ -67,6 +68,7 @@ def observed(
         trouble=trouble,
         trainer_image="trainer:1",
         progress_interval=10.0,
+        network=world.network,
     )
 
 

@@ -77,7 +77,8 @@ def settled(world: World, now: float) -> bool:
     for _ in range(20):
         plan = reconcile(scenes.observed(world, now=now), now)
         theirs = {name for kind, name in world.objects if kind == "Pod"}
-        assert all(child.kind in ("Job", "ConfigMap", "Service") and child.name not in theirs for child in plan.delete)
+        kinds = ("Job", "ConfigMap", "Service", "NetworkPolicy")
+        assert all(child.kind in kinds and child.name not in theirs for child in plan.delete)
         world.execute(plan)
         if plan.empty:
             return True

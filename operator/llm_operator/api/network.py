@@ -1,0 +1,63 @@
+"""Who may reach the pods of trainings and servings, and whom they may reach: a setting of the operator.
+
+Peers and rules are Kubernetes' own (networking.k8s.io/v1), typed so that a wrong one is told when the operator starts.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from llm_operator.api.common import Spec
+from llm_operator.api.pods import LabelSelector
+
+Cidr = Annotated[str, Field(max_length=64, pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+
+
+class IPBlock(Spec):
+    cidr: Cidr
+    excluded: list[Cidr] = Field(default_factory=list, max_length=64, alias="except")
+
+
+class NetworkPolicyPeer(Spec):
+    pod_selector: LabelSelector | None = None
+    namespace_selector: LabelSelector | None = None
+    ip_block: IPBlock | None = None
+
+    @model_validator(mode="after")
+    def _some_peer(self) -> NetworkPolicyPeer:
+        selects = self.pod_selector is not None or self.namespace_selector is not None
+        if selects == (self.ip_block is not None):
+            raise ValueError("must have either ipBlock, or podSelector, namespaceSelector or both")
+        return self
+
+
+class NetworkPolicyPort(Spec):
+    protocol: Literal["TCP", "UDP", "SCTP"] | None = None
+    port: int | str | None = None
+    end_port: int | None = None
+
+
+class NetworkPolicyEgressRule(Spec):
+    ports: list[NetworkPolicyPort] = Field(default_factory=list, max_length=64)
+    to: list[NetworkPolicyPeer] = Field(default_factory=list, max_length=64)
+
+
+Peers = Annotated[list[NetworkPolicyPeer], Field(max_length=64)]
+
+
+class NetworkPolicies(Spec):
+    """The chart's value networkPolicies."""
+
+    enabled: bool = Field(default=False, description="Whether trainings and servings get a NetworkPolicy.")
+    metrics_from: Peers = Field(default_factory=list, description="Who may read their metrics beside the operator.")
+    serving_from: Peers = Field(default_factory=list, description="Who may reach every serving, such as a gateway.")
+    extra_egress: Annotated[list[NetworkPolicyEgressRule], Field(max_length=64)] = Field(
+        default_factory=list, description="What the pods may reach beside DNS and each other."
+    )
+
+
+def as_written(parts: Peers | list[NetworkPolicyEgressRule]) -> list[dict[str, Any]]:
+    """As the API server takes them. An empty selector selects all, so what was set stays."""
+    return [part.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True) for part in parts]

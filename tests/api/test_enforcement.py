@@ -1,0 +1,86 @@
+"""NetworkPolicies of a gang and of a serving, enforced by an engine, between real network namespaces."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from llm_operator.api.network import NetworkPolicies
+from llm_operator.api.serving import LLMServingSpec
+from llm_operator.kube.network import OPERATOR_PODS, Network
+from llm_operator.serving.manifests import network_policy
+from llm_operator.serving.names import LAUNCHER_PORT, PORT, common_metadata, selector
+from llm_operator.training.manifests import JOB_NAME_LABEL, gang_policy
+from llm_trainer.protocol import PROGRESS_PORT, RENDEZVOUS_PORT
+from tests.api.policed import NODE
+from tests.cluster import build, policy_engine
+from tests.specs import SERVING, changed
+from tests.unit.world import custom_resource
+
+MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+NETWORK = Network("operators", NetworkPolicies.model_validate({"enabled": True, "metricsFrom": [MONITORING]}))
+GANG = {JOB_NAME_LABEL: "gang"}
+ANY_PORT = 40123  # as gloo and NCCL choose theirs
+CHAT = custom_resource("LLMServing", "chat", changed(SERVING, allowedNamespaces=["web"]))
+PODS = [
+    ("team", "rank0", GANG), ("team", "rank1", GANG), ("team", "stranger", {}), ("other", "far", GANG),
+    ("operators", "operator", OPERATOR_PODS), ("operators", "neighbour", {}), ("other", "impostor", OPERATOR_PODS),
+    ("monitoring", "prometheus", {}), ("web", "client", {}), ("team", "vllm", selector(CHAT)),
+]  # fmt: skip
+QUESTIONS = [
+    ("rank1", "rank0", RENDEZVOUS_PORT, True),
+    ("rank0", "rank1", ANY_PORT, True),
+    ("stranger", "rank0", RENDEZVOUS_PORT, False),
+    ("stranger", "rank0", PROGRESS_PORT, False),
+    ("stranger", "rank1", ANY_PORT, False),
+    ("far", "rank0", RENDEZVOUS_PORT, False),  # the label counts in the training's namespace alone
+    ("operator", "rank0", PROGRESS_PORT, True),
+    ("operator", "rank0", RENDEZVOUS_PORT, False),
+    ("neighbour", "rank0", PROGRESS_PORT, False),
+    ("impostor", "rank0", PROGRESS_PORT, False),
+    ("prometheus", "rank0", PROGRESS_PORT, True),
+    ("prometheus", "rank0", ANY_PORT, False),
+    ("rank0", "stranger", ANY_PORT, False),
+    ("rank0", "vllm", PORT, False),
+    ("rank0", "stranger", 53, True),
+    ("stranger", "vllm", PORT, True),  # of its namespace
+    ("client", "vllm", PORT, True),
+    ("prometheus", "vllm", PORT, True),
+    ("far", "vllm", PORT, False),
+    ("client", "vllm", LAUNCHER_PORT, False),
+    ("vllm", "stranger", PORT, False),
+    (NODE, "vllm", LAUNCHER_PORT, True),  # the kubelet's probes
+    ("stranger", "client", PORT, True),  # who has no policy
+]
+
+
+@pytest.mark.release
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ipset") is None, reason="needs root, and ipset for kube-router")
+def test_strangers_are_kept_out_and_peers_are_not() -> None:
+    serving = common_metadata(CHAT, {"apiVersion": "v1", "kind": "Namespace", "name": "team", "uid": "1"})
+    del serving["ownerReferences"]
+    given = {
+        "ports": sorted({port for _, _, port, _ in QUESTIONS}),
+        "pods": PODS,
+        "policies": [
+            gang_policy({"name": "gang", "namespace": "team"}, NETWORK),
+            network_policy(CHAT, LLMServingSpec.model_validate(CHAT["spec"]), serving, NETWORK),
+        ],
+        "questions": QUESTIONS,
+    }
+    build.ensure("policy-engine")
+    alone = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    done = subprocess.run(
+        [*alone, sys.executable, "-m", "tests.api.policed", policy_engine.program()],
+        input=json.dumps(given), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert all(told["before"]), "without an engine all is open"
+    wrong = [question for question, reached in zip(QUESTIONS, told["answers"], strict=True) if reached != question[-1]]
+    assert not wrong, told["log"]

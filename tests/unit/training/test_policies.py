@@ -1,0 +1,60 @@
+"""NetworkPolicies of attempts, where the operator makes any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llm_operator.kube.plan import Plan
+from llm_operator.training.manifests import JOB_NAME_LABEL
+from llm_operator.training.reconcile import reconcile
+from tests.unit.training import scenes
+from tests.unit.training.scenes import scene, settle
+from tests.unit.world import NETWORK, START, World, check_golden
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def world() -> World:
+    made = scene()
+    made.network = NETWORK
+    scenes.run_stage(made)
+    return made
+
+
+def test_a_gang_is_by_itself(world: World) -> None:
+    (job,) = [job for job in world.of("Job") if job["metadata"]["name"].startswith("bilingual-base-")]
+    (policy,) = [one for one in world.of("NetworkPolicy") if one["metadata"]["name"] == job["metadata"]["name"]]
+    check_golden(GOLDEN / "network_policy.yaml", Plan(create=(policy,)))
+    assert policy["metadata"]["ownerReferences"] == job["metadata"]["ownerReferences"]
+    assert policy["spec"]["podSelector"]["matchLabels"] == {JOB_NAME_LABEL: job["metadata"]["name"]}
+
+
+def test_it_is_there_before_the_pods() -> None:
+    world = scene()
+    world.network = NETWORK
+    made = [child["kind"] for child in reconcile(scenes.observed(world), START).create]
+    assert made.index("NetworkPolicy") < made.index("Job")
+
+
+def test_it_goes_with_its_attempt(world: World) -> None:
+    first = scenes.newest_job(world)["metadata"]["name"]
+    scenes.fail(world)
+    settle(world, START + 3600)
+    names = [policy["metadata"]["name"] for policy in world.of("NetworkPolicy")]
+    assert first not in names
+    assert scenes.newest_job(world)["metadata"]["name"] in names
+
+
+def test_without_the_setting_there_is_none() -> None:
+    world = scene()
+    settle(world)
+    assert not world.of("NetworkPolicy")
+
+
+def test_what_was_made_stays_when_the_setting_changes(world: World) -> None:
+    """An attempt's children never change, and a policy is none of a reason to restart it."""
+    world.network = None
+    assert scenes.step(world).empty

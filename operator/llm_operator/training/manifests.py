@@ -31,6 +31,7 @@ CONFIG_FOLDER, CONFIG_FILE = "/etc/llm-operator", "stage.json"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"  # Kueue's unit is the Job
 GRACE_SECONDS = 120  # to commit a checkpoint after SIGTERM
 NODE_LOST_SECONDS = 30  # a node that doesn't answer for so long loses the pod
+JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"  # the Job controller sets it
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 
 
@@ -197,7 +198,8 @@ def environment(stage: PlannedStage, name: str) -> list[dict[str, Any]]:
     if stage.device == "cpu":
         # AMX traps on CPUs that advertise it in a virtual machine
         fixed |= {"DS_ACCELERATOR": "cpu", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
-    from_pod = (("NODE_NAME", "spec.nodeName"), ("POD_NAME", "metadata.name"))
+    job_uid = f"metadata.labels['{JOB_UID_LABEL}']"  # what processes show to join each other: runtime/gate.py
+    from_pod = (("NODE_NAME", "spec.nodeName"), ("POD_NAME", "metadata.name"), ("LLM_JOB_UID", job_uid))
     return [
         *variables(fixed),
         *({"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in from_pod),

@@ -78,9 +78,17 @@ def planned_stages(spec: LLMTrainingSpec) -> list[PlannedStage]:
 
 
 def stage_config(
-    training: Manifest, spec: LLMTrainingSpec, stage: PlannedStage, attempt: int, results: Mapping[str, str]
+    training: Manifest,
+    spec: LLMTrainingSpec,
+    stage: PlannedStage,
+    attempt: int,
+    results: Mapping[str, str],
+    digests: Mapping[str, str] | None = None,
 ) -> StageConfig:
-    """What the pods of an attempt read. ``results`` has the URIs of finished stages' results by stage name."""
+    """What the pods of an attempt read.
+
+    ``results`` has the URIs of finished stages' results by stage name. ``digests``: by URI, of these and checkpoints.
+    """
     metadata = training["metadata"]
     written = spec.stages[stage.index] if stage.index >= 0 else None
     settings = settings_of(written) if written else None
@@ -99,6 +107,7 @@ def stage_config(
             "model": starting_model(spec, stage, results),
             "prepare_data": prepare_data(spec) if settings is None else None,
             "results": named_results(settings, results) if settings else {},
+            "digests": dict(digests or {}),
             **({kind_of(written): settings.model_dump(exclude={"model"})} if written and settings else {}),
         }
     )

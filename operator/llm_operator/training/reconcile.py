@@ -37,6 +37,7 @@ from llm_operator.training.progress import pod_index, silence, with_progress, wo
 from llm_operator.training.stages import PlannedStage, claims_of, planned_stages, run_uri, stage_config
 from llm_operator.training.status import Verdict, is_terminal, refused, summary
 from llm_operator.training.waiting import is_suspended, pods_to_start, waiting_for
+from llm_operator.training.words import Places, believed
 from llm_trainer.protocol import Progress
 
 LONGEST_BACKOFF_SECONDS = 60.0
@@ -170,7 +171,7 @@ class Pass:
         if is_suspended(job) and not job_condition(job, "Failed"):
             pods = []  # the queue took them
         if failure := failure_of(pods, job, self.now):
-            return self._after_failure(with_last_words(stage, pods, self.observed.progress_interval), failure)
+            return self._after_failure(self._with_last_words(stage, pods), failure)
         return self._goes_on(stage, job, pods)
 
     # --- an attempt is under way ---
@@ -186,7 +187,7 @@ class Pass:
         stage = stage.model_copy(update={"state": "Running", "workers": seen, "workers_left_out": None})
         told = self.observed.progress
         if told and (told.stage, told.attempt) == (stage.name, number):
-            stage = with_progress(stage, told, self.observed.progress_interval)
+            stage = with_progress(stage, self._believed(told, stage), self.observed.progress_interval)
         said = f"stage {stage.name}, attempt {number}: {stage.nodes} {'pod runs' if stage.nodes == 1 else 'pods run'}"
         verdict = Verdict(running=True, reason=Reason.RUNNING, message=self._with_silence(said, stage, pods))
         return Outcome(stage, verdict, requeue_after=look)  # news of rank 0 wakes the training
@@ -211,9 +212,10 @@ class Pass:
     def _succeeded(self, stage: StageStatus, job: Manifest, pods: list[Manifest]) -> Outcome:
         if any(pod_index(pod) == 0 and not terminated_state(pod) for pod in pods):
             return self._goes_on(stage, job, pods)  # the Job's news was faster than the pod's
-        told = final_progress(pods)
+        told = self._last_words(stage, pods)
         if told is None or told.result is None:
             # A result published earlier is not the last one. The next attempt finds the last checkpoint and exports it.
+            stage = self._with_last_words(stage, pods)
             fault: Fault = "Own" if any(pod_index(pod) == 0 for pod in pods) else "Infrastructure"
             lost = Failure(fault, Reason.ERROR, "the pods succeeded, but there is no last word of rank 0 with a result")
             return self._after_failure(stage, lost)
@@ -221,6 +223,19 @@ class Pass:
         stage = ended(stage, Reason.SUCCEEDED, None, "", self.now)
         stage = stage.model_copy(update={"state": "Succeeded", "end_time": timestamp(self.now)})
         return Outcome(stage, Verdict(running=False, reason=Reason.STARTING, message=f"stage {stage.name} succeeded"))
+
+    def _last_words(self, stage: StageStatus, pods: Sequence[Manifest]) -> Progress | None:
+        """The final progress of rank 0, which its termination message carries."""
+        told = final_progress(pods)
+        return self._believed(told, stage) if told else None
+
+    def _with_last_words(self, stage: StageStatus, pods: Sequence[Manifest]) -> StageStatus:
+        told = self._last_words(stage, pods)
+        return with_progress(stage, told, self.observed.progress_interval, final=True) if told else stage
+
+    def _believed(self, told: Progress, stage: StageStatus) -> Progress:
+        run = run_uri(self.observed.training, self.spec)
+        return believed(told, Places(run, stage.name, claims_of(self.spec)))
 
     def _vanished(self, stage: StageStatus, attempt: AttemptStatus, job: Manifest | None) -> Outcome:
         if job is None and self.now - seconds_of(attempt.start_time) < NEWS_SECONDS:
@@ -282,7 +297,8 @@ class Pass:
         metadata = self.observed.training["metadata"]
         number = stage.attempts[-1].number + 1 if stage.attempts else 1
         results = {known.name: known.result.uri for known in self.stages if known.result}
-        config = stage_config(self.observed.training, self.spec, self.planned, number, results)
+        digests = known_digests(self.stages, stage)
+        config = stage_config(self.observed.training, self.spec, self.planned, number, results, digests)
         image = self.spec.image or self.observed.trainer_image
         children = manifests.children(
             self.observed.training, self.spec, self.planned, config, image, self.observed.pull_secrets
@@ -339,6 +355,13 @@ def ended(stage: StageStatus, reason: Reason, fault: str | None, message: str, n
     return stage.model_copy(update={"attempts": [*stage.attempts[:-1], attempt], "state": state})
 
 
+def known_digests(stages: Sequence[StageStatus], stage: StageStatus) -> dict[str, str]:
+    """By URI, of what the pods of a stage may read; somebody else may have written there since."""
+    results = {known.result.uri: known.result.digest for known in stages if known.result and known.name != stage.name}
+    checkpoint = stage.checkpoint
+    return {**results, checkpoint.uri: checkpoint.digest} if checkpoint and checkpoint.digest else results
+
+
 def restarts_of(stage: StageStatus, fault: str | None) -> int:
     return {"Own": stage.own_restarts, "Infrastructure": stage.infrastructure_restarts}.get(fault or "", 0)
 
@@ -351,12 +374,6 @@ def next_attempt_at(stage: StageStatus) -> float:
     restarts = restarts_of(stage, last.fault)
     wait = min(2.0 ** (restarts - 1), LONGEST_BACKOFF_SECONDS) if restarts > 1 else 0.0
     return seconds_of(last.end_time) + wait
-
-
-def with_last_words(stage: StageStatus, pods: Sequence[Manifest], interval: float) -> StageStatus:
-    """The stage with the final progress of rank 0, which its termination message carries."""
-    told = final_progress(pods)
-    return with_progress(stage, told, interval, final=True) if told else stage
 
 
 def final_progress(pods: Sequence[Manifest]) -> Progress | None:

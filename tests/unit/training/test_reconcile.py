@@ -82,7 +82,7 @@ def test_all_stages(world: World) -> None:
     scenes.succeed(world)
     check_golden(GOLDEN / "all_done.yaml", scenes.step(world))
     assert status(world)["phase"] == "Succeeded"
-    assert stage(world, "chat")["result"]["uri"] == "pvc://models/run/chat"
+    assert stage(world, "chat")["result"]["uri"] == "pvc://models/bilingual-0123abcd/stages/chat/results/step-00000100"
     assert [s["state"] for s in status(world)["stages"]] == ["Succeeded"] * 3
     assert len(world.of("Job")) == 3, "the Jobs of good attempts stay, for their logs"
     assert scenes.step(world, START + 1e6).empty, "terminal is terminal"
@@ -94,7 +94,8 @@ def test_a_stage_gets_the_model_of_the_one_before(world: World) -> None:
     config_map = next(c for c in world.of("ConfigMap") if "-chat-" in c["metadata"]["name"])
     config = StageConfig.model_validate_json(config_map["data"]["stage.json"])
     assert config.model
-    assert config.model.uri == "pvc://models/run/base"
+    assert config.digests[config.model.uri or ""] == scenes.digest_of("base")
+    assert config.model.uri == "pvc://models/bilingual-0123abcd/stages/base/results/step-00000100"
 
 
 def test_an_invalid_spec_makes_nothing(world: World) -> None:

@@ -22,7 +22,7 @@ from llm_operator.kube.templates import (
     variables,
 )
 from llm_operator.training.names import child_name
-from llm_operator.training.stages import PlannedStage, claims_of
+from llm_operator.training.stages import PlannedStage, claims_of, run_uri
 from llm_trainer.config import StageConfig
 from llm_trainer.protocol import PROGRESS_PORT, RENDEZVOUS_PORT
 
@@ -107,7 +107,7 @@ def job(
             "template": pod_template(
                 pods_of(spec, spec.stages[stage.index] if stage.index >= 0 else None),
                 {"labels": common["labels"]},
-                pod_spec(spec, stage, common["name"], image),
+                pod_spec(spec, stage, common["name"], image, run_uri(training, spec)),
                 {JOB_NAME_LABEL: common["name"]},
                 pull_secrets,
             ),
@@ -115,12 +115,25 @@ def job(
     }
 
 
-def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str) -> dict[str, Any]:
-    storage = spec.storage.persistent_volume_claim.claim_name
-    mounts = [
-        {"name": f"claim-{i}", "mountPath": f"/volumes/{claim}", **({} if claim == storage else {"readOnly": True})}
+def claim_mounts(spec: LLMTrainingSpec, stage: PlannedStage, run: str) -> list[dict[str, Any]]:
+    """All claims are read-only but for the run folder: what is trained must not harm what others have trained.
+
+    Data preparation, which comes first, makes that folder in the claim of the storage: the kubelet would make one that
+    belongs to root, and on some volumes none.
+    """
+    mounts: list[dict[str, Any]] = [
+        {"name": f"claim-{i}", "mountPath": f"/volumes/{claim}", "readOnly": True}
         for i, claim in enumerate(claims_of(spec))
     ]
+    storage = mounts[0]
+    if stage.index < 0:
+        return [{key: storage[key] for key in ("name", "mountPath")}, *mounts[1:]]
+    folder = run.removeprefix("pvc://").partition("/")[2].strip("/")
+    inside = {"name": storage["name"], "mountPath": f"{storage['mountPath']}/{folder}", "subPath": folder}
+    return [storage, inside, *mounts[1:]]
+
+
+def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str, run: str) -> dict[str, Any]:
     volumes = [
         {"name": f"claim-{i}", "persistentVolumeClaim": {"claimName": claim}} for i, claim in enumerate(claims_of(spec))
     ]
@@ -147,7 +160,7 @@ def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str) 
                 "volumeMounts": [
                     {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
                     *SCRATCH_MOUNTS,
-                    *mounts,
+                    *claim_mounts(spec, stage, run),
                 ],
             }
         ],

@@ -145,3 +145,21 @@ def test_few_writes_until_running(world: World) -> None:
     assert status(world)["phase"] == "Running"
     writes = sum(len(plan.create) + len(plan.delete) + bool(plan.status) + len(plan.events) for plan in plans)
     assert writes <= 6
+
+
+def test_only_the_run_folder_can_be_written(world: World) -> None:
+    """Data preparation makes it, so it has the whole claim of the storage."""
+    scenes.run_stage(world)
+    found = {}
+    for job in world.of("Job"):
+        mounts = job["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+        claims = [mount for mount in mounts if mount["mountPath"].startswith("/volumes/")]
+        found[job["metadata"]["labels"]["llm-operator.io/stage"]] = {
+            mount["mountPath"]: (mount.get("subPath"), mount.get("readOnly", False)) for mount in claims
+        }
+    assert found["data"] == {"/volumes/models": (None, False), "/volumes/corpus": (None, True)}
+    assert found["base"] == {
+        "/volumes/models": (None, True),
+        "/volumes/models/bilingual-0123abcd": ("bilingual-0123abcd", False),
+        "/volumes/corpus": (None, True),
+    }

@@ -109,7 +109,7 @@ def pickles_allowed(*, needed: bool) -> Iterator[None]:
     if not needed:
         yield
         return
-    distributed_c10d._pickler, distributed_c10d._unpickler = pickle.Pickler, pickle.Unpickler  # type: ignore[assignment]
+    distributed_c10d._pickler, distributed_c10d._unpickler = pickle.Pickler, pickle.Unpickler
     try:
         yield
     finally:

@@ -15,11 +15,11 @@ FORCED = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}  # in the environment of every p
 def allow_deepspeed() -> None:
     """The classes that DeepSpeed's files hold beside tensors, numbers, texts and their containers: mere values all."""
     import torch
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
-    torch.serialization.add_safe_globals([LossScaler, ZeroStageEnum, fragment_address])
+    torch.serialization.add_safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address])
 
 
 def refused(error: pickle.UnpicklingError) -> str:

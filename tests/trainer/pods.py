@@ -83,6 +83,7 @@ class Pod:
     folder: Path
     progress_port: int
     process: Process
+    has_gate: bool = False
 
     @property
     def pid(self) -> int:
@@ -109,11 +110,12 @@ class Pod:
             return None
 
     def workers(self) -> list[int]:
-        """The pids of its training processes, by local rank."""
+        """The pids of its training processes, by local rank; its gate was forked before them."""
         try:
-            return sorted(map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()))
+            children = sorted(map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()))
         except OSError:
             return []
+        return children[1:] if self.has_gate else children
 
     def worker(self) -> int:
         """The first one."""
@@ -155,7 +157,7 @@ class Pods:
             }
             log = folder / "log"
             process = start_pod(environment, log) if self.warm else ColdProcess(environment, log)
-            self.pods.append(Pod(folder, port, process))
+            self.pods.append(Pod(folder, port, process, has_gate=self.config.nodes > 1))
         return self
 
     def wait(self) -> list[Termination]:

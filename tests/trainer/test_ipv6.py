@@ -18,6 +18,7 @@ PROCESS = """
 import asyncio, os
 import aiohttp
 from llm_operator.training.pull import ask
+from llm_trainer.runtime.gate import open_meeting
 from llm_trainer.runtime.process_group import ProcessGroup
 from llm_trainer.runtime.progress import Board
 
@@ -25,15 +26,18 @@ async def asked():
     async with aiohttp.ClientSession() as session:
         return await ask(session, "fd00:5::1")
 
+meeting = open_meeting(int(os.environ["RANK"]), 2, os.environ["MASTER_ADDR"], 29500, b"token")
+os.environ.update(meeting.environment())
 group = ProcessGroup.from_environment("cpu")
 if group.is_first:
     Board("chat", 3).serve()
 group.join()
-print("sum", group.sum(1.0 + group.rank), flush=True)
+print(f"sum {group.sum(1.0 + group.rank)}\\n", end="", flush=True)  # whole, however the two processes take turns
 if not group.is_first:
     progress = asyncio.run(asked())
-    print("told", progress.stage, progress.attempt, flush=True)
+    print(f"told {progress.stage} {progress.attempt}\\n", end="", flush=True)
 group.leave()
+meeting.end()
 """
 
 

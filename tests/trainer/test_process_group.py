@@ -12,21 +12,27 @@ from tests.trainer.pods import ROOT, free_port
 
 ALONE = """
 from datetime import timedelta
-from llm_trainer.runtime import process_group
+import os
+from llm_trainer.runtime import gate, process_group
 from llm_trainer.runtime.errors import classify
 process_group.TIMEOUT, process_group.NAME_SECONDS = timedelta(seconds=2), 1.0
+gate.PATIENCE_SECONDS = 2.0
+rank, port = int(os.environ["RANK"]), int(os.environ["MASTER_PORT"])
+meeting = gate.open_meeting(rank, 2, os.environ["MASTER_ADDR"], port, b"token")
+os.environ.update(meeting.environment())
 try:
     process_group.ProcessGroup.from_environment("cpu").join()
 except Exception as error:
-    print(*classify(error)[1:], sep=": ")
+    print(*classify(error)[1:], sep=": ", flush=True)
+meeting.end()
 """
 
 
 @pytest.mark.parametrize(
     ("rank", "address", "says"),
     [
-        (0, "127.0.0.1", "could not meet: Timed out"),
-        (1, "127.0.0.1", "could not meet: The client socket has timed out"),
+        (0, "127.0.0.1", "could not meet the others at 127.0.0.1: Timed out"),
+        (1, "127.0.0.1", "could not meet the others at 127.0.0.1: Failed to recv"),
         (1, "nowhere.invalid", "nowhere.invalid, did not resolve within 1 s"),
     ],
 )

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from llm_trainer.checkpoint.files import MANIFEST, read_manifest, record
 from llm_trainer.config import StageConfig, local_path
 from llm_trainer.protocol import ExitCode
 from tests.trainer.conftest import PRETRAIN, RunPods, Stage
@@ -104,6 +106,46 @@ def test_a_bad_checkpoint_is_set_aside(
     assert "step-00000030" in notices[0].message
     assert list(checkpoints.glob("set-aside-*"))
     same_losses(second, uninterrupted)
+
+
+class Planted:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["by nobody", "by the status"])
+def test_a_planted_checkpoint_runs_nothing(
+    known: bool, pretrain: Stage, pods: RunPods, tmp_path: Path, uninterrupted: dict[int, float]
+) -> None:
+    """By somebody who may write to the claim, so that its manifest tells of it what is true."""
+    name = f"planted-{known}"
+    first = pods(pretrain(name, **SETTINGS)).start()
+    first.until_step(32)
+    first.kill()
+    newest = Path(first.config.stage_folder) / "checkpoints" / "step-00000030"
+    written = read_manifest(newest)
+    victim = newest / next(entry.path for entry in written.files if entry.path.endswith("model_states.pt"))
+    torch.save({"module": Planted(tmp_path / "planted")}, victim)
+    files = [record(newest / entry.path, newest) for entry in written.files]
+    (newest / MANIFEST).write_text(written.model_copy(update={"files": files}).model_dump_json(by_alias=True))
+    second = pretrain(name, attempt=2, **SETTINGS)
+    uri = f"{second.run_uri}/stages/{name}/checkpoints/{newest.name}"
+    again = pods(second.model_copy(update={"digests": {uri: written.digest()} if known else {}}))
+    if known:
+        notices = again.run().notices
+        assert "its digest is sha256:" in notices[0].message
+        same_losses(second, uninterrupted)
+    else:
+        word = again.start().wait()[0]
+        assert (word.reason, word.exit_code) == ("DataError", ExitCode.DATA)
+        assert "holds what no training writes" in word.message
+        assert "posix.mkdir" in word.message
+    assert not (tmp_path / "planted").exists()
 
 
 def test_a_stale_attempt_may_not_commit(pretrain: Stage, pods: RunPods) -> None:

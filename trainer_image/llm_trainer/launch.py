@@ -14,9 +14,11 @@ from pydantic import ValidationError
 from llm_trainer.config import StageConfig
 from llm_trainer.protocol import CONFIG_PATH, RENDEZVOUS_PORT, ExitCode, Termination
 from llm_trainer.runtime.errors import classify
+from llm_trainer.runtime.gate import Meeting, open_meeting, token_of
 from llm_trainer.runtime.last_words import cause, folder, killed, read_last_words, report
 from llm_trainer.runtime.processes import run_processes
 from llm_trainer.runtime.startup import Startup
+from llm_trainer.runtime.unpickling import FORCED
 from llm_trainer.worker import work
 
 
@@ -24,25 +26,33 @@ def main() -> int:
     # PID 1 loses a SIGTERM for which it has no handler; a blocked one waits.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     startup = Startup()
+    node_rank = int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
     try:
         config = StageConfig.model_validate_json(Path(os.environ.get("LLM_STAGE_CONFIG", CONFIG_PATH)).read_bytes())
+        meeting = meeting_of(config, node_rank)
     except (OSError, ValidationError) as error:
         code, reason, message = classify(error)
         report(Termination(reason=reason, message=message, exit_code=code))
         return code
     startup.reached("configuration")
     shutil.rmtree(folder(), ignore_errors=True)
-    node_rank = int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
 
     def process(local_rank: int) -> int:
-        os.environ.update(environment(config, node_rank, local_rank))
+        os.environ.update({**environment(config, node_rank, local_rank), **meeting.environment()})
         return work(config, startup)
 
     first_rank = node_rank * config.processes_per_node
     ends = run_processes(process, config.processes_per_node)
+    meeting.end()
     last_word = pod_end({first_rank + local_rank: code for local_rank, code in ends.items()})
     report(last_word)
     return last_word.exit_code
+
+
+def meeting_of(config: StageConfig, node_rank: int) -> Meeting:
+    first_pod = "127.0.0.1" if config.nodes == 1 else os.environ["MASTER_ADDR"]
+    port = int(os.environ.get("LLM_RENDEZVOUS_PORT", RENDEZVOUS_PORT))
+    return open_meeting(node_rank, config.nodes, first_pod, port, token_of(config.uid, config.stage, config.attempt))
 
 
 def environment(config: StageConfig, node_rank: int, local_rank: int) -> dict[str, str]:
@@ -63,7 +73,7 @@ def environment(config: StageConfig, node_rank: int, local_rank: int) -> dict[st
         given["TORCHDYNAMO_DISABLE"] = 1
     if processes > 1:
         given["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", 1)
-    return {name: str(value) for name, value in given.items()}
+    return {**{name: str(value) for name, value in given.items()}, **FORCED}
 
 
 def pod_end(ends: Mapping[int, int]) -> Termination:

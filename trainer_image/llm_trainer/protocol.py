@@ -41,25 +41,31 @@ class Message(BaseModel):
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Time = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
 Folder = Annotated[str, Field(pattern=r"^pvc://[!-~]+$", max_length=512)]  # below StageConfig.run_uri: ASCII
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Number = Annotated[int, Field(ge=-(2**31), lt=2**31)]  # of a process, an attempt, an exit code
 
 
 class CheckpointInfo(Message):
     step: Count
     uri: Folder
     time: Time = Field(description="Seconds since the epoch at which it was committed.")
+    digest: Digest | None = Field(default=None, description="Over its manifest.")
 
 
 class Result(Message):
     """An exported model (kind model) or the prepared data (kind data)."""
 
     uri: Folder
-    digest: str = Field(max_length=128, description="sha256:… over the result's manifest.")
-    kind: str = Field(max_length=32)
+    digest: Digest = Field(description="Over the result's manifest.")
+    kind: str = Field(pattern=r"^[A-Za-z]+$", max_length=32)
     step: Count = 0
     base: str | None = Field(
-        default=None, max_length=1024, description="Of an adapter: URI of the model that it belongs to."
+        default=None,
+        pattern=r"^pvc://[^\x00-\x1f\x7f]+$",
+        max_length=1024,
+        description="Of an adapter: URI of the model that it belongs to.",
     )
-    base_digest: str | None = Field(default=None, max_length=128, description="Of that model, if it has one.")
+    base_digest: Digest | None = Field(default=None, description="Of that model, if it has one.")
 
 
 class Notice(Message):
@@ -70,7 +76,7 @@ class Notice(Message):
 
 
 class Worker(Message):
-    rank: int
+    rank: Number
     host: str
     node: str
 
@@ -79,7 +85,7 @@ class Progress(Message):
     """Rank 0's view of the stage. Counts are global, over all processes and all attempts."""
 
     stage: str
-    attempt: int
+    attempt: Number
     phase: str = Field(default="Starting", description="Starting, Training, Evaluating, Saving, Exporting or Done.")
     step: Count = 0
     total_steps: Count = 0
@@ -106,7 +112,7 @@ class Termination(Message):
 
     reason: str = Field(description="CamelCase, such as Succeeded, DataError, NoSpace, Killed.")
     message: str = ""
-    exit_code: int = 0
-    rank: int = 0
+    exit_code: Number = 0
+    rank: Number = 0
     progress: Progress | None = None
     without_adapters: str | None = Field(default=None, description="Why a serving pod loads no adapters.")

@@ -13,6 +13,7 @@ from llm_trainer.runtime.errors import ConfigurationError, classify
 from llm_trainer.runtime.last_words import write_last_words
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.startup import Startup, importing
+from llm_trainer.stages.inputs import verified
 from llm_trainer.stages.takeover import begin, end
 
 Stage = Callable[[StageConfig, Board], str]
@@ -38,7 +39,8 @@ def work(config: StageConfig, startup: Startup) -> int:
     try:
         message = begin(config, board, rank)
         if message is None:
-            run = stage_of(config)
+            with verified(config, rank):
+                run = stage_of(config)
             startup.reached("libraries")
             message = run(config, board)
             if rank == 0:

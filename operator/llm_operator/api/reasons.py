@@ -70,6 +70,7 @@ class Reason(StrEnum):
     ATTEMPT_FAILED = "AttemptFailed"
     CHECKPOINT_SET_ASIDE = "CheckpointSetAside"
     TAKEN_OVER = "TakenOver"
+    WORD_REFUSED = "WordRefused"
     RESULT_PUBLISHED = "ResultPublished"
     # serving
     TRAINING_NOT_FOUND = "TrainingNotFound"

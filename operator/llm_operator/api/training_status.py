@@ -15,6 +15,7 @@ class Checkpoint(Status):
     step: int = Field(description="Optimizer step after which it was taken.")
     uri: str = Field(description="Its folder, pvc://CLAIM/PATH.")
     time: str = Field(description="When it was committed.")
+    digest: str | None = Field(default=None, description="As a result's; the next attempt takes no other.")
 
 
 class Result(Status):
@@ -53,8 +54,8 @@ class ProgressStatus(Status):
     )
     evaluation_left_out: int | None = Field(
         default=None,
-        description="Further figures: over 64 (12 in a stage whose turn it is not), or with a name of over 128 bytes. "
-        "Absent: none.",
+        description="Further figures: over 64 (12 in a stage whose turn it is not), or with a bad or "
+        "long name. Absent: none.",
     )
     world_size: int = Field(default=1, description="Processes.")
     attention: str | None = Field(

@@ -71,7 +71,7 @@ def bounded_notice(notice: NoticeStatus, limits: Limits) -> NoticeStatus:
 
 def bounded_progress(progress: ProgressStatus, limits: Limits) -> ProgressStatus:
     """Figures of the whole go before those of a part, such as bitsPerByte/SOURCE."""
-    named = [name for name in progress.evaluation if len(name.encode()) <= FIGURE_NAME_BYTES]
+    named = [name for name in progress.evaluation if name == cut(name, FIGURE_NAME_BYTES)]  # to cut a name changes it
     kept = sorted(named, key=lambda name: ("/" in name, name))[: limits.figures]
     return progress.model_copy(
         update={

@@ -26,7 +26,7 @@ from llm_operator.kube.templates import (
     variables,
 )
 from llm_operator.training.names import child_name
-from llm_operator.training.stages import PlannedStage, claims_of
+from llm_operator.training.stages import PlannedStage, claims_of, run_uri
 from llm_trainer.config import StageConfig
 from llm_trainer.protocol import PROGRESS_PORT, RENDEZVOUS_PORT
 
@@ -35,6 +35,7 @@ CONFIG_FOLDER, CONFIG_FILE = "/etc/llm-operator", "stage.json"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"  # Kueue's unit is the Job
 GRACE_SECONDS = 120  # to commit a checkpoint after SIGTERM
 NODE_LOST_SECONDS = 30  # a node that doesn't answer for so long loses the pod
+JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"  # the Job controller sets it
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 
 
@@ -123,7 +124,7 @@ def job(
             "template": pod_template(
                 pods_of(spec, spec.stages[stage.index] if stage.index >= 0 else None),
                 {"labels": common["labels"]},
-                pod_spec(spec, stage, common["name"], image),
+                pod_spec(spec, stage, common["name"], image, run_uri(training, spec)),
                 {JOB_NAME_LABEL: common["name"]},
                 pull_secrets,
             ),
@@ -131,12 +132,25 @@ def job(
     }
 
 
-def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str) -> dict[str, Any]:
-    storage = spec.storage.persistent_volume_claim.claim_name
-    mounts = [
-        {"name": f"claim-{i}", "mountPath": f"/volumes/{claim}", **({} if claim == storage else {"readOnly": True})}
+def claim_mounts(spec: LLMTrainingSpec, stage: PlannedStage, run: str) -> list[dict[str, Any]]:
+    """All claims are read-only but for the run folder: what is trained must not harm what others have trained.
+
+    Data preparation, which comes first, makes that folder in the claim of the storage: the kubelet would make one that
+    belongs to root, and on some volumes none.
+    """
+    mounts: list[dict[str, Any]] = [
+        {"name": f"claim-{i}", "mountPath": f"/volumes/{claim}", "readOnly": True}
         for i, claim in enumerate(claims_of(spec))
     ]
+    storage = mounts[0]
+    if stage.index < 0:
+        return [{key: storage[key] for key in ("name", "mountPath")}, *mounts[1:]]
+    folder = run.removeprefix("pvc://").partition("/")[2].strip("/")
+    inside = {"name": storage["name"], "mountPath": f"{storage['mountPath']}/{folder}", "subPath": folder}
+    return [storage, inside, *mounts[1:]]
+
+
+def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str, run: str) -> dict[str, Any]:
     volumes = [
         {"name": f"claim-{i}", "persistentVolumeClaim": {"claimName": claim}} for i, claim in enumerate(claims_of(spec))
     ]
@@ -163,7 +177,7 @@ def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str) 
                 "volumeMounts": [
                     {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
                     *SCRATCH_MOUNTS,
-                    *mounts,
+                    *claim_mounts(spec, stage, run),
                 ],
             }
         ],
@@ -217,7 +231,8 @@ def environment(stage: PlannedStage, name: str) -> list[dict[str, Any]]:
     if stage.device == "cpu":
         # AMX traps on CPUs that advertise it in a virtual machine
         fixed |= {"DS_ACCELERATOR": "cpu", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
-    from_pod = (("NODE_NAME", "spec.nodeName"), ("POD_NAME", "metadata.name"))
+    job_uid = f"metadata.labels['{JOB_UID_LABEL}']"  # what processes show to join each other: runtime/gate.py
+    from_pod = (("NODE_NAME", "spec.nodeName"), ("POD_NAME", "metadata.name"), ("LLM_JOB_UID", job_uid))
     return [
         *variables(fixed),
         *({"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in from_pod),

@@ -25,11 +25,15 @@ def with_progress(stage: StageStatus, told: Progress, interval: float, *, final:
         update["notices"] = [*stage.notices, *notices]
     known = stage.progress
     shown = seconds_of(known.last_heartbeat_time) if known and known.last_heartbeat_time else 0.0
-    if final or update or abs(told.heartbeat - shown) >= interval:  # back in time: it is another node's clock
+    # A heartbeat is the pod's word, by another node's clock: one from the future must not silence those that follow.
+    if final or update or abs(told.heartbeat - shown) >= interval:
         update["progress"] = progress_status(told, known)
         if told.checkpoint:
             update["checkpoint"] = Checkpoint(
-                step=told.checkpoint.step, uri=told.checkpoint.uri, time=timestamp(told.checkpoint.time)
+                step=told.checkpoint.step,
+                uri=told.checkpoint.uri,
+                time=timestamp(told.checkpoint.time),
+                digest=told.checkpoint.digest,
             )
     return stage.model_copy(update=update)
 

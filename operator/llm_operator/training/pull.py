@@ -133,5 +133,9 @@ async def ask(session: aiohttp.ClientSession, address: str) -> Progress:
     except aiohttp.ClientConnectorError as error:
         why = os.strerror(error.os_error.errno) if error.os_error.errno else "no connection"
         raise NoAnswerError(f"{why}; {NO_WAY}") from None
-    except (aiohttp.ClientError, ValidationError) as error:
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        what = ".".join(str(part) for part in first["loc"]) or "it"
+        raise NoAnswerError(f"an answer that is no progress ({what}: {first['msg']}); {NO_PROGRESS}") from None
+    except aiohttp.ClientError as error:
         raise NoAnswerError(f"an answer that is no progress ({type(error).__name__}); {NO_PROGRESS}") from None

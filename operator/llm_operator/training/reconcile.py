@@ -42,7 +42,7 @@ from llm_operator.training.names import child_name
 from llm_operator.training.observe import Observed
 from llm_operator.training.progress import silence, with_progress, workers
 from llm_operator.training.restarts import budget_of, next_attempt_at, with_restart
-from llm_operator.training.stages import PlannedStage, claims_of, run_uri, stage_config
+from llm_operator.training.stages import PlannedStage, claims_of, known_digests, run_uri, stage_config
 from llm_operator.training.status import Verdict, all_succeeded, is_over, is_terminal, refused, summary
 from llm_operator.training.tries import missing, number_to_use
 from llm_operator.training.waiting import (
@@ -55,6 +55,8 @@ from llm_operator.training.waiting import (
     pods_to_start,
     waiting_for,
 )
+from llm_operator.training.words import Places, believed
+from llm_trainer.protocol import Progress
 
 CAUSE_LOOK_SECONDS = 1.0
 
@@ -220,7 +222,7 @@ class Pass:
         stage = stage.model_copy(update={"state": "Running", "workers": seen, "workers_left_out": None})
         told = self.observed.progress
         if told and (told.stage, told.attempt) == (stage.name, number):
-            stage = with_progress(stage, told, self.observed.progress_interval)
+            stage = with_progress(stage, self._believed(told, stage), self.observed.progress_interval)
         said = f"stage {stage.name}, attempt {number}: {stage.nodes} {'pod runs' if stage.nodes == 1 else 'pods run'}"
         verdict = Verdict(running=True, reason=Reason.RUNNING, message=self._with_silence(said, stage, gang.living))
         return Outcome(stage, verdict, requeue_after=look)  # news of rank 0 wakes the training
@@ -248,9 +250,10 @@ class Pass:
         first = [pod for pod in gang.living if pod_index(pod) == 0]
         if gang.job and first and not any(terminated_state(pod) for pod in first):
             return self._goes_on(stage, gang.job, gang)  # the Job's news was faster than the pod's
-        told = gang.final_progress()
+        told = self._last_words(stage, gang)
         if told is None or told.result is None:
             # A result published earlier is not the last one. The next attempt finds the last checkpoint and exports it.
+            stage = self._with_last_words(stage, gang)
             fault: Fault = "Own" if first else "Infrastructure"
             lost = Failure(fault, Reason.ERROR, "the pods succeeded, but there is no last word of rank 0 with a result")
             return self._after_failure(stage, lost)
@@ -259,6 +262,22 @@ class Pass:
         stage = stage.model_copy(update={"state": "Succeeded", "end_time": timestamp(self.now)})
         return Outcome(stage, Verdict(running=False, reason=Reason.STARTING, message=f"stage {stage.name} succeeded"))
 
+    def _last_words(self, stage: StageStatus, gang: Gang) -> Progress | None:
+        """The final progress of rank 0, which its termination message carries."""
+        told = gang.final_progress()
+        return self._believed(told, stage) if told else None
+
+    def _with_last_words(self, stage: StageStatus, gang: Gang) -> StageStatus:
+        told = self._last_words(stage, gang)
+        return with_progress(stage, told, self.observed.progress_interval, final=True) if told else stage
+
+    def _believed(self, told: Progress, stage: StageStatus) -> Progress:
+        """A spec that can't work names no places: the status then tells where its training writes."""
+        if self.spec is None:
+            run = str((self.observed.training.get("status") or {}).get("runUri", ""))
+            return believed(told, Places(run, stage.name, None))
+        return believed(told, Places(run_uri(self.observed.training, self.spec), stage.name, claims_of(self.spec)))
+
     def _vanished(self, stage: StageStatus, attempt: AttemptStatus, job: Manifest | None) -> Outcome:
         seen = stage.state == "Running" or self.observed.ages.get(vanished_fact(attempt.job), 0.0) >= NEWS_SECONDS
         if job is None and not seen:
@@ -266,11 +285,6 @@ class Pass:
             return waits(stage, pods_to_start(stage.nodes), NEWS_SECONDS)
         gone = Failure("Infrastructure", Reason.KILLED, f"Job {attempt.job} was deleted")
         return self._after_failure(stage, gone)
-
-    def _with_last_words(self, stage: StageStatus, gang: Gang) -> StageStatus:
-        """The stage with the final progress of rank 0, which its termination message carries."""
-        told = gang.final_progress()
-        return with_progress(stage, told, self.observed.progress_interval, final=True) if told else stage
 
     def _after_failure(self, stage: StageStatus, failure: Failure) -> Outcome:
         stage = ended(stage, failure.reason, failure.fault, failure.message, self.now)
@@ -378,7 +392,9 @@ class Pass:
     def _made(self, spec: LLMTrainingSpec, planned: PlannedStage, number: int) -> tuple[Manifest, ...]:
         """The children of the attempt with this number."""
         results = {known.name: known.result.uri for known in self.stages if known.result}
-        config = stage_config(self.observed.training, spec, planned, number, results)
+        stage = next(known for known in self.stages if known.name == planned.name)
+        digests = known_digests(self.stages, stage)
+        config = stage_config(self.observed.training, spec, planned, number, results, digests)
         image = spec.image or self.observed.trainer_image
         return manifests.children(
             self.observed.training, spec, planned, config, image, self.observed.pull_secrets, self.observed.network

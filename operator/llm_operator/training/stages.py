@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llm_operator.api.memory import stage_flops_per_token, stage_memory
@@ -17,6 +17,7 @@ from llm_operator.api.resolve import (
 )
 from llm_operator.api.resources import Resources
 from llm_operator.api.training import DATA_STAGE, LLMTrainingSpec
+from llm_operator.api.training_status import StageStatus
 from llm_operator.kube.plan import Manifest
 from llm_operator.training.names import run_name
 from llm_trainer.config import (
@@ -78,9 +79,17 @@ def planned_stages(spec: LLMTrainingSpec) -> list[PlannedStage]:
 
 
 def stage_config(
-    training: Manifest, spec: LLMTrainingSpec, stage: PlannedStage, attempt: int, results: Mapping[str, str]
+    training: Manifest,
+    spec: LLMTrainingSpec,
+    stage: PlannedStage,
+    attempt: int,
+    results: Mapping[str, str],
+    digests: Mapping[str, str] | None = None,
 ) -> StageConfig:
-    """What the pods of an attempt read. ``results`` has the URIs of finished stages' results by stage name."""
+    """What the pods of an attempt read.
+
+    ``results`` has the URIs of finished stages' results by stage name. ``digests``: by URI, of these and checkpoints.
+    """
     metadata = training["metadata"]
     written = spec.stages[stage.index] if stage.index >= 0 else None
     settings = settings_of(written) if written else None
@@ -99,6 +108,7 @@ def stage_config(
             "model": starting_model(spec, stage, results),
             "prepare_data": prepare_data(spec) if settings is None else None,
             "results": named_results(settings, results) if settings else {},
+            "digests": dict(digests or {}),
             **({kind_of(written): settings.model_dump(exclude={"model"})} if written and settings else {}),
         }
     )
@@ -110,6 +120,13 @@ def run_uri(training: Manifest, spec: LLMTrainingSpec) -> str:
         return spec.resume_from.uri
     claim = spec.storage.persistent_volume_claim.claim_name
     return f"pvc://{claim}/{run_name(training['metadata']['name'], training['metadata']['uid'])}"
+
+
+def known_digests(stages: Sequence[StageStatus], stage: StageStatus) -> dict[str, str]:
+    """By URI, of what the pods of a stage may read; somebody else may have written there since."""
+    results = {known.result.uri: known.result.digest for known in stages if known.result and known.name != stage.name}
+    checkpoint = stage.checkpoint
+    return {**results, checkpoint.uri: checkpoint.digest} if checkpoint and checkpoint.digest else results
 
 
 def named_results(settings: TrainingSettings, results: Mapping[str, str]) -> dict[str, str]:

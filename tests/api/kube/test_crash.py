@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, POD, SERVICE, TRAINI
 from llm_operator.kube.login import Connection
 from llm_operator.kube.plan import Key, Manifest
 from llm_operator.settings import Settings
+from llm_operator.training.names import run_name
 from llm_operator.training.room import TrainingRoom
 from llm_trainer.protocol import Progress, Result, Termination
 from tests import specs
@@ -98,7 +100,10 @@ class Life:
         metadata = pod["metadata"]
         stage, rank = (metadata["labels"][name] for name in
                        ("llm-operator.io/stage", "batch.kubernetes.io/job-completion-index"))  # fmt: skip
-        result = Result(uri=f"pvc://models/run/{stage}", digest=f"sha256:{stage}", kind="model")
+        owner = (await self.client.get(TRAINING.path(self._namespace, NAME)))["metadata"]
+        where = "data" if stage == "data" else f"stages/{stage}/results/step-00000100"
+        digest = f"sha256:{hashlib.sha256(stage.encode()).hexdigest()}"
+        result = Result(uri=f"pvc://models/{run_name(NAME, owner['uid'])}/{where}", digest=digest, kind="model")
         last = Progress(stage=stage, attempt=1, phase="Done", result=result, heartbeat=time.time())
         word = Termination(reason="Succeeded", rank=int(rank), progress=last)
         terminated = {"exitCode": 0, "reason": "Completed", "message": word.model_dump_json(by_alias=True),

@@ -6,6 +6,7 @@ controller, the garbage collector.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -115,7 +116,10 @@ class Lab:
         self.set_container(pod, "Failed" if code else "Succeeded", {"terminated": terminated})
 
     def succeed(self, stage: str, pods: list[str], attempt: int = 1) -> None:
-        result = Result(uri=f"pvc://models/run/{stage}", digest=f"sha256:{stage}", kind="model")
+        digest = f"sha256:{hashlib.sha256(stage.encode()).hexdigest()}"
+        where = "data" if stage == "data" else f"stages/{stage}/results/step-00000100"
+        uri = f"{self.training()['status']['runUri']}/{where}"
+        result = Result(uri=uri, digest=digest, kind="data" if stage == "data" else "model")
         last = Progress(stage=stage, attempt=attempt, phase="Done", result=result, heartbeat=time.time())
         for rank, pod in enumerate(pods):
             self.end_pod(pod, 0, Termination(reason="Succeeded", rank=rank, progress=None if rank else last))

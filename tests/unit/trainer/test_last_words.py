@@ -35,7 +35,7 @@ def test_a_termination_message_fits_what_the_kubelet_keeps(tmp_path: Path, monke
 def test_a_result_outlives_many_held_out_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLM_TERMINATION_MESSAGE", str(tmp_path / "message"))
     figures = {f"bitsPerByte/source-{source}": math.nan for source in range(256)}
-    result = Result(uri="pvc://models/run/stages/base/results/step-00000007", digest="sha256:1", kind="model")
+    result = Result(uri="pvc://models/run/stages/base/results/step-00000007", digest=f"sha256:{'1' * 64}", kind="model")
     report(
         Termination(reason="Succeeded", progress=Progress(stage="base", attempt=1, evaluation=figures, result=result))
     )

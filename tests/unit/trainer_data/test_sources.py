@@ -7,6 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from llm_trainer.config import DatasetCheck
+from llm_trainer.data import sources
+from llm_trainer.data.rows import read_rows
 from llm_trainer.data.sources import find_files, read_documents
 from llm_trainer.runtime.errors import DataError
 
@@ -120,3 +123,76 @@ def test_bad_parquet_is_named(volumes: Path) -> None:
         with pytest.raises(DataError) as error:
             read(volumes, f"pvc://corpus/{name}.parquet")
         assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.jsonl.gz", "a.parquet"])
+def test_a_document_that_is_too_long_is_refused_by_its_place(
+    name: str, volumes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "DOCUMENT_BYTES", 1 << 20)
+    text = "x" * (2 << 20)
+    line = f'{{"text": "{text}"}}\n'.encode()
+    file = volumes / "corpus" / name
+    if name == "a.parquet":
+        pq.write_table(pa.table({"text": ["short", text]}), file)
+    else:
+        file.write_bytes({"a.txt": text.encode(), "a.jsonl": line, "a.jsonl.gz": gzip.compress(line)}[name])
+    with pytest.raises(DataError, match=f"spec.data.sources.0..uri: pvc://corpus/{name}.* is longer than 1 MiB"):
+        read(volumes, f"pvc://corpus/{name}")
+
+
+@pytest.mark.parametrize("line", [b'{"text": "xx"}\n', b"\n"], ids=["documents", "nothing"])
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.txt.gz"])
+def test_a_file_that_unpacks_to_what_no_text_does_is_refused(
+    line: bytes, name: str, volumes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "UNPACKED_BYTES", 1 << 20)
+    (volumes / "corpus" / name).write_bytes(gzip.compress(line * ((2 << 20) // len(line))))
+    with pytest.raises(DataError, match=f"pvc://corpus/{name}.* over 200 times as many"):
+        for _ in read_documents(find_files(f"pvc://corpus/{name}", "data", str(volumes)), "text"):
+            pass
+
+
+def test_a_row_that_unpacks_to_what_no_text_does_is_refused(volumes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "UNPACKED_BYTES", 1 << 20)
+    rows = b'{"prompt": "p", "completion": "c"}\n' * (64 << 10)
+    (volumes / "corpus/a.jsonl.gz").write_bytes(gzip.compress(rows))
+    check = DatasetCheck(field="dataset.uri", uri="pvc://corpus/a.jsonl.gz", any_of_columns=[["prompt", "completion"]])
+    with pytest.raises(DataError, match=r"dataset.uri: pvc://corpus/a.jsonl.gz, line .* over 200 times as many"):
+        for _ in read_rows(check, str(volumes)):
+            pass
+
+
+def test_a_parquet_file_that_unpacks_to_what_no_text_does_is_refused(
+    volumes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "UNPACKED_BYTES", 1 << 20)
+    table = pa.table({"text": ["x" * 100_000 + str(number) for number in range(100)]})
+    pq.write_table(table, volumes / "corpus/a.parquet", compression="zstd", compression_level=19, use_dictionary=False)
+    with pytest.raises(DataError, match=r"corpus/a.parquet has .* and a row group of"):
+        read(volumes, "pvc://corpus/a.parquet")
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"a":' * 100_000, f'{{"text": {"9" * 5000}}}'])
+def test_json_that_python_can_not_read_is_told_by_its_line(line: str, volumes: Path, write_lines: WriteLines) -> None:
+    write_lines("a.jsonl", [{"text": "a"}, line])
+    with pytest.raises(DataError, match=r"pvc://corpus/a.jsonl, line 2 is"):
+        read(volumes, "pvc://corpus/a.jsonl")
+
+
+def test_a_link_that_leads_out_of_its_claim_is_refused(volumes: Path) -> None:
+    (volumes / "secrets").mkdir()
+    (volumes / "secrets/a.txt").write_text("secret")
+    (volumes / "secrets/sub").mkdir()
+    (volumes / "secrets/sub/b.txt").write_text("secret")
+    for target, link in (("../secrets/a.txt", "a.txt"), ("/etc/hostname", "b.txt"), ("../secrets/sub", "sub")):
+        (volumes / "corpus" / link).symlink_to(target)
+        uri = f"pvc://corpus/{link}" if link != "sub" else "pvc://corpus/sub/*.txt"
+        with pytest.raises(DataError, match="leads out of the claim corpus"):
+            read(volumes, uri)
+
+
+def test_a_link_inside_its_claim_is_followed(volumes: Path) -> None:
+    (volumes / "corpus/real.txt").write_text("text")
+    (volumes / "corpus/link.txt").symlink_to("real.txt")
+    assert [text for text, _ in read(volumes, "pvc://corpus/link.txt")] == ["text"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -167,7 +168,19 @@ def told(world: World, step: int = 0, heartbeat: float = START, **more: Any) -> 
 
 def result(world: World, kind: str = "model") -> Result:
     stage = newest_job(world)["metadata"]["labels"][labels.STAGE]
-    return Result(uri=f"pvc://models/run/{stage}", digest=f"sha256:{stage}", kind=kind, step=100)
+    uri = f"{status(world)['runUri']}/" + ("data" if stage == "data" else f"stages/{stage}/results/step-00000100")
+    return Result(uri=uri, digest=digest_of(stage), kind=kind, step=100)
+
+
+def digest_of(what: str) -> str:
+    return f"sha256:{hashlib.sha256(what.encode()).hexdigest()}"
+
+
+def checkpoint(world: World, step: int = 100) -> CheckpointInfo:
+    """What rank 0 of the newest attempt has committed."""
+    stage = newest_job(world)["metadata"]["labels"][labels.STAGE]
+    uri = f"{status(world)['runUri']}/stages/{stage}/checkpoints/step-{step:08d}"
+    return CheckpointInfo(step=step, uri=uri, time=START, digest=digest_of(uri))
 
 
 def end_pod(pod: Manifest, code: int, message: str = "", progress: Progresses = None, reason: str = "Error") -> None:
@@ -185,7 +198,7 @@ def end_pod(pod: Manifest, code: int, message: str = "", progress: Progresses = 
 def succeed(world: World) -> None:
     """All pods of the newest attempt end well, and the Job says so."""
     job = newest_job(world)
-    last = told(world, 100, result=result(world), checkpoint=CheckpointInfo(step=100, uri="pvc://models/c", time=START))
+    last = told(world, 100, result=result(world), checkpoint=checkpoint(world))
     for pod in pods(world):
         end_pod(pod, 0, "done", last, "Completed")
     job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_operator.training.reconcile import apply_refused, reconcile
-from llm_trainer.protocol import CheckpointInfo, ExitCode
+from llm_trainer.protocol import ExitCode
 from tests.unit.training import scenes
 from tests.unit.training.scenes import condition, edit, fail, run_pods, settle, stage, status
 from tests.unit.world import START, World
@@ -169,7 +169,7 @@ def test_without_a_checkpoint_a_corrected_stage_takes_the_new_number_of_nodes(fa
 
 
 def test_with_a_checkpoint_it_keeps_its_nodes_and_says_so(at_base: World) -> None:
-    checkpoint = CheckpointInfo(step=50, uri="pvc://models/c", time=START)
+    checkpoint = scenes.checkpoint(at_base, 50)
     fail(at_base, ExitCode.CONFIGURATION, "no", scenes.told(at_base, 50, checkpoint=checkpoint))
     settle(at_base)
     edit(at_base, nodes=4)
@@ -224,7 +224,7 @@ def test_a_stage_that_is_added_runs(done: World) -> None:
     scenes.succeed(done)
     settle(done, START + 62)
     assert condition(done, "Succeeded")["status"] == "True"
-    assert "run/legal" in condition(done, "Succeeded")["message"]
+    assert "/stages/legal/results/" in condition(done, "Succeeded")["message"]
 
 
 def test_every_edit_is_observed_whatever_runs(at_base: World) -> None:
@@ -263,7 +263,7 @@ def test_a_correction_that_the_cluster_refuses_may_be_corrected_again(failed: Wo
 
 def test_what_is_kept_must_go_with_the_correction(at_base: World) -> None:
     """The spec is right with three pods, and wrong with the two that the checkpoint is of."""
-    checkpoint = CheckpointInfo(step=50, uri="pvc://models/c", time=START)
+    checkpoint = scenes.checkpoint(at_base, 50)
     fail(at_base, ExitCode.CONFIGURATION, "no", scenes.told(at_base, 50, checkpoint=checkpoint))
     settle(at_base)
     edit(at_base, stages__0__nodes=3, stages__0__globalBatchSize=9)

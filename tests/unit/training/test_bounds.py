@@ -32,7 +32,7 @@ TIME = "2026-01-01T00:00:00Z"
 LONG = 5000
 MOST = 2**63 - 1  # that llm_trainer.protocol takes
 FIGURE = "-1.7977e+308"
-DIGEST = "d" * 128
+DIGEST = f"sha256:{'d' * 64}"
 FOLDER = "pvc://".ljust(512, "f")
 
 
@@ -58,7 +58,7 @@ def worst_stage(name: str, letter: str, nodes: int, *, under_way: bool) -> Stage
         infrastructure_restarts=MOST, since_progress=SinceProgress(own=100, infrastructure=1000, step=MOST),
         attempts=[*ended, *opened], progress=progress,
         workers=[WorkerStatus(rank=64 * pod, processes=64, pod="p" * 63, node="n" * 253) for pod in range(nodes)],
-        checkpoint=Checkpoint(step=MOST, uri=FOLDER, time=TIME),
+        checkpoint=Checkpoint(step=MOST, uri=FOLDER, time=TIME, digest=DIGEST),
         result=Result(uri=FOLDER, digest=DIGEST, kind="k" * 32, step=MOST, base=letter * 1024, base_digest=DIGEST),
         notices=[NoticeStatus(reason="R" * 64, message=f"{number} {text}") for number in range(40)],
     )  # fmt: skip

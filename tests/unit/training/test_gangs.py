@@ -12,7 +12,7 @@ from llm_operator.api.reasons import Reason
 from llm_operator.kube.plan import Manifest
 from llm_operator.training.failures import CAUSE_SECONDS, failure_of
 from llm_operator.training.gang import Gang, ended_fact, failed_fact
-from llm_trainer.protocol import CheckpointInfo, ExitCode
+from llm_trainer.protocol import ExitCode
 from tests.unit.training import scenes
 from tests.unit.training.scenes import KILLED, PEER_LOST, condition, end_pod, run_pods, settle, stage, status
 from tests.unit.world import START, World
@@ -111,7 +111,7 @@ def test_a_last_word_that_came_with_the_end_of_the_pod(at_base: World) -> None:
         del at_base.objects[at]
     settle(at_base)
     assert stage(at_base, "base")["state"] == "Succeeded"
-    assert stage(at_base, "base")["result"]["uri"] == "pvc://models/run/base"
+    assert stage(at_base, "base")["result"]["uri"].endswith("/stages/base/results/step-00000100")
 
 
 def suspend(world: World) -> list[Manifest]:
@@ -127,7 +127,7 @@ def suspend(world: World) -> list[Manifest]:
 
 
 def test_the_checkpoint_that_is_committed_on_suspend(at_base: World) -> None:
-    last = scenes.told(at_base, 30, checkpoint=CheckpointInfo(step=30, uri="pvc://models/c/30", time=START))
+    last = scenes.told(at_base, 30, checkpoint=scenes.checkpoint(at_base, 30))
     pods = suspend(at_base)
     assert "checkpoint" not in stage(at_base, "base")
     end_pod(pods[0], PREEMPTED, "asked to leave", last)

@@ -10,7 +10,7 @@ from llm_operator.training.gang import attempt_of, pod_index
 from llm_operator.training.reconcile import apply_refused, reconcile
 from llm_operator.training.restarts import budget_of
 from llm_operator.training.waiting import NO_TROUBLE, Trouble
-from llm_trainer.protocol import CheckpointInfo, ExitCode
+from llm_trainer.protocol import ExitCode
 from tests.unit.training import scenes
 from tests.unit.training.scenes import condition, scene
 from tests.unit.world import START, World
@@ -127,7 +127,7 @@ def test_a_last_word_is_written_before_anything_is_created(at_base: World, lengt
 
     A word that the status cuts is no news each time.
     """
-    last = scenes.told(at_base, 50, checkpoint=CheckpointInfo(step=50, uri="pvc://models/c50", time=START))
+    last = scenes.told(at_base, 50, checkpoint=scenes.checkpoint(at_base, 50))
     last = last.model_copy(update={"phase": "x" * length, "attention": "y" * length})
     pods = scenes.pods(at_base)
     scenes.edit(at_base, suspend=True)

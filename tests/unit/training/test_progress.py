@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from llm_operator.training.progress import workers
-from llm_trainer.protocol import Progress
+from llm_trainer.protocol import Notice, Progress
 from tests.unit.training import scenes
 from tests.unit.training.scenes import NOTICE, stage, status
 from tests.unit.world import START, World
@@ -27,7 +27,9 @@ def test_a_published_result_is_news(at_base: World) -> None:
     scenes.step(at_base, START, scenes.told(at_base, 10, START))
     plan = scenes.step(at_base, START + 1, scenes.told(at_base, 11, START + 1, result=scenes.result(at_base)))
     assert [event.reason for event in plan.events] == ["ResultPublished"]
-    assert stage(at_base, "base")["result"]["uri"] == "pvc://models/run/base"
+    assert (
+        stage(at_base, "base")["result"]["uri"] == "pvc://models/bilingual-0123abcd/stages/base/results/step-00000100"
+    )
 
 
 def test_a_notice_becomes_one_event(at_base: World) -> None:
@@ -61,6 +63,9 @@ def test_any_figure_is_told_in_short(at_base: World) -> None:
     assert "etaSeconds" not in shown
 
 
+GOOD = {"uri": "pvc://models/r", "digest": f"sha256:{'d' * 64}", "kind": "model"}
+
+
 @pytest.mark.parametrize(
     "told",
     [
@@ -68,14 +73,19 @@ def test_any_figure_is_told_in_short(at_base: World) -> None:
         {"tokens": 2**63}, {"worldSize": 2**63}, {"checkpoint": {"step": 1, "uri": "pvc://models/c", "time": 1e300}},
         {"checkpoint": {"step": 1, "uri": f"pvc://models/{'c' * 512}", "time": 0}},
         {"result": {"uri": "pvc://models/語", "digest": "sha256:1", "kind": "model"}},
-        {"result": {"uri": "pvc://models/r", "digest": "d" * 129, "kind": "model"}},
+        {"result": {"uri": "pvc://models/r", "digest": f"sha256:{'D' * 64}", "kind": "model"}},
+        {"result": {**GOOD, "digest": f"sha256:{'d' * 64}\n"}}, {"result": {**GOOD, "digest": "../../etc/passwd"}},
+        {"result": {**GOOD, "kind": "\x1b[31m"}}, {"result": {**GOOD, "base": "pvc://models/b\x1b[31m"}},
+        {"result": {**GOOD, "base": "file:///etc"}}, {"result": {**GOOD, "baseDigest": "sha256:1"}},
+        {"result": {**GOOD, "step": 10**100}}, {"step": 10**100}, {"tokens": 1e300}, {"attempt": 10**100},
+        {"workers": [{"rank": 2**31, "host": "h", "node": "n"}]}, {"evaluation": {"loss": {"a": {"b": 1}}}},
         {"notices": [{"reason": "", "message": "an event needs a reason"}]},
     ],
     ids=", ".join,
 )  # fmt: skip
 def test_what_a_status_could_not_hold_is_no_progress(told: dict[str, object]) -> None:
     """The image is the user's: whatever it says, the passes of the training go on."""
-    assert Progress.model_validate_json(json.dumps({"stage": "base", "attempt": 1}))
+    assert Progress.model_validate_json(json.dumps({"stage": "base", "attempt": 1, "result": GOOD}))
     with pytest.raises(ValidationError):
         Progress.model_validate_json(json.dumps({"stage": "base", "attempt": 1, **told}))
 
@@ -84,3 +94,29 @@ def test_news_of_another_attempt_is_no_news(at_base: World) -> None:
     progress = scenes.told(at_base, 10, START)
     scenes.step(at_base, START, progress.model_copy(update={"stage": "data"}))
     assert "progress" not in stage(at_base, "base")
+
+
+@pytest.mark.parametrize("nested", ['{"a":' * 5000, "[" * 5000, '{"evaluation":' * 900])
+def test_an_answer_of_any_depth_is_no_progress(nested: str) -> None:
+    with pytest.raises(ValidationError):
+        Progress.model_validate_json(nested)
+    with pytest.raises(ValidationError):
+        Progress.model_validate_json('{"stage": "base", "attempt": 1, "evaluation": ' + nested)
+
+
+def test_what_a_pod_says_is_shown_without_what_a_terminal_obeys(at_base: World) -> None:
+    hostile = "\x1b[2J\x1b]0;owned\x07\u202egood\x00"
+    told = scenes.told(at_base, 10, START, notices=[Notice(reason="Hm", message=f"a{hostile}b")], attention=hostile)
+    told = told.model_copy(update={"phase": hostile, "evaluation": {"loss": 1.0, hostile: 2.0}})
+    scenes.step(at_base, START, told)
+    shown = stage(at_base, "base")
+    assert shown["notices"][0]["message"] == "agood b"
+    assert (shown["progress"]["phase"], shown["progress"]["attention"]) == ("good ", "good ")
+    assert (shown["progress"]["evaluation"], shown["progress"]["evaluationLeftOut"]) == ({"loss": "1.0000"}, 1)
+    assert not set(json.dumps(status(at_base), ensure_ascii=False)) & set("\x00\x07\x1b\u202e")
+
+
+def test_a_time_that_lies_ahead_does_not_silence_what_follows(at_base: World) -> None:
+    scenes.step(at_base, START, scenes.told(at_base, 10, 9e10))
+    scenes.step(at_base, START + 11, scenes.told(at_base, 30, START + 11))
+    assert status(at_base)["progress"] == "30/100 30%"

@@ -85,7 +85,7 @@ def test_all_stages(world: World) -> None:
     scenes.succeed(world)
     check_golden(GOLDEN / "all_done.yaml", scenes.step(world))
     assert status(world)["phase"] == "Succeeded"
-    assert stage(world, "chat")["result"]["uri"] == "pvc://models/run/chat"
+    assert stage(world, "chat")["result"]["uri"] == "pvc://models/bilingual-0123abcd/stages/chat/results/step-00000100"
     assert [s["state"] for s in status(world)["stages"]] == ["Succeeded"] * 3
     assert len(world.of("Job")) == 3, "the Jobs of good attempts stay, for their logs"
     assert scenes.step(world, START + 1e6).empty, "terminal is terminal"
@@ -97,7 +97,8 @@ def test_a_stage_gets_the_model_of_the_one_before(world: World) -> None:
     config_map = next(c for c in world.of("ConfigMap") if "-chat-" in c["metadata"]["name"])
     config = StageConfig.model_validate_json(config_map["data"]["stage.json"])
     assert config.model
-    assert config.model.uri == "pvc://models/run/base"
+    assert config.digests[config.model.uri or ""] == scenes.digest_of("base")
+    assert config.model.uri == "pvc://models/bilingual-0123abcd/stages/base/results/step-00000100"
 
 
 def test_an_invalid_spec_makes_nothing(world: World) -> None:
@@ -147,3 +148,21 @@ def test_few_writes_until_running(world: World) -> None:
     assert status(world)["phase"] == "Running"
     writes = sum(len(plan.create) + len(plan.delete) + bool(plan.status) + len(plan.events) for plan in plans)
     assert writes <= 6
+
+
+def test_only_the_run_folder_can_be_written(world: World) -> None:
+    """Data preparation makes it, so it has the whole claim of the storage."""
+    scenes.run_stage(world)
+    found = {}
+    for job in world.of("Job"):
+        mounts = job["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+        claims = [mount for mount in mounts if mount["mountPath"].startswith("/volumes/")]
+        found[job["metadata"]["labels"]["llm-operator.io/stage"]] = {
+            mount["mountPath"]: (mount.get("subPath"), mount.get("readOnly", False)) for mount in claims
+        }
+    assert found["data"] == {"/volumes/models": (None, False), "/volumes/corpus": (None, True)}
+    assert found["base"] == {
+        "/volumes/models": (None, True),
+        "/volumes/models/bilingual-0123abcd": ("bilingual-0123abcd", False),
+        "/volumes/corpus": (None, True),
+    }

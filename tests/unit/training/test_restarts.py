@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_operator.api.conditions import timestamp
-from llm_trainer.protocol import CheckpointInfo, ExitCode
+from llm_trainer.protocol import ExitCode
 from tests.unit.training import scenes
 from tests.unit.training.scenes import condition, edit, fail, run_pods, settle, stage, status
 from tests.unit.world import START, World
@@ -15,7 +15,7 @@ def lose(world: World, now: float, step: int, code: int = ExitCode.PREEMPTED) ->
     """The attempt under way ends; its newest checkpoint is of ``step``, 0: none."""
     if not scenes.pods(world):
         run_pods(world)
-    checkpoint = CheckpointInfo(step=step, uri="pvc://models/c", time=now) if step else None
+    checkpoint = scenes.checkpoint(world, step).model_copy(update={"time": now}) if step else None
     fail(world, code, "asked to leave", scenes.told(world, step, now, checkpoint=checkpoint))
     settle(world, now)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +16,7 @@ from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.removal import remove
 
 MANIFEST, COMPLETE = "manifest.json", "COMPLETE"
+READERS = 8  # files hashed at the same time
 
 
 class FileRecord(BaseModel):
@@ -101,14 +103,43 @@ def flush_folder(folder: Path) -> None:
 def problem(folder: Path, listed: FileRecord) -> str | None:
     """What is wrong with a file, None if it is as its manifest says."""
     file = folder / listed.path
+    if not file.resolve().is_relative_to(folder.resolve()):
+        return f"{listed.path} lies outside"
     if not file.is_file():
         return f"{listed.path} is missing"
     if (size := file.stat().st_size) != listed.size:
         return f"{listed.path} has {size} bytes instead of {listed.size}"
-    if record(file, folder).sha256 != listed.sha256:
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != listed.sha256:
         return f"{listed.path} was altered: its sha256 differs"
     return None
 
 
 def read_manifest(folder: Path) -> FolderManifest:
     return FolderManifest.model_validate_json((folder / MANIFEST).read_text())
+
+
+def alteration(folder: Path, digest: str | None = None) -> str | None:
+    """The first thing that is not as the folder's manifest says, or not of this digest; None if all is."""
+    try:
+        manifest = read_manifest(folder)
+    except (OSError, ValueError) as error:
+        return f"its manifest can't be read: {str(error).splitlines()[0]}"
+    if digest is not None and (own := manifest.digest()) != digest:
+        return f"its digest is {own} and was {digest}"
+    found = unlisted(folder, manifest) or altered_files(folder, manifest.files)
+    return found[0] if found else None
+
+
+def unlisted(folder: Path, manifest: FolderManifest) -> list[str]:
+    """What somebody has added: whoever loads a folder may take any file of it."""
+    listed = {entry.path for entry in manifest.files}
+    names = [file.relative_to(folder).as_posix() for file in content_files(folder)]
+    return [f"{name} was added" for name in names if name not in listed]
+
+
+def altered_files(folder: Path, entries: list[FileRecord]) -> list[str]:
+    """What is wrong with these files, several being read at the same time."""
+    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
+        return [text for text in pool.map(lambda entry: problem(folder, entry), entries) if text]

@@ -12,26 +12,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from llm_trainer.checkpoint.fence import Fence, temporary_name
 from llm_trainer.checkpoint.files import (
     COMPLETE,
     MANIFEST,
     FileRecord,
     FolderManifest,
+    altered_files,
     aside_of,
     content_files,
     flush_folder,
-    problem,
     read_manifest,
     record,
     set_aside,
+    unlisted,
     write_durably,
 )
 from llm_trainer.config import StageConfig
-from llm_trainer.protocol import Notice
-from llm_trainer.runtime.errors import ConfigurationError, NoSpaceError, is_no_space
+from llm_trainer.protocol import CheckpointInfo, Notice
+from llm_trainer.runtime.errors import ConfigurationError, NoSpaceError, error_of, is_no_space
 from llm_trainer.runtime.process_group import ProcessGroup
 from llm_trainer.runtime.removal import remove
+
+NAME = TypeAdapter[str | None](str | None)
+TEXTS = TypeAdapter(list[str])
+RECORDS = TypeAdapter(list[FileRecord])
+PROBLEM = TypeAdapter[tuple[str, str] | None](tuple[str, str] | None)  # reason and message of a StageError
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,14 @@ class CheckpointStore:
     @property
     def folder(self) -> Path:
         return self.stage_folder / "checkpoints"
+
+    def uri_of(self, folder: Path) -> str:
+        return f"{self.config.run_uri}/stages/{self.config.stage}/checkpoints/{folder.name}"
+
+    def info(self, folder: Path, step: int) -> CheckpointInfo:
+        """What is told of a committed checkpoint."""
+        written = (folder / MANIFEST).stat().st_mtime
+        return CheckpointInfo(step=step, uri=self.uri_of(folder), time=written, digest=read_manifest(folder).digest())
 
     def claim(self) -> None:
         """Clear what a crash left half-written, of the stage that `Fence.claim` has taken; raises as `Fence.check`."""
@@ -65,14 +81,15 @@ class CheckpointStore:
         notices: list[Notice] = []
         while True:
             candidates = sorted(self.folder.glob("step-*")) if self.group.is_first else []
-            newest = self.group.first(str(candidates[-1]) if candidates else None)
-            if newest is None:
+            name = self.group.first(candidates[-1].name if candidates else None, NAME)
+            if name is None:
                 return None, notices
-            problems = self._problems(Path(newest))
+            newest = self.folder / Path(name).name
+            problems = self._problems(newest)
             if not problems:
-                self._check_world_size(Path(newest))
-                return Path(newest), notices
-            notices.append(self._set_aside(Path(newest), problems[0]))
+                self._check_world_size(newest)
+                return newest, notices
+            notices.append(self._set_aside(newest, problems[0]))
 
     def commit(self, step: int, write: Callable[[Path], None]) -> Path:
         """Let every rank write its files into a folder and make that folder the newest checkpoint.
@@ -119,7 +136,7 @@ class CheckpointStore:
     def _hash(self, folder: Path) -> list[FileRecord]:
         """Records of all files; the ranks share the work."""
         mine = content_files(folder)[self.group.rank :: self.group.world_size]
-        shares = self.group.gather([record(file, folder) for file in mine])
+        shares = self.group.gather([record(file, folder) for file in mine], RECORDS)
         return sorted((entry for share in shares for entry in share), key=lambda entry: entry.path)
 
     def _problems(self, folder: Path) -> list[str]:
@@ -129,11 +146,17 @@ class CheckpointStore:
             manifest = read_manifest(folder)
             if not (folder / COMPLETE).exists():
                 found.append("it was not completed")
-            mine = manifest.files[self.group.rank :: self.group.world_size]
-            found += [text for entry in mine if (text := problem(folder, entry))]
+            if self.group.is_first:
+                found += unlisted(folder, manifest) + self._other_than_known(folder, manifest)
+            found += altered_files(folder, manifest.files[self.group.rank :: self.group.world_size])
         except (OSError, ValueError) as error:
             found.append(f"its manifest can't be read: {error}".splitlines()[0])
-        return [text for share in self.group.gather(found) for text in share]
+        return [text for share in self.group.gather(found, TEXTS) for text in share]
+
+    def _other_than_known(self, folder: Path, manifest: FolderManifest) -> list[str]:
+        """What is whole may still have been put there by somebody else: the status has the digest."""
+        known, found = self.config.digests.get(self.uri_of(folder)), manifest.digest()
+        return [f"its digest is {found} and was {known}"] if known not in (None, found) else []
 
     def _check_world_size(self, folder: Path) -> None:
         written_by, now = read_manifest(folder).world_size, self.group.world_size
@@ -156,5 +179,6 @@ class CheckpointStore:
 
     def _check_fence(self) -> None:
         """On all ranks alike."""
-        if problem := self.group.first(Fence(self.config).problem() if self.group.is_first else None):
-            raise problem
+        problem = Fence(self.config).problem() if self.group.is_first else None
+        if told := self.group.first((problem.reason, str(problem)) if problem else None, PROBLEM):
+            raise error_of(*told)

@@ -89,6 +89,10 @@ class StageConfig(StageKinds):
     resumes: bool = Field(default=False, description="That folder was another training's: spec.resumeFrom.")
     model: Model | None = None
     results: dict[str, Uri] = Field(default_factory=dict, description="Of the stages that the settings name.")
+    digests: dict[Uri, str] = Field(
+        default_factory=dict,
+        description="Of what it reads (results, data, its checkpoint), as the status has them.",
+    )
     prepare_data: PrepareData | None = None
 
     @property

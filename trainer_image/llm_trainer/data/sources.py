@@ -15,10 +15,14 @@ import pyarrow.parquet as pq
 
 from llm_trainer.config import local_path
 from llm_trainer.runtime.errors import DataError
+from llm_trainer.runtime.volumes import refuse_links_out
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".lz4")
 PARQUET_ROWS = 512  # rows decoded at a time
+# What one file may cost, whoever wrote it: a document is in memory several times over, and 1 kB can unpack to 1 MB.
+DOCUMENT_BYTES = 128 << 20  # of a .txt file, a line, a cell
+UNPACKED_TIMES, UNPACKED_BYTES = 200, 64 << 20  # more than both together is no text; text packs to a 3rd to a 20th
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ def find_files(uri: str, field: str, volumes_root: str, suffixes: tuple[str, ...
     if not files.paths:
         raise DataError(f"{field}: no file matches {uri}. Check the claim, the path and the glob.")
     for path in files.paths:
+        refuse_links_out(path, volumes_root, field)
         if _format(path) not in suffixes:
             raise DataError(
                 f"{field}: {files.name(path)} ends with none of {', '.join(suffixes)} "
@@ -92,8 +97,11 @@ def read_documents(files: Files, text_field: str) -> Iterator[RawDocument]:
 def read_file(files: Files, path: Path, text_field: str) -> Iterator[RawDocument]:
     match _format(path):
         case ".txt":
+            place = Place(files.name(path))
             with open_bytes(path) as stream:
-                yield RawDocument(_decode(stream.read()), Place(files.name(path)))
+                text = stream.read(DOCUMENT_BYTES + 1)
+                _refuse_excess(files, place, path, text, len(text))
+            yield RawDocument(_decode(text), place)
         case ".jsonl":
             for place, line in read_lines(files, path):
                 yield _document_of_line(files, line, place, text_field)
@@ -110,9 +118,28 @@ def read_lines(files: Files, path: Path) -> Iterator[tuple[Place, bytes]]:
     """Lines that are not blank, with their numbers from 1."""
     name = files.name(path)
     with open_bytes(path) as stream:
-        for number, line in enumerate(stream, start=1):
+        number = unpacked = 0
+        while line := stream.readline(DOCUMENT_BYTES + 1):
+            number, unpacked = number + 1, unpacked + len(line)
+            place = Place(name, number)
+            _refuse_excess(files, place, path, line, unpacked)
             if line.strip():
-                yield Place(name, number), line
+                yield place, line
+
+
+def _refuse_excess(files: Files, place: Place, path: Path, text: bytes, unpacked: int) -> None:
+    """Raises DataError for a document that is too long, and for a file of which too much is unpacked so far."""
+    if len(text) > DOCUMENT_BYTES:
+        raise DataError(
+            f"{files.field}: {place} is longer than {DOCUMENT_BYTES >> 20} MiB, the most of one document; split it"
+        )
+    if path.suffix in COMPRESSIONS and unpacked > UNPACKED_BYTES:
+        packed = path.stat().st_size
+        if unpacked > UNPACKED_TIMES * packed:
+            raise DataError(
+                f"{files.field}: {place}: the file has {packed:,} bytes and unpacks to more than {unpacked:,}, over "
+                f"{UNPACKED_TIMES} times as many, as no text does; unpack it yourself if it is meant so"
+            )
 
 
 def parse_object(line: str, place: Place, field: str) -> dict[str, Any]:
@@ -121,6 +148,8 @@ def parse_object(line: str, place: Place, field: str) -> dict[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{field}: {place} is not JSON: {error.msg} at column {error.colno}") from error
+    except (ValueError, RecursionError) as error:  # a number of 4,301 digits; brackets in brackets
+        raise DataError(f"{field}: {place} is JSON that can't be read: {error}; correct or remove it") from error
     if not isinstance(row, dict):
         raise DataError(f"{field}: {place} must hold a JSON object, not {type(row).__name__}")
     return row
@@ -128,9 +157,17 @@ def parse_object(line: str, place: Place, field: str) -> dict[str, Any]:
 
 def open_parquet(files: Files, path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
+        parquet = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{files.field}: {files.name(path)} is not a readable Parquet file: {error}") from error
+    packed, groups = path.stat().st_size, range(parquet.metadata.num_row_groups)
+    unpacked = max((parquet.metadata.row_group(group).total_byte_size for group in groups), default=0)
+    if unpacked > UNPACKED_BYTES and unpacked > UNPACKED_TIMES * packed:
+        raise DataError(
+            f"{files.field}: {files.name(path)} has {packed:,} bytes and a row group of {unpacked:,}, over "
+            f"{UNPACKED_TIMES} times as many, as no text has; write it anew with smaller row groups"
+        )
+    return parquet
 
 
 def _format(path: Path) -> str:
@@ -179,6 +216,11 @@ def _documents_of_parquet(files: Files, path: Path, text_field: str) -> Iterator
             place = Place(files.name(path), number, "row")
             if value is None:
                 raise DataError(f"{files.field}: {place} needs a string {text_field!r} (textField) and has null")
+            if len(value) > DOCUMENT_BYTES:
+                raise DataError(
+                    f"{files.field}: {place} is longer than {DOCUMENT_BYTES >> 20} MiB, the most of one document; "
+                    "split it"
+                )
             yield RawDocument(_decode(value), place)
 
 

@@ -17,6 +17,7 @@ from llm_trainer.config import OnlineRl
 from llm_trainer.models.engine import Engine
 from llm_trainer.rl.rollout import Answers, join, until
 from llm_trainer.runtime.errors import ConfigurationError
+from llm_trainer.runtime.exchange import pickles_allowed
 from llm_trainer.runtime.process_group import ProcessGroup
 
 
@@ -32,20 +33,21 @@ class VllmRollouts:
 
         self.end: int = tokenizer.eos_token_id
         self.padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end
-        self._engine = VLLMGeneration(
-            policy.model,
-            accelerator_of(self.group, settings.zero_stage),
-            tokenizer,
-            mode="colocate",
-            tensor_parallel_size=vllm.tensor_parallel_size,
-            gpu_memory_utilization=vllm.gpu_memory_utilization,
-            max_model_length=settings.length,
-            enable_sleep_mode=vllm.sleep,
-            temperature=settings.temperature,
-            max_completion_length=settings.max_completion_length,
-            logprobs=0,  # of the written token alone
-            generation_kwargs={"stop_token_ids": [self.end]},
-        )
+        with pickles_allowed(needed=vllm.tensor_parallel_size > 1):
+            self._engine = VLLMGeneration(
+                policy.model,
+                accelerator_of(self.group, settings.zero_stage),
+                tokenizer,
+                mode="colocate",
+                tensor_parallel_size=vllm.tensor_parallel_size,
+                gpu_memory_utilization=vllm.gpu_memory_utilization,
+                max_model_length=settings.length,
+                enable_sleep_mode=vllm.sleep,
+                temperature=settings.temperature,
+                max_completion_length=settings.max_completion_length,
+                logprobs=0,  # of the written token alone
+                generation_kwargs={"stop_token_ids": [self.end]},
+            )
 
     @torch.no_grad()
     def generate(self, prompts: list[list[int]]) -> Answers:

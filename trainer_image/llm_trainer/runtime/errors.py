@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import pickle
 from typing import ClassVar
 
 from pydantic import ValidationError
 
 from llm_trainer.protocol import ExitCode
+from llm_trainer.runtime.unpickling import refused
 
 
 class StageError(Exception):
@@ -59,6 +61,12 @@ class StaleAttemptError(StageError):
     reason = "StaleAttempt"
 
 
+def error_of(reason: str, message: str) -> StageError:
+    """The exception with this reason, as another rank has raised it."""
+    kinds = {kind.reason: kind for kind in StageError.__subclasses__()}
+    return kinds.get(reason, StageError)(message)
+
+
 # What gloo and NCCL say when a process of the group has gone.
 _PEER_LOST = (
     "Connection closed by peer",
@@ -91,6 +99,8 @@ def classify(error: BaseException) -> tuple[ExitCode, str, str]:
     if isinstance(error, ValidationError):
         problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
         return ExitCode.CONFIGURATION, ConfigurationError.reason, problems
+    if isinstance(error, pickle.UnpicklingError):
+        return ExitCode.DATA, DataError.reason, refused(error)
     if is_no_space(error):
         return ExitCode.NO_SPACE, NoSpaceError.reason, text
     if is_out_of_memory(error, text):

@@ -9,13 +9,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from pydantic import TypeAdapter
+from torch._C._distributed_c10d import TCPStore  # what torch.distributed exports, which mypy does not see
 
 from llm_trainer.runtime.errors import PeerLostError
+from llm_trainer.runtime.exchange import array_bytes, array_of, first_bytes, forbid_pickles, gather_bytes
 from llm_trainer.runtime.startup import importing
+from llm_trainer.runtime.unpickling import allow_deepspeed
 
 T = TypeVar("T")
+Array = np.ndarray[Any, Any]
 TIMEOUT = timedelta(minutes=30)
 NAME_SECONDS = 300.0  # until the first pod must be scheduled and its name resolve
 
@@ -39,18 +45,29 @@ class ProcessGroup:
         return cls(rank, local_rank, world_size, where)
 
     def join(self) -> None:
-        """Meet the other processes at rank 0's address. Raises PeerLostError if that fails or its name never resolves.
+        """Meet the other processes at rank 0's store. Raises PeerLostError if that fails or its name never resolves.
 
         DeepSpeed's initialisation comes before accelerate's, or ZeRO-3 computes batch sizes for one process.
         """
         with importing():
             import deepspeed
+        forbid_pickles()
+        allow_deepspeed()
         await_name(os.environ["MASTER_ADDR"], NAME_SECONDS)
         backend = "nccl" if self.device.type == "cuda" else "gloo"
         try:
+            store = self._store()
+            dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.world_size, timeout=TIMEOUT)
             deepspeed.init_distributed(dist_backend=backend, timeout=TIMEOUT, verbose=False)
         except dist.DistError as error:  # another pod is gone or never came
-            raise PeerLostError(f"the processes could not meet: {str(error).splitlines()[0]}") from error
+            first_pod = os.environ["MASTER_ADDR"]
+            raise PeerLostError(f"could not meet the others at {first_pod}: {str(error).splitlines()[0]}") from error
+
+    def _store(self) -> TCPStore:
+        """Behind the gates of the pods; rank 0 holds it, at the socket that the launcher has opened."""
+        host, port = os.environ["LLM_STORE_HOST"], int(os.environ["LLM_STORE_PORT"])
+        listener = int(os.environ["LLM_STORE_FD"]) if self.is_first else None
+        return TCPStore(host, port, self.world_size, self.is_first, TIMEOUT, master_listen_fd=listener)
 
     def leave(self) -> None:
         """After a good end only: after a failure the others are gone, and a barrier would wait for them.
@@ -76,21 +93,30 @@ class ProcessGroup:
     def any(self, flag: bool) -> bool:  # noqa: FBT001 -- the flag is the subject
         return self.sum(float(flag))[0] > 0
 
-    def gather(self, value: T) -> list[T]:
-        """Every rank's value, on every rank, by rank."""
+    def gather(self, value: T, kind: TypeAdapter[T]) -> list[T]:
+        """Every rank's value, on every rank, by rank; what the others tell is validated by `kind`."""
         if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
-        return values
+        return [kind.validate_json(told) for told in gather_bytes(kind.dump_json(value), self.device)]
 
-    def first(self, value: T) -> T:
-        """Rank 0's value on every rank."""
+    def first(self, value: T, kind: TypeAdapter[T]) -> T:
+        """Rank 0's value on every rank, validated by `kind`."""
         if self.world_size == 1:
             return value
-        box: list[Any] = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]  # type: ignore[no-any-return]
+        return kind.validate_json(first_bytes(kind.dump_json(value) if self.is_first else b"", self.device))
+
+    def gather_array(self, array: Array) -> list[Array]:
+        """Every rank's numbers, on every rank, by rank."""
+        if self.world_size == 1:
+            return [array]
+        return [array_of(told) for told in gather_bytes(array_bytes(array), self.device)]
+
+    def first_array(self, array: Array | None) -> Array | None:
+        """Rank 0's numbers, if it has any, on every rank."""
+        if self.world_size == 1:
+            return array
+        told = first_bytes(b"" if array is None else array_bytes(array), self.device)
+        return array_of(told) if told else None
 
     def barrier(self) -> None:
         if self.world_size > 1:

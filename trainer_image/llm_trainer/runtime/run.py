@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from llm_trainer.config import StageConfig
 from llm_trainer.protocol import Worker
 from llm_trainer.runtime.history import History
@@ -16,6 +18,8 @@ from llm_trainer.runtime.process_group import ProcessGroup
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.signals import StopSignal
 from llm_trainer.runtime.watchdog import Watchdog
+
+WORKER = TypeAdapter(Worker)
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Run:
         self.group.join()
         self.stop.listen()
         host = socket.gethostname()
-        workers = self.group.gather(Worker(rank=self.group.rank, host=host, node=os.environ.get("NODE_NAME", host)))
+        own = Worker(rank=self.group.rank, host=host, node=os.environ.get("NODE_NAME", host))
+        workers = self.group.gather(own, WORKER)
         self.board.update(world_size=self.group.world_size, workers=workers)
         self.board.startup.reached("group")
 

@@ -10,6 +10,7 @@ from trl import GRPOConfig, GRPOTrainer
 from llm_trainer.config import Grpo, StageConfig
 from llm_trainer.models.build import build
 from llm_trainer.rl.rewards import FlatRewards, load_rewards
+from llm_trainer.runtime.exchange import pickles_allowed
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run
 from llm_trainer.stages.fine_tuning import check_model, find_tokenizer, peft_config, run_stage
@@ -91,17 +92,18 @@ def make_trainer(stage: Run, settings: Grpo) -> Trainer:
         mask_truncated_completions=settings.mask_truncated_completions,
         **vllm_arguments(settings),
     )
-    return Trainer(
-        stage,
-        settings,
-        model=model,
-        args=arguments,
-        processing_class=tokenizer,
-        reward_funcs=rewards,
-        reward_processing_classes=tokenizers,
-        peft_config=peft_config(model, settings),
-        **rows,
-    )
+    with pickles_allowed(needed=settings.vllm is not None and settings.vllm.tensor_parallel_size > 1):
+        return Trainer(
+            stage,
+            settings,
+            model=model,
+            args=arguments,
+            processing_class=tokenizer,
+            reward_funcs=rewards,
+            reward_processing_classes=tokenizers,
+            peft_config=peft_config(model, settings),
+            **rows,
+        )
 
 
 def vllm_arguments(settings: Grpo) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 from llm_trainer.checkpoint.store import CheckpointStore
 from llm_trainer.config import TrainingSettings
 from llm_trainer.models.schedule import learning_rate_share
-from llm_trainer.protocol import CheckpointInfo, Result
+from llm_trainer.protocol import Result
 from llm_trainer.runtime.errors import ConfigurationError, PreemptedError, StageError
 from llm_trainer.runtime.run import Run
 
@@ -223,9 +223,7 @@ class Loop(ABC):
         folder = self.store.commit(self.step, self._write)
         board.metrics.checkpoint_seconds.observe(time.monotonic() - began)
         board.metrics.checkpoint_step.set(self.step)
-        board.update(
-            phase="Training", checkpoint=CheckpointInfo(step=self.step, uri=self._uri_of(folder), time=time.time())
-        )
+        board.update(phase="Training", checkpoint=self.store.info(folder, self.step))
         self.stage.watchdog.beat()
 
     def _write(self, folder: Path) -> None:
@@ -254,13 +252,9 @@ class Loop(ABC):
         self.read(folder, state)
         restore_random_states(self.stage, torch.load(folder / f"random-{self.stage.group.rank}.pt", weights_only=True))
         self.step, self.tokens = state["step"], state["tokens"]
-        info = CheckpointInfo(step=self.step, uri=self._uri_of(folder), time=folder.stat().st_mtime)
-        self.stage.board.update(step=self.step, checkpoint=info)
+        self.stage.board.update(step=self.step, checkpoint=self.store.info(folder, self.step))
         if self.stage.group.is_first:
             print(f"resumed from {folder.name}", flush=True)
-
-    def _uri_of(self, folder: Path) -> str:
-        return f"{self.stage.config.run_uri}/stages/{self.stage.config.stage}/checkpoints/{folder.name}"
 
 
 def random_states(stage: Run) -> dict[str, torch.Tensor]:

@@ -35,7 +35,9 @@ class ReferenceTrainer(StageTrainer):
         key = self._reference_key(dataset)
         found = np.load(file) if self.run.group.is_first and file.is_file() else {}
         good = bool(found) and str(found["key"]) == key
-        known = self.run.group.first({name: found[name] for name in self.reference_columns} if good else None)
+        kept = np.stack([found[column] for column in self.reference_columns]) if good else None
+        kept = self.run.group.first_array(kept)
+        known = None if kept is None else dict(zip(self.reference_columns, kept, strict=True))
         if known is None:
             known = self._reference(dataset, batch_size)
             if self.run.group.is_first:
@@ -73,5 +75,5 @@ class ReferenceTrainer(StageTrainer):
             found = [part for part in answers if part is not None]
             parts.append(torch.stack(found).cpu().numpy())
             self.run.watchdog.beat()
-        everyone = np.concatenate(group.gather(np.concatenate(parts, axis=1)), axis=1)[:, : len(rows)]
+        everyone = np.concatenate(group.gather_array(np.concatenate(parts, axis=1)), axis=1)[:, : len(rows)]
         return dict(zip(self.reference_columns, everyone, strict=True))

@@ -6,13 +6,10 @@ A folder may hold what an earlier attempt has made, or another training whose ru
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from llm_trainer.checkpoint.fence import Fence
-from llm_trainer.checkpoint.files import MANIFEST, problem, read_manifest, set_aside
+from llm_trainer.checkpoint.files import MANIFEST, alteration, read_manifest, set_aside
 from llm_trainer.checkpoint.record import StageRecord, read_record, record_of, write_record
 from llm_trainer.config import StageConfig, local_path
 from llm_trainer.data.manifest import read_manifest as read_data_manifest
@@ -20,8 +17,6 @@ from llm_trainer.protocol import Progress
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.stages.differences import DATA, differences, input_uris, listed
-
-READERS = 8  # files hashed at the same time
 
 
 def begin(config: StageConfig, board: Board, rank: int) -> str | None:
@@ -121,18 +116,9 @@ def finished(record: StageRecord, config: StageConfig, board: Board, rank: int) 
 
 def refuse_altered(uri: str, folder: Path, digest: str) -> None:
     """Raises DataError for a result whose files are not those that were written."""
-    try:
-        manifest = read_manifest(folder)
-    except (OSError, ValueError) as error:
-        altered: Iterable[str] = [f"its manifest can't be read: {str(error).splitlines()[0]}"]
-    else:
-        with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
-            altered = [text for text in pool.map(lambda entry: problem(folder, entry), manifest.files) if text]
-        if not altered and manifest.digest() != digest:
-            altered = [f"its digest is {manifest.digest()} and was {digest}"]
-    for text in altered:
+    if problem := alteration(folder, digest):
         raise DataError(
-            f"the result {uri} can't be taken over: {text}; restore it, or give the stage another name: it is then "
+            f"the result {uri} can't be taken over: {problem}; restore it, or give the stage another name: it is then "
             "trained anew"
         )
 

@@ -25,7 +25,7 @@ from llm_trainer.models.engine_config import computes_in_bfloat16, mend_deepspee
 from llm_trainer.models.export import publish_result
 from llm_trainer.models.norms import fuse_norms
 from llm_trainer.models.schedule import learning_rate_share
-from llm_trainer.protocol import CheckpointInfo, Result
+from llm_trainer.protocol import Result
 from llm_trainer.runtime.batch import accumulation_steps
 from llm_trainer.runtime.errors import PreemptedError
 from llm_trainer.runtime.run import Run
@@ -325,10 +325,7 @@ class StageTrainer:
         begin = time.monotonic()
         folder = self.store.commit(self.state.global_step, self._write_checkpoint)
         self.run.board.metrics.checkpoint_seconds.observe(time.monotonic() - begin)
-        uri = f"{self.run.config.run_uri}/stages/{self.run.config.stage}/checkpoints/{folder.name}"
-        self.run.board.update(
-            phase="Training", checkpoint=CheckpointInfo(step=self.state.global_step, uri=uri, time=time.time())
-        )
+        self.run.board.update(phase="Training", checkpoint=self.store.info(folder, self.state.global_step))
 
     def _write_checkpoint(self, folder: Path) -> None:
         """What transformers reads back in `train(resume_from_checkpoint=…)`."""

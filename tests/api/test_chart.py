@@ -112,7 +112,7 @@ def environment(*arguments: str) -> dict[str, str]:
 
 def test_a_digest_goes_before_a_tag() -> None:
     digest = f"sha256:{'0a' * 32}"
-    given = ("--set", f"image.digest={digest},image.tag=1,trainerImage.digest={digest}")
+    given = ("--set", f"image.digest={digest},image.tag=old,trainerImage.digest={digest}")
     (container,) = one(rendered(*given), "Deployment")["spec"]["template"]["spec"]["containers"]
     assert container["image"] == f"llm-operator@{digest}"
     assert environment(*given)["TRAINER_IMAGE"] == environment(*given)["SERVING_IMAGE"] == f"llm-trainer@{digest}"

@@ -13,15 +13,15 @@ from tests.cluster.settings import CACHE, LOGS, REPOSITORY
 from tests.cluster.steps import Step, in_order
 
 STORE = CACHE / "images"
-BASE = "localhost/debian:bookworm"
 DEBIAN = """
 umount "$1/proc" 2> /dev/null || true  # of an interrupted run
 rm -rf "$1"
 debootstrap --variant=minbase --cache-dir="$2" --include=ca-certificates bookworm "$1"
-for folder in var/cache/apt/archives var/lib/apt/lists var/log usr/share/doc usr/share/man usr/share/locale; do
+for folder in var/cache/apt/archives var/lib/apt/lists var/log usr/share/man usr/share/locale; do
   rm -rf "$1/$folder"
   mkdir "$1/$folder"
 done
+find "$1/usr/share/doc" -type f ! -name copyright -delete  # Debian's licences stay with what is under them
 > "$1/etc/machine-id"
 container=$(buildah from scratch)
 buildah copy -q "$container" "$1" /
@@ -29,11 +29,14 @@ buildah config --env LANG=C.UTF-8 "$container"
 buildah commit -q --rm "$container" "$3"
 rm -rf "$1"
 """
+BASE = f"localhost/debian:bookworm-{hashlib.sha256(DEBIAN.encode()).hexdigest()[:12]}"
+OF_BOTH = ["tools/image", "requirements/build.txt", "LICENSE", "NOTICE"]
 # image → Containerfile and the sources that its content depends on
 IMAGES = {
     "llm-operator": (
         "operator/Containerfile",
         [
+            *OF_BOTH,
             "operator",
             "requirements/operator.txt",
             "trainer_image/llm_trainer/config",
@@ -42,7 +45,10 @@ IMAGES = {
             "trainer_image/llm_server/lora.json",
         ],
     ),
-    "llm-trainer": ("trainer_image/Containerfile", ["trainer_image", "requirements"]),
+    "llm-trainer": (
+        "trainer_image/Containerfile",
+        [*OF_BOTH, "trainer_image", "requirements/torch-cpu.txt", "requirements/serve-cpu.txt"],
+    ),
 }
 
 

@@ -39,14 +39,8 @@ from llm_trainer.config import (
     settings_of,
 )
 
-NAMES = {
-    "LLMTraining": re.compile(r"(?=.{1,63}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"),
-    "LLMServing": re.compile(r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?"),  # of its Service
-}
-NAMED = {
-    "LLMTraining": "at most 63 small letters, digits, '-' and '.'",
-    "LLMServing": "at most 52 small letters, digits and '-', beginning with a letter",
-}
+NAME = re.compile(r"(?=.{1,63}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+NAMED = "at most 63 small letters, digits, '-' and '.'"
 LOAD: dict[str, Callable[[object, Devices], LLMTrainingSpec | LLMServingSpec]] = {
     "LLMTraining": load_training,
     "LLMServing": load_serving,
@@ -119,8 +113,8 @@ def manifest_problems(manifest: dict[str, Any]) -> Iterator[str]:
     for field, name in names.items():
         if not isinstance(name, str):
             yield f"metadata.{field}: must be a text, not {shown(name)}"
-        elif field == "name" and not NAMES[manifest["kind"]].fullmatch(name):
-            yield f"metadata.name: {shown(name)} must be {NAMED[manifest['kind']]}"
+        elif field == "name" and not NAME.fullmatch(name):
+            yield f"metadata.name: {shown(name)} must be {NAMED}"
     if not any(names.values()):
         yield "metadata.name: is required; set it"
 

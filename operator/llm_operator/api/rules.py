@@ -135,9 +135,10 @@ LOSS_WEIGHTS = Rule(
     "must have a weight for each of lossType",
     ".lossWeights",
 )
+NAME = Rule("self.metadata.name.size() <= 63", "metadata.name must have at most 63 characters: labels bear it")
 TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
     (): (
-        Rule("self.metadata.name.size() <= 63", "metadata.name must have at most 63 characters: labels bear it"),
+        NAME,
         fixed("model"),
         fixed("tokenizer"),
         fixed("data"),
@@ -190,11 +191,7 @@ TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
 }
 SERVING_RULES: dict[Path, tuple[Rule, ...]] = {
     (): (
-        Rule(
-            "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",
-            "metadata.name must be of at most 52 small letters, digits and '-', and begin with a letter: "
-            "a Service is named by it",
-        ),
+        NAME,
         Rule(
             "!has(self.spec.adapters) || self.spec.adapters.all(a, a.name != "
             "(has(self.spec.servedModelName) ? self.spec.servedModelName : self.metadata.name))",

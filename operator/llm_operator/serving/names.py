@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from llm_operator.kube import labels
@@ -11,11 +12,23 @@ CONTAINER = "vllm"
 SERVICE_PORT = "http"  # its name
 PORT = 8000  # of the container; the Service listens on 80
 LAUNCHER_PORT = 9401  # of trainer_image/llm_server/launch.py: /startup, /ready and /live
+ENDING = "-serving"
+LABEL_CHARACTERS = 63
 
 
 def child_name(serving: str) -> str:
-    """Of the Deployment, the Service and the PodDisruptionBudget; not the bare name, which may be a user's Service."""
-    return f"{serving}-serving"
+    """Of the Deployment, the Service and the PodDisruptionBudget; not the bare name, which may be a user's Service.
+
+    A Service's name is a DNS label that begins with a letter. A name that is none is made one, and marked, so that
+    llama-3.1-8b and llama-3-1-8b stay two.
+    """
+    label = serving.replace(".", "-")
+    if not label[0].isalpha():
+        label = f"s-{label}"
+    if label == serving and len(label) + len(ENDING) <= LABEL_CHARACTERS:
+        return label + ENDING
+    mark = f"-{hashlib.sha256(serving.encode()).hexdigest()[:6]}{ENDING}"
+    return label[: LABEL_CHARACTERS - len(mark)].rstrip("-") + mark
 
 
 def url(serving: Manifest) -> str:

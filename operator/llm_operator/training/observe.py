@@ -6,7 +6,7 @@ Nothing is waited for.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llm_operator.api.training import LLMTrainingSpec
@@ -82,6 +82,7 @@ class Observer:
     progress_interval: float
     pull_secrets: tuple[str, ...] = ()
     sightings: Sightings = field(default_factory=Sightings)
+    clock: Callable[[], float] = time.monotonic
 
     def observe(self, key: Key) -> Observed | None:
         training = self.cache.get(key.kind, key.namespace, key.name)
@@ -96,7 +97,7 @@ class Observer:
         children = {kind.name: tuple(self.cache.children(kind.name, key)) for kind in (JOB, POD, CONFIG_MAP, SERVICE)}
         jobs, pods = children[JOB.name], children[POD.name]
         others = (*children[CONFIG_MAP.name], *children[SERVICE.name])
-        ages = self.sightings.ages(key, facts(status, jobs, pods, others), time.monotonic())
+        ages = self.sightings.ages(key, facts(status, jobs, pods, others), self.clock())
         claims = self._existing_claims(key.namespace, spec)
         word = self.puller.follow(key, None if over else first_pod(status, pods))
         return Observed(

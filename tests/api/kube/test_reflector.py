@@ -11,7 +11,7 @@ import pytest
 from llm_operator.kube import reflector
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import Client
-from llm_operator.kube.kinds import CONFIG_MAP, DISRUPTION_BUDGET, JOB, SERVICE, TRAINING, Kind
+from llm_operator.kube.kinds import CONFIG_MAP, DISRUPTION_BUDGET, JOB, TRAINING, Kind
 from llm_operator.kube.login import Connection
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.reflector import Reflector
@@ -131,7 +131,7 @@ async def test_an_object_may_be_longer_than_a_buffer(client: Client, namespace: 
         await until(lambda: seen.names() == {"long", "after"})
 
 
-@pytest.mark.parametrize("kind", [CONFIG_MAP, SERVICE, DISRUPTION_BUDGET], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [CONFIG_MAP, DISRUPTION_BUDGET], ids=lambda kind: kind.name)
 async def test_where_nothing_else_is_read_only_the_metadata_comes(
     namespace: str, proxied: tuple[Proxy, Client], kind: Kind
 ) -> None:

@@ -207,3 +207,22 @@ def doubling(namespace: str) -> list[dict[str, Any]]:
         {**api, "kind": "MutatingAdmissionPolicy", "metadata": name, "spec": policy},
         {**api, "kind": "MutatingAdmissionPolicyBinding", "metadata": name, "spec": binding},
     ]
+
+
+def test_names_at_their_limits(lab: Lab) -> None:
+    """Dots, a digit first, 63 characters; two that differ at the end or in a dot only."""
+    long = "7b.instruct-v0.3.continued-pretraining.japanese-legal.run-0000"
+    names = (f"{long}1", f"{long}2", "llama-3.1-8b", "llama-3-1-8b", "0")
+    for name in names:
+        kind = {"apiVersion": "llm-operator.io/v1alpha1", "kind": "LLMServing", "metadata": {"name": name}}
+        lab.apply({**kind, "spec": {"model": MODEL}})
+    for kind in ("services", "poddisruptionbudgets", "deployments"):
+        lab.until(lambda kind=kind: served_by(lab, kind) == set(names))  # type: ignore[misc]
+
+
+def served_by(lab: Lab, kind: str) -> set[str]:
+    """Whose children of a kind there are, and that no two share one."""
+    found = json.loads(lab.kubectl("get", kind, "-o", "json"))["items"]
+    owners = [child["metadata"]["ownerReferences"][0]["name"] for child in found]
+    assert len(owners) == len(set(owners))
+    return set(owners)

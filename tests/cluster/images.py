@@ -30,6 +30,7 @@ buildah commit -q --rm "$container" "$3"
 rm -rf "$1"
 """
 BASE = f"localhost/debian:bookworm-{hashlib.sha256(DEBIAN.encode()).hexdigest()[:12]}"
+BILL = "/opt/llm/sbom.cdx.json"
 OF_BOTH = ["tools/image", "requirements/build.txt", "LICENSE", "NOTICE"]
 # image → Containerfile and the sources that its content depends on
 IMAGES = {
@@ -108,6 +109,17 @@ def build(name: str) -> Step:
         "-f", IMAGES[name][0], "-t", tagged(name), "-t", f"localhost/{name}:dev", REPOSITORY,
     ]  # fmt: skip
     return Step(f"image {name}", command, folder=REPOSITORY, environment=storage(), telling=r"STEP \d+/\d+|^COMMIT")
+
+
+def bills(folder: Path) -> None:
+    """Take the bill of materials out of each image into ``folder``, as NAME.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in IMAGES:
+        container = buildah("from", tagged(name)).stdout.strip()
+        try:
+            (folder / f"{name}.json").write_text(buildah("run", container, "cat", BILL).stdout)
+        finally:
+            buildah("rm", container)
 
 
 def build_static(program: Path, name: str) -> str:

@@ -19,8 +19,8 @@ from urllib.parse import quote
 Component = dict[str, Any]
 COPYRIGHTS = Path("/usr/share/doc")
 CLASSIFIER = "License :: "
-# What Debian's packages call their licences often stands before a text that is not of the machine-readable form.
-LICENCE = re.compile(r"^License:[ \t]*(\S.*)$", re.MULTILINE)
+# The short name of a licence in a copyright file; in some a whole text stands there.
+LICENCE = re.compile(r"^License:[ \t]*([A-Za-z0-9].{0,59})$", re.MULTILINE)
 COMMON = re.compile(r"/usr/share/common-licenses/([A-Za-z]+(?:-[0-9.]*[0-9])?)")
 
 
@@ -66,7 +66,9 @@ def debian_licence(package: str) -> str:
     file = COPYRIGHTS / package / "copyright"
     text = file.read_text(errors="replace") if file.exists() else ""
     names = {name.strip() for name in LICENCE.findall(text)} or set(COMMON.findall(text))
-    return " AND ".join(sorted(names, key=str.lower)) or ("see its copyright file" if text else "")
+    return " AND ".join(sorted(names, key=lambda name: (name.lower(), name))) or (
+        "see its copyright file" if text else ""
+    )
 
 
 def component(kind: str, name: str, version: str, licence: str, qualifiers: str = "") -> Component:

@@ -1,8 +1,8 @@
 """Put a stub where torch links to a library of NVIDIA's, of which this image has none.
 
-The package index's torch is the CUDA build. It runs on CPU, where it asks the CUDA runtime how many GPUs there are and
-calls nothing else; but the loader wants all of the libraries, 1.8 GB under licences of NVIDIA's own. A stub has the names
-and versions that torch links to. Its functions answer as on a machine without NVIDIA's driver.
+The package index's torch is the CUDA build. It runs on CPU, where it asks the CUDA runtime how many GPUs there are
+and calls nothing else; but the loader wants all of the libraries, 1.8 GB under licences of NVIDIA's own. A stub has
+the names and versions that torch links to. Its functions answer as on a machine without NVIDIA's driver.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,7 @@ def wanted(libraries: list[Path]) -> Iterator[tuple[str, str, str]]:
 
 
 def cudnn_version(folder: Path) -> tuple[int, int, int]:
-    """Of the cuDNN that torch was built with: torch asks for it before it looks for a GPU, and wants to hear the same."""
+    """Of the cuDNN that torch was built with: torch wants to hear the same before it looks for a GPU."""
     (metadata,) = folder.parents[1].glob("torch-*.dist-info/METADATA")
     (found,) = re.findall(r"^Requires-Dist: nvidia-cudnn-\w+==(\d+)\.(\d+)\.(\d+)", metadata.read_text(), re.MULTILINE)
     major, minor, patch = map(int, found)
@@ -85,17 +86,24 @@ def main(folder: Path, kept: Path) -> None:
     symbols: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for library, name, version in wanted(libraries):
         symbols[library][version].add(name)
-    for library in sorted(needed(libraries)):
-        versions = symbols[library]
-        script = "".join(f"{version} {{ global: {' '.join(f'{name};' for name in sorted(names))} }};\n"
-                         for version, names in versions.items() if version)  # fmt: skip
-        Path("/tmp/stub.map").write_text(script)
-        Path("/tmp/stub.c").write_text(source(set().union(*versions.values()), cudnn_version(folder)))
-        options = ["-Wl,--version-script=/tmp/stub.map"] if script else []
-        subprocess.run(["cc", "-shared", "-fPIC", "-Os", "-s", "-w", "-nostdlib", f"-Wl,-soname,{library}", *options,
-                        "-o", folder / library, "/tmp/stub.c"], check=True)  # fmt: skip
-        shutil.copy(folder / library, kept)
-        print(library, sum(map(len, versions.values())), "functions")
+    cudnn = cudnn_version(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        for library in sorted(needed(libraries)):
+            build(library, symbols[library], cudnn, Path(scratch), folder / library)
+            shutil.copy(folder / library, kept)
+
+
+def build(library: str, versions: dict[str, set[str]], cudnn: tuple[int, int, int], scratch: Path, to: Path) -> None:
+    """``versions``: the names that torch wants, by their version; "" for those without."""
+    names: set[str] = set().union(*versions.values())
+    code, script = scratch / "stub.c", scratch / "stub.map"
+    code.write_text(source(names, cudnn))
+    named = {version: found for version, found in versions.items() if version}
+    script.write_text("".join(f"{one} {{ global: {'; '.join(sorted(found))}; }};\n" for one, found in named.items()))
+    options = [f"-Wl,--version-script={script}"] if named else []
+    command = ["cc", "-shared", "-fPIC", "-Os", "-s", "-w", "-nostdlib", f"-Wl,-soname,{library}", *options]
+    subprocess.run([*command, "-o", to, code], check=True)
+    print(library, len(names), "functions")
 
 
 if __name__ == "__main__":

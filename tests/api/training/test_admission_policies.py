@@ -1,4 +1,4 @@
-"""The chart's ValidatingAdmissionPolicies on the real API server: what they refuse, how they say it, and what they let be."""
+"""The chart's ValidatingAdmissionPolicies on the real API server: what they refuse, how, and what they let be."""
 
 from __future__ import annotations
 
@@ -58,8 +58,10 @@ def manifests(namespace: str, values: dict[str, Any], folder: Path) -> list[dict
     selector = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
     file = folder / "values.json"
     file.write_text(json.dumps({"admissionPolicies": {"namespaceSelector": selector, **values}}))
-    command = [binaries() / "helm", "template", "op", CHART, "--kube-version", "1.36.0", "--namespace", namespace]
-    done = subprocess.run([*command, "--values", file], capture_output=True, text=True, check=True)
+    command: list[str | Path] = [binaries() / "helm", "template", "op", CHART, "--kube-version", "1.36.0"]
+    done = subprocess.run(
+        [*command, "--namespace", namespace, "--values", file], capture_output=True, text=True, check=True
+    )
     return [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"].startswith("ValidatingAdmission")]
 
 
@@ -80,7 +82,13 @@ def policies(lab: Lab, tmp_path: Path) -> Iterator[None]:
 def refusal(lab: Lab, kind: str, spec: dict[str, Any]) -> str:
     """What the API server says, without making it; empty if it would."""
     made = {"apiVersion": "llm-operator.io/v1alpha1", "kind": kind, "metadata": {"name": "tried"}, "spec": spec}
-    command = [lab.plane.binaries / "kubectl", "--kubeconfig", lab.plane.kubeconfig, "-n", lab.namespace]
+    command: list[str | Path] = [
+        lab.plane.binaries / "kubectl",
+        "--kubeconfig",
+        lab.plane.kubeconfig,
+        "-n",
+        lab.namespace,
+    ]
     done = subprocess.run([*command, "apply", "--dry-run=server", "-f", "-"], input=json.dumps(made),
                           capture_output=True, text=True, check=False)  # fmt: skip
     return done.stderr if done.returncode else ""

@@ -151,10 +151,13 @@ def scratch(template: Manifest) -> dict[str, Any]:
     ],
 )
 def test_scratch_is_as_large_as_the_pod_may_be(limits: dict[str, str], sizes: dict[str, str]) -> None:
-    resources = Resources(limits=limits)
-    spec = {"securityContext": {}, "volumes": SCRATCH_VOLUMES, "containers": [
-        {"env": [], "volumeMounts": [], "securityContext": CONTAINER_SECURITY, "resources": resource_requirements(resources)}
-    ]}  # fmt: skip
+    container = {
+        "env": [],
+        "volumeMounts": [],
+        "securityContext": CONTAINER_SECURITY,
+        "resources": resource_requirements(Resources(limits=limits)),
+    }
+    spec = {"securityContext": {}, "volumes": SCRATCH_VOLUMES, "containers": [container]}
     assert scratch(pod_template(PodSettings(), {}, spec, {})) == sizes
     assert scratch(pod_template(PodSettings(shm_size="1Gi"), {}, spec, {})) == {**sizes, "shm": "1Gi"}
 

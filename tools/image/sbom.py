@@ -20,8 +20,7 @@ Component = dict[str, Any]
 COPYRIGHTS = Path("/usr/share/doc")
 CLASSIFIER = "License :: "
 # The short name of a licence in a copyright file; in some a whole text stands there.
-LICENCE = re.compile(r"^License:[ \t]*([A-Za-z0-9].{0,59})$", re.MULTILINE)
-COMMON = re.compile(r"/usr/share/common-licenses/([A-Za-z]+(?:-[0-9.]*[0-9])?)")
+LICENCE = re.compile(r"^License:[ \t]*([A-Za-z0-9]\S*(?: \S+){0,5})$", re.MULTILINE)
 
 
 def python_components() -> Iterator[Component]:
@@ -65,10 +64,8 @@ def debian_licence(package: str) -> str:
     """Names in the package's copyright file, of which Debian wants one in each package."""
     file = COPYRIGHTS / package / "copyright"
     text = file.read_text(errors="replace") if file.exists() else ""
-    names = {name.strip() for name in LICENCE.findall(text)} or set(COMMON.findall(text))
-    return " AND ".join(sorted(names, key=lambda name: (name.lower(), name))) or (
-        "see its copyright file" if text else ""
-    )
+    names = sorted(set(LICENCE.findall(text)), key=lambda name: (name.lower(), name))
+    return " AND ".join(names) or ("see its copyright file" if text else "")
 
 
 def component(kind: str, name: str, version: str, licence: str, qualifiers: str = "") -> Component:

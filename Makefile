@@ -29,14 +29,23 @@ test-all: build lint ## That and every example and family on the cluster, before
 	python -m pytest tests --durations=30 -m "" $(ARGS)
 
 .PHONY: lint
-lint: cluster-build ## ruff, mypy, import-linter, generated files, helm lint
+lint: cluster-build ## ruff, mypy, import-linter, generated files, helm lint, checkov on the chart
 	@$(python)
 	ruff check .
 	ruff format --check .
 	mypy
 	lint-imports
 	python -m llm_operator.api.schema --check
-	"$$(python -m tests.cluster folder)/helm" lint --strict charts/llm-operator
+	helm="$$(python -m tests.cluster folder)/helm"
+	"$$helm" lint --strict charts/llm-operator
+	tools/checkov.sh "$$helm"
+
+.PHONY: scan licences
+scan: ## Known vulnerabilities in the locks, where a database can be reached
+	@environment=$$(tools/environment.sh --scan); python3 tools/scan.py "$$environment"
+licences: build ## Write docs/licences.md from what the images hold
+	@$(python) python -m tests.cluster bills $(LLM_OPERATOR_CACHE)/bills
+	python tools/licences.py $(LLM_OPERATOR_CACHE)/bills/*.json
 
 .PHONY: generate
 generate: ## Write crds/, the chart's copies and the reference pages from the models

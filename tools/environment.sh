@@ -1,13 +1,20 @@
 #!/usr/bin/env bash
-# Make the development environment and print its folder. Nothing is done when it is there already; with --check the
-# exit status says whether it is. Needs root on a Debian machine for missing packages; one that has them needs none.
+# Make a Python environment and print its folder: that of development, or with --scan the one of what `make lint` and
+# `make scan` look at manifests and locks with. Nothing is done when it is there already; with --check the exit status says
+# whether that of development is. Needs root on a Debian machine for missing packages; one that has them needs none.
 set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 cache=${LLM_OPERATOR_CACHE:-$HOME/.cache/llm-operator}
-uv_version=0.13.9
 table=$top/trainer_image/build/transformers_table.py
-key=$(cat "$top/requirements/dev.txt" "$table" "$0" | sha256sum | cut -c1-12)
-venv=$cache/venv-$key
+build=$top/requirements/build.txt
+kind=venv
+lock=$top/requirements/dev.txt
+if [ "${1:-}" = --scan ]; then
+  kind=scan
+  lock=$top/requirements/scan.txt
+fi
+key=$(cat "$lock" "$build" "$table" "$0" | sha256sum | cut -c1-12)
+venv=$cache/$kind-$key
 if [ "${1:-}" = --check ]; then
   [ -e "$venv/complete" ]
   exit
@@ -23,15 +30,15 @@ if ((${#missing[@]})); then
 fi
 
 if [ ! -e "$venv/complete" ]; then
-  echo "making the Python environment $key" >&2
+  echo "making the Python environment $kind-$key" >&2
   rm -rf "$venv"
   python3 -m venv "$venv"
-  "$venv/bin/python" -m pip install -q "uv==$uv_version" >&2
+  "$venv/bin/python" -m pip install -q --require-hashes -r "$build" >&2
   # Hash-checked; the project itself is found by PYTHONPATH, so that an edit needs no install. With bytecode, as in the
   # image: each process of a test would compile torch and the others again where Python is told to write none.
-  env -u UV_PYTHON -u PYTHONDONTWRITEBYTECODE "$venv/bin/uv" pip install --compile-bytecode --python "$venv/bin/python" --require-hashes -r "$top/requirements/dev.txt" >&2
-  "$venv/bin/python" "$table" >&2  # as in the image
+  env -u UV_PYTHON -u PYTHONDONTWRITEBYTECODE "$venv/bin/uv" pip install --compile-bytecode --python "$venv/bin/python" --require-hashes -r "$lock" >&2
+  [ $kind = scan ] || "$venv/bin/python" "$table" >&2  # as in the image
   touch "$venv/complete"
-  find "$cache" -maxdepth 1 -name 'venv-*' ! -name "venv-$key" -mtime +7 -exec rm -rf {} +
+  find "$cache" -maxdepth 1 -name "$kind-*" ! -name "$kind-$key" -mtime +7 -exec rm -rf {} +
 fi
 echo "$venv"

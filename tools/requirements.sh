@@ -2,18 +2,21 @@
 # Resolve each extra of pyproject.toml into requirements/, with hashes and without a registry's address.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+lock() {
+  uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --python-version 3.11 "$@"
+}
 compile() {
   local out=requirements/$1.txt; shift
-  uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --python-version 3.11 \
-    "${@/#/--extra=}" pyproject.toml -o "$out"
+  lock "${@/#/--extra=}" pyproject.toml -o "$out"
 }
 compile operator operator
 compile trainer trainer
 compile serve trainer serve
 compile dev operator trainer dev
-# The trainer's image on CPU: torch first, then everything else; see cpu.override.txt for what vLLM's CPU build replaces.
-uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --python-version 3.11 \
-  --override requirements/cpu.override.txt --extra trainer pyproject.toml requirements/serve-cpu.in \
+# The trainer's image on CPU: torch first, then everything else; see cpu.override.txt for what stays out of it.
+lock --override requirements/cpu.override.txt --extra trainer pyproject.toml requirements/serve-cpu.in \
   -o requirements/serve-cpu.txt
-echo "torch==2.13.0" | uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
-  --python-version 3.11 -c requirements/serve-cpu.txt - -o requirements/torch-cpu.txt
+echo "torch==2.13.0" | lock --override requirements/cpu.override.txt -c requirements/serve-cpu.txt - \
+  -o requirements/torch-cpu.txt
+lock -c requirements/serve-cpu.txt requirements/build.in -o requirements/build.txt
+lock requirements/scan.in -o requirements/scan.txt

@@ -69,6 +69,10 @@ def test_two_replicas_under_the_restricted_standard() -> None:
         ("networkPolicies.enable=true", "enable"),
         ("networkPolicies.metricsFrom={monitoring}", "metricsFrom"),
         ("serviceAccount.create=false", "serviceAccount.name"),
+        ("image.digest=0.1.0", "/image/digest"),
+        ("trainerImage.digest=sha256:abc", "/trainerImage/digest"),
+        ("admissionPolicies.images={registry.example.com/llm}", "/admissionPolicies/images"),
+        ("admissionPolicies.actions={deny}", "/admissionPolicies/actions"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(value: str, says: str) -> None:
@@ -108,6 +112,17 @@ def test_settings_reach_the_operator() -> None:
 def environment(*arguments: str) -> dict[str, str]:
     container = one(rendered(*arguments), "Deployment")["spec"]["template"]["spec"]["containers"][0]
     return {variable["name"]: variable.get("value", "") for variable in container["env"]}
+
+
+def test_a_digest_goes_before_a_tag() -> None:
+    digest = f"sha256:{'0a' * 32}"
+    given = ("--set", f"image.digest={digest},image.tag=old,trainerImage.digest={digest}")
+    (container,) = one(rendered(*given), "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"llm-operator@{digest}"
+    assert environment(*given)["TRAINER_IMAGE"] == environment(*given)["SERVING_IMAGE"] == f"llm-trainer@{digest}"
+    own = environment("--set", f"servingImage.repository=vllm,servingImage.digest={digest}")
+    assert own["SERVING_IMAGE"] == f"vllm@{digest}"
+    assert own["TRAINER_IMAGE"] == "llm-trainer:0.1.0"
 
 
 def test_the_devices_of_the_chart_are_those_of_the_operator() -> None:
@@ -173,6 +188,13 @@ EVERYTHING: dict[str, Any] = {
         {"topologyKey": "topology.kubernetes.io/zone", "labelSelector": {"matchLabels": {"app": "llm-operator"}}}
     ]}},
     "priorityClassName": "system-cluster-critical",
+    "admissionPolicies": {
+        "enabled": True,
+        "images": ["registry.example.com/"],
+        "priorityClasses": ["batch"],
+        "tolerations": ["team-a"],
+        "protectedClaims": {"example.com/protected": "true"},
+    },
     "networkPolicy": {
         "enabled": True,
         "apiServerPorts": [6443],

@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from tests.cluster import binaries, build, cluster
+from tests.cluster import binaries, build, cluster, images
 
 
 def push_images() -> None:
@@ -25,13 +26,14 @@ VERBS: dict[str, Callable[..., None]] = {
     "stop-node": cluster.stop_node,
     "start-node": cluster.start_node,
     "push-images": push_images,
+    "bills": lambda folder: images.bills(Path(folder)),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("verb", choices=VERBS)
-    parser.add_argument("word", nargs="*", help=f"a node's name; for build: {', '.join(build.PARTS)}")
+    parser.add_argument("word", nargs="*", help=f"a node; for bills a folder; for build: {', '.join(build.PARTS)}")
     options = parser.parse_args()
     if os.geteuid() != 0 and options.word != ["environment"]:
         sys.exit("the test cluster needs root: it makes network namespaces, mounts and control groups")

@@ -13,15 +13,15 @@ from tests.cluster.settings import CACHE, LOGS, REPOSITORY
 from tests.cluster.steps import Step, in_order
 
 STORE = CACHE / "images"
-BASE = "localhost/debian:bookworm"
 DEBIAN = """
 umount "$1/proc" 2> /dev/null || true  # of an interrupted run
 rm -rf "$1"
 debootstrap --variant=minbase --cache-dir="$2" --include=ca-certificates bookworm "$1"
-for folder in var/cache/apt/archives var/lib/apt/lists var/log usr/share/doc usr/share/man usr/share/locale; do
+for folder in var/cache/apt/archives var/lib/apt/lists var/log usr/share/man usr/share/locale; do
   rm -rf "$1/$folder"
   mkdir "$1/$folder"
 done
+find "$1/usr/share/doc" -type f ! -name copyright -delete  # Debian's licences stay with what is under them
 > "$1/etc/machine-id"
 container=$(buildah from scratch)
 buildah copy -q "$container" "$1" /
@@ -29,11 +29,15 @@ buildah config --env LANG=C.UTF-8 "$container"
 buildah commit -q --rm "$container" "$3"
 rm -rf "$1"
 """
+BASE = f"localhost/debian:bookworm-{hashlib.sha256(DEBIAN.encode()).hexdigest()[:12]}"
+BILL = "/opt/llm/sbom.cdx.json"
+OF_BOTH = ["tools/image", "requirements/build.txt", "LICENSE", "NOTICE"]
 # image → Containerfile and the sources that its content depends on
 IMAGES = {
     "llm-operator": (
         "operator/Containerfile",
         [
+            *OF_BOTH,
             "operator",
             "requirements/operator.txt",
             "trainer_image/llm_trainer/config",
@@ -43,7 +47,10 @@ IMAGES = {
             "trainer_image/llm_server/lora.json",
         ],
     ),
-    "llm-trainer": ("trainer_image/Containerfile", ["trainer_image", "requirements"]),
+    "llm-trainer": (
+        "trainer_image/Containerfile",
+        [*OF_BOTH, "trainer_image", "requirements/torch-cpu.txt", "requirements/serve-cpu.txt"],
+    ),
 }
 
 
@@ -103,6 +110,17 @@ def build(name: str) -> Step:
         "-f", IMAGES[name][0], "-t", tagged(name), "-t", f"localhost/{name}:dev", REPOSITORY,
     ]  # fmt: skip
     return Step(f"image {name}", command, folder=REPOSITORY, environment=storage(), telling=r"STEP \d+/\d+|^COMMIT")
+
+
+def bills(folder: Path) -> None:
+    """Take the bill of materials out of each image into ``folder``, as NAME.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in IMAGES:
+        container = buildah("from", tagged(name)).stdout.strip()
+        try:
+            (folder / f"{name}.json").write_text(buildah("run", container, "cat", BILL).stdout)
+        finally:
+            buildah("rm", container)
 
 
 def build_static(program: Path, name: str) -> str:

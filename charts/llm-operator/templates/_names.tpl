@@ -10,7 +10,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
 {{- define "llm-operator.image" -}}
-{{ .image.repository }}:{{ .image.tag | default .appVersion }}
+{{ .image.repository }}{{ if .image.digest }}@{{ .image.digest }}{{ else }}:{{ .image.tag | default .appVersion }}{{ end }}
 {{- end }}
 
 {{- define "llm-operator.serviceAccount" -}}

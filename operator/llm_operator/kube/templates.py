@@ -27,6 +27,10 @@ CONTAINER_SECURITY: dict[str, Any] = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
+# What a pod asks for whose spec says nothing of it: without any request it is the first that goes when a node is short.
+REQUESTS = {"cpu": "100m", "memory": "512Mi"}
+# Size limits of pods without a limit of what these volumes count to; with one, that limit is theirs too.
+SCRATCH_SIZES = {"tmp": ("ephemeral-storage", "64Gi"), "shm": ("memory", "64Gi")}
 SCRATCH_VOLUMES: list[dict[str, Any]] = [
     {"name": "tmp", "emptyDir": {}},
     {"name": "shm", "emptyDir": {"medium": "Memory"}},
@@ -64,7 +68,9 @@ def mark_of(manifest: Manifest) -> str | None:
 
 
 def resource_requirements(resources: Resources) -> dict[str, Any]:
-    fields = {"limits": resources.limits, "requests": resources.requests}
+    """Of a container. The request of what has a limit alone is the limit."""
+    requests = {name: quantity for name, quantity in REQUESTS.items() if name not in resources.limits}
+    fields = {"limits": resources.limits, "requests": requests | resources.requests}
     return {field: dict(quantities) for field, quantities in fields.items() if quantities}
 
 
@@ -129,7 +135,9 @@ def pod_spec(written: Manifest, ours: Manifest, selector: Mapping[str, str], pul
             }
         ],
         "volumes": [
-            sized(volume, written.get("shmSize")) for volume in ours["volumes"] if volume["name"] not in replaced
+            sized(volume, container["resources"].get("limits", {}), written.get("shmSize"))
+            for volume in ours["volumes"]
+            if volume["name"] not in replaced
         ]
         + [volume for volume in written.get("volumes", ()) if volume["name"] in {mount["name"] for mount in mounts}],
     }
@@ -160,7 +168,10 @@ def tolerations(written: list[Manifest], ours: list[Manifest]) -> list[Manifest]
     return [*written, *(toleration for toleration in ours if toleration["key"] not in named)]
 
 
-def sized(volume: Manifest, shm_size: str | None) -> Manifest:
-    if volume["name"] != "shm" or shm_size is None:
+def sized(volume: Manifest, limits: Mapping[str, str], shm_size: str | None) -> Manifest:
+    """A scratch volume with a size limit, so that no pod fills its node."""
+    if volume["name"] not in SCRATCH_SIZES:
         return volume
-    return {**volume, "emptyDir": {**volume["emptyDir"], "sizeLimit": shm_size}}
+    resource, size = SCRATCH_SIZES[volume["name"]]
+    limit = (shm_size if volume["name"] == "shm" else None) or limits.get(resource, size)
+    return {**volume, "emptyDir": {**volume["emptyDir"], "sizeLimit": limit}}

@@ -11,11 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_operator.api.pod_validation import OUR_VOLUMES
-from llm_operator.api.pods import OUR_DOMAINS, OUR_KEYS
+from llm_operator.api.pods import OUR_DOMAINS, OUR_KEYS, PodSettings
+from llm_operator.api.resources import Resources
 from llm_operator.api.serving import LLMServingSpec, ServedAdapter, ServedResult
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.kube.plan import Manifest
-from llm_operator.kube.templates import AS_WRITTEN, CONTAINER_SECURITY, POD_SECURITY
+from llm_operator.kube.templates import (
+    AS_WRITTEN,
+    CONTAINER_SECURITY,
+    POD_SECURITY,
+    SCRATCH_VOLUMES,
+    pod_template,
+    resource_requirements,
+)
 from llm_operator.serving import manifests as serving
 from llm_operator.serving.annotations import PLACE, TEMPLATE
 from llm_operator.training import manifests as training
@@ -127,6 +135,53 @@ def test_a_mount_takes_the_place_of_ours(template: Any, path: str, ours: str | N
     for found in (names(made["spec"]["volumes"]), names(container(made)["volumeMounts"])):
         assert set(found) & {"tmp", "shm"} == left
         assert "mine" in found
+
+
+def scratch(template: Manifest) -> dict[str, Any]:
+    volumes = template["spec"]["volumes"]
+    return {v["name"]: v["emptyDir"]["sizeLimit"] for v in volumes if v["name"] in ("tmp", "shm")}
+
+
+@pytest.mark.parametrize(
+    ("limits", "sizes"),
+    [
+        ({}, {"tmp": "64Gi", "shm": "64Gi"}),
+        ({"memory": "500Gi"}, {"tmp": "64Gi", "shm": "500Gi"}),  # what the kubelet would allow without a size limit
+        ({"ephemeral-storage": "2T"}, {"tmp": "2T", "shm": "64Gi"}),
+    ],
+)
+def test_scratch_is_as_large_as_the_pod_may_be(limits: dict[str, str], sizes: dict[str, str]) -> None:
+    container = {
+        "env": [],
+        "volumeMounts": [],
+        "securityContext": CONTAINER_SECURITY,
+        "resources": resource_requirements(Resources(limits=limits)),
+    }
+    spec = {"securityContext": {}, "volumes": SCRATCH_VOLUMES, "containers": [container]}
+    assert scratch(pod_template(PodSettings(), {}, spec, {})) == sizes
+    assert scratch(pod_template(PodSettings(shm_size="1Gi"), {}, spec, {})) == {**sizes, "shm": "1Gi"}
+
+
+@both
+def test_scratch_has_a_size(template: Any) -> None:
+    assert scratch(template({})) == {"tmp": "64Gi", "shm": "64Gi"}
+    assert scratch(template({"shmSize": "64Mi"})) == {"tmp": "64Gi", "shm": "64Mi"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "requests", "asks"),
+    [
+        ({}, {}, {"cpu": "100m", "memory": "512Mi"}),
+        ({"cpu": "0.05", "nvidia.com/gpu": "1"}, {}, {"memory": "512Mi"}),  # Kubernetes takes the limit
+        ({"memory": "1Gi"}, {"cpu": "2"}, {"cpu": "2"}),
+        ({"cpu": "2", "memory": "1Gi"}, {}, {}),
+        ({}, {"cpu": "2", "memory": "1Gi"}, {"cpu": "2", "memory": "1Gi"}),
+    ],
+)
+def test_a_pod_asks_for_something(limits: dict[str, str], requests: dict[str, str], asks: dict[str, str]) -> None:
+    made = resource_requirements(Resources(limits=limits, requests=requests))
+    assert made.get("requests", {}) == asks
+    assert made.get("limits", {}) == limits
 
 
 @both

@@ -29,10 +29,10 @@ group = ProcessGroup.from_environment("cpu")
 if group.is_first:
     Board("chat", 3).serve()
 group.join()
-print("sum", group.sum(1.0 + group.rank), flush=True)
+print(f"sum {group.sum(1.0 + group.rank)}\\n", end="", flush=True)  # whole, however the two processes take turns
 if not group.is_first:
     progress = asyncio.run(asked())
-    print("told", progress.stage, progress.attempt, flush=True)
+    print(f"told {progress.stage} {progress.attempt}\\n", end="", flush=True)
 group.leave()
 """
 

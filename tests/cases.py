@@ -79,12 +79,18 @@ SERVING: dict[str, tuple[str, ...]] = {
     "adapter-on-family-without-lora": ("unit/serving/test_families.py::test_an_adapter_never_takes_its_base_down",),
     "adapter-on-mixture-on-cpu": (
         "unit/serving/test_families.py::test_an_adapter_never_takes_its_base_down",
-        "unit/serving/test_families.py::test_an_adapter_beside_a_mixture_on_gpus",
+        "unit/serving/test_families.py::test_an_adapter_beside_a_mixture_goes_where_its_gpus_do",
     ),
-    "api-key-and-probe": ("unit/serving/test_probes.py::test_the_key_is_that_of_its_container",),
+    "api-key-and-probe": (
+        "unit/serving/test_probes.py::test_the_key_is_that_of_its_container",
+        "e2e/test_serving_image.py::test_the_key_of_the_environment",
+    ),
     "chat-template-from-configmap": ("api/serving/test_life.py::test_a_chat_template_follows_its_config_map",),
     "data-type-unknown": ("api/test_crds.py::test_wrong_servings_are_refused",),
-    "embedding-model": ("unit/serving/test_probes.py::test_an_answer",),
+    "embedding-model": (
+        "unit/serving/test_probes.py::test_an_answer",
+        "e2e/test_serving_image.py::test_a_model_that_only_embeds",
+    ),
     "first-request-hangs": (
         "unit/serving/test_watch.py::test_a_first_request_that_never_ends",
         "unit/serving/test_watch.py::test_an_engine_that_hangs_later",
@@ -92,6 +98,7 @@ SERVING: dict[str, tuple[str, ...]] = {
     ),
     "heads-not-divisible": (
         "unit/serving/test_families.py::test_what_can_not_start_is_refused_before_a_pod",
+        "unit/serving/test_families.py::test_what_can_not_start_never_replaces_what_serves",
         "e2e/test_serving_image.py::test_the_last_word_is_the_cause",
     ),
     "kv-cache-too-small": (

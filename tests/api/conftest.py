@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -19,14 +20,21 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlan
     state = tmp_path_factory.mktemp("control-plane")
     # free ones, so that two checkouts can run their tests at the same time
     plane = ControlPlane(binaries(), state, port=free_ports(1), etcd_port=free_ports(2))
+    with running(plane):
+        yield plane
+
+
+@contextmanager
+def running(plane: ControlPlane) -> Iterator[None]:
+    """With our kinds; its state is deleted in the end."""
     plane.start(scheduler=False)
     try:
         plane.kubectl("apply", "--server-side", "-f", REPOSITORY / "crds")
         wait("the CRDs", lambda: established(plane))
-        yield plane
+        yield
     finally:
         plane.stop()
-        shutil.rmtree(state, ignore_errors=True)
+        shutil.rmtree(plane.state, ignore_errors=True)
 
 
 def established(plane: ControlPlane) -> bool:

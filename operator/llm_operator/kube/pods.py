@@ -23,9 +23,10 @@ class Waiting:
 
 
 def condition_of(manifest: Manifest, kind: str) -> dict[str, Any] | None:
-    """A condition of any object's status."""
+    """A condition of any object's status. One that somebody has written in half is none."""
     conditions: Sequence[dict[str, Any]] = (manifest.get("status") or {}).get("conditions") or ()
-    return next((condition for condition in conditions if condition["type"] == kind), None)
+    whole = (condition for condition in conditions if "status" in condition)
+    return next((condition for condition in whole if condition.get("type") == kind), None)
 
 
 def holds(manifest: Manifest, kind: str) -> bool:
@@ -44,9 +45,9 @@ def container_status(pod: Manifest, container: str) -> dict[str, Any]:
 
 
 def container_state(pod: Manifest, container: str, state: str) -> dict[str, Any] | None:
-    """``state`` is waiting, running or terminated; None if the container is in another one."""
+    """``state`` is waiting, running or terminated; None if the container is in another one, or its end has no code."""
     found: dict[str, Any] | None = (container_status(pod, container).get("state") or {}).get(state)
-    return found
+    return None if state == "terminated" and found is not None and "exitCode" not in found else found
 
 
 def last_line(text: str) -> str:
@@ -110,11 +111,18 @@ def held_up_by_init_container(pod: Manifest, container: str) -> Waiting | None:
             runs = Waiting(Reason.STARTING, f"{who} runs, and the container {container} waits for it")
         elif found := held_up_container(status, who):
             return found
-        elif (end := state.get("terminated") or (status.get("lastState") or {}).get("terminated")) and end["exitCode"]:
+        elif (end := ended_state(status)) and end.get("exitCode"):
             return Waiting(Reason.INIT_CONTAINER_FAILED, f"{who}, {terminated_text(end)}")
     # A sidecar runs on: then what comes after it does not wait.
     waiting = container_state(pod, container, "waiting") or {}
     return runs if waiting.get("reason") == "PodInitializing" else None
+
+
+def ended_state(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How a container ended, now or before its last restart."""
+    ended: Mapping[str, Any] | None
+    ended = (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated")
+    return ended
 
 
 def failed_init_container(pod: Manifest) -> Mapping[str, Any] | None:
@@ -127,7 +135,8 @@ def failed_init_container(pod: Manifest) -> Mapping[str, Any] | None:
 
 
 def init_statuses(pod: Manifest) -> Sequence[Mapping[str, Any]]:
-    return (pod.get("status") or {}).get("initContainerStatuses") or ()
+    statuses: Sequence[Mapping[str, Any]] = (pod.get("status") or {}).get("initContainerStatuses") or ()
+    return [status for status in statuses if "name" in status]
 
 
 def terminated_text(end: Mapping[str, Any]) -> str:

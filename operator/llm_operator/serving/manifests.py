@@ -86,8 +86,11 @@ def scaled(found: Manifest, replicas: int) -> tuple[Manifest, ...]:
     applied = ours(found) if found else {}
     if "spec" not in applied or found["spec"].get("replicas") == replicas:
         return ()
-    metadata = {field: value for field, value in applied["metadata"].items() if field != "annotations"}  # its mark
-    return (marked({**applied, "metadata": metadata, "spec": {**applied["spec"], "replicas": replicas}}),)
+    made = {**applied, "spec": {**applied["spec"], "replicas": replicas}}
+    if "replicas" not in applied["spec"]:
+        return (made,)  # somebody has changed it, which is drift, under the mark that it has
+    metadata = {field: value for field, value in applied["metadata"].items() if field != "annotations"}
+    return (marked({**made, "metadata": metadata}),)
 
 
 def service(serving: Manifest, metadata: dict[str, Any]) -> Manifest:

@@ -312,11 +312,11 @@ def pod_problem(pod: Manifest) -> tuple[Reason, str] | None:
         message = ended.get("message") or ""
         word = last_word(message)
         if word and word.reason == Reason.ADAPTER_NOT_SUPPORTED:
-            if ended["exitCode"] == word.exit_code:  # the one end that only says so
+            if ended.get("exitCode") == word.exit_code:  # the one end that only says so
                 return None
             word, message = None, ""  # written at the start: the end left no time for a word of its own
         said = (word.message if word else last_line(message)) or unsaid
-        text = f"{where(pod)}, container {CONTAINER}, exit code {ended['exitCode']}: {said}"
+        text = f"{where(pod)}, container {CONTAINER}, exit code {ended.get('exitCode')}: {said}"
         if ended.get("reason") == "OOMKilled":
             return Reason.OUT_OF_MEMORY, text
         return next((reason for reason in OF_LAUNCHER if word and reason == word.reason), Reason.NOT_READY), text

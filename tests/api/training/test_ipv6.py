@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from llm_trainer.protocol import Progress
-from tests.api.conftest import established
+from tests.api.conftest import running
 from tests.api.training.conftest import Lab
 from tests.api.training.test_pull import IPV6, Rank0, Rank0OnIPv6, listening
 from tests.cluster.cluster import binaries
 from tests.cluster.control_plane import ControlPlane, free_ports
-from tests.cluster.processes import wait
-from tests.cluster.settings import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +23,8 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlan
     plane = ControlPlane(
         binaries(), state, address=IPV6, service_range="fd00:215::/108", port=free_ports(1), etcd_port=free_ports(2)
     )
-    plane.start(scheduler=False)
-    try:
-        plane.kubectl("apply", "--server-side", "-f", REPOSITORY / "crds")
-        wait("the CRDs", lambda: established(plane))
+    with running(plane):
         yield plane
-    finally:
-        plane.stop()
-        shutil.rmtree(state, ignore_errors=True)
 
 
 @pytest.fixture

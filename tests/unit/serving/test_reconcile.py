@@ -176,6 +176,20 @@ def test_another_writer_of_replicas_is_overruled(world: World) -> None:
     assert "an autoscaler must target LLMServing chat too" in event.message
 
 
+def test_another_writer_of_replicas_is_no_less_told_while_the_pods_are_kept(world: World) -> None:
+    """As while the spec is refused, or while the Service is made anew."""
+    settle(world, training("one"))
+    world.owner["spec"] = changed(SERVING, cache={"persistentVolumeClaim": {"claimName": "missing"}})
+    settle(world, training("one"))
+    for told in ("first", "again"):
+        scenes.taken(world, "Deployment", "replicas", "kube-controller-manager", "scale")
+        world.objects["Deployment", "chat-serving"]["spec"]["replicas"] = 5
+        assert not scenes.step(world, training("one"), START + 1).apply, told
+        plan = scenes.step(world, training("one"), START + 11)
+        assert [child["spec"]["replicas"] for child in plan.apply] == [1]
+        assert "Deployment chat-serving: spec.replicas (kube-controller-manager (scale))" in plan.events[0].message
+
+
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "PodDisruptionBudget"])
 def test_who_takes_away_our_mark_is_not_fought_at_each_pass(world: World, kind: str) -> None:
     settle(world, training("one"))

@@ -29,7 +29,8 @@ def server_of(arguments: Sequence[str], environ: Mapping[str, str]) -> Server:
     """Where `vllm serve` listens with these arguments, the model's first. Of several names any will do."""
     host = first_of(arguments, "--host") or "0.0.0.0"  # noqa: S104 -- vLLM's own default
     port, name = number_of(arguments, "--port"), first_of(arguments, "--served-model-name")
-    return server_at(host, port or 8000, name or arguments[0], environ)
+    tls = first_of(arguments, "--ssl-keyfile") is not None
+    return server_at(host, port or 8000, name or arguments[0], environ, tls=tls)
 
 
 class Watch:
@@ -47,6 +48,7 @@ class Watch:
         self.started = False
         self.problem = "vLLM loads the model"
         self._startup_seconds = startup_seconds
+        self._deadline = time.monotonic() + startup_seconds
         self._stall_seconds = stall_seconds
         self._answer_seconds = max(LEAST_ANSWER_SECONDS, stall_seconds / 5)
         self._hang = hang
@@ -54,16 +56,15 @@ class Watch:
 
     def run(self) -> None:
         """Until vLLM hangs, or for ever."""
-        deadline = time.monotonic() + self._startup_seconds
         while self.problem and not self.started:
-            left = deadline - time.monotonic()
+            left = self._deadline - time.monotonic()
             if left <= 0:
                 self._hang(f"no answer within spec.startupTimeoutSeconds {self._startup_seconds:.0f}: {self.problem}")
                 return
             problem = no_answer(self.server, left)
             self.problem, self.started = problem or "", problem is None
             if problem:
-                time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+                time.sleep(min(1.0, max(0.0, self._deadline - time.monotonic())))
         self._answered()
         self._watch_steps()
 

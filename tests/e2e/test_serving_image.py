@@ -232,6 +232,26 @@ def test_every_path_wants_the_key_or_is_not_there(paths: list[str], image: str, 
                 for headers in ({}, {"Authorization": "Bearer other"}):
                     found = vllm.ask(method, path, headers)
                     assert found == expected or (path == HEALTH and found == 405), f"{method} {path} {headers}"
+        for path in (
+            "//v1/models",
+            "/v1/models/",
+            "/V1/models",
+            "/health/../invocations",
+            "/health%2f..%2finvocations",
+            "/health;/invocations",
+            "/invocations/",
+            "/metrics/",
+            "/static/../invocations",
+        ):
+            assert vllm.ask("POST", path, {}) == vllm.ask("GET", path, {"Authorization": "Bearer s3cret"}) == 404, path
+        for path in (
+            "/v1/%6dodels",
+            "/v1%2fmodels",
+            "http://other/v1/models",
+            "/v1/models?/health",
+            "/v1/models#/health",
+        ):
+            assert vllm.ask("GET", path, {}) in (401, 404), path
         key = {"Authorization": "Bearer s3cret"}
         assert vllm.ask("POST", "/collective_rpc", key) == 404
         assert {path: vllm.ask("GET", path, key) for path in ("/v1/models", "/metrics", "/ping", "/version")} == {

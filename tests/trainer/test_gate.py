@@ -125,7 +125,7 @@ def test_a_flood_keeps_no_rank_out(first_word: bytes, monkeypatch: pytest.Monkey
     async def flood() -> None:
         store = await asyncio.start_server(echo, "127.0.0.1", 0)
         at = store.sockets[0].getsockname()[:2]
-        guard = await asyncio.start_server(gate.admit_to(*at, TOKEN), "127.0.0.1", 0)
+        guard = await asyncio.start_server(gate.admit_to(str(at[0]), int(at[1]), TOKEN), "127.0.0.1", 0)
         place = guard.sockets[0].getsockname()[:2]
         strangers = []
         for _ in range(30):

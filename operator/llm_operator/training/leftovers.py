@@ -55,7 +55,7 @@ def keeps_logs(status: LLMTrainingStatus, attempt: AttemptStatus) -> bool:
 
 
 def shields(observed: Observed, child: Manifest) -> bool:
-    """Whether it is a NetworkPolicy with pods that have not ended: without it they would be open. Their end wakes us."""
+    """Whether it is a NetworkPolicy with pods that have not ended, and would be open without it; their end wakes us."""
     job = child["metadata"]["name"]  # that of its Job too
     pods = (pod for pod in observed.pods if child["kind"] == NETWORK_POLICY.name and job_of(pod) == job)
     return any(phase_of(pod) not in ENDED for pod in pods)

@@ -16,6 +16,7 @@ from llm_operator.serving.probes import probes
 from llm_server import launch
 from llm_server.certificates import Certificates
 from llm_server.first_token import no_answer
+from llm_server.last_words import CONFIGURATION
 from llm_server.watch import server_of
 from tests.unit.serving.test_probes import probe
 
@@ -99,7 +100,7 @@ def test_the_launcher_refuses_a_secret_that_no_server_could_use(
     arguments, _ = launch.prepared([str(folder), *given(secret)])
     assert arguments[-2:] == [f"--ssl-certfile={copies}/tls.crt", f"--ssl-keyfile={copies}/tls.key"], "the last holds"
     (secret / "tls.key").write_text("none")
-    assert launch.main([str(folder), *given(secret)]) == launch.CONFIGURATION
+    assert launch.main([str(folder), *given(secret)]) == CONFIGURATION
     assert "spec.tls: tls.crt and tls.key are no certificate and its key" in json.loads(said.read_text())["message"]
 
 

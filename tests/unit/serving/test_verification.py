@@ -12,6 +12,7 @@ import pytest
 from llm_operator.api.serving import ServedAdapter, ServedResult
 from llm_operator.serving.manifests import digests
 from llm_server import launch
+from llm_server.last_words import CONFIGURATION
 from llm_trainer.checkpoint.files import MANIFEST, FolderManifest, content_files, record
 from llm_trainer.protocol import Termination
 from tests.unit.serving.test_launcher import model, vllm
@@ -71,7 +72,7 @@ def test_what_was_changed_is_not_served(vllm: Path, tmp_path: Path, monkeypatch:
     (folder / "config.json").write_text("{ }")
     vllm.write_text(f"#!{sys.executable}\n{READY}\n")
     monkeypatch.setenv(launch.DIGESTS, json.dumps({str(folder): known}))
-    assert launch.main([str(folder), "--host=127.0.0.1", "--port=1"]) == launch.CONFIGURATION
+    assert launch.main([str(folder), "--host=127.0.0.1", "--port=1"]) == CONFIGURATION
     word = Termination.model_validate_json((tmp_path / "termination").read_bytes())
     assert word.reason == "ConfigurationError"
     assert "config.json" in word.message

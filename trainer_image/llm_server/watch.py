@@ -12,11 +12,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from socket import AF_INET, AF_INET6
 
 from llm_server.arguments import first_of, number_of
 from llm_server.first_token import Server, ask, no_answer, server_at
+from llm_server.small_http import SmallHTTPServer
 
 STEPS = re.compile(rb'^vllm:iteration_tokens_total_count\{[^}]*engine="([^"]*)"[^}]*\} (\S+)$', re.MULTILINE)
 AWAKE = re.compile(rb'^vllm:engine_sleep_state\{[^}]*sleep_state="awake"[^}]*\} (\S+)$', re.MULTILINE)
@@ -108,7 +109,7 @@ class Watch:
             return False
 
 
-def serve(watch: Watch, host: str, port: int) -> ThreadingHTTPServer:
+def serve(watch: Watch, host: str, port: int) -> SmallHTTPServer:
     """/startup, /ready and /live for the kubelet, in a thread of its own."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -122,9 +123,8 @@ def serve(watch: Watch, host: str, port: int) -> ThreadingHTTPServer:
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 -- the base's name
             """A look every two seconds is no news."""
 
-    class Http(ThreadingHTTPServer):
+    class Http(SmallHTTPServer):
         address_family = AF_INET6 if ":" in host else AF_INET
-        daemon_threads = True
 
     http_server = Http((host, port), Handler)
     threading.Thread(target=http_server.serve_forever, daemon=True, name="probes").start()

@@ -330,7 +330,7 @@ WRONG_SERVINGS = (
           "would keep the probes out"),
     Wrong("TLS of no Secret", changed(SERVING, tls={}), "spec.tls.secretName", "equired"),
     Wrong("TLS of a name that no Secret has", changed(SERVING, tls={"secretName": "A_b"}), "spec.tls.secretName",
-          "match"),
+          "match", at_server=False),
     Wrong("a rollout of nothing", changed(SERVING, strategy={"rollingUpdate": {"maxSurge": 0}}),
           "spec.strategy.rollingUpdate", "can't both be 0"),
     Wrong("surge of a Recreate", changed(SERVING, strategy={"type": "Recreate", "rollingUpdate": {}}),

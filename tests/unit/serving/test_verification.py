@@ -59,6 +59,12 @@ def test_what_was_changed(change: Callable[[Path], object], says: str, tmp_path:
     assert says in found
 
 
+def test_a_user_may_do_without_the_look() -> None:
+    """A model of hundreds of GB is read twice by it."""
+    assert launch.Verification("{}").problem() is None
+    assert launch.Verification.of({}) is None
+
+
 def test_a_look_that_dies_is_no_yes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PID 1 takes the ends of all processes, so that the exit code may be lost."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -96,9 +96,11 @@ class Launched:
         finally:
             connection.close()
 
-    def answer(self, path: str, body: dict[str, Any], key: str | None = None) -> tuple[int, bytes]:
+    def answer(
+        self, path: str, body: dict[str, Any], key: str | None = None, *, tls: bool = False
+    ) -> tuple[int, bytes]:
         """Of vLLM."""
-        return ask(Server("127.0.0.1", self.port, "tiny", key), path, body, STARTED_SECONDS)
+        return ask(Server("127.0.0.1", self.port, "tiny", key, tls), path, body, STARTED_SECONDS)
 
     def ask(self, method: str, path: str, headers: Mapping[str, str], body: object = None) -> int:
         """The status that vLLM's own server answers."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import pydoc_data.topics
 import re
 import signal
+import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import TimeoutExpired
@@ -23,6 +26,7 @@ from tests.cluster.settings import REPOSITORY
 from tests.e2e import in_image
 from tests.e2e.family_models import DENSE, MODELS
 from tests.e2e.in_image import launched
+from tests.unit.serving import test_certificates as certificates
 
 SHAPES = {
     "llama": ("llama", DENSE),
@@ -228,6 +232,26 @@ def test_every_path_wants_the_key_or_is_not_there(paths: list[str], image: str, 
                 for headers in ({}, {"Authorization": "Bearer other"}):
                     found = vllm.ask(method, path, headers)
                     assert found == expected or (path == HEALTH and found == 405), f"{method} {path} {headers}"
+        for path in (
+            "//v1/models",
+            "/v1/models/",
+            "/V1/models",
+            "/health/../invocations",
+            "/health%2f..%2finvocations",
+            "/health;/invocations",
+            "/invocations/",
+            "/metrics/",
+            "/static/../invocations",
+        ):
+            assert vllm.ask("POST", path, {}) == vllm.ask("GET", path, {"Authorization": "Bearer s3cret"}) == 404, path
+        for path in (
+            "/v1/%6dodels",
+            "/v1%2fmodels",
+            "http://other/v1/models",
+            "/v1/models?/health",
+            "/v1/models#/health",
+        ):
+            assert vllm.ask("GET", path, {}) in (401, 404), path
         key = {"Authorization": "Bearer s3cret"}
         assert vllm.ask("POST", "/collective_rpc", key) == 404
         assert {path: vllm.ask("GET", path, key) for path in ("/v1/models", "/metrics", "/ping", "/version")} == {
@@ -236,6 +260,51 @@ def test_every_path_wants_the_key_or_is_not_there(paths: list[str], image: str, 
         question = {"model": "tiny", "prompt": [1], "max_tokens": 1}
         assert vllm.ask("POST", "/v1/completions", key, question) == 200
         assert vllm.ask("POST", "/tokenize", key, {"model": "tiny", "prompt": "a"}) == 200
+
+
+def test_tls_whose_secret_is_renewed(image: str, models: Path, tmp_path: Path) -> None:
+    """Twice, because vLLM by itself notices the first time alone. A pair that fits not is left out."""
+    secret, state = tmp_path / "state" / "secret", tmp_path / "state"
+    state.mkdir()
+
+    def renewed(number: int) -> str:
+        """As a kubelet does it; the certificate."""
+        content = secret / f"..{number}"
+        content.mkdir(parents=True)
+        certificates.pair(content)
+        (secret / "..new").symlink_to(content.name)
+        (secret / "..new").rename(secret / "..data")
+        for name in certificates.NAMES:
+            if not (secret / name).is_symlink():
+                (secret / name).symlink_to(f"..data/{name}")
+        return (content / "tls.crt").read_text()
+
+    def shown() -> str:
+        return ssl.get_server_certificate(("127.0.0.1", vllm.port), timeout=60)
+
+    first = renewed(0)
+    given = [f"{in_image.MODELS}/llama", "--max-model-len=auto", *certificates.given(Path("/tmp/secret"))]
+    with launched(image, models, state, *given) as vllm:
+        vllm.until_ready()
+        assert shown().split() == first.split()
+        assert vllm.answer("/v1/completions", {"model": "tiny", "prompt": "a", "max_tokens": 1}, tls=True)[0] == 200
+        with pytest.raises((OSError, http.client.HTTPException)):
+            vllm.answer("/v1/completions", {"model": "tiny", "prompt": "a", "max_tokens": 1})
+        for number in (1, 2):
+            wanted, deadline = renewed(number).split(), time.monotonic() + 120
+            while shown().split() != wanted:
+                assert time.monotonic() < deadline, vllm.log[-3000:]
+                time.sleep(1)
+        assert vllm.look("/ready") == 200
+
+
+def test_what_a_training_did_not_write_is_not_served(image: str, models: Path, tmp_path: Path) -> None:
+    digests = {f"{in_image.MODELS}/llama": f"sha256:{'0' * 64}"}
+    given = [f"{in_image.MODELS}/llama", "--max-model-len=auto"]
+    with launched(image, models, tmp_path, *given, LLM_SERVER_DIGESTS=json.dumps(digests)) as vllm:
+        word = vllm.word
+    assert word["reason"] == "ConfigurationError"
+    assert "is not as its training wrote it: its manifest can't be read" in word["message"]
 
 
 def test_a_key_of_nothing_is_no_key(image: str, models: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_trainer.runtime import gate
 from llm_trainer.runtime.gate import MAC_BYTES, NUMBER_BYTES, sign, token_of
 from tests.trainer.conftest import RunPods, Stage
 from tests.trainer.pods import ROOT, free_port
@@ -109,6 +111,48 @@ def test_what_a_rank_has_shown_is_of_no_use_to_another() -> None:
             assert other.recv(100) != number
             other.sendall(shown)
             assert other.recv(100) == b""
+
+
+@pytest.mark.parametrize("first_word", [b"", b"x"], ids=["silent", "slow"])
+def test_a_flood_keeps_no_rank_out(first_word: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of connections that show nothing the oldest goes, and no rank is refused because of them."""
+    monkeypatch.setattr(gate, "STRANGERS", 8)
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read(100))
+        await writer.drain()
+
+    async def flood() -> None:
+        store = await asyncio.start_server(echo, "127.0.0.1", 0)
+        at = store.sockets[0].getsockname()[:2]
+        guard = await asyncio.start_server(gate.admit_to(str(at[0]), int(at[1]), TOKEN), "127.0.0.1", 0)
+        place = guard.sockets[0].getsockname()[:2]
+        strangers = []
+        for _ in range(30):
+            strangers.append(await asyncio.open_connection(*place))
+            strangers[-1][1].write(first_word)
+            await strangers[-1][0].readexactly(NUMBER_BYTES)
+        rank = await asyncio.open_connection(*place)
+        await gate.show_token(rank, TOKEN)
+        rank[1].write(b"hello")
+        assert await rank[0].readexactly(5) == b"hello"
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+            await strangers[0][0].readexactly(1)
+        assert not strangers[-1][0].at_eof(), "and those that came last may still be ranks"
+        for _, writer in (*strangers, rank):
+            writer.close()
+        store.close()
+        guard.close()
+
+    asyncio.run(asyncio.wait_for(flood(), SECONDS))
+
+
+def test_a_gate_that_fails_says_why(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its end alone would look as if the network were broken."""
+    closed = socket.socket()
+    closed.close()
+    os.waitpid(gate.fork(closed, gate.admit_to("127.0.0.1", 1, TOKEN)), 0)
+    assert "OSError" in capfd.readouterr().err
 
 
 def test_a_rank_does_not_join_a_stranger_that_stands_for_the_first_pod() -> None:

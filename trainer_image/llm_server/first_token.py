@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Mapping
@@ -27,16 +28,26 @@ class Server(NamedTuple):
     port: int
     model: str
     key: str | None = None
+    tls: bool = False
 
 
-def server_at(host: str, port: int, model: str, environ: Mapping[str, str]) -> Server:
+def server_at(host: str, port: int, model: str, environ: Mapping[str, str], *, tls: bool = False) -> Server:
     """``host``: where it listens."""
-    return Server(ANY_ADDRESS.get(host, host), port, model, environ.get("VLLM_API_KEY") or None)
+    return Server(ANY_ADDRESS.get(host, host), port, model, environ.get("VLLM_API_KEY"), tls)
+
+
+def connection_to(server: Server, seconds: float) -> http.client.HTTPConnection:
+    """To one's own container: its certificate is of the Service's name, and nobody stands between."""
+    if not server.tls:
+        return http.client.HTTPConnection(server.host, server.port, timeout=seconds)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return http.client.HTTPSConnection(server.host, server.port, timeout=seconds, context=context)
 
 
 def ask(server: Server, path: str, body: object, seconds: float) -> tuple[int, bytes]:
     """HTTP status and body; raises OSError or HTTPException. Without a body it is a GET."""
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=seconds)
+    connection = connection_to(server, seconds)
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {server.key}"} if server.key else {})}
     try:
         if body is None:
@@ -51,6 +62,8 @@ def ask(server: Server, path: str, body: object, seconds: float) -> tuple[int, b
 
 def no_answer(server: Server, seconds: float) -> str | None:
     """Why the model gives no answer within so many seconds; None if it does."""
+    if server.key == "":
+        return "the key VLLM_API_KEY is empty, so that the server would ask for none; correct the Secret"
     try:
         status, said = ask(server, "/v1/completions", {"model": server.model, "prompt": [0], "max_tokens": 1}, seconds)
         if status == 404 and b"error" not in said:  # no such path, which a wrong name would not say: it only pools
@@ -85,4 +98,5 @@ def main(seconds: float, server: Server) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), server_at(sys.argv[2], int(sys.argv[3]), sys.argv[4], os.environ)))
+    inside, at, number, name, *more = sys.argv[1:]
+    sys.exit(main(float(inside), server_at(at, int(number), name, os.environ, tls="https" in more)))

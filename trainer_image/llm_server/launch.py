@@ -6,6 +6,7 @@ unchanged; see last_words.py, watch.py, memory.py and model_folder.py for what i
 
 from __future__ import annotations
 
+import json
 import os
 import selectors
 import shutil
@@ -15,12 +16,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from llm_server.arguments import first_of
+from llm_server.certificates import Certificates
 from llm_server.door import KEY, MIDDLEWARE, key_problem
 from llm_server.last_words import CONFIGURATION, HANG, LastWords, report, word_of
 from llm_server.memory import TooLittleMemoryError, cache_arguments
@@ -31,6 +33,7 @@ PORT = 9401  # of /startup, /ready and /live; 0 in LLM_SERVER_PORT: none
 STARTUP_SECONDS = "1800"
 STALL_SECONDS = "300"
 TICK_SECONDS = 1.0
+DIGESTS = "LLM_SERVER_DIGESTS"
 LAST_OUTPUT_SECONDS = 2  # after vLLM's end, for what its processes left in the pipe
 CHUNK = 65536
 
@@ -41,6 +44,7 @@ class Child:
     def __init__(self, command: Sequence[str]) -> None:
         self.words = LastWords()
         self.hang: str | None = None
+        self.refused: str | None = None
         self.asked_to_leave = False
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
@@ -63,6 +67,11 @@ class Child:
             return
         self.hang = reason
         print(f"llm_server: {reason}; ending vLLM", file=sys.stderr, flush=True)
+        self.end_all()
+
+    def refuse(self, reason: str) -> None:
+        """What it loads must not be served."""
+        self.refused = reason
         self.end_all()
 
     def run(self) -> int:
@@ -151,6 +160,9 @@ def prepared(arguments: list[str]) -> tuple[list[str], str | None]:
         raise RefusedError("ConfigurationError", problem)
     if problem := key_problem(os.environ.get(KEY)):
         raise RefusedError("ConfigurationError", f"spec.apiKey: the key {problem}; correct the Secret")
+    certificates = Certificates.of(arguments)
+    if certificates and (problem := certificates.renew()):
+        raise RefusedError("ConfigurationError", f"spec.tls: {problem}; correct the Secret")
     if refused := adapter_problem(model, arguments):
         # Also for an end that leaves no time to write: the word of every end tells it.
         report(ADAPTER_NOT_SUPPORTED, refused, CONFIGURATION, refused)
@@ -161,6 +173,7 @@ def prepared(arguments: list[str]) -> tuple[list[str], str | None]:
     added = [f"--middleware={MIDDLEWARE}"]  # vLLM asks the last of them first
     if not first_of(arguments, "--host"):
         added.append(f"--host={any_address()}")
+    added += certificates.arguments() if certificates else []
     if on_cpu() and (model / "config.json").is_file():
         try:
             added += cache_arguments(model, arguments, dict(os.environ))
@@ -171,6 +184,7 @@ def prepared(arguments: list[str]) -> tuple[list[str], str | None]:
 
 def main(arguments: list[str]) -> int:
     """``arguments``: those of `vllm serve`, the model's first."""
+    certificates = Certificates.of(arguments)
     try:
         arguments, without = prepared(arguments)
     except RefusedError as refusal:
@@ -178,11 +192,16 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError) as error:  # a file that can't be read, or is not what its name says
         return end("ConfigurationError", f"spec.model: {error}", CONFIGURATION)
     print(f"llm_server: vllm serve {' '.join(arguments)}", flush=True)
+    verification = Verification.of(os.environ)  # beside vLLM's imports, which take longer
     child = Child([shutil.which("vllm") or "vllm", "serve", *arguments])
     signal.signal(signal.SIGTERM, child.send)
     signal.signal(signal.SIGINT, child.send)
-    watch_from_beside(child, arguments)
+    if certificates:
+        certificates.follow()
+    watch_from_beside(child, arguments, verification)
     code = child.run()
+    if child.refused:
+        return end("ConfigurationError", child.refused, CONFIGURATION, without)
     if child.hang:
         return end("Hang", child.hang, HANG, without)
     if code == 0 and child.asked_to_leave:
@@ -193,8 +212,32 @@ def main(arguments: list[str]) -> int:
     return end(*word_of(code, child.words.cause), 128 - code if code < 0 else code or 1, without)
 
 
-def watch_from_beside(child: Child, arguments: Sequence[str]) -> None:
-    """While vLLM imports; nothing waits for it."""
+class Verification:
+    """Whether the model and its adapters are what the trainings' status tells, by a process of the trainer's code."""
+
+    def __init__(self, digests: str) -> None:
+        """``digests``: JSON, of manifests by folder."""
+        command = [sys.executable, "-m", "llm_trainer.checkpoint.verify", digests]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Verification | None:
+        """None: there is nothing to compare with, as of a model that no training has made."""
+        digests = environ.get(DIGESTS)
+        return cls(digests) if digests else None
+
+    def problem(self) -> str | None:
+        """Waits for its word. Its exit code tells nothing: PID 1 takes the ends of all processes."""
+        said = self._process.stdout.read() if self._process.stdout else b""
+        try:
+            problem: str | None = json.loads(said)["problem"]
+        except (ValueError, KeyError, TypeError):
+            problem = "its files could not be compared with the digest of its training; see the log"
+        return f"spec.model: {problem}; restore it, or train the stage that made it anew" if problem else None
+
+
+def watch_from_beside(child: Child, arguments: Sequence[str], verification: Verification | None) -> None:
+    """While vLLM imports; nothing waits for it. No pod is ready whose files have not been compared."""
     from llm_server.watch import Watch, serve, server_of
 
     seconds = [
@@ -204,7 +247,14 @@ def watch_from_beside(child: Child, arguments: Sequence[str]) -> None:
     watch = Watch(server_of(arguments, os.environ), seconds[0], seconds[1], child.give_up, child.words.forget)
     if port := int(os.environ.get("LLM_SERVER_PORT") or PORT):
         serve(watch, first_of(arguments, "--host") or any_address(), port)
-    threading.Thread(target=watch.run, daemon=True, name="watch").start()
+
+    def run() -> None:
+        if verification and (problem := verification.problem()):
+            child.refuse(problem)
+        else:
+            watch.run()
+
+    threading.Thread(target=run, daemon=True, name="watch").start()
 
 
 def end(reason: str, message: str, code: int, without_adapters: str | None = None) -> int:

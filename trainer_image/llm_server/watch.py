@@ -12,11 +12,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from socket import AF_INET, AF_INET6
 
 from llm_server.arguments import first_of, number_of
 from llm_server.first_token import Server, ask, no_answer, server_at
+from llm_server.small_http import SmallHTTPServer
 
 STEPS = re.compile(rb'^vllm:iteration_tokens_total_count\{[^}]*engine="([^"]*)"[^}]*\} (\S+)$', re.MULTILINE)
 AWAKE = re.compile(rb'^vllm:engine_sleep_state\{[^}]*sleep_state="awake"[^}]*\} (\S+)$', re.MULTILINE)
@@ -29,7 +30,8 @@ def server_of(arguments: Sequence[str], environ: Mapping[str, str]) -> Server:
     """Where `vllm serve` listens with these arguments, the model's first. Of several names any will do."""
     host = first_of(arguments, "--host") or "0.0.0.0"  # noqa: S104 -- vLLM's own default
     port, name = number_of(arguments, "--port"), first_of(arguments, "--served-model-name")
-    return server_at(host, port or 8000, name or arguments[0], environ)
+    tls = first_of(arguments, "--ssl-keyfile") is not None
+    return server_at(host, port or 8000, name or arguments[0], environ, tls=tls)
 
 
 class Watch:
@@ -47,6 +49,7 @@ class Watch:
         self.started = False
         self.problem = "vLLM loads the model"
         self._startup_seconds = startup_seconds
+        self._deadline = time.monotonic() + startup_seconds
         self._stall_seconds = stall_seconds
         self._answer_seconds = max(LEAST_ANSWER_SECONDS, stall_seconds / 5)
         self._hang = hang
@@ -54,16 +57,15 @@ class Watch:
 
     def run(self) -> None:
         """Until vLLM hangs, or for ever."""
-        deadline = time.monotonic() + self._startup_seconds
         while self.problem and not self.started:
-            left = deadline - time.monotonic()
+            left = self._deadline - time.monotonic()
             if left <= 0:
                 self._hang(f"no answer within spec.startupTimeoutSeconds {self._startup_seconds:.0f}: {self.problem}")
                 return
             problem = no_answer(self.server, left)
             self.problem, self.started = problem or "", problem is None
             if problem:
-                time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+                time.sleep(min(1.0, max(0.0, self._deadline - time.monotonic())))
         self._answered()
         self._watch_steps()
 
@@ -107,7 +109,7 @@ class Watch:
             return False
 
 
-def serve(watch: Watch, host: str, port: int) -> ThreadingHTTPServer:
+def serve(watch: Watch, host: str, port: int) -> SmallHTTPServer:
     """/startup, /ready and /live for the kubelet, in a thread of its own."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -121,9 +123,8 @@ def serve(watch: Watch, host: str, port: int) -> ThreadingHTTPServer:
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 -- the base's name
             """A look every two seconds is no news."""
 
-    class Http(ThreadingHTTPServer):
+    class Http(SmallHTTPServer):
         address_family = AF_INET6 if ":" in host else AF_INET
-        daemon_threads = True
 
     http_server = Http((host, port), Handler)
     threading.Thread(target=http_server.serve_forever, daemon=True, name="probes").start()

@@ -5,19 +5,40 @@ Peers and rules are Kubernetes' own (networking.k8s.io/v1), typed so that a wron
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from llm_operator.api.common import Spec
 from llm_operator.api.pods import LabelSelector
 
-Cidr = Annotated[str, Field(max_length=64, pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+
+def _cidr(text: str) -> str:
+    """Raises ValueError for what the API server would refuse with each policy."""
+    if "/" not in text:
+        raise ValueError(f"{text!r} needs a prefix, as 10.0.0.0/8 has one")
+    return str(ip_network(text))
+
+
+Cidr = Annotated[str, StringConstraints(max_length=64), AfterValidator(_cidr)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+PortName = Annotated[
+    str, StringConstraints(max_length=15, pattern=r"^([a-z0-9]+-)*[a-z0-9]*[a-z][a-z0-9]*(-[a-z0-9]+)*$")
+]
 
 
 class IPBlock(Spec):
     cidr: Cidr
     excluded: list[Cidr] = Field(default_factory=list, max_length=64, alias="except")
+
+    @model_validator(mode="after")
+    def _within(self) -> IPBlock:
+        whole = ip_network(self.cidr)
+        for part in map(ip_network, self.excluded):
+            if part.version != whole.version or part == whole or not part.subnet_of(whole):  # type: ignore[arg-type]
+                raise ValueError(f"except: {part} is no part of cidr {whole}")
+        return self
 
 
 class NetworkPolicyPeer(Spec):
@@ -35,8 +56,14 @@ class NetworkPolicyPeer(Spec):
 
 class NetworkPolicyPort(Spec):
     protocol: Literal["TCP", "UDP", "SCTP"] | None = None
-    port: int | str | None = None
-    end_port: int | None = None
+    port: Port | PortName | None = None
+    end_port: Port | None = None
+
+    @model_validator(mode="after")
+    def _range(self) -> NetworkPolicyPort:
+        if self.end_port is not None and not (isinstance(self.port, int) and self.port <= self.end_port):
+            raise ValueError("endPort needs a port that is a number and not above it")
+        return self
 
 
 class NetworkPolicyEgressRule(Spec):

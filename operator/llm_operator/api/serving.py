@@ -97,6 +97,14 @@ class ApiKey(Spec):
     )
 
 
+class Tls(Spec):
+    """The server then speaks HTTPS alone, and its Service listens on 443."""
+
+    secret_name: ObjectName = Field(
+        description="A Secret of the same namespace, of type kubernetes.io/tls. Pods follow its changes."
+    )
+
+
 class KernelCache(Spec):
     """Where the kernels are kept that vLLM compiles."""
 
@@ -132,6 +140,7 @@ class LLMServingSpec(Spec):
         default_factory=list, max_length=64, description="Further arguments of `vllm serve`."
     )
     api_key: ApiKey | None = Field(default=None, description="What requests must show. Default: none.")
+    tls: Tls | None = Field(default=None, description="Certificate and key of the server. Default: HTTP.")
     allowed_namespaces: list[Annotated[str, StringConstraints(max_length=63, pattern=ALLOWED_NAMESPACE)]] = Field(
         default_factory=list,
         max_length=64,

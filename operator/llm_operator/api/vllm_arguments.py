@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from llm_server.arguments import given, whole_number
 
 ADDRESS = "is fixed, because the Service and the probes ask there; remove it"
-TLS = "would break the probes, which speak HTTP; end TLS in a Gateway, an Ingress or a mesh before the Service"
+TLS = "is given by spec.tls; name the Secret there"
+CLIENTS = "would keep the probes out, which have no certificate; ask for those of clients in a Gateway or a mesh"
 ONE_POD = "spreads an engine over several pods, and here each pod is one; remove it"
 NO_SERVER = "leaves the pod without the HTTP server that the Service and the probes ask; remove it"
 ENDS = "ends vLLM at once; remove it"
@@ -29,9 +30,9 @@ RESERVED = {
     "--config": "reads a file that could set any of what is refused here; give its lines as arguments",
     "--ssl-keyfile": TLS,
     "--ssl-certfile": TLS,
-    "--ssl-ca-certs": TLS,
-    "--ssl-cert-reqs": TLS,
-    "--ssl-ciphers": TLS,
+    "--ssl-ca-certs": CLIENTS,
+    "--ssl-cert-reqs": CLIENTS,
+    "--ssl-ciphers": "could leave none that the probes know; choose them in a Gateway or a mesh",
     "--enable-ssl-refresh": TLS,
     "--headless": NO_SERVER,
     "--grpc": NO_SERVER,

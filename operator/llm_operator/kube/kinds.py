@@ -80,7 +80,7 @@ POD = Kind(
     metadata=(*METADATA, "deletionGracePeriodSeconds"),
 )
 CONFIG_MAP = Kind("ConfigMap", "", "v1", "configmaps", ours=True)
-SERVICE = Kind("Service", "", "v1", "services", ("spec.ipFamilies",), ours=True)
+SERVICE = Kind("Service", "", "v1", "services", ("spec.ipFamilies", "spec.ports"), ours=True)
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", ("spec", "status"), ours=True)
 DISRUPTION_BUDGET = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets", ours=True)
 NETWORK_POLICY = Kind("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies", ours=True)

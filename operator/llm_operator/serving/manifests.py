@@ -33,7 +33,7 @@ from llm_operator.kube.templates import (
 )
 from llm_operator.serving.adapters import max_lora_rank
 from llm_operator.serving.annotations import CHAT_TEMPLATE, PLACE, TEMPLATE, served
-from llm_operator.serving.names import CONTAINER, LAUNCHER_PORT, PORT, SERVICE_PORT, common_metadata, selector
+from llm_operator.serving.names import CONTAINER, HTTP, HTTPS, LAUNCHER_PORT, PORT, common_metadata, selector
 from llm_operator.serving.probes import launcher_probes, probes
 from llm_operator.serving.rollout import place_of
 from llm_trainer.config import claim_of, local_path
@@ -42,6 +42,7 @@ LAUNCHER = ("python", "-m", "llm_server.launch")
 VLLM = ("vllm", "serve")
 ANY_IPV4, ANY = "0.0.0.0", "::"  # noqa: S104 -- the pod's own; the second is of both families
 CHAT_TEMPLATES = "/etc/llm-operator/chat-template"
+TLS = "/etc/llm-operator/tls"
 CACHE = "/var/cache/llm-operator"
 
 
@@ -70,7 +71,7 @@ class Surroundings:
 def addressed(serving: Manifest, spec: LLMServingSpec, network: Network | None = None) -> tuple[Manifest, ...]:
     """The children that a serving has whatever it serves: Service, PodDisruptionBudget and, if any, NetworkPolicy."""
     metadata = common_metadata(serving, owner_reference(serving))
-    made = [service(serving, metadata), disruption_budget(serving, metadata)]
+    made = [service(serving, spec, metadata), disruption_budget(serving, metadata)]
     if network:
         made.append(network_policy(serving, spec, metadata, network))
     return tuple(map(marked, made))
@@ -93,7 +94,8 @@ def scaled(found: Manifest, replicas: int) -> tuple[Manifest, ...]:
     return (marked({**made, "metadata": metadata}),)
 
 
-def service(serving: Manifest, metadata: dict[str, Any]) -> Manifest:
+def service(serving: Manifest, spec: LLMServingSpec, metadata: dict[str, Any]) -> Manifest:
+    port = HTTPS if spec.tls else HTTP
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -101,7 +103,7 @@ def service(serving: Manifest, metadata: dict[str, Any]) -> Manifest:
         "spec": {
             "ipFamilyPolicy": "PreferDualStack",
             "selector": selector(serving),
-            "ports": [{"name": SERVICE_PORT, "port": 80, "targetPort": "http"}],
+            "ports": [{"name": port.name, "port": port.port, "targetPort": "http"}],
         },
     }
 
@@ -187,7 +189,11 @@ def pod_spec(
                 "image": image.name,
                 "command": [*(LAUNCHER if image.has_launcher else VLLM), folder],
                 "args": given,
-                "env": variables(environment(spec, launcher=image.has_launcher)) + api_key(spec),
+                "env": [
+                    *variables(environment(spec, launcher=image.has_launcher)),
+                    *(variables(digests(model, adapters)) if image.has_launcher else ()),
+                    *api_key(spec),
+                ],
                 "ports": ports(image),
                 "resources": resource_requirements(spec.resources),
                 "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -196,7 +202,13 @@ def pod_spec(
                 **(
                     launcher_probes(spec.startup_timeout_seconds)
                     if image.has_launcher
-                    else probes(surroundings.host, PORT, model_name(serving, spec), spec.startup_timeout_seconds)
+                    else probes(
+                        surroundings.host,
+                        PORT,
+                        model_name(serving, spec),
+                        spec.startup_timeout_seconds,
+                        tls=spec.tls is not None,
+                    )
                 ),
                 "volumeMounts": [
                     *(
@@ -228,6 +240,14 @@ def extra_volumes(spec: LLMServingSpec) -> list[tuple[dict[str, Any], dict[str, 
             (
                 {"name": "chat-template", "configMap": {"name": source.name, "items": items}},
                 {"name": "chat-template", "mountPath": CHAT_TEMPLATES, "readOnly": True},
+            )
+        )
+    if spec.tls:
+        items = [{"key": key, "path": key} for key in ("tls.crt", "tls.key")]
+        made.append(
+            (
+                {"name": "tls", "secret": {"secretName": spec.tls.secret_name, "items": items}},
+                {"name": "tls", "mountPath": TLS, "readOnly": True},
             )
         )
     if spec.cache:
@@ -271,6 +291,8 @@ def arguments(
         given.append("--max-model-len=auto")  # the model's, or as much of it as the KV cache holds
     if spec.chat_template:
         given.append(f"--chat-template={chat_template(spec.chat_template)}")
+    if spec.tls:
+        given += [f"--ssl-certfile={TLS}/tls.crt", f"--ssl-keyfile={TLS}/tls.key", "--enable-ssl-refresh"]
     if (size := tensor_parallel_size(gpus, spec.extra_arguments)) > 1:
         given.append(f"--tensor-parallel-size={size}")
     if not gpus:
@@ -318,6 +340,12 @@ def api_key(spec: LLMServingSpec) -> list[dict[str, Any]]:
         return []
     source = spec.api_key.secret_key_ref
     return [{"name": API_KEY, "valueFrom": {"secretKeyRef": {"name": source.name, "key": source.key}}}]
+
+
+def digests(model: ServedResult, adapters: Sequence[ServedAdapter]) -> dict[str, str]:
+    """Of what trainings have made, by folder: the launcher serves nothing else there."""
+    known = {local_path(served.uri): served.digest for served in (model, *adapters) if served.digest}
+    return {"LLM_SERVER_DIGESTS": literal(json.dumps(known))} if known else {}
 
 
 def environment(spec: LLMServingSpec, *, launcher: bool = False) -> dict[str, str]:

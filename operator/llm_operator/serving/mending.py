@@ -9,7 +9,7 @@ from llm_operator.api.reasons import Reason
 from llm_operator.kube.drift import Lost, applied, applied_at, lost_fields, owned
 from llm_operator.kube.plan import Delete, Event, Manifest
 from llm_operator.kube.templates import APPLIED, mark_of
-from llm_operator.serving.names import SERVICE_PORT
+from llm_operator.serving.names import HTTP, HTTPS
 from llm_operator.serving.observe import Observed
 
 REST_SECONDS = 10.0  # from an apply to the next that only sets back what somebody has changed
@@ -58,11 +58,12 @@ def is_of_another_spec(found: Manifest, child: Manifest) -> bool:
 
 
 def port_is_gone(lost: Sequence[Lost]) -> bool:
-    """Of a Service, whose number somebody has changed: ours beside theirs, both named http, would be refused.
+    """Of a Service, whose number somebody has changed: ours beside theirs, of one name, would be refused.
 
     Nobody reaches a Service without its port, so it is made anew.
     """
-    return any(field.path in ("spec.ports", f"spec.ports[{SERVICE_PORT}]") for field in lost)
+    paths = ("spec.ports", *(f"spec.ports[{port.name}]" for port in (HTTP, HTTPS)))
+    return any(field.path in paths for field in lost)
 
 
 def children(observed: Observed) -> tuple[Manifest, ...]:

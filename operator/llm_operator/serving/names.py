@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from llm_operator.kube import labels
 from llm_operator.kube.plan import Manifest
 
 CONTAINER = "vllm"
-SERVICE_PORT = "http"  # its name
-PORT = 8000  # of the container; the Service listens on 80
+PORT = 8000  # of the container
 LAUNCHER_PORT = 9401  # of trainer_image/llm_server/launch.py: /startup, /ready and /live
 ENDING = "-serving"
 LABEL_CHARACTERS = 63
+
+
+class ServicePort(NamedTuple):
+    """``name``: the scheme of its URLs, by which a mesh knows it, too."""
+
+    name: str
+    port: int
+
+
+HTTP, HTTPS = ServicePort("http", 80), ServicePort("https", 443)
 
 
 def child_name(serving: str) -> str:
@@ -31,10 +40,12 @@ def child_name(serving: str) -> str:
     return label[: LABEL_CHARACTERS - len(mark)].rstrip("-") + mark
 
 
-def url(serving: Manifest) -> str:
-    """Base URL of the OpenAI API inside the cluster."""
+def url(serving: Manifest, service: Manifest) -> str:
+    """Base URL of the OpenAI API inside the cluster, as its Service is."""
     metadata = serving["metadata"]
-    return f"http://{child_name(metadata['name'])}.{metadata['namespace']}.svc/v1"
+    ports = [port.get("port") for port in (service.get("spec") or {}).get("ports") or ()]
+    scheme = HTTPS.name if HTTPS.port in ports else HTTP.name
+    return f"{scheme}://{child_name(metadata['name'])}.{metadata['namespace']}.svc/v1"
 
 
 def selector(serving: Manifest) -> dict[str, str]:

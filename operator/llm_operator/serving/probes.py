@@ -37,14 +37,16 @@ def launcher_probes(startup_timeout_seconds: int) -> dict[str, Any]:
     }
 
 
-def probes(host: str, port: int, model: str, startup_timeout_seconds: int) -> dict[str, Any]:
+def probes(host: str, port: int, model: str, startup_timeout_seconds: int, *, tls: bool = False) -> dict[str, Any]:
     """``host``, ``port``: where vLLM listens; ``model``: a name by which it is asked."""
-    health = {"httpGet": {"path": "/health", "port": "http"}, "timeoutSeconds": 5}
+    scheme = {"scheme": "HTTPS"} if tls else {}  # the kubelet asks for no certificate that it knows
+    health = {"httpGet": {"path": "/health", "port": "http", **scheme}, "timeoutSeconds": 5}
     period = look_seconds(startup_timeout_seconds)
     inside = str(period - LOOK_MARGIN_SECONDS)
+    asked = [inside, host, str(port), model, *(["https"] if tls else [])]
     return {
         "startupProbe": {
-            "exec": {"command": ["python3", "-I", "-S", "-c", FIRST_TOKEN, inside, host, str(port), model]},
+            "exec": {"command": ["python3", "-I", "-S", "-c", FIRST_TOKEN, *asked]},
             "timeoutSeconds": period,
             "periodSeconds": period,
             "failureThreshold": math.ceil(startup_timeout_seconds / period),

@@ -100,7 +100,7 @@ def summary(
 def world(observed: Observed, old: LLMServingStatus, fleet: Fleet) -> LLMServingStatus:
     """What is there, whatever the spec says."""
     return LLMServingStatus(
-        url=url(observed.serving) if observed.services else None,
+        url=url(observed.serving, observed.services[0]) if observed.services else None,
         model=model_in(annotations_of(newest_answering(fleet))) or old.model,
         replicas=len(fleet.living),
         ready_replicas=len(fleet.ready),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from llm_operator.api.conditions import find
 from llm_operator.api.reasons import Reason, TrainingCondition
 from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus, StageStatus
-from llm_operator.kube.kinds import JOB
+from llm_operator.kube.kinds import JOB, NETWORK_POLICY
 from llm_operator.kube.plan import Delete, Manifest
 from llm_operator.kube.pods import is_leaving, phase_of
 from llm_operator.training.gang import attempt_of, job_condition, job_of, over_fact, unknown_fact
@@ -34,6 +34,8 @@ def superseded(observed: Observed, old: LLMTrainingStatus) -> tuple[list[Manifes
         attempt = known.get(attempt_of(child))
         if attempt is None or attempt.end_time is None:
             continue
+        if shields(observed, child):
+            continue
         if not keeps_logs(old, attempt):
             gone.append(child)
         elif runs_on(observed, attempt.job):
@@ -50,6 +52,13 @@ def keeps_logs(status: LLMTrainingStatus, attempt: AttemptStatus) -> bool:
         return False
     last = (stage.attempts[-1] for stage in status.stages if stage.state == "Failed" and stage.attempts)
     return attempt.reason == Reason.SUCCEEDED or (is_terminal(status) and attempt in last)
+
+
+def shields(observed: Observed, child: Manifest) -> bool:
+    """Whether it is a NetworkPolicy with pods that have not ended, and would be open without it; their end wakes us."""
+    job = child["metadata"]["name"]  # that of its Job too
+    pods = (pod for pod in observed.pods if child["kind"] == NETWORK_POLICY.name and job_of(pod) == job)
+    return any(phase_of(pod) not in ENDED for pod in pods)
 
 
 def runs_on(observed: Observed, job: str) -> bool:
@@ -77,7 +86,7 @@ def orphaned(observed: Observed, new: LLMTrainingStatus) -> tuple[list[Manifest]
     shown. One that was seen just now may be no orphan: of two watches one may be late, and the status that knows it be
     on its way.
     """
-    orphans = unknown(observed, new.stages)
+    orphans = [child for child in unknown(observed, new.stages) if not shields(observed, child)]
     surely = [child for child in orphans if observed.ages.get(unknown_fact(child), 0.0) >= NEWS_SECONDS]
     return surely, NEWS_SECONDS if surely != orphans else None
 

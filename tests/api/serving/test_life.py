@@ -125,6 +125,24 @@ def test_drift_is_mended_and_what_others_add_stays(lab: Lab) -> None:
         lab.until(partial(lab.get, kind))
 
 
+def test_tls_comes_and_goes(lab: Lab) -> None:
+    """The Service has one port at a time, and what somebody changes in it is set back."""
+    lab.serve({"model": MODEL})
+    lab.until_ready()
+    assert lab.status()["url"] == f"http://{CHILD}.{lab.namespace}.svc/v1"
+    lab.patch("llmserving", "chat", {"spec": {"tls": {"secretName": "chat-tls"}}})
+    lab.until(lambda: [port["port"] for port in lab.get("service")["spec"]["ports"]] == [443])
+    lab.until_ready()
+    assert lab.status()["url"] == f"https://{CHILD}.{lab.namespace}.svc/v1"
+    assert "--enable-ssl-refresh" in lab.args()
+    ports = [{"op": "replace", "path": "/spec/ports/0/port", "value": 81}]
+    lab.kubectl("patch", "service", CHILD, "--type=json", "-p", json.dumps(ports))
+    lab.until(lambda: [port["port"] for port in lab.get("service").get("spec", {}).get("ports", [])] == [443])
+    lab.patch("llmserving", "chat", {"spec": {"tls": None}})
+    lab.until(lambda: [port["name"] for port in lab.get("service")["spec"]["ports"]] == ["http"])
+    lab.until(lambda: lab.status()["url"].startswith("http://"))
+
+
 def test_an_old_pod_goes_first_where_no_node_holds_one_more(lab: Lab) -> None:
     """The case rollout-without-spare-gpu."""
     lab.serve({"model": MODEL, "resources": {"limits": {"nvidia.com/gpu": 1, "cpu": "2", "memory": "8Gi"}}})

@@ -18,7 +18,7 @@ def problems(*arguments: str, chat_template: bool = False) -> list[str]:
         (["--port", "9000"], "--port is fixed"),
         (["--served_model_name=a"], "--served_model_name (--served-model-name) is given by spec.servedModelName"),
         (["--served-model", "a"], "--served-model (--served-model-name)"),
-        (["--ssl-k=/x"], "--ssl-k (--ssl-keyfile) would break the probes"),
+        (["--ssl-k=/x"], "--ssl-k (--ssl-keyfile) is given by spec.tls"),
         (["--no-enable-lora"], "--no-enable-lora (--enable-lora)"),
         (["--max-num-seqs", "4", "--dtype=half"], "spec.dataType"),
         (["--host.x=1"], "--host.x (--host)"),

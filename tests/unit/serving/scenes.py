@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from pydantic import ValidationError
+
 from llm_operator.api.serving import LLMServingSpec
 from llm_operator.kube.drift import FIELDS
 from llm_operator.kube.plan import Key, Manifest, Plan
@@ -18,9 +20,13 @@ KEY = Key("LLMServing", "team", "chat")
 
 
 def scene(spec: Spec | None = None) -> World:
-    """With the Service there already."""
+    """With the Service there already; with a wrong spec, that of one before it."""
     world = World(custom_resource("LLMServing", "chat", copy.deepcopy(spec or SERVING)))
-    world.execute(Plan(apply=(addressed(world.owner, LLMServingSpec.model_validate(world.owner["spec"]))[0],)))
+    try:
+        written = LLMServingSpec.model_validate(world.owner["spec"])
+    except ValidationError:
+        written = LLMServingSpec.model_validate(SERVING)
+    world.execute(Plan(apply=(addressed(world.owner, written)[0],)))
     return world
 
 

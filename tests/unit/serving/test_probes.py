@@ -50,9 +50,9 @@ def server(answers: Answers, asked: list[tuple[str, Any, str | None]]) -> Iterat
         httpd.server_close()
 
 
-def probe(port: int, **environ: str) -> subprocess.CompletedProcess[str]:
+def probe(port: int, *, tls: bool = False, **environ: str) -> subprocess.CompletedProcess[str]:
     """As the kubelet runs it in a container of any image."""
-    command = probes("0.0.0.0", port, "chat", 1800)["startupProbe"]["exec"]["command"]
+    command = probes("0.0.0.0", port, "chat", 1800, tls=tls)["startupProbe"]["exec"]["command"]
     command[0], command[5] = sys.executable, "0.5"
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
 
@@ -100,8 +100,11 @@ def test_the_key_is_that_of_its_container() -> None:
     asked: list[tuple[str, Any, str | None]] = []
     with server({"/v1/completions": (200, {})}, asked) as port:
         probe(port, VLLM_API_KEY="from-a-secret")
-        probe(port, VLLM_API_KEY="")
+        probe(port)
+        empty = probe(port, VLLM_API_KEY="")
     assert [key for *_, key in asked] == ["Bearer from-a-secret", None]
+    assert "VLLM_API_KEY is empty, so that the server would ask for none" in empty.stderr
+    assert empty.returncode == 1, "a pod that lets everybody in where a key is wanted is never ready"
 
 
 def test_a_server_that_does_not_listen() -> None:

@@ -251,6 +251,24 @@ def test_what_somebody_deletes_is_made_again(world: World, kind: str) -> None:
     assert (world.owner["status"].get("url") is None) == (kind == "Service")
 
 
+def test_with_tls_the_service_is_of_https(world: World) -> None:
+    """The address follows the Service that is there."""
+    world.owner["spec"] = changed(SERVING, tls={"secretName": "chat-tls"})
+    settle(world, training("one"))
+    (service,) = world.of("Service")
+    assert service["spec"]["ports"] == [{"name": "https", "port": 443, "targetPort": "http"}]
+    assert world.owner["status"]["url"] == "https://chat-serving.team.svc/v1"
+    pod = world.of("Deployment")[0]["spec"]["template"]["spec"]
+    (mount,) = (mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "tls")
+    assert mount == {"name": "tls", "mountPath": "/etc/llm-operator/tls", "readOnly": True}
+    (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "tls")
+    assert volume["secret"]["secretName"] == "chat-tls"
+    assert "--ssl-keyfile=/etc/llm-operator/tls/tls.key" in pod["containers"][0]["args"]
+    world.owner["spec"] = SERVING
+    settle(world, training("one"))
+    assert world.owner["status"]["url"] == "http://chat-serving.team.svc/v1"
+
+
 def test_a_policy_is_applied_and_set_back(world: World) -> None:
     """Where the operator makes any. Without one nothing is deleted: the operator then has no right to."""
     world.network = NETWORK

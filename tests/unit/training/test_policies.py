@@ -48,6 +48,25 @@ def test_it_goes_with_its_attempt(world: World) -> None:
     assert scenes.newest_job(world)["metadata"]["name"] in names
 
 
+def test_it_stays_as_long_as_pods_of_its_attempt_do(world: World) -> None:
+    """They may commit a checkpoint for two minutes yet, and without it everybody could reach them."""
+    job = scenes.newest_job(world)["metadata"]["name"]
+    pods = scenes.run_pods(world)
+    settle(world, START + 30)
+    world.owner["spec"]["suspend"] = True
+    while ("Job", job) in world.objects:
+        scenes.step(world, START + 60)
+    for pod in pods:  # the simulated cluster takes them with their Job; a real one lets them end
+        pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:01:00Z"
+        world.objects["Pod", pod["metadata"]["name"]] = pod
+    settle(world, START + 90)
+    assert job in [policy["metadata"]["name"] for policy in world.of("NetworkPolicy")]
+    for pod in pods:
+        del world.objects["Pod", pod["metadata"]["name"]]
+    settle(world, START + 120)
+    assert job not in [policy["metadata"]["name"] for policy in world.of("NetworkPolicy")]
+
+
 def test_without_the_setting_there_is_none() -> None:
     world = scene()
     settle(world)

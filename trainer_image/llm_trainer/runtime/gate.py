@@ -12,18 +12,20 @@ import asyncio
 import hashlib
 import hmac
 import os
+import resource
 import secrets
 import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 NUMBER_BYTES = MAC_BYTES = 32
 HANDSHAKE_SECONDS = 10.0
-STRANGERS = 4096  # connections that have not shown the token yet; more are closed at once
+STRANGERS = 4096  # connections that have not shown the token yet: of more the oldest goes, as a rank shows it at once
 TOLD = 20  # strangers that the log names
 PATIENCE_SECONDS = 1800.0  # for which a pod tries to reach the first one
 PAUSE_SECONDS = 0.2
@@ -98,8 +100,13 @@ def fork(listener: socket.socket, serve: Serve) -> int:
     sys.stdout.flush()
     if pid := os.fork():
         return pid
-    with suppress(Exception):
+    try:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         asyncio.run(_serve(listener, serve, parent))
+    except BaseException:  # noqa: BLE001 -- a second launcher must not run on in the child
+        traceback.print_exc()
+    sys.stderr.flush()
     os._exit(1)
 
 
@@ -112,14 +119,16 @@ async def _serve(listener: socket.socket, serve: Serve, parent: int) -> None:
 
 def admit_to(host: str, port: int, token: bytes) -> Serve:
     """The first pod's gate: to the store, for who shows the token."""
-    strangers = told = 0
+    strangers: dict[asyncio.StreamWriter, None] = {}  # the oldest first
+    told = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal strangers, told
-        if strangers >= STRANGERS:
-            writer.close()
-            return
-        strangers += 1
+        nonlocal told
+        if len(strangers) >= STRANGERS:
+            oldest = next(iter(strangers))
+            del strangers[oldest]
+            oldest.transport.abort()
+        strangers[writer] = None
         try:
             await asyncio.wait_for(ask_for_token((reader, writer), token), HANDSHAKE_SECONDS)
         except (StrangerError, EOFError, OSError, TimeoutError) as error:
@@ -130,8 +139,14 @@ def admit_to(host: str, port: int, token: bytes) -> Serve:
             writer.close()
             return
         finally:
-            strangers -= 1
-        await joined((reader, writer), await asyncio.open_connection(host, port))
+            strangers.pop(writer, None)
+        try:
+            there = await asyncio.open_connection(host, port)
+        except OSError as error:
+            print(f"the store of rank 0 can't be reached: {error}", flush=True)
+            writer.close()
+            return
+        await joined((reader, writer), there)
 
     return serve
 

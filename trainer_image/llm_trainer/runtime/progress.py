@@ -7,12 +7,13 @@ import socket
 import threading
 import time
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer
 from typing import Any
 
 from prometheus_client import generate_latest
 
+from llm_server.small_http import SmallHTTPServer
 from llm_trainer.protocol import PROGRESS_PORT, Notice, Progress
 from llm_trainer.runtime.metrics import Metrics
 from llm_trainer.runtime.startup import Startup
@@ -20,10 +21,8 @@ from llm_trainer.runtime.startup import Startup
 MAX_NOTICES = 20
 
 
-class Server(ThreadingHTTPServer):
+class Server(SmallHTTPServer):
     """Answers on all addresses of the pod: a cluster has IPv4, IPv6 or both, and a kernel may lack IPv6."""
-
-    daemon_threads = True
 
     def __init__(self, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET

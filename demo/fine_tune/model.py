@@ -40,8 +40,8 @@ def build_model() -> Path:
 
 def install(target: Path) -> None:
     uv = Path(sys.executable).with_name("uv")
-    command = [uv, "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", target, "-r", LOCK]
-    subprocess.run(command, check=True)
+    options = ("--quiet", "--no-deps", "--require-hashes", "--target", str(target), "-r", str(LOCK))
+    subprocess.run([uv, "pip", "install", *options], check=True)
 
 
 def write_model(packed: Path, folder: Path) -> None:

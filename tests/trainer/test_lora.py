@@ -111,9 +111,11 @@ def test_a_stage_goes_on_with_an_adapter(adapted: Adapted, pods: RunPods, prepar
     """What it publishes belongs to the same base, and holds what both stages have learned, in one adapter."""
     first = pods(adapted("begun", nodes=1, epochs=0.2)).run().result
     assert first
-    settings = {"nodes": 1, "model": first.uri, "epochs": 0.2, "lora": {"rank": 4, "alpha": 4, "rslora": True}}
-    apart = pods(adapted("gone-on", **settings)).run().result
-    whole = pods(adapted("gone-on-merged", **{**settings, "lora": {**settings["lora"], "merge": True}})).run().result
+    lora = {"rank": 4, "alpha": 4, "rslora": True}
+    apart, whole = (
+        pods(adapted(name, nodes=1, model=first.uri, epochs=0.2, lora=settings)).run().result
+        for name, settings in (("gone-on", lora), ("gone-on-merged", {**lora, "merge": True}))
+    )
     assert apart
     assert whole
     assert (apart.kind, apart.base, apart.base_digest) == ("adapter", first.base, first.base_digest)

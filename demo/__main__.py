@@ -1,21 +1,20 @@
-"""`make demo`: from bilingual text to a chat answer, on the built-in cluster or one's own."""
+"""`make demo`: an example from what it reads to answers, on the built-in cluster or one's own."""
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from pathlib import Path
 
 from demo import run
-from demo.alive import alive
-from demo.corpus import build_corpus, summary
-from demo.preferences import write_preferences
+from demo.fine_tune.scenario import FINE_TUNE
+from demo.from_text import FROM_TEXT
 from demo.progress import cause
-from demo.questions import build_questions, make_pairs
-from demo.results import closing_words, converse, show_figures
+from demo.results import closing_words
+from demo.scenario import Applied
 from demo.setting import built_in, own
 
+SCENARIOS = {"fine-tune": FINE_TUNE}  # of the other examples each begins with text
 OUTPUT = Path("demo-output")
 
 
@@ -29,20 +28,6 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def gather_text(output: Path) -> Path:
-    """The corpus, the questions and the preferences in one folder."""
-    with alive("downloading and reading the packages"):
-        corpus = build_corpus()
-    folder = output / "corpus"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(corpus, folder)
-    print(summary(corpus))
-    with alive("making questions and preferences"):
-        build_questions(corpus, folder)
-        write_preferences(make_pairs(corpus), folder)
-    return folder
-
-
 def main() -> None:
     options = arguments()
     began = time.monotonic()
@@ -53,23 +38,18 @@ def main() -> None:
     run.say("Install the operator")
     run.install(setting.helm, kubectl, setting.images)
 
-    run.say("Text: Japanese and English documents of Debian packages")
-    corpus = gather_text(options.output)
-    run.upload(kubectl, setting.images.trainer, setting.storage_class, corpus)
-
     name = options.example.stem
+    scenario = SCENARIOS.get(name, FROM_TEXT)
+    run.say(scenario.title)
+    folders = scenario.gather(options.output)
+    run.upload(kubectl, setting.images.trainer, setting.storage_class, folders)
+
     run.say(f"kubectl apply -f {options.example}")
     kubectl.run("apply", "-f", str(options.example))
     status = run.follow(kubectl, name)
     if status["phase"] == "Failed":
         raise SystemExit(f"the training failed: {cause(status)}")
-    with alive("reading the run's history, and compressing the held-out text by xz and gzip"):
-        show_figures(setting, status, options.output)
-
-    run.say("A conversation with the served model, on questions it has not seen")
-    serving = run.wait_for_serving(kubectl, name)
-    for model in (name, *(adapter["name"] for adapter in serving.get("adapters", []))):
-        converse(setting, corpus / "questions-heldout.jsonl", name, model)
+    scenario.show(setting, Applied(name, status, folders, options.output))
 
     run.say("What kubectl shows")
     print(kubectl.run("get", "llmt,llms"))

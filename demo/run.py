@@ -53,8 +53,8 @@ def install(helm: Path, kubectl: Kubectl, images: Images, *values: str) -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def upload(kubectl: Kubectl, image: str, storage_class: str | None, corpus: Path) -> None:
-    """Two claims, a pod that mounts them, and the corpus through it: works on every cluster."""
+def upload(kubectl: Kubectl, image: str, storage_class: str | None, folders: dict[str, Path]) -> None:
+    """Two claims, a pod that mounts them, and what they shall hold through it: works on every cluster."""
     kubectl.apply(manifests.namespace(kubectl.namespace))
     kubectl.apply(
         *(manifests.claim(name, storage_class) for name in (manifests.CORPUS_CLAIM, manifests.MODELS_CLAIM)),
@@ -66,14 +66,18 @@ def upload(kubectl: Kubectl, image: str, storage_class: str | None, corpus: Path
         return pod is not None and pod["status"].get("phase") == "Running"
 
     wait_for("the loader pod (it pulls the trainer image)", running, 600)
-    files = sorted(file.name for file in corpus.glob("*.jsonl"))
-    archive = subprocess.Popen(["tar", "-C", str(corpus), "-c", *files], stdout=subprocess.PIPE)
-    target = f"/volumes/{manifests.CORPUS_CLAIM}"
-    unpack = ("tar", "-x", "--no-same-owner", "-m", "-C", target)
-    with alive("copying the text into the cluster"):
+    for claim, folder in folders.items():
+        copy(kubectl, folder, claim)
+
+
+def copy(kubectl: Kubectl, folder: Path, claim: str) -> None:
+    """A folder's content into a claim."""
+    archive = subprocess.Popen(["tar", "-C", str(folder), "-c", "."], stdout=subprocess.PIPE)
+    unpack = ("tar", "-x", "--no-same-owner", "--no-overwrite-dir", "-m", "-C", f"/volumes/{claim}")
+    with alive(f"copying into the claim {claim}"):
         kubectl.run("exec", "-i", manifests.LOADER, "--", *unpack, stdin=archive.stdout)
     if archive.wait():
-        raise RuntimeError("tar could not read the corpus")
+        raise RuntimeError(f"tar could not read {folder}")
 
 
 def follow(kubectl: Kubectl, name: str) -> dict[str, Any]:

@@ -252,8 +252,15 @@ WRONG_TRAININGS = (
           stages__2={"name": "k", "kto": PAIRS, "microBatchSize": 1}),
     wrong("an adapter of no weights", "spec.stages[0].lora", "from scratch", at_server=False,
           stages__0__lora={}),
-    wrong("an adapter on an adapter", "spec.stages[2].lora", "set lora.merge in stage 'chat'", at_server=False,
-          stages__1__lora={}, stages__2={"name": "legal", "sft": PAIRS, "lora": {}}),
+    wrong("other modules on an adapter", "spec.stages[2].lora.targetModules", "use the same", at_server=False,
+          stages__1__lora={}, stages__2={"name": "legal", "sft": PAIRS, "lora": {"targetModules": ["q_proj"]}}),
+    wrong("DoRA on an adapter", "spec.stages[2].lora.dora", "set lora.merge in stage 'chat'", at_server=False,
+          stages__1__lora={}, stages__2={"name": "legal", "sft": PAIRS, "lora": {"dora": True}}),
+    wrong("an adapter on experts' adapter", "spec.stages[2].lora.experts", "set lora.merge in stage 'chat'",
+          model__architecture={"family": "mixtral"}, stages__1__lora={"experts": True},
+          stages__2={"name": "legal", "sft": PAIRS, "lora": {}}, at_server=False),
+    wrong("a reward model's adapter on an adapter", "spec.stages[2].model", "set lora.merge in stage 'chat'",
+          stages__1__lora={}, stages__2={**TASTE, "lora": {}}, at_server=False),
     wrong("a reward model from an adapter", "spec.stages[2].model", "set lora.merge in stage 'chat'",
           stages__1__lora={}, stages__2=TASTE, at_server=False),
     wrong("an adapter as a reward", "spec.stages[3].grpo.rewards[0].model.stage", "set lora.merge in stage 'taste'",
@@ -415,6 +422,10 @@ def right_trainings() -> Iterator[tuple[str, Spec]]:
     yield (
         "an adapter on a merged one",
         changed(TRAINING, stages__1__lora={"merge": True}, stages__2={"name": "l", "sft": PAIRS, "lora": {}}),
+    )
+    yield (
+        "an adapter that goes on with another",
+        changed(TRAINING, stages__1__lora={}, stages__2={"name": "l", "dpo": PAIRS, "lora": {"rank": 4}}),
     )
     yield "Muon", changed(TRAINING, stages__0__optimizer={"type": "muon", "muonLearningRate": 0.01})
     yield (

@@ -20,3 +20,4 @@ echo "torch==2.13.0" | lock --override requirements/cpu.override.txt -c requirem
   -o requirements/torch-cpu.txt
 lock -c requirements/serve-cpu.txt requirements/build.in -o requirements/build.txt
 lock requirements/scan.in -o requirements/scan.txt
+lock --no-deps requirements/demo.in -o requirements/demo.txt

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
@@ -105,6 +105,32 @@ def test_a_stage_from_an_adapter(adapted: Adapted, pods: RunPods, prepared: Path
         manifest.write_text(text)
     assert words[0].exit_code == ExitCode.CONFIGURATION, words
     assert "digest" in words[0].message
+
+
+def test_a_stage_goes_on_with_an_adapter(adapted: Adapted, pods: RunPods, prepared: Path, base: str) -> None:
+    """What it publishes belongs to the same base, and holds what both stages have learned, in one adapter."""
+    first = pods(adapted("begun", nodes=1, epochs=0.2)).run().result
+    assert first
+    lora = {"rank": 4, "alpha": 4, "rslora": True}
+    apart, whole = (
+        pods(adapted(name, nodes=1, model=first.uri, epochs=0.2, lora=settings)).run().result
+        for name, settings in (("gone-on", lora), ("gone-on-merged", {**lora, "merge": True}))
+    )
+    assert apart
+    assert whole
+    assert (apart.kind, apart.base, apart.base_digest) == ("adapter", first.base, first.base_digest)
+    folder = Path(local_path(apart.uri, str(prepared)))
+    base_folder = Path(local_path(base, str(prepared)))
+    assert LoraConfig.from_pretrained(folder).r == LORA["rank"] + 4
+    beside = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_folder), folder)
+    merged = AutoModelForCausalLM.from_pretrained(local_path(whole.uri, str(prepared)))
+    with torch.no_grad():
+        difference = (beside(input_ids=SAMPLE).logits - merged(input_ids=SAMPLE).logits).abs().max()
+    assert difference < 1e-5
+    begun = evaluations(adapted("begun"))
+    gone_on = evaluations(adapted("gone-on"))
+    assert gone_on[0]["loss"] == pytest.approx(begun[max(begun)]["loss"], abs=1e-4)
+    assert gone_on[max(gone_on)]["loss"] < gone_on[0]["loss"]
 
 
 def test_modules_that_are_not_there(adapted: Adapted, pods: RunPods) -> None:

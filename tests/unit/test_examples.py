@@ -22,6 +22,8 @@ MADE_BY_THE_DEMO = {
     *(f"preferences-{part}.jsonl" for part in ("train", "heldout")),
     "labels-train.jsonl",
     "prompts-train.jsonl",
+    "facts-train.jsonl",
+    "facts-preferences.jsonl",
 }
 
 

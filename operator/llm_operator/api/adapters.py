@@ -17,7 +17,7 @@ def adapter_problems(spec: LLMTrainingSpec, index: int, settings: TrainingSettin
     stage = spec.stages[index]
     start = stage_model(spec, index)
     adapter = adapter_stage(spec, start)
-    if adapter and settings.yields == "rewardModel" and not settings.lora:
+    if adapter and settings.yields == "rewardModel":
         yield f"{path}.model: stage {adapter!r} is an adapter, which no reward model can start from; {merge(adapter)}"
     kind = KINDS[kind_of(stage)]
     for field, model, _ in settings.references():
@@ -29,10 +29,26 @@ def adapter_problems(spec: LLMTrainingSpec, index: int, settings: TrainingSettin
     where = f"{path}.lora"
     if start is None and spec.model.architecture:
         yield f"{where}: a model from scratch has no weights to adapt; remove it, or start from another stage or uri"
-    if adapter:
-        yield f"{where}: stage {adapter!r}, where it starts, is an adapter and no whole model; {merge(adapter)}"
+    if adapter and settings.yields != "rewardModel":
+        yield from continued_problems(spec, adapter, settings.lora, where)
     yield from expert_problems(spec, settings.lora, where)
     yield from quantization_problems(spec, stage, settings, where)
+
+
+def continued_problems(spec: LLMTrainingSpec, adapter: str, lora: Lora, path: str) -> Iterator[str]:
+    """A stage that starts from an adapter trains another on top; both are published as one, of the sum of the ranks."""
+    before = next(settings.lora for stage in spec.stages if stage.name == adapter and (settings := settings_of(stage)))
+    if before is None:
+        return
+    for name in ("dora", "experts", "quantization"):
+        if getattr(before, name) or getattr(lora, name):
+            yield f"{path}.{name}: an adapter can't go on with that of stage {adapter!r} with it; {merge(adapter)}"
+    if sorted(before.target_modules) != sorted(lora.target_modules):
+        yield (
+            f"{path}.targetModules: stage {adapter!r}, with whose adapter this one goes on, has "
+            f"{before.target_modules or 'the default'} and not {lora.target_modules or 'the default'}; "
+            f"use the same, or {merge(adapter)}"
+        )
 
 
 def merge(name: str) -> str:

@@ -27,6 +27,7 @@ from llm_operator.serving.results import (
     lora_of,
     no_stage,
     no_training,
+    rank_of,
     result_of,
     stage_text,
     stage_with_result,
@@ -108,7 +109,13 @@ def of_training(
         return result
     if model and not belongs(result, model):
         return base_differs(training, reference.stage, result, model)
-    return ServedAdapter(name=wanted.name, uri=result.uri, digest=result.digest, step=result.step, rank=lora.rank)
+    return ServedAdapter(
+        name=wanted.name,
+        uri=result.uri,
+        digest=result.digest,
+        step=result.step,
+        rank=rank_of(training, reference.stage),
+    )
 
 
 def loadable(training: Manifest, name: str) -> Lora | Absence:
@@ -129,8 +136,8 @@ def loadable(training: Manifest, name: str) -> Lora | Absence:
     if lora.experts:
         said = f"{who} adapts the experts, whose weights vLLM takes wrongly; set lora.merge: true in the stage"
         return Absence(Reason.ADAPTER_NOT_SUPPORTED, said)
-    if lora.rank > MAX_LORA_RANKS[-1]:
-        said = f"{who} has lora.rank {lora.rank}, and vLLM loads at most {MAX_LORA_RANKS[-1]}; "
+    if (rank := rank_of(training, name)) > MAX_LORA_RANKS[-1]:
+        said = f"{who} has an adapter of rank {rank}, and vLLM loads at most {MAX_LORA_RANKS[-1]}; "
         return Absence(Reason.ADAPTER_NOT_SUPPORTED, f"{said}set lora.merge: true in the stage or a smaller rank")
     return lora
 

@@ -35,6 +35,28 @@ def lora_of(stage: dict[str, Any]) -> Lora | None:
     return Lora.model_validate(stage["lora"]) if stage.get("lora") is not None else None
 
 
+def rank_of(training: Manifest, name: str) -> int:
+    """Of what a stage publishes: an adapter that goes on with another holds that too, with its rank."""
+    stages = stages_of(training)
+    lora, rank = lora_of(stages[name]), 0
+    while lora and not lora.merge:
+        rank += lora.rank
+        before = start_of(stages, name)
+        if before is None:
+            break
+        name, lora = before, lora_of(stages[before])
+    return rank
+
+
+def start_of(stages: dict[str, dict[str, Any]], name: str) -> str | None:
+    """The stage from whose result a stage starts, as `api.resolve.stage_model` finds it."""
+    stage, names = stages[name], list(stages)
+    if model := stage.get("model"):
+        return model.get("stage") if model.get("stage") in names[: names.index(name)] else None
+    earlier = [other for other in names[: names.index(name)] if REWARD_MODEL not in stages[other]]
+    return earlier[-1] if earlier and "pretrain" not in stage else None
+
+
 def unreadable(training: Manifest) -> Absence | None:
     """Why nothing can be told of a training: somebody has edited its status, or a later version has made it."""
     try:

@@ -84,6 +84,21 @@ def test_adapters_of_other_claims_and_ranks() -> None:
     assert condition(world, "AdaptersAvailable")["reason"] == "PersistentVolumeClaimNotFound"
 
 
+def test_an_adapter_that_goes_on_with_another_holds_both() -> None:
+    """The sum of the ranks is what vLLM needs room for."""
+    made = with_adapter("law")
+    stages = made["spec"]["stages"]
+    before = {**stages[-1], "name": "before", "lora": {"rank": 30}}
+    for start in (None, {"stage": "before"}):
+        after = {**stages[-1], **({"model": start} if start else {})}
+        if start is None:
+            after.pop("model", None)
+        made["spec"]["stages"] = [*stages[:-1], before, after]
+        assert "--max-lora-rank=64" in arguments(scenes.step(serving(), made)), "30 and 12"
+    made["spec"]["stages"] = [*stages[:-1], {**before, "lora": {"rank": 30, "merge": True}}, after]
+    assert "--max-lora-rank=16" in arguments(scenes.step(serving(), made)), "a merged one is no adapter any more"
+
+
 def chat_only() -> Manifest:
     """A stage legal that trains the whole model."""
     made = with_adapter("law")
@@ -106,7 +121,12 @@ def reward_model() -> Manifest:
         (chat_only(), "Refused", "NotAnAdapter", "name a stage with lora"),
         (with_adapter("law", merge=True), "Refused", "NotAnAdapter", "name the stage in spec.model"),
         (with_adapter(dora=True), "Refused", "AdapterNotSupported", "set lora.merge: true"),
-        (with_adapter(rank=513), "Refused", "AdapterNotSupported", "lora.rank 513, and vLLM loads at most 512"),
+        (
+            with_adapter(rank=513),
+            "Refused",
+            "AdapterNotSupported",
+            "of rank 513, and vLLM loads at most 512",
+        ),
         (reward_model(), "Refused", "AdapterNotSupported", "adapts a reward model"),
     ],
 )

@@ -60,8 +60,19 @@ def check_start(config: StageConfig) -> None:
     folder = config.model_folder
     if folder is None:
         raise ConfigurationError("lora: a model from scratch has no weights to adapt; remove it")
-    if is_adapter(Path(folder)):
+    if is_adapter(Path(folder)) and not is_own(config):
         raise ConfigurationError(
-            f"lora: the stage starts from an adapter, {folder}, and an adapter needs a whole model as its base; set "
-            "lora.merge in the stage before"
+            f"lora: the stage starts from an adapter of another training, {folder}, and an adapter needs a whole model "
+            "as its base; merge it into its base"
         )
+
+
+def is_own(config: StageConfig) -> bool:
+    """Whether the stage starts from what a stage of the same training has made."""
+    return bool(config.model and config.model.uri and config.model.uri.startswith(f"{config.run_uri}/"))
+
+
+def started_from(config: StageConfig) -> Path | None:
+    """The adapter with which a stage that trains one goes on."""
+    folder = Path(config.model_folder) if config.model_folder else None
+    return folder if folder and is_adapter(folder) else None

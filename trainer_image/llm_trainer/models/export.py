@@ -19,7 +19,7 @@ from transformers import (
 from llm_trainer.checkpoint.fence import Fence, temporary_name
 from llm_trainer.checkpoint.files import MANIFEST, FolderManifest, content_files, flush_folder, record, write_durably
 from llm_trainer.config import StageConfig, TrainingSettings
-from llm_trainer.models.adapter import Base, find_base
+from llm_trainer.models.adapter import Base, base_of, find_base, started_from
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.removal import remove
 
@@ -44,8 +44,9 @@ def publish_result(
     from llm_trainer.models.low_rank import write_adapter
 
     assert config.model  # noqa: S101 -- every stage that trains has one
-    base = find_base(config.model.uri or "", config.volumes_root)
-    adapter = partial(write_adapter, model, state, tokenizer)
+    before = started_from(config)
+    base = base_of(before, config.volumes_root) if before else find_base(config.model.uri or "", config.volumes_root)
+    adapter = partial(write_adapter, model, state, tokenizer, before)
     if not settings.lora.merge:
         return publish(config, step, "adapter", adapter, base)
     whole = partial(write_merged, adapter, write, base.folder, tokenizer)

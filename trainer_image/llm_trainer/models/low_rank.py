@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.utils import load_peft_weights
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, load_peft_weights
+from safetensors.torch import save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -19,6 +21,8 @@ from transformers import (
 from llm_trainer.config import Lora, StageConfig
 from llm_trainer.models.adapter import check_start
 from llm_trainer.models.targets import target_modules, target_parameters
+
+State = dict[str, torch.Tensor]
 
 TOLERANCE = 1e-5  # of logits, base with adapter against merged, relative to the largest
 
@@ -49,18 +53,55 @@ def lora_config(model: PreTrainedModel, lora: Lora, task: str, head: str | None 
 
 
 def write_adapter(
-    model: PeftModel, state: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase, folder: Path
+    model: PeftModel,
+    state: dict[str, torch.Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    before: Path | None,
+    folder: Path,
 ) -> None:
-    """The adapter alone, read back; raises RuntimeError if a tensor differs. `state` may hold the base as well."""
-    model.save_pretrained(folder, state_dict=state)
-    tokenizer.save_pretrained(folder)
+    """The adapter alone, read back; raises RuntimeError if a tensor differs. `state` may hold the base as well.
+
+    ``before``: the adapter that was merged into the base when the stage began; what is written is both.
+    """
     expected = get_peft_model_state_dict(model, state_dict=state)
+    if before is None:
+        model.save_pretrained(folder, state_dict=state)
+    else:
+        expected = joined(before, model.peft_config["default"], expected, folder)
+    tokenizer.save_pretrained(folder)
     loaded = load_peft_weights(str(folder), device="cpu")
     if set(loaded) != set(expected):
         raise RuntimeError(f"the exported adapter differs in {sorted(set(loaded) ^ set(expected))}")
     for name, tensor in loaded.items():
         if not torch.equal(tensor, expected[name].cpu().to(tensor.dtype)):
             raise RuntimeError(f"the exported adapter differs from the trained one in {name}")
+
+
+def joined(before: Path, config: LoraConfig, state: State, folder: Path) -> State:
+    """Write one adapter that adds what two do: B₁A₁ + B₂A₂ is [B₁ B₂] times [A₁; A₂], of the sum of the ranks.
+
+    Each B takes its scale in, so that that of the whole is 1. Raises RuntimeError if they adapt different modules.
+    """
+    first_config, first = LoraConfig.from_pretrained(before), load_peft_weights(str(before), device="cpu")
+    if set(first) != set(state):
+        raise RuntimeError(f"the adapter {before} and the stage's differ in {sorted(set(first) ^ set(state))}")
+    whole = {}
+    for name, second in state.items():
+        one, two = first[name].float(), second.cpu().float()
+        outer = ".lora_B." in name or ".lora_embedding_B" in name
+        parts = (one * scale(first_config), two * scale(config)) if outer else (one, two)
+        whole[name] = torch.cat(parts, dim=int(outer)).contiguous()
+    rank = first_config.r + config.r
+    merged_config = LoraConfig.from_pretrained(before)
+    merged_config.r = merged_config.lora_alpha = rank
+    merged_config.use_rslora = False
+    merged_config.save_pretrained(folder)
+    save_file(whole, folder / SAFETENSORS_WEIGHTS_NAME)
+    return whole
+
+
+def scale(config: LoraConfig) -> float:
+    return float(config.lora_alpha) / (math.sqrt(config.r) if config.use_rslora else config.r)
 
 
 @torch.no_grad()

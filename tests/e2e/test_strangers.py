@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from llm_operator.training.names import child_name, run_name
 
+from llm_operator.training.names import child_name, run_name
 from llm_trainer.protocol import RENDEZVOUS_PORT
 from tests.e2e.specs import TRAINING
 from tests.e2e.user import Manifest, User, stage, step

@@ -24,7 +24,7 @@ def allow_deepspeed() -> None:
         """In place of `getattr`, by which Python 3.11 before 3.11.4 pickles a member of an enumeration."""
         if kind is not ZeroStageEnum:
             raise pickle.UnpicklingError("Unsupported global: GLOBAL getattr")
-        return ZeroStageEnum[name]
+        return ZeroStageEnum.__members__[name]  # type: ignore[no-any-return] -- DeepSpeed has no types
 
     values = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
     torch.serialization.add_safe_globals([*values, (member, "builtins.getattr")])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from pydantic import ValidationError
+
 from llm_operator.api.serving import LLMServingSpec
 from llm_operator.kube.drift import FIELDS
 from llm_operator.kube.plan import Key, Manifest, Plan
@@ -20,7 +22,11 @@ KEY = Key("LLMServing", "team", "chat")
 def scene(spec: Spec | None = None) -> World:
     """With the Service there already."""
     world = World(custom_resource("LLMServing", "chat", copy.deepcopy(spec or SERVING)))
-    world.execute(Plan(apply=(addressed(world.owner, LLMServingSpec.model_validate(world.owner["spec"]))[0],)))
+    try:
+        wanted = LLMServingSpec.model_validate(world.owner["spec"])
+    except ValidationError:  # then none was made
+        return world
+    world.execute(Plan(apply=(addressed(world.owner, wanted)[0],)))
     return world
 
 

@@ -1,7 +1,7 @@
-"""Whoever may write objects writes the worst: a live operator goes on with all others, and tells of each what is wrong.
+"""Whoever may write objects writes the worst: a live operator goes on with all others, and tells what is wrong.
 
-The API server is of these tests alone. Its definitions are first as an older version may have left them, unbounded: what
-they let in is read by the operator as it is, and stays stored when the bounds come.
+The API server is of these tests alone. Its definitions are first without bounds, as an older version may have left
+them: what they let in is read by the operator as it is, and stays stored when the bounds come.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from llm_operator.kube import labels
-from llm_operator.kube.client import ApiError, Client
-from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, EVENT, JOB, POD, SERVING, TRAINING, Kind
+from llm_operator.kube.client import Client
+from llm_operator.kube.decoding import decoded
+from llm_operator.kube.kinds import CLAIM, EVENT, JOB, SERVING, TRAINING, Kind
 from llm_operator.kube.login import Connection
+from llm_operator.training.gang import INDEX_LABEL
 from tests import hostile
 from tests.api.conftest import running
-from tests.api.kube.manifests import child, job
 from tests.bench.process import OperatorProcess
 from tests.cluster.cluster import binaries
 from tests.cluster.control_plane import ControlPlane, free_ports
-from tests.cluster.processes import wait
 from tests.cluster.settings import REPOSITORY
+from tests.specs import SERVING as SERVED
 from tests.specs import TRAINING as SPEC
 
 Manifest = dict[str, Any]
@@ -85,7 +85,7 @@ class Lab:
                     return False
                 if status is None:
                     return True
-                made = await answer.json(loads=hostile_loads)
+                made = decoded(await answer.read())
             made = {**manifest, "metadata": made["metadata"], "status": status}
             async with session.put(
                 self.connection.server + kind.path(namespace, manifest["metadata"]["name"], "status"),
@@ -115,8 +115,11 @@ class Lab:
         began = time.monotonic()
         await self.client.create(TRAINING, {**made, "spec": SPEC})
         query = {"labelSelector": f"{labels.TRAINING}={name}"}
-        while not (await self.client.get(JOB.path(self.tenant), query))["items"]:
-            await asyncio.sleep(LOOK_SECONDS)
+
+        async def there() -> bool:
+            return bool((await self.client.get(JOB.path(self.tenant), query))["items"])
+
+        await until(there)
         self.reactions.setdefault(what, []).append(time.monotonic() - began)
         await self.client.request("DELETE", TRAINING.path(self.tenant, name))
 
@@ -150,21 +153,20 @@ class Lab:
     async def all_told(self) -> None:
         """pytest's time limit ends a wait for what never comes."""
         while missing := await self.untold():
-            await asyncio.sleep(1)
             print(f"not told yet: {len(missing)}, such as {missing[:3]}")
+            await asyncio.sleep(1)
 
     async def clean(self) -> None:
         for kind in (SERVING, TRAINING):
             await self.client.request(
                 "DELETE", kind.path(self.enemy), timeout_seconds=300, body={"propagationPolicy": "Background"}
             )
-        while sum(
-            [
-                len((await self.client.get(kind.path(self.enemy), {"limit": "1"}))["items"])
-                for kind in (SERVING, TRAINING)
-            ]
-        ):
-            await asyncio.sleep(0.5)
+
+        async def gone() -> bool:
+            first = [await self.client.get(kind.path(self.enemy), {"limit": "1"}) for kind in (SERVING, TRAINING)]
+            return not any(page["items"] for page in first)
+
+        await until(gone)
 
     def said(self) -> str:
         told = (
@@ -174,10 +176,10 @@ class Lab:
         return "; ".join(told)
 
 
-def hostile_loads(text: str) -> Any:
-    from llm_operator.kube.decoding import decoded
-
-    return decoded(text.encode())
+async def until(true: Callable[[], Awaitable[bool]]) -> None:
+    """pytest's time limit ends a wait for what never comes."""
+    while not await true():
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def conditions(manifest: Manifest) -> list[Any]:
@@ -236,3 +238,83 @@ async def test_what_is_stored_already_is_told_and_never_fatal(
         assert "this replica stops" not in text
         assert "can't be listed" not in text, text
     record_property("another's Job after", lab.said())
+
+
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.release)])
+async def test_others_are_served_while_hostile_objects_come(
+    lab: Lab, tmp_path: Path, count: int, record_property: Callable[[str, object], None]
+) -> None:
+    """And memory comes back when they go: the second half takes no more than the first."""
+    lab.unbound()
+    memory: list[float] = []
+    log = tmp_path / "operator.log"
+    async with operator(lab, log) as process:
+        for _ in range(5):
+            await lab.react("nothing")
+        for half in range(2):
+            trainings = hostile.mutated(TRAINING.plural, count * 3 // 8, half)
+            servings = hostile.mutated(SERVING.plural, count // 8, half)
+            async with lab.reacting("hostile objects"):
+                for kind, specs in ((TRAINING, trainings), (SERVING, servings)):
+                    named = dict(zip(map(str, range(len(specs))), specs, strict=True))
+                    assert await lab.throw(kind, hostile.manifests(kind.name, named, kind.plural)) == len(specs)
+                await lab.all_told()
+            await lab.clean()
+            await process.idle()
+            memory.append(process.memory_mib()[0])
+        record_property("longest answer of /healthz", f"{max(process.answers) * 1000:.0f} ms")
+        record_property("most memory", f"{process.memory_mib()[1]:.0f} MiB")
+    record_property("another's Job after", lab.said())
+    record_property("memory after each half", ", ".join(f"{found:.0f} MiB" for found in memory))
+    print(lab.said(), memory)
+    assert "this replica stops" not in log.read_text()
+    assert len(lab.reactions["hostile objects"]) > 2, "another's turn comes between the enemy's, again and again"
+    assert memory[1] < memory[0] * 1.25 + 32, f"what has gone must be forgotten: {memory}"
+
+
+async def test_children_that_others_have_made_up(lab: Lab, tmp_path: Path) -> None:
+    """Jobs, pods and Deployments with an owner reference to an object of ours, and anything in their words."""
+    lab.bound()
+    log = tmp_path / "operator.log"
+    async with operator(lab, log) as process:
+        metadata = {"name": "owner", "namespace": lab.enemy}
+        spec = {**SPEC, "suspend": True}
+        owner = await lab.client.create(TRAINING, {"apiVersion": TRAINING.api_version, "kind": TRAINING.name,
+                                                   "metadata": metadata, "spec": spec})  # fmt: skip
+        served = await lab.client.create(SERVING, {"apiVersion": SERVING.api_version, "kind": SERVING.name,
+                                                   "metadata": metadata, "spec": SERVED})  # fmt: skip
+        for number, index in enumerate(("9" * 63, "-1", "0", "x", "00")):
+            await made_up(lab, owner, served, f"odd-{number}", index)
+        await lab.react("made-up children")
+        await process.idle()
+        await lab.all_told()
+    text = log.read_text()
+    assert "this replica stops" not in text
+    assert "Traceback" not in text
+
+
+async def made_up(lab: Lab, owner: Manifest, served: Manifest, name: str, index: str) -> None:
+    theirs = job(owner, name)
+    theirs["metadata"]["labels"] |= {labels.STAGE: index.strip("-"), labels.ATTEMPT: index.strip("-")}
+    theirs["metadata"]["annotations"] = {"example.com/large": "語" * 50_000}
+    theirs["spec"]["suspend"] = True
+    found = await lab.client.create(JOB, theirs)
+    container = {"name": "trainer", "image": "none"}
+    pod = child(found, POD.name, name, spec={"containers": [container]})
+    pod["metadata"]["labels"] |= {INDEX_LABEL: index.strip("-"), "batch.kubernetes.io/job-name": name}
+    pod["metadata"]["annotations"] = hostile.ANNOTATIONS
+    made = await lab.client.create(POD, pod)
+    ended = {"exitCode": 2**31 - 1, "message": "[" * 4000, "reason": "\u202e" * 100}
+    state = {"name": "trainer", "image": "", "imageID": "", "ready": True, "restartCount": 2**31 - 1,
+             "state": {"terminated": ended}, "lastState": {"terminated": ended}}  # fmt: skip
+    status = {"phase": "Failed", "message": "\x1b[2J" * 1000, "containerStatuses": [state]}
+    await lab.client.request("PUT", POD.path(lab.enemy, name, "status"), body={**made, "status": status})
+    selector = {"app": name}
+    template = {
+        "metadata": {"labels": selector, "annotations": hostile.ANNOTATIONS},
+        "spec": {"containers": [container]},
+    }
+    body = child(
+        served, DEPLOYMENT.name, name, spec={"replicas": 0, "selector": {"matchLabels": selector}, "template": template}
+    )
+    await lab.client.create(DEPLOYMENT, {**body, "apiVersion": DEPLOYMENT.api_version})

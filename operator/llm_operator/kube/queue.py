@@ -6,10 +6,11 @@ import heapq
 import itertools
 import random
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+NOBODY = object()
 
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 300.0
@@ -19,8 +20,8 @@ class WorkQueue(Generic[K]):
     """Which key is next, as a pure structure: every method is told the time (seconds on any monotonic clock).
 
     A key rests for ``rest`` seconds between two passes: what a pass sets off is looked at once, not piecemeal. Of the
-    keys that are due each tenant's is taken in turn, and at most ``most`` of one run at a time: neither many of one's nor
-    slow ones keep another's waiting.
+    keys that are due each tenant's is taken in turn, and at most ``most`` of one run at a time: neither many nor slow
+    passes of one keep another waiting.
     """
 
     def __init__(
@@ -66,9 +67,7 @@ class WorkQueue(Generic[K]):
         while self._heap and self._heap[0][0] <= now:
             at, _, key = heapq.heappop(self._heap)
             self._turns.setdefault(self._tenant(key), deque()).append((at, key))
-        for tenant in list(self._turns):
-            if self._most is not None and self._running_of[tenant] >= self._most:
-                continue
+        while (tenant := next((one for one in self._turns if self._may_run(one)), NOBODY)) is not NOBODY:
             waiting = self._turns.pop(tenant)
             found = self._first(waiting)
             if waiting:
@@ -81,6 +80,9 @@ class WorkQueue(Generic[K]):
                 self._taken_at = now
                 return found
         return None
+
+    def _may_run(self, tenant: Hashable) -> bool:
+        return self._most is None or self._running_of[tenant] < self._most
 
     def _first(self, waiting: deque[tuple[float, K]]) -> K | None:
         while waiting:
@@ -128,11 +130,15 @@ class WorkQueue(Generic[K]):
         """When ``take`` has something to give, if nothing is added before. None: not before that."""
         while self._heap and not self._holds(self._heap[0][0], self._heap[0][2]):
             heapq.heappop(self._heap)
-        for waiting in self._turns.values():
+        return min([*self._ready(self._may_run), *(at for at, _, _ in self._heap[:1])], default=None)
+
+    def _ready(self, of: Callable[[Hashable], bool]) -> Iterator[float]:
+        """Since when the first key of each tenant has been due."""
+        for tenant, waiting in self._turns.items():
             while waiting and not self._holds(*waiting[0]):
                 waiting.popleft()
-        due = [waiting[0][0] for waiting in self._turns.values() if waiting]
-        return min([*due, *(at for at, _, _ in self._heap[:1])], default=None)
+            if waiting and of(tenant):
+                yield waiting[0][0]
 
     def depth(self, now: float) -> int:
         """Keys that are due, those that also run among them."""
@@ -140,8 +146,8 @@ class WorkQueue(Generic[K]):
 
     def oldest(self, now: float) -> float:
         """Seconds for which the longest waiting key has been due."""
-        due = self.next_due()
-        return max(0.0, now - due) if due is not None else 0.0
+        due = min([*self._ready(lambda _: True), self.next_due() or now])
+        return max(0.0, now - due)
 
     def stalled(self, now: float) -> float:
         """Seconds for which a key was due and none was taken. A long queue that moves is none that stands still."""

@@ -88,7 +88,7 @@ class Workers:
             place = f"{key.kind} {key.namespace}/{key.name}"
             said = error.message if isinstance(error, RefusedError) else trace_of(error)
             text = cut(said, LOGGED_BYTES)
-            logger.error("%s: %s failed, next try in %.1f s: %s", self._name, place, delay, text)  # noqa: TRY400
+            logger.error("%s: %s failed, next try in %.1f s: %s", self._name, place, delay, text)
         finally:
             metrics.RECONCILES.labels(self._name, key.kind, result).inc()
             metrics.RECONCILE_TIME.labels(self._name, key.kind).observe(time.monotonic() - started)

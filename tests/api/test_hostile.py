@@ -22,11 +22,12 @@ import pytest
 from llm_operator.kube import labels
 from llm_operator.kube.client import Client
 from llm_operator.kube.decoding import decoded
-from llm_operator.kube.kinds import CLAIM, EVENT, JOB, SERVING, TRAINING, Kind
+from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, EVENT, JOB, POD, SERVING, TRAINING, Kind
 from llm_operator.kube.login import Connection
 from llm_operator.training.gang import INDEX_LABEL
 from tests import hostile
 from tests.api.conftest import running
+from tests.api.kube.manifests import child, job
 from tests.bench.process import OperatorProcess
 from tests.cluster.cluster import binaries
 from tests.cluster.control_plane import ControlPlane, free_ports
@@ -178,7 +179,7 @@ class Lab:
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
     """pytest's time limit ends a wait for what never comes."""
-    while not await true():
+    while not await true():  # noqa: ASYNC110
         await asyncio.sleep(LOOK_SECONDS)
 
 
@@ -314,7 +315,6 @@ async def made_up(lab: Lab, owner: Manifest, served: Manifest, name: str, index:
         "metadata": {"labels": selector, "annotations": hostile.ANNOTATIONS},
         "spec": {"containers": [container]},
     }
-    body = child(
-        served, DEPLOYMENT.name, name, spec={"replicas": 0, "selector": {"matchLabels": selector}, "template": template}
-    )
+    spec = {"replicas": 0, "selector": {"matchLabels": selector}, "template": template}
+    body = child(served, DEPLOYMENT.name, name, spec=spec)
     await lab.client.create(DEPLOYMENT, {**body, "apiVersion": DEPLOYMENT.api_version})

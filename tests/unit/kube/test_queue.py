@@ -211,9 +211,9 @@ def test_every_key_is_taken_once_and_in_its_tenants_order(adds: list[tuple[str, 
         queue.add(key, at)
         due[key] = min(at, due.get(key, at))
     taken: list[str] = []
-    while (key := queue.take(10.0)) is not None:
-        taken.append(key)
-        queue.done(key, 10.0)
+    while (found := queue.take(10.0)) is not None:
+        taken.append(found)
+        queue.done(found, 10.0)
     assert sorted(taken) == sorted(due)
     for tenant in "abc":
         times = [due[key] for key in taken if key.startswith(tenant)]

@@ -69,6 +69,11 @@ class Settings(BaseModel):
         ge=0,
         description="Until an old pod of a serving goes first because a new one finds no room beside it.",
     )
+    rollout_interval_seconds: float = Field(
+        default=60,
+        ge=0,
+        description="From one rollout of a serving because of a new result to the next; spec changes don't wait.",
+    )
     metrics_port: int = Field(default=8080, ge=0, le=65535, description="Port of /metrics. 0: any free port.")
     probe_port: int = Field(default=8081, ge=0, le=65535, description="Port of /healthz and /readyz. 0: any free port.")
     workers: int = Field(default=16, ge=1, le=256, description="Objects that are reconciled at the same time.")

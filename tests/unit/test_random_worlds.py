@@ -10,10 +10,11 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from llm_operator.api.resources import DEFAULT_DEVICES
 from llm_operator.api.serving import LLMServingStatus
 from llm_operator.api.training_status import LLMTrainingStatus
+from llm_operator.api.validation import load_serving, load_training
 from llm_operator.kube.plan import Manifest, Plan
+from llm_operator.kube.specs import Specs
 from llm_operator.serving import reconcile as serving
 from llm_operator.serving.chat_template import UNKNOWN
 from llm_operator.serving.observe import observe
@@ -23,7 +24,6 @@ from llm_operator.training.departed import Departed
 from llm_operator.training.missing import Troubles
 from llm_operator.training.observe import Observer
 from llm_operator.training.pull import Puller
-from llm_operator.training.specs import Specs
 from tests.unit.random_worlds import DAMAGES, Damage, RandomWorld
 from tests.unit.serving import scenes as servings
 from tests.unit.training import scenes as trainings
@@ -71,7 +71,7 @@ def of_training(world: RandomWorld) -> Pass:
     def one_pass(now: float) -> tuple[Plan, Callable[[str], Plan]]:
         cache = world.cache(*trainings.CLAIMS.values())
         observer = Observer(
-            cache, Specs(DEFAULT_DEVICES), Puller(cache, 10), Troubles(cache, cast(Any, None)), Departed(),
+            cache, Specs(load_training), Puller(cache, 10), Troubles(cache, cast(Any, None)), Departed(),
             "trainer:1", 10, sightings=world.sightings, clock=lambda: now,
         )  # fmt: skip
         observed = observer.observe(world.key)
@@ -85,7 +85,9 @@ def of_serving(world: RandomWorld, source: Manifest | None) -> Pass:
     others = list(trainings.CLAIMS.values()) + ([source] if source else [])
 
     def one_pass(now: float) -> tuple[Plan, Callable[[str], Plan]]:
-        observed = observe(world.cache(*others), world.key, SETTINGS, UNKNOWN, world.sightings, now)
+        observed = observe(
+            world.cache(*others), world.key, SETTINGS, Specs(load_serving), UNKNOWN, world.sightings, now
+        )
         assert observed is not None
         return serving.reconcile(observed, now), lambda said: serving.apply_refused(observed, said, now)
 

@@ -57,6 +57,7 @@ WATCH_SECONDS: settings.watch_seconds
 REQUEST_SECONDS: settings.request_seconds
 LEASE_SECONDS: settings.lease_seconds
 SURGE_TIMEOUT_SECONDS: settings.surge_timeout_seconds
+ROLLOUT_INTERVAL_SECONDS: settings.rollout_interval_seconds
 LOG_LEVEL: settings.log_level
 METRICS_PORT: none, it is fixed
 PROBE_PORT: none, it is fixed

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from llm_operator.api.resources import MOST_GPUS
 from llm_server.arguments import OTHER_SIZES, TENSOR, number_of
 
 PATH = "spec.extraArguments"
@@ -43,8 +44,8 @@ def parallel_problems(gpus: int, arguments: Sequence[str]) -> Iterator[str]:
 def head_problem(keys: Mapping[str, Any], tensor_parallel: int) -> str | None:
     """Why a model can't be spread over so many GPUs; ``keys``: of its configuration, with the family's defaults."""
     heads = next((keys[name] for name in ("num_attention_heads", "n_head", "num_heads") if keys.get(name)), None)
-    if heads and heads % tensor_parallel:
-        fitting = ", ".join(str(count) for count in range(1, heads + 1) if heads % count == 0)
+    if heads and heads % tensor_parallel:  # of which a model may have a hundred million
+        fitting = ", ".join(str(count) for count in range(1, min(heads, MOST_GPUS) + 1) if heads % count == 0)
         return f"{heads} heads are not divisible by the {tensor_parallel} GPUs; use one of {fitting}"
     shared = keys.get("num_key_value_heads")
     if shared and shared % tensor_parallel and tensor_parallel % shared:

@@ -86,6 +86,7 @@ class Reason(StrEnum):
     ADAPTER_FOUND = "AdapterFound"
     ROLLING_OUT = "RollingOut"
     ROLLED_OUT = "RolledOut"
+    RESULT_WAITS = "ResultWaits"
     REPLACING_PODS = "ReplacingPods"
     ROLLOUT_STUCK = "RolloutStuck"
     PAUSED = "Paused"

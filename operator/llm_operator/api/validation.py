@@ -25,6 +25,7 @@ from llm_operator.api.resolve import nodes_of, processes_per_node, resources_of,
 from llm_operator.api.resources import DEFAULT_DEVICES, Devices, resource_problems
 from llm_operator.api.serving import Adapter, LLMServingSpec
 from llm_operator.api.serving_validation import answer_problems
+from llm_operator.api.text import cut
 from llm_operator.api.training import DATA_STAGE, SHARED, LLMTrainingSpec, Stage
 from llm_operator.api.vllm_environment import environment_problems
 from llm_trainer.config import (
@@ -45,6 +46,8 @@ from llm_trainer.config import (
 )
 
 LARGEST_COUNT = 2**53
+MOST_PROBLEMS = 32  # that are told
+PROBLEM_BYTES = 1024
 SpecType = TypeVar("SpecType", bound=Spec)
 
 
@@ -74,10 +77,22 @@ def _load(
     try:
         loaded = model.model_validate(spec, strict=True, by_alias=True, by_name=False, context={"devices": devices})
     except ValidationError as error:
-        raise InvalidSpecError(tuple(dict.fromkeys(_say(detail) for detail in error.errors()))) from error
-    if found := tuple(problems(loaded)):
-        raise InvalidSpecError(found)
-    return loaded
+        found = first(_say(detail) for detail in error.errors(include_url=False))
+    else:
+        found = first(problems(loaded))
+        if not found:
+            return loaded
+    raise InvalidSpecError(found)  # here, so that it keeps neither pydantic's error nor the values in it
+
+
+def first(problems: Iterator[str]) -> tuple[str, ...]:
+    """Those that are told, each once and not longer than is read: a spec may have as many as it has bytes."""
+    told: dict[str, None] = {}
+    for problem in problems:
+        if len(told) == MOST_PROBLEMS:
+            return (*told, "and more; mend these first")
+        told[cut(problem, PROBLEM_BYTES)] = None
+    return tuple(told)
 
 
 def _say(error: ErrorDetails) -> str:

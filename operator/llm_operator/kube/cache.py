@@ -9,15 +9,19 @@ all rooms.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from llm_operator.api.common import GROUP
+from llm_operator.kube.decoding import MOST_DEEP, TOO_DEEP
 from llm_operator.kube.drift import FIELDS, applied
 from llm_operator.kube.kinds import DEPLOYMENT, JOB, KINDS, POD, SERVING, TRAINING, Kind
 from llm_operator.kube.plan import Key, Manifest
+
+logger = logging.getLogger(__name__)
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 REMEMBERED_DELETIONS = 10_000  # a watch event is late by seconds at most
@@ -108,8 +112,8 @@ class Cache:
         known = self.get(kind, namespace, name)
         if metadata["uid"] in self._deleted or (known and _version(manifest) <= _version(known)):
             return False
-        self._forget(kind, namespace, name)
         trimmed = trim(KINDS[kind], manifest)
+        self._forget(kind, namespace, name)
         self._objects[kind].setdefault(namespace, {})[name] = trimmed
         self._enter(kind, trimmed)
         if kind == JOB.name:
@@ -153,8 +157,12 @@ class Cache:
 
     def _places(self, kind: str, manifest: Manifest) -> Iterator[Hashable]:
         yield from places(manifest)
-        if kind in self._indexes:
-            yield from self._indexes[kind](manifest)
+        if kind not in self._indexes:
+            return
+        try:
+            yield from list(self._indexes[kind](manifest))
+        except Exception:  # an object that can't be read is found by its name alone; it must not end a watch
+            logger.exception("%s %s: where it is to be found", kind, manifest["metadata"]["name"])
 
     def _enter(self, kind: str, manifest: Manifest) -> None:
         for place in self._places(kind, manifest):
@@ -216,7 +224,10 @@ def places(manifest: Manifest) -> Iterator[Hashable]:
 
 
 def trim(kind: Kind, manifest: Manifest) -> Manifest:
-    """A copy with only what is kept of the kind, its keys shared between all objects: it is what memory goes to."""
+    """A copy with only what is kept of the kind, its keys shared between all objects: it is what memory goes to.
+
+    Others have written it: what must be an object is one or is left out, and nothing nests deeper than what is used.
+    """
     metadata = {name: manifest["metadata"][name] for name in kind.metadata if name in manifest["metadata"]}
     if LAST_APPLIED in metadata.get("annotations", ()):
         metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != LAST_APPLIED}
@@ -225,22 +236,26 @@ def trim(kind: Kind, manifest: Manifest) -> Manifest:
     kept: Manifest = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
     for field in kind.kept:
         top, _, below = field.partition(".")
-        if not below and top in manifest:
-            kept[top] = manifest[top]
-        elif below in (manifest.get(top) or {}):
-            kept.setdefault(top, {})[below] = manifest[top][below]
+        found = manifest.get(top)
+        if not isinstance(found, dict):
+            continue
+        if not below:
+            kept[top] = found
+        elif below in found:
+            kept.setdefault(top, {})[below] = found[below]
     shared: Manifest = _share(kept)
     return shared
 
 
-def _share(value: Any) -> Any:
+def _share(value: Any, deeper: int = MOST_DEEP) -> Any:
+    """``deeper``: levels that may follow."""
     kind = type(value)  # as JSON has no others; isinstance and match take twice as long, and this is done to everything
     if kind is str:
         return sys.intern(value) if len(value) < 64 else value
     if kind is dict:
-        return {sys.intern(key): _share(item) for key, item in value.items()}
+        return {sys.intern(key): _share(item, deeper - 1) for key, item in value.items()} if deeper else TOO_DEEP
     if kind is list:
-        return [_share(item) for item in value]
+        return [_share(item, deeper - 1) for item in value] if deeper else TOO_DEEP
     return value
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 
+from llm_operator.kube.decoding import decoded
 from llm_operator.kube.drift import FIELD_MANAGER
 from llm_operator.kube.kinds import KINDS, Kind
 from llm_operator.kube.login import Connection, LoginError
@@ -22,6 +23,7 @@ ABSENT = {"resourceVersion": "1"}
 APPLY = "application/apply-patch+yaml"
 JSON = "application/json"
 PAGE = 500  # objects; the server holds a whole answer in memory, and so do we
+PAGE_BYTES = 16 << 20  # of a page of more than one object, each of which may have 1.5 MiB
 ATTEMPTS = 5
 BACKOFF_SECONDS = 0.2  # doubled at every attempt, unless the server says how long to wait
 LONGEST_WAIT_SECONDS = 30.0
@@ -55,6 +57,10 @@ class DeleteRefusedError(RefusedError):
     look_again: float | None = None  # seconds after which the plan wanted a pass for something else
 
 
+class LargePageError(ApiError):
+    """A page has more bytes than we hold at a time: ask for fewer objects."""
+
+
 class NotFoundError(ApiError):
     """404."""
 
@@ -75,23 +81,31 @@ class Client:
     async def close(self) -> None:
         await self._session.close()
 
-    async def get(self, path: str, query: Mapping[str, str] | None = None, accept: str = JSON) -> Manifest:
-        """An object or a collection by its path."""
-        return await self.request("GET", path, query=query, headers={"Accept": accept})
+    async def get(
+        self, path: str, query: Mapping[str, str] | None = None, accept: str = JSON, most_bytes: int | None = None
+    ) -> Manifest:
+        """An object or a collection by its path. Raises LargePageError beyond so many bytes."""
+        return await self.request("GET", path, query=query, headers={"Accept": accept}, most_bytes=most_bytes)
 
     async def pages(self, path: str, query: Mapping[str, str], accept: str = JSON) -> AsyncIterator[Manifest]:
-        """A collection as it was at one moment, a page at a time.
+        """A collection as it was at one moment, a page at a time, of fewer objects where they are large.
 
         Raises ApiError 410 if it took so long that the server has forgotten that moment.
         """
-        token = ""
+        token, limit = "", self.page
         while True:
-            page = await self.get(path, {**query, "limit": str(self.page), "continue": token}, accept)
+            asked = {**query, "limit": str(limit), "continue": token}
+            try:
+                page = await self.get(path, asked, accept, PAGE_BYTES if limit > 1 else None)
+            except LargePageError:
+                limit = max(1, limit // 4)
+                continue
             token = page["metadata"].get("continue", "")
             yield page
             del page  # before there is another one
             if not token:
                 return
+            limit = min(self.page, limit * 2)
 
     @asynccontextmanager
     async def watch(
@@ -113,9 +127,9 @@ class Client:
                     if error.status == 401:
                         await self._renew(error)
                     raise error
-                yield (json.loads(line) async for line in _lines(response.content))
+                yield (decoded(line) async for line in _lines(response.content))
         except NO_ANSWER as lost:
-            raise ApiError(0, f"watch {path}: {lost or type(lost).__name__}") from lost
+            raise ApiError(0, f"watch {path}: {str(lost) or type(lost).__name__}") from lost
 
     async def apply(self, manifest: Manifest, only: Mapping[str, str] | None = None) -> Manifest:
         """Server-side apply: creates the object or sets the fields that the manifest has. Returns the whole object.
@@ -173,6 +187,7 @@ class Client:
         body: Manifest | None = None,
         attempts: int = ATTEMPTS,
         timeout_seconds: float | None = None,
+        most_bytes: int | None = None,
     ) -> Manifest:
         """One request, repeated while the server is busy or away. Raises ApiError."""
         timeout = aiohttp.ClientTimeout(total=timeout_seconds or self._timeout)
@@ -187,14 +202,14 @@ class Client:
                     data=None if body is None else json.dumps(body, separators=(",", ":")),
                     timeout=timeout,
                 ) as response:
-                    text = await response.read()
+                    text = await _read(response, most_bytes)
                     if response.ok:
-                        answer: Manifest = json.loads(text)
+                        answer: Manifest = decoded(text)
                         return answer
                     error = _error(response.status, text)
                     wait = max(wait, _retry_after(response))
             except NO_ANSWER as lost:
-                error = ApiError(0, f"{method} {path}: {lost or type(lost).__name__}")
+                error = ApiError(0, f"{method} {path}: {str(lost) or type(lost).__name__}")
             if error.status == 401 and attempt == 0:
                 await self._renew(error)
             elif error.refused or (error.status not in PASSING and error.status != 0):
@@ -210,6 +225,17 @@ class Client:
             raise ApiError(0, f"{refusal}; the credentials can't be read: {error}") from error
 
 
+async def _read(response: aiohttp.ClientResponse, most: int | None) -> bytes:
+    if most is None:
+        return await response.read()
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > most:
+            raise LargePageError(response.status, f"a page of more than {most:,} bytes")
+    return bytes(body)
+
+
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     """The iterator of aiohttp refuses lines of more than 128 KiB, and an object may have 1.5 MiB."""
     rest = b""
@@ -221,7 +247,7 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 def _error(status: int, text: bytes) -> ApiError:
     try:
-        message = str(json.loads(text)["message"])
+        message = str(decoded(text)["message"])
     except (ValueError, KeyError, TypeError):
         message = text[:1000].decode(errors="replace")
     classes: dict[int, type[ApiError]] = {404: NotFoundError, 409: ConflictError}

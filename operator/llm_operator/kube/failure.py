@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from llm_operator.kube.client import ApiError, DeleteRefusedError
 from llm_operator.kube.plan import Event, Manifest, Plan
 
 WHAT_TO_DO = "correct it if it is yours; it is tried again within five minutes, and the operator's log has more"
+LOGGED_BYTES = 2048  # of what an error says
 PROBLEMS = 3  # of a validation
 UNKNOWN = "Unknown"
 # Names what differs from try to try, and tells nobody anything.
@@ -42,8 +44,8 @@ def told(owner: Manifest, about: str, error: Exception, now: float, done: Plan |
     done = done or Plan()
     known = owner.get("status") or {}
     base = dict(done.status or known)
-    conditions = list(base.get("conditions") or ())
-    before, shown = named(conditions, about), named(known.get("conditions"), about)
+    conditions = conditions_in(base)
+    before, shown = named(conditions, about), named(conditions_in(known), about)
     new = condition_of(owner, before, about, error, now)
     if standing(shown, new):
         new["message"] = shown["message"]
@@ -58,7 +60,7 @@ def told(owner: Manifest, about: str, error: Exception, now: float, done: Plan |
 
 def settled(owner: Manifest, plan: Plan, about: str) -> Plan:
     """The plan with the words that stand, if it says the same in others."""
-    shown, new = (named((status or {}).get("conditions"), about) for status in (owner.get("status"), plan.status))
+    shown, new = (named(conditions_in(status or {}), about) for status in (owner.get("status"), plan.status))
     if plan.status is None or not new or not standing(shown, new):
         return plan
     conditions = [shown if condition is new else condition for condition in plan.status["conditions"]]
@@ -68,7 +70,7 @@ def settled(owner: Manifest, plan: Plan, about: str) -> Plan:
 def cleared(owner: Manifest, plan: Plan, about: str) -> Plan:
     """The plan of a pass that went well: it leaves no word of one that failed."""
     status = plan.status or owner.get("status") or {}
-    found = named(status.get("conditions"), about)
+    found = named(conditions_in(status), about)
     if found.get("reason") not in (Reason.RECONCILE_ERROR, Reason.DELETE_REFUSED):
         return plan
     end = ended(status["conditions"])  # of what is over no pass tells the condition anew: it said the same as the end
@@ -77,9 +79,15 @@ def cleared(owner: Manifest, plan: Plan, about: str) -> Plan:
     return replace(plan, status={**status, "conditions": conditions})
 
 
-def named(conditions: list[Any] | None, kind: str) -> dict[str, Any]:
+def conditions_in(status: Manifest) -> list[Any]:
+    """Those of a status that others may have written; none if they are no list."""
+    found = status.get("conditions")
+    return list(found) if isinstance(found, list) else []
+
+
+def named(conditions: list[Any], kind: str) -> dict[str, Any]:
     """The condition of this type, or an empty one."""
-    found = (condition for condition in conditions or () if isinstance(condition, dict))
+    found = (condition for condition in conditions if isinstance(condition, dict))
     return next((condition for condition in found if condition.get("type") == kind), {})
 
 
@@ -126,6 +134,12 @@ def words_of(error: Exception) -> str:
     said = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in found[:PROBLEMS]]
     more = [f"and {len(found) - PROBLEMS} more"] if len(found) > PROBLEMS else []
     return f"{error.title}: {'; '.join(said + more)}"
+
+
+def trace_of(error: Exception) -> str:
+    """Where it came from and what it says: not as Python shows it, in as many lines as the value has parts."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    return f"{cut(words_of(error), LOGGED_BYTES)}\n{where}{type(error).__name__}"
 
 
 def without_secrets(text: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -122,12 +123,15 @@ class Operator:
 
     async def _tell(self, room: Room, owner: Manifest, observed: Any, plan: Plan, error: Exception) -> None:
         """Whatever it is that has failed stands in the status; the traceback is in the log."""
+        said = said_of(room, owner, observed, plan, error)
         try:
-            await self._executor.execute(owner, said_of(room, owner, observed, plan, error))
+            await self._executor.execute(owner, said)
         except (ApiError, GoneError) as silent:
             metadata = owner["metadata"]
             place = f"{owner['kind']} {metadata['namespace']}/{metadata['name']}"
             logger.warning("%s: its status can't tell what failed: %s", place, silent)
+            if isinstance(silent, ApiError) and silent.refused:  # what else it holds is none: then an event tells it
+                await self._executor.execute(owner, replace(said, status=None))
 
     # --- leadership ----------------------------------------------------------------------------------------------
 
@@ -179,9 +183,9 @@ class Operator:
             age = time.monotonic() - self._lease.renewed_at
             if age > self.settings.lease_seconds:
                 yield f"the Lease was not renewed for {age:.0f} s"
-            waits = self.workers.queue.oldest(time.monotonic())
-            if waits > PASS_SECONDS * 2:
-                yield f"the head of the work queue has waited for {waits:.0f} s"
+            stalled = self.workers.queue.stalled(time.monotonic())
+            if stalled > PASS_SECONDS * 2:
+                yield f"keys wait in the work queue, and none was taken for {stalled:.0f} s"
 
     def unready(self) -> Iterator[str]:
         """What is missing before this replica can lead or stand by."""

@@ -136,15 +136,21 @@ class Reflector:
             self._version = ""
             raise ApiError(manifest.get("code") or EXPIRED, manifest.get("message", ""))
         if what == "DELETED":
-            if self._cache.remove(self.kind.name, manifest):
-                self._changed(self.kind.name, manifest)
+            self._carefully(self._cache.remove, manifest)
         elif what != "BOOKMARK":
             self._seen(manifest)
         self._version = manifest["metadata"]["resourceVersion"]
 
     def _seen(self, manifest: Manifest) -> None:
-        if self._cache.put(self.kind.name, manifest):
-            self._changed(self.kind.name, manifest)
+        self._carefully(self._cache.put, manifest)
+
+    def _carefully(self, keep: Callable[[str, Manifest], bool], manifest: Manifest) -> None:
+        """One object that can't be read must not end the watch of all, and with it the process."""
+        try:
+            if keep(self.kind.name, manifest):
+                self._changed(self.kind.name, manifest)
+        except Exception:
+            logger.exception("%s: %s can't be read and is left as it was", self, manifest["metadata"]["name"])
 
     def _failed(self, error: ApiError) -> None:
         lasting = self._failures >= REFUSED_IN_THE_END and error.status not in (*NOT_ITS_OWN, EXPIRED)

@@ -9,7 +9,9 @@ import time
 from collections.abc import Awaitable, Callable
 
 from llm_operator import metrics
+from llm_operator.api.text import cut
 from llm_operator.kube.client import ConflictError, DeleteRefusedError, RefusedError
+from llm_operator.kube.failure import trace_of
 from llm_operator.kube.plan import GoneError, Key
 from llm_operator.kube.queue import WorkQueue
 
@@ -17,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 PASS_SECONDS = 120.0  # a pass that takes longer is broken off and tried again
 RESYNC_SPREAD = 0.2
+LOGGED_BYTES = 8192  # of one failure
 REST_SECONDS = 0.2  # a pass makes a Job, and the Job controller answers with five changes within this time
 
 Pass = Callable[[Key], Awaitable[float | None]]
@@ -30,7 +33,9 @@ class Workers:
     """The queue and whoever empties it. ``name`` tells it apart in the metrics."""
 
     def __init__(self, work: Pass, *, name: str, count: int, resync_seconds: float) -> None:
-        self.queue: WorkQueue[Key] = WorkQueue(rest=REST_SECONDS)
+        self.queue: WorkQueue[Key] = WorkQueue(
+            rest=REST_SECONDS, tenant=lambda key: key.namespace, most=max(1, count * 3 // 4)
+        )
         self._work = work
         self._name = name
         self._count = count
@@ -77,12 +82,13 @@ class Workers:
         except ConflictError:
             result = "conflict"  # the watch brings the newer version in a moment
             self.queue.retry(key, time.monotonic())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a pass may fail by anything, and is tried again
             metrics.RECONCILE_ERRORS.labels(self._name, key.kind).inc()
             delay = self.queue.retry(key, time.monotonic(), wanted_after(error))
             place = f"{key.kind} {key.namespace}/{key.name}"
-            trace = not isinstance(error, RefusedError)  # of which the server's words say all
-            logger.exception("%s: %s failed, next try in %.1f s: %s", self._name, place, delay, error, exc_info=trace)
+            said = error.message if isinstance(error, RefusedError) else trace_of(error)
+            text = cut(said, LOGGED_BYTES)
+            logger.error("%s: %s failed, next try in %.1f s: %s", self._name, place, delay, text)
         finally:
             metrics.RECONCILES.labels(self._name, key.kind, result).inc()
             metrics.RECONCILE_TIME.labels(self._name, key.kind).observe(time.monotonic() - started)

@@ -6,11 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 
 from llm_operator.api.common import GROUP
-from llm_operator.api.serving import ServedAdapter, ServedResult
+from llm_operator.api.serving import MAX_LORA_RANKS, ServedAdapter, ServedResult
+from llm_operator.api.text import shown
+from llm_trainer.config import local_path
 
 MODEL_URI, MODEL_DIGEST, MODEL_STEP = (f"{GROUP}/model-{part}" for part in ("uri", "digest", "step"))
 ADAPTERS = f"{GROUP}/adapters"  # a JSON list
 DIGITS = 18
+MOST_CHARACTERS = 1024  # of a URI or a digest; those of a spec and of a result have fewer
 CHAT_TEMPLATE = f"{GROUP}/chat-template"  # NAME/KEY@DIGEST of a ConfigMap
 PLACE = f"{GROUP}/place"  # hash of what decides on which nodes a pod fits
 TEMPLATE = f"{GROUP}/template"  # hash of the rest of the template: whether a pod is of the newest
@@ -27,19 +30,32 @@ def served(model: ServedResult, adapters: Sequence[ServedAdapter]) -> dict[str, 
 
 
 def model_in(annotations: Mapping[str, str]) -> ServedResult | None:
-    if MODEL_URI not in annotations:
-        return None
-    digest = annotations.get(MODEL_DIGEST)
-    return ServedResult(uri=annotations[MODEL_URI], digest=digest, step=whole(annotations.get(MODEL_STEP, "")))
+    made = ServedResult(
+        uri=annotations.get(MODEL_URI, ""),
+        digest=annotations.get(MODEL_DIGEST),
+        step=whole(annotations.get(MODEL_STEP, "")),
+    )
+    return made if is_ours(made) else None
 
 
 def adapters_in(annotations: Mapping[str, str]) -> list[ServedAdapter]:
     """Those that can be read: anybody may write annotations."""
     try:
         listed = json.loads(annotations.get(ADAPTERS, "[]"))
-        return [ServedAdapter.model_validate(adapter) for adapter in listed]
+        found = [ServedAdapter.model_validate(adapter) for adapter in listed]
     except (ValueError, TypeError, RecursionError):  # the first includes pydantic's
         return []
+    return [adapter for adapter in found if is_ours(adapter) and 0 < adapter.rank <= MAX_LORA_RANKS[-1]]
+
+
+def is_ours(told: ServedResult) -> bool:
+    """Whether we could have written it: anybody may write annotations, and a status shows what they say."""
+    try:
+        local_path(told.uri)
+    except ValueError:
+        return False
+    words = (told.uri, told.digest or "")
+    return all(len(word) <= MOST_CHARACTERS and shown(word) == word for word in words)
 
 
 def whole(text: str) -> int | None:

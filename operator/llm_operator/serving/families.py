@@ -10,14 +10,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 import llm_server
 from llm_operator.api.architecture import EXPERTS
+from llm_operator.api.architecture_schema import config_schema, mismatches
 from llm_operator.api.families import FAMILIES
 from llm_operator.api.parallel import head_problem, size_of, tensor_parallel_size
 from llm_operator.api.resources import Resources
 from llm_operator.api.serving import LLMServingSpec
 from llm_operator.kube.plan import Manifest
 from llm_server.arguments import TENSOR, values_of
+from llm_trainer.config import Architecture
 
 CLASSES = {
     "gpt2": "GPT2LMHeadModel",
@@ -57,9 +61,22 @@ def why_not_served(training: Manifest, resources: Resources) -> str | None:
 
 
 def architecture_of(training: Manifest) -> tuple[str | None, dict[str, Any]]:
-    """Family and written configuration of a training from scratch; None and nothing of one from an existing model."""
-    found: dict[str, Any] = ((training.get("spec") or {}).get("model") or {}).get("architecture") or {}
-    return found.get("family"), found.get("config") or {}
+    """Family and written configuration of a training from scratch; None and nothing of one from an existing model.
+
+    Nobody has validated it yet: of a training that can't be read, or whose sizes are none, nothing is known either.
+    """
+    found: Any = training.get("spec") or {}
+    for field in ("model", "architecture"):
+        found = found.get(field) if isinstance(found, dict) else None
+    try:
+        architecture = Architecture.model_validate(found or {}, strict=True, by_alias=True, by_name=False)
+    except ValidationError:
+        return None, {}
+    known = config_schema()["properties"]
+    wrong = (
+        m for key, value in architecture.config.items() if key in known for m in mismatches(known[key], value, key)
+    )
+    return (None, {}) if any(wrong) else (architecture.family, dict(architecture.config))
 
 
 def why_it_does_not_fit(training: Manifest, spec: LLMServingSpec) -> str | None:

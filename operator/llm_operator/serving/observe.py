@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from llm_operator.api.resources import DEFAULT_DEVICES, Devices
+from llm_operator.api.serving import LLMServingSpec
+from llm_operator.api.validation import InvalidSpecError, load_serving
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, NETWORK_POLICY, POD, SERVICE, TRAINING
 from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Key, Manifest
 from llm_operator.kube.sightings import Sightings
+from llm_operator.kube.specs import Specs, loaded
+from llm_operator.serving.annotations import TEMPLATE
 from llm_operator.serving.chat_template import UNKNOWN, Word
+from llm_operator.serving.fleet import template_metadata
 from llm_operator.serving.rollout import no_room
 from llm_operator.settings import Settings
 
@@ -38,7 +44,17 @@ class Observed:
     pull_secrets: tuple[str, ...] = ()  # of every pod, beside the user's
     network: Network | None = None  # None: no NetworkPolicies are made
     surge_timeout: float = 60.0  # seconds
+    rollout_interval: float = 0.0  # seconds, from one rollout of a result to the next
+    template_age: float = 0.0  # seconds for which this operator has seen the template that is applied
+    loaded: LLMServingSpec | InvalidSpecError | None = None  # the spec, if it was validated before
     devices: Devices = DEFAULT_DEVICES
+
+    @property
+    def spec(self) -> LLMServingSpec | InvalidSpecError:
+        """Or what is wrong with it."""
+        if self.loaded is not None:
+            return self.loaded
+        return loaded(partial(load_serving, devices=self.devices), self.serving.get("spec") or {})
 
     @property
     def deployment(self) -> Manifest:
@@ -47,23 +63,30 @@ class Observed:
 
 
 def observe(
-    cache: Cache, key: Key, settings: Settings, chat_template: Word, sightings: Sightings, now: float
+    cache: Cache,
+    key: Key,
+    settings: Settings,
+    specs: Specs[LLMServingSpec],
+    chat_template: Word,
+    sightings: Sightings,
+    now: float,
 ) -> Observed | None:
     """``now`` is in seconds of the clock of ``sightings``."""
     serving = cache.get(key.kind, key.namespace, key.name)
     if serving is None:
         return None
-    pods = tuple(cache.children(POD.name, key))
+    pods, deployments = tuple(cache.children(POD.name, key)), tuple(cache.children(DEPLOYMENT.name, key))
+    ages = sightings.ages(key, [*uids_without_room(pods), *template_facts(deployments)], now)
     named = {name: cache.get(TRAINING.name, key.namespace, name) for name in referenced_trainings(serving)}
     return Observed(
         serving=serving,
         trainings={name: training for name, training in named.items() if training},
-        deployments=tuple(cache.children(DEPLOYMENT.name, key)),
+        deployments=deployments,
         services=tuple(cache.children(SERVICE.name, key)),
         disruption_budgets=tuple(cache.children(DISRUPTION_BUDGET.name, key)),
         network_policies=tuple(cache.children(NETWORK_POLICY.name, key)),
         pods=pods,
-        without_room=sightings.ages(key, uids_without_room(pods), now),
+        without_room=ages,
         claims=frozenset(claim["metadata"]["name"] for claim in cache.objects(CLAIM.name, key.namespace)),
         chat_template=chat_template,
         serving_image=settings.serving_image,
@@ -71,6 +94,9 @@ def observe(
         pull_secrets=settings.child_image_pull_secrets,
         network=Network.of(settings.network_policies, settings.pod_namespace),
         surge_timeout=settings.surge_timeout_seconds,
+        rollout_interval=settings.rollout_interval_seconds,
+        template_age=min((ages[fact] for fact in template_facts(deployments)), default=0.0),
+        loaded=specs.of(serving),
         devices=settings.devices,
     )
 
@@ -79,8 +105,16 @@ def uids_without_room(pods: Iterable[Manifest]) -> list[str]:
     return [pod["metadata"]["uid"] for pod in pods if no_room(pod)]
 
 
+def template_facts(deployments: Iterable[Manifest]) -> list[str]:
+    """The templates that are applied."""
+    marks = ((template_metadata(found).get("annotations") or {}).get(TEMPLATE) for found in deployments)
+    return [f"template {mark}" for mark in marks if mark]
+
+
 def referenced_trainings(serving: Manifest) -> set[str]:
-    """The names of the trainings that a serving follows, whatever else its spec says."""
+    """The names of the trainings that a serving follows, whatever else its spec says, right or wrong."""
     spec = serving.get("spec") or {}
-    sources = [spec.get("model") or {}, *(spec.get("adapters") or ())]
-    return {source["training"]["name"] for source in sources if (source.get("training") or {}).get("name")}
+    adapters = spec.get("adapters")
+    sources = [spec.get("model"), *(adapters if isinstance(adapters, list) else ())]
+    named = [source.get("training") for source in sources if isinstance(source, dict)]
+    return {str(training["name"]) for training in named if isinstance(training, dict) and training.get("name")}

@@ -8,7 +8,7 @@ from llm_operator.api.common import Condition
 from llm_operator.api.conditions import find
 from llm_operator.api.reasons import Reason, ServingCondition
 from llm_operator.api.serving import LLMServingSpec, LLMServingStatus
-from llm_operator.api.validation import InvalidSpecError, load_serving
+from llm_operator.api.validation import InvalidSpecError
 from llm_operator.kube.plan import Event, Plan
 from llm_operator.serving.adapters import choose_adapters, to_load
 from llm_operator.serving.annotations import CHAT_TEMPLATE
@@ -19,6 +19,7 @@ from llm_operator.serving.manifests import ANY, ANY_IPV4, Image, Surroundings, a
 from llm_operator.serving.mending import Mending, mending
 from llm_operator.serving.model import choose_model, served_so_far
 from llm_operator.serving.observe import Observed
+from llm_operator.serving.pace import held
 from llm_operator.serving.rollout import roll
 from llm_operator.serving.status import Decision, refused, summary
 
@@ -37,20 +38,22 @@ ROLLOUT_NEWS = (Reason.REPLACING_PODS, Reason.ROLLOUT_STUCK, Reason.PAUSED)
 def reconcile(observed: Observed, now: float) -> Plan:
     """Without a model nothing is made; what serves already goes on whatever happens to the training."""
     old = LLMServingStatus.model_validate(observed.serving.get("status") or {})
-    try:
-        spec = load_serving(observed.serving.get("spec") or {}, observed.devices)
-    except InvalidSpecError as error:
-        return plan(observed, old, refused(observed, old, str(error), now))
+    spec = observed.spec
+    if isinstance(spec, InvalidSpecError):
+        return plan(observed, old, refused(observed, old, str(spec), now))
     decided = decide(observed, spec, old)
     mended = mending(decided.children, observed, now)
-    waits = [wait for wait in (mended.wait, decided.rollout.wait) if wait is not None]
+    pause = decided.held.wait if decided.held else None
+    waits = [wait for wait in (mended.wait, decided.rollout.wait, pause) if wait is not None]
     return plan(observed, old, summary(observed, spec, old, decided, now), mended, min(waits, default=None))
 
 
 def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
     """What serves already goes on; the next try may go through, say because a quota was raised."""
     old = LLMServingStatus.model_validate(observed.serving.get("status") or {})
-    spec = load_serving(observed.serving.get("spec") or {}, observed.devices)
+    spec = observed.spec
+    if isinstance(spec, InvalidSpecError):
+        return plan(observed, old, refused(observed, old, str(spec), now))
     new = summary(observed, spec, old, decide(observed, spec, old), now, problem)
     return plan(observed, old, new)
 
@@ -66,14 +69,16 @@ def decide(observed: Observed, spec: LLMServingSpec, old: LLMServingStatus) -> D
     adapters = choose_adapters(observed, spec, model)
     serving, deployment = observed.serving, observed.deployment
     surroundings = surroundings_of(observed, spec)
-    pods = None
+    pods, waits = None, None
     if model and surroundings and not choice.refuses_spec:
         pods = template(serving, spec, model, to_load(adapters, observed, model), surroundings)
+        if waits := held(observed, spec, old, pods, surroundings):
+            pods = waits.pods
     fleet = fleet_of(observed.pods, deployment, pods)
     rollout = roll(spec, deployment, fleet, observed.without_room, observed.surge_timeout)
     children = addressed(serving, spec, observed.network) if model else ()
     children += (workload(serving, spec, pods, rollout.strategy),) if pods else scaled(deployment, spec.replicas)
-    return Decision(choice, tuple(adapters), fleet, rollout, children, rendered=pods is not None)
+    return Decision(choice, tuple(adapters), fleet, rollout, children, rendered=pods is not None, held=waits)
 
 
 def surroundings_of(observed: Observed, spec: LLMServingSpec) -> Surroundings | None:

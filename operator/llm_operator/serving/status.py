@@ -30,6 +30,7 @@ from llm_operator.serving.fleet import Fleet, age_of, annotations_of, fleet_of
 from llm_operator.serving.model import Choice
 from llm_operator.serving.names import CONTAINER, selector_text, url
 from llm_operator.serving.observe import Observed
+from llm_operator.serving.pace import Held
 from llm_operator.serving.rollout import Rollout
 from llm_trainer.protocol import Termination
 
@@ -49,6 +50,7 @@ class Decision:
     rollout: Rollout
     children: tuple[Manifest, ...] = ()
     rendered: bool = True
+    held: Held | None = None  # a newer result waits
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,8 @@ def rollout_of(observed: Observed, spec: LLMServingSpec, decision: Decision) -> 
     fleet, rollout, deployment = decision.fleet, decision.rollout, observed.deployment
     name = deployment["metadata"]["name"]
     if is_rolled_out(observed, spec, fleet) and not observed.chat_template.problem:
+        if decision.held:
+            return True, Reason.RESULT_WAITS, waiting_result(observed)
         return True, Reason.ROLLED_OUT, f"{spec.replicas} pods of the newest model and spec"
     if (deployment.get("spec") or {}).get("paused"):
         return False, Reason.PAUSED, f"Deployment {name} is paused; kubectl rollout resume deployment/{name}"
@@ -230,6 +234,14 @@ def rollout_of(observed: Observed, spec: LLMServingSpec, decision: Decision) -> 
         said = f"no new pod has answered for {spec.startup_timeout_seconds} s (spec.startupTimeoutSeconds)"
         return False, Reason.ROLLOUT_STUCK, said
     return True, Reason.ROLLING_OUT, f"{len(fleet.newest)} of {spec.replicas} pods are of the newest model and spec"
+
+
+def waiting_result(observed: Observed) -> str:
+    """Without a time: the words stand while it waits."""
+    return (
+        f"a newer result waits: because of one the pods are replaced every {observed.rollout_interval:g} s at most "
+        "(the operator's setting rollout_interval_seconds); a change of the spec goes at once"
+    )
 
 
 def changed_replicas(deployment: Manifest, decision: Decision) -> str:

@@ -18,6 +18,7 @@ from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Key, Manifest
 from llm_operator.kube.pods import container_state, held_up, is_leaving, names_claim
 from llm_operator.kube.sightings import Sightings
+from llm_operator.kube.specs import Specs
 from llm_operator.training.departed import Departed
 from llm_operator.training.gang import (
     attempt_of,
@@ -38,7 +39,6 @@ from llm_operator.training.missing import Troubles
 from llm_operator.training.occupants import Tenant, occupant
 from llm_operator.training.places import folder_place, places
 from llm_operator.training.pull import Puller
-from llm_operator.training.specs import Specs
 from llm_operator.training.stages import claims_of
 from llm_operator.training.status import is_over
 from llm_operator.training.waiting import NO_TROUBLE, START_SECONDS, Trouble
@@ -84,7 +84,7 @@ class Observer:
     """Reads the cache, and says who is to be asked outside of passes."""
 
     cache: Cache
-    specs: Specs
+    specs: Specs[LLMTrainingSpec]
     puller: Puller
     troubles: Troubles
     departed: Departed

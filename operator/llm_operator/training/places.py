@@ -23,9 +23,11 @@ def claim_place(namespace: str) -> Hashable:
 def places(training: Manifest) -> Iterator[Hashable]:
     """Of one training, read from what may be wrong."""
     namespace, status = training["metadata"]["namespace"], training.get("status") or {}
-    resumes = (training.get("spec") or {}).get("resumeFrom") or {}
-    for uri in {str(uri) for uri in (status.get("runUri"), resumes.get("uri")) if uri}:
+    resumes = (training.get("spec") or {}).get("resumeFrom")
+    named = resumes.get("uri") if isinstance(resumes, dict) else None
+    for uri in {uri for uri in (status.get("runUri"), named) if uri and isinstance(uri, str)}:
         yield folder_place(namespace, uri)
-    conditions = status.get("conditions") or ()
-    if any(isinstance(one, dict) and one.get("reason") in CLAIM_REASONS for one in conditions):
+    conditions = status.get("conditions")
+    told = [one.get("reason") for one in conditions if isinstance(one, dict)] if isinstance(conditions, list) else []
+    if any(reason in CLAIM_REASONS for reason in told):
         yield claim_place(namespace)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 
 from llm_operator.api.reasons import TrainingCondition
+from llm_operator.api.validation import load_training
 from llm_operator.kube.cache import Cache, controller_of
 from llm_operator.kube.client import Client
 from llm_operator.kube.kinds import CLAIM, JOB, POD, TRAINING, Kind
 from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.kube.poller import Wake
+from llm_operator.kube.specs import Specs
 from llm_operator.settings import Settings
 from llm_operator.training.departed import Departed
 from llm_operator.training.missing import Troubles
@@ -19,7 +22,6 @@ from llm_operator.training.observe import Observed, Observer, missing_jobs
 from llm_operator.training.places import claim_place
 from llm_operator.training.pull import Puller
 from llm_operator.training.reconcile import apply_refused, reconcile
-from llm_operator.training.specs import Specs
 
 
 class TrainingRoom:
@@ -31,7 +33,7 @@ class TrainingRoom:
         self._puller = Puller(cache, interval)
         self._troubles = Troubles(cache, client)
         self._departed = Departed()
-        specs = Specs(settings.devices)
+        specs = Specs(partial(load_training, devices=settings.devices))
         self._observer = Observer(
             cache, specs, self._puller, self._troubles, self._departed, settings.trainer_image, interval,
             settings.child_image_pull_secrets, Network.of(settings.network_policies, settings.pod_namespace),

@@ -143,3 +143,17 @@ async def test_refused_credentials_are_read_again(connection: Connection, namesp
         with pytest.raises(ApiError, match="401"):
             await patient.get(JOB.path(namespace))
         await patient.close()
+
+
+async def test_a_page_of_large_objects_has_fewer(client: Client, namespace: str) -> None:
+    """Nobody holds 500 objects of a megabyte each at a time."""
+    for number in range(24):
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": f"large-{number:02d}", "namespace": namespace},
+        }
+        await client.create(CONFIG_MAP, {**manifest, "data": {"text": "a" * 1_000_000}})
+    pages = [len(page["items"]) async for page in client.pages(CONFIG_MAP.path(namespace), {})]
+    assert sum(pages) >= 24
+    assert max(pages) <= 16

@@ -128,6 +128,7 @@ def lab(api_server: ControlPlane, tmp_path: Path) -> Iterator[Lab]:
         "POD_NAMESPACE": lab.namespace,
         "SERVING_IMAGE": "vllm:1",
         "SURGE_TIMEOUT_SECONDS": "1",
+        "ROLLOUT_INTERVAL_SECONDS": "0",
         "NETWORK_POLICIES": '{"enabled": true}',
         "METRICS_PORT": "0",
         "PROBE_PORT": "0",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from llm_operator.kube.queue import FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, WorkQueue
@@ -162,3 +162,60 @@ def test_a_retry_is_no_later_than_the_pass_that_is_wanted_anyway() -> None:
         queue.done("a", now)
         now += delays[-1]
     assert delays == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
+
+
+def of_tenants(most: int | None = None) -> WorkQueue[str]:
+    """Keys such as a/1: the tenant comes first."""
+    return WorkQueue(tenant=lambda key: key.partition("/")[0], most=most)
+
+
+def test_many_keys_of_one_tenant_keep_no_other_waiting() -> None:
+    queue = of_tenants()
+    for number in range(10_000):
+        queue.add(f"enemy/{number}", 0.0)
+    queue.add("team/1", 1.0)
+    queue.add("team/2", 1.0)
+    first = [queue.take(2.0) for _ in range(5)]
+    assert first == ["enemy/0", "team/1", "enemy/1", "team/2", "enemy/2"]
+
+
+def test_passes_of_one_tenant_that_do_not_end_leave_workers_to_others() -> None:
+    queue = of_tenants(most=2)
+    for number in range(5):
+        queue.add(f"enemy/{number}", 0.0)
+    assert [queue.take(1.0) for _ in range(3)] == ["enemy/0", "enemy/1", None]
+    assert queue.next_due() is None, "or the workers would look again and again"
+    assert queue.oldest(1.0) == 1.0
+    queue.add("team/1", 1.0)
+    assert queue.take(1.0) == "team/1"
+    queue.done("enemy/0", 1.0)
+    assert queue.take(1.0) == "enemy/2"
+
+
+def test_a_queue_that_moves_does_not_stand_still_however_long_it_is() -> None:
+    queue = of_tenants()
+    for number in range(3):
+        queue.add(f"team/{number}", 0.0)
+    assert queue.stalled(300.0) == 300.0
+    queue.take(300.0)
+    assert (queue.oldest(301.0), queue.stalled(301.0)) == (301.0, 1.0)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.integers(0, 9)), max_size=60), st.integers(1, 3)
+)
+def test_every_key_is_taken_once_and_in_its_tenants_order(adds: list[tuple[str, int, int]], most: int) -> None:
+    queue, due = of_tenants(most), dict[str, float]()
+    for tenant, number, at in adds:
+        key = f"{tenant}/{number}"
+        queue.add(key, at)
+        due[key] = min(at, due.get(key, at))
+    taken: list[str] = []
+    while (found := queue.take(10.0)) is not None:
+        taken.append(found)
+        queue.done(found, 10.0)
+    assert sorted(taken) == sorted(due)
+    for tenant in "abc":
+        times = [due[key] for key in taken if key.startswith(tenant)]
+        assert times == sorted(times)
+    assert queue.next_due() is None

@@ -10,17 +10,17 @@ from __future__ import annotations
 import copy
 from typing import Any, cast
 
-from llm_operator.api.resources import DEFAULT_DEVICES
+from llm_operator.api.validation import load_training
 from llm_operator.kube import labels
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.plan import Delete, Manifest, Plan
+from llm_operator.kube.specs import Specs
 from llm_operator.training.departed import Departed
 from llm_operator.training.gang import job_of
 from llm_operator.training.missing import Troubles
 from llm_operator.training.observe import Observer
 from llm_operator.training.pull import Puller
 from llm_operator.training.reconcile import apply_refused, reconcile
-from llm_operator.training.specs import Specs
 from llm_trainer.protocol import ExitCode, Progress, Result
 from tests.specs import changed
 from tests.unit.training import scenes
@@ -53,7 +53,7 @@ class Walk:
         self._cache = Cache()
         self._departed = Departed()
         self._observer = Observer(
-            self._cache, Specs(DEFAULT_DEVICES), Puller(self._cache, 10), Troubles(self._cache, cast(Any, None)),
+            self._cache, Specs(load_training), Puller(self._cache, 10), Troubles(self._cache, cast(Any, None)),
             self._departed, "trainer:1", 10, clock=lambda: self.now,
         )  # fmt: skip
         for found in (*scenes.CLAIMS.values(), self.owner, *self.objects.values()):

@@ -8,13 +8,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llm_operator.api.resources import DEFAULT_DEVICES
 from llm_operator.api.training_status import LLMTrainingStatus
+from llm_operator.api.validation import load_training
 from llm_operator.kube import labels
 from llm_operator.kube.plan import Key, Manifest, Plan
+from llm_operator.kube.specs import loaded
 from llm_operator.training.observe import Observed, facts
 from llm_operator.training.reconcile import reconcile
-from llm_operator.training.specs import loaded
 from llm_operator.training.status import is_over
 from llm_operator.training.waiting import NO_TROUBLE, Trouble
 from llm_trainer.protocol import CheckpointInfo, ExitCode, Notice, Progress, Result
@@ -55,7 +55,7 @@ def observed(
     others = (*world.of("ConfigMap"), *world.of("Service"), *world.of("NetworkPolicy"))
     return Observed(
         training=copy.deepcopy(world.owner),
-        spec=None if is_over(world.owner, status) else loaded(world.owner, DEFAULT_DEVICES),
+        spec=None if is_over(world.owner, status) else loaded(load_training, world.owner["spec"]),
         jobs=jobs,
         pods=pods,
         config_maps=world.of("ConfigMap"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from enum import Enum
+from typing import Any
 
 FORCED = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}  # in the environment of every process
 
@@ -20,11 +20,11 @@ def allow_deepspeed() -> None:
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
-    def member(kind: object, name: str) -> Enum:
+    def member(kind: Any, name: str) -> Any:
         """In place of `getattr`, by which Python 3.11 before 3.11.4 pickles a member of an enumeration."""
         if kind is not ZeroStageEnum:
             raise pickle.UnpicklingError("Unsupported global: GLOBAL getattr")
-        return ZeroStageEnum.__members__[name]  # type: ignore[no-any-return] -- DeepSpeed has no types
+        return kind[name]
 
     values = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
     torch.serialization.add_safe_globals([*values, (member, "builtins.getattr")])

@@ -45,7 +45,8 @@ def test_documents_that_are_not_utf8_are_skipped_up_to_the_limit(volumes: Path, 
         read(corpus_of("a.jsonl", max_invalid_fraction=0.24), volumes)
     assert str(error.value) == (
         "source 'a': 1 of 4 documents are not UTF-8, more than spec.data.maxInvalidFraction (0.24) allows; "
-        "the first is pvc://corpus/a.jsonl, line 2. Convert the files to UTF-8 or raise the limit."
+        "the first is pvc://corpus/a.jsonl, line 2. Convert the files to UTF-8 (iconv -f ENCODING -t UTF-8) or "
+        "raise the limit."
     )
 
 

@@ -84,7 +84,7 @@ def test_a_dataset_without_rows_or_files_is_refused(volumes: Path, write_lines: 
     with pytest.raises(DataError, match=r"sft.dataset.uri: pvc://corpus/chat.jsonl has no rows"):
         read(volumes)
     (volumes / "corpus/chat.txt").write_text("x")
-    with pytest.raises(DataError, match=r"chat.txt ends with none of .jsonl, .parquet"):
+    with pytest.raises(DataError, match=r"chat.txt ends with none of .jsonl, .json, .parquet, .arrow"):
         read(volumes, "pvc://corpus/chat.txt")
 
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from llm_trainer.config import Data, Source
+from llm_trainer.data.files import Files, find_files
 from llm_trainer.data.manifest import Split
-from llm_trainer.data.sources import Files, Place, find_files, read_documents
+from llm_trainer.data.sources import SUFFIXES, RawDocument, read_documents
 from llm_trainer.runtime.errors import DataError
 
 
@@ -34,7 +35,7 @@ class Counts:
     invalid: int = 0
     empty: int = 0
     bytes: int = 0
-    first_invalid: Place | None = None
+    first_invalid: RawDocument | None = None
 
     @property
     def seen(self) -> int:
@@ -57,7 +58,7 @@ class SourceReader:
         for raw in read_documents(self.files, self.source.text_field):
             if raw.text is None:
                 counts.invalid += 1
-                counts.first_invalid = counts.first_invalid or raw.place
+                counts.first_invalid = counts.first_invalid or raw
                 continue
             text = normalise(raw.text)
             if not text.strip():
@@ -75,12 +76,14 @@ class SourceReader:
         self._refuse_invalid()
 
     def _refuse_invalid(self) -> None:
-        counts, limit = self.counts, self.data.max_invalid_fraction
-        if counts.invalid > limit * counts.seen:
+        counts, limit, first = self.counts, self.data.max_invalid_fraction, self.counts.first_invalid
+        if first and counts.invalid > limit * counts.seen:
+            looks = f", which looks like {first.looks_like}" if first.looks_like else ""
+            convert = f"iconv -f {first.looks_like or 'ENCODING'} -t UTF-8"
             raise DataError(
                 f"source {self.source.name!r}: {counts.invalid} of {counts.seen} documents are not UTF-8, more than "
-                f"spec.data.maxInvalidFraction ({limit:g}) allows; the first is {counts.first_invalid}. "
-                "Convert the files to UTF-8 or raise the limit."
+                f"spec.data.maxInvalidFraction ({limit:g}) allows; the first is {first.place}{looks}. "
+                f"Convert the files to UTF-8 ({convert}) or raise the limit."
             )
 
 
@@ -103,7 +106,10 @@ def is_chosen(digest: bytes, purpose: str, share: float) -> bool:
 def find_sources(data: Data, volumes_root: str) -> list[tuple[Source, Files]]:
     """Every source with its files. Raises DataError naming the source's field when one has none."""
     return [
-        (source, find_files(source.uri, f"spec.data.sources[{number}].uri (source {source.name!r})", volumes_root))
+        (
+            source,
+            find_files(source.uri, f"spec.data.sources[{number}].uri (source {source.name!r})", volumes_root, SUFFIXES),
+        )
         for number, source in enumerate(data.sources)
     ]
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llm_trainer.config import Data, PrepareData, Source, local_path
 from llm_trainer.data.corpus import Document, SourceReader, find_sources, is_chosen, read_corpus
+from llm_trainer.data.files import Files, told
 from llm_trainer.data.manifest import (
     TOKENIZER,
     DataManifest,
@@ -25,7 +26,6 @@ from llm_trainer.data.manifest import (
     write_manifest,
 )
 from llm_trainer.data.shards import ShardWriter, token_type
-from llm_trainer.data.sources import Files
 from llm_trainer.data.tokenizer import encode, folder_sha256, load_tokenizer, train_tokenizer
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 from llm_trainer.runtime.removal import remove
@@ -93,9 +93,11 @@ def prepare(
 def compute_fingerprint(config: PrepareData, sources: Sources) -> str:
     """Over the settings and the names, sizes and times of the input files."""
     settings = config.model_dump(mode="json", include={"data", "tokenizer"})
-    files = [
-        (files.name(path), path.stat().st_size, path.stat().st_mtime_ns) for _, files in sources for path in files.paths
-    ]
+    files = []
+    for _, found in sources:
+        for path in found.paths:
+            with told(found.field, found.name(path)):
+                files.append((found.name(path), (stat := path.stat()).st_size, stat.st_mtime_ns))
     return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()
 
 

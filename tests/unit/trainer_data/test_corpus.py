@@ -93,3 +93,11 @@ def test_the_held_out_share_is_the_asked_one_and_follows_the_seed() -> None:
     for chosen in held_out.values():
         assert 320 < len(chosen) < 480  # 400 ± 4 standard deviations of 19; the hashes are fixed
     assert len(held_out[0] & held_out[1]) < 80
+
+
+def test_marks_without_end_take_no_time_without_end() -> None:
+    """By one call of unicodedata it would be half an hour: marks are sorted by insertion."""
+    text = "a" + "\u0301\u0323" * 500_000
+    assert len(normalise(text)) == len(text)
+    few = "a" + "\u0301\u0323" * 100
+    assert normalise(few) == unicodedata.normalize("NFC", few)

@@ -7,15 +7,20 @@ seen, by which duplicates are known.
 from __future__ import annotations
 
 import hashlib
+import re
+import sys
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 from llm_trainer.config import Data, Source
 from llm_trainer.data.files import Files, find_files
 from llm_trainer.data.manifest import Split
 from llm_trainer.data.sources import SUFFIXES, RawDocument, read_documents
 from llm_trainer.runtime.errors import DataError
+
+MARKS = 1024  # combining ones in a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +93,22 @@ class SourceReader:
 
 
 def normalise(text: str) -> str:
-    """NFC: characters that look the same are written the same."""
-    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+    """NFC: characters that look the same are written the same.
+
+    Marks on one letter are sorted, in time by the square of their number: so many as no script has are taken apart.
+    """
+    if text.isascii():
+        return text
+    return "".join(
+        part if unicodedata.is_normalized("NFC", part) else unicodedata.normalize("NFC", part)
+        for part in _many_marks().split(text)
+    )
+
+
+@cache
+def _many_marks() -> re.Pattern[str]:
+    marks = "".join(chr(code) for code in range(0x300, sys.maxunicode + 1) if unicodedata.combining(chr(code)))
+    return re.compile(f"([{marks}]{{{MARKS}}})")
 
 
 def split_of(digest: bytes, seed: int, validation_fraction: float) -> Split:

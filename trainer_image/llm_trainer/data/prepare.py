@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from llm_trainer.config import Data, PrepareData, Source, local_path
@@ -30,7 +31,7 @@ from llm_trainer.data.tokenizer import encode, folder_sha256, load_tokenizer, tr
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 from llm_trainer.runtime.removal import remove
 
-BATCH_BYTES = 4 << 20  # text tokenised at a time
+BATCH_BYTES = 1 << 20  # text tokenised at a time, for which a tokenizer takes 200 times as much memory
 TOKENIZER_BYTES = 1 << 30  # a larger corpus is sampled, by hash, to train the tokenizer
 
 Sources = list[tuple[Source, Files]]
@@ -174,7 +175,8 @@ def write_source(
     writers = {split: ShardWriter(folder, split, reader.source, dtype) for split in ("train", "validation")}
     end = tokenizer.eos_token_id
     for batch in _batches(reader.documents()):
-        tokens = [[*ids, end] for ids in encode(tokenizer, [document.text for document in batch])]
+        encoded = encode(tokenizer, [document.text for document in batch])
+        tokens = [np.append(np.asarray(ids, dtype=np.int64), end) for ids in encoded]
         for document, ids in zip(batch, tokens, strict=True):
             writers[document.split].add(ids, document.size)
         progress.add(sum(document.size for document in batch), sum(map(len, tokens)))

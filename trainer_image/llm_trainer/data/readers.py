@@ -59,7 +59,12 @@ def read(files: Files, path: Path, reader: Callable[[Reading], Iterator[T]]) -> 
     at = Reading(files, path)
     with told(files.field, at):
         _refuse_no_file(at)
-        yield from reader(at)
+        try:
+            yield from reader(at)
+        except pa.ArrowMemoryError as error:
+            raise at.bad(
+                f"asks for more memory than there is ({error}): it is damaged, or has too large parts"
+            ) from error
 
 
 def _refuse_no_file(at: Reading) -> None:

@@ -17,7 +17,7 @@ from llm_trainer.models.build import build
 from llm_trainer.models.engine import Engine
 from llm_trainer.models.experts import Routers
 from llm_trainer.models.export import publish_result
-from llm_trainer.models.held_out import held_out_figures
+from llm_trainer.models.held_out import held_out_figures, token_budget
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.batch import accumulation_steps
 from llm_trainer.runtime.errors import ConfigurationError
@@ -102,8 +102,12 @@ class Pretraining(Loop):
         return tokens, torch.from_numpy(np.stack([row.positions for row in rows])).to(group.device)
 
     def held_out_figures(self) -> dict[str, float]:
+        """By a part of the held-out text that costs about a hundredth of the training; after the last step of all."""
         folder, alive = Path(self.stage.config.data_folder), self.stage.watchdog.beat
-        return held_out_figures(self.engine, folder, self.sequences.manifest, self.settings.sequence_length, alive)
+        steps = self.steps if self.step == self.steps else min(self.steps, self.settings.evaluate_every_steps)
+        budget = token_budget(steps * self.tokens_per_step)
+        length, manifest = self.settings.sequence_length, self.sequences.manifest
+        return held_out_figures(self.engine, folder, manifest, length, budget, alive)
 
     def export(self) -> Result | None:
         state = self.engine.whole_state()

@@ -43,6 +43,8 @@ class Sequences:
     """The training rows of one training."""
 
     def __init__(self, data_folder: Path, length: int, seed: int) -> None:
+        """`first` may be set after: how many rows were read by an earlier stage, which go before index 0."""
+        self.first = 0
         manifest = read_manifest(data_folder)
         if manifest is None:
             raise DataError(f"{data_folder} holds no prepared data: there is no manifest.json")
@@ -59,7 +61,7 @@ class Sequences:
 
     def row(self, index: int) -> Row:
         """The row at a global index; indices go on through as many epochs as asked for."""
-        epoch, place = divmod(index, self.rows)
+        epoch, place = divmod(self.first + index, self.rows)
         start = permute(place, self.rows, self.seed, epoch) * self.length
         return make_row(self._read(start - 1, self.length + 1), self.manifest.eos_token_id)
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from llm_trainer.config import EXPERT_PARALLEL_FAMILIES, Pretrain, StageConfig
-from llm_trainer.data.sequences import Sequences
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.attention import show_attention
 from llm_trainer.models.build import build
@@ -23,6 +22,7 @@ from llm_trainer.runtime.batch import accumulation_steps
 from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
+from llm_trainer.stages.continued import sequences_of
 from llm_trainer.stages.loop import Loop, Step
 
 
@@ -51,7 +51,7 @@ class Pretraining(Loop):
     def __init__(self, stage: Run, settings: Pretrain) -> None:
         super().__init__(stage, settings, total_steps(settings))
         config = stage.config
-        self.sequences = Sequences(Path(config.data_folder), settings.sequence_length, settings.seed)
+        self.sequences = sequences_of(config, settings.sequence_length, settings.seed)
         self.tokenizer = load_tokenizer(Path(config.data_folder) / self.sequences.manifest.tokenizer)
         self.accumulation_steps = accumulation_steps(settings, stage.group.world_size)
         model = build(config, self.tokenizer, settings.seed)
@@ -121,6 +121,7 @@ class Pretraining(Loop):
             "seed": self.settings.seed,
             "sequenceLength": self.settings.sequence_length,
             "globalBatchSize": self.settings.global_batch_size,
+            **({"firstRow": self.sequences.first} if self.sequences.first else {}),
         }
 
     def write(self, folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerBase, Pr
 
 from llm_trainer.data import tokenizer as module
 from llm_trainer.data.tokenizer import encode, folder_sha256, load_tokenizer, train_tokenizer
-from llm_trainer.runtime.errors import ConfigurationError
+from llm_trainer.runtime.errors import ConfigurationError, DataError
 
 TEXTS = ["The quick brown fox.", "いろはにほへと、ちりぬるを。", "def f(x):\n    return x + 10\n", "café 2024年1月"] * 4
 
@@ -173,4 +173,19 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"spec\.tokenizer\.uri: there is no folder .*/missing"):
         load_tokenizer(tmp_path / "missing", "spec.tokenizer.uri")
     with pytest.raises(ConfigurationError, match=r"spec\.tokenizer\.uri: transformers can't load a tokenizer"):
+        load_tokenizer(tmp_path, "spec.tokenizer.uri")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"model": 1}', "[" * 100_000])
+def test_a_tokenizer_that_is_damaged(tokenizer: PreTrainedTokenizerBase, tmp_path: Path, content: str) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ConfigurationError, match=r"spec\.tokenizer\.uri: transformers can't load a tokenizer"):
+        load_tokenizer(tmp_path, "spec.tokenizer.uri")
+
+
+def test_a_tokenizer_that_is_a_git_lfs_pointer(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    with pytest.raises(DataError, match=r"tokenizer.json is a Git LFS pointer"):
         load_tokenizer(tmp_path, "spec.tokenizer.uri")

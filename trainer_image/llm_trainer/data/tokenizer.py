@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from llm_trainer.data.chat_template import CHAT_TEMPLATE, ROLES
+from llm_trainer.data.model_files import ModelFolder, refuse_pointers
 from llm_trainer.runtime.errors import ConfigurationError
 
 WINDOW, OVERLAP = 1 << 16, 1 << 10  # characters of a long text that are tokenised at a time, and those in two windows
@@ -58,13 +59,18 @@ def train_tokenizer(texts: Iterator[str], vocabulary_size: int) -> PreTrainedTok
 
 
 def load_tokenizer(folder: str | Path, field: str = "tokenizer") -> PreTrainedTokenizerBase:
-    """A tokenizer from a transformers folder. Raises ConfigurationError if there is none or it has no end token."""
+    """A tokenizer from a transformers folder.
+
+    Raises ConfigurationError if there is none or it has no end token, and DataError for files that aren't there.
+    """
     if not Path(folder).is_dir():
         raise ConfigurationError(f"{field}: there is no folder {folder}")
+    refuse_pointers(ModelFolder(Path(folder), field, str(folder)))
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{field}: transformers can't load a tokenizer from {folder}: {error}") from error
+    except Exception as error:  # tokenizers raises nothing more exact for files that it can't read
+        said = " ".join(str(error).split())
+        raise ConfigurationError(f"{field}: transformers can't load a tokenizer from {folder}: {said}") from error
     if tokenizer.eos_token_id is None:
         raise ConfigurationError(f"{field}: the tokenizer in {folder} has no eos_token, by which documents end")
     return tokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ RUN = "pvc://models/run"
 ARCHITECTURE = {"architecture": {"family": "llama"}}
 
 
-def made(volumes: Path, stage: str, *, model: dict[str, object], step: int = 10, data: str = "d", run: str = RUN,
+def made(volumes: Path, stage: str, *, model: Mapping[str, object], step: int = 10, data: str = "d", run: str = RUN,
          **kind: object) -> str:  # fmt: skip
     """A finished stage's folder; the URI of its result."""
     config = StageConfig.model_validate(

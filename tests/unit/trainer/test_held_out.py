@@ -62,7 +62,12 @@ def figures(
     sums: list[tuple[float, ...]] = []
     engines = [Alone(rank, world_size, micro) for rank in range(world_size)]
     for engine in engines:
-        engine.group.sum = lambda *own: sums.append(own) or [1.0] * len(own)
+
+        def gathered(*own: float) -> tuple[float, ...]:
+            sums.append(own)
+            return (1.0,) * len(own)
+
+        engine.group.sum = gathered
         held_out_figures(engine, folder, manifest, LENGTH, budget, lambda: None)  # type: ignore[arg-type]
     together = tuple(map(sum, zip(*sums, strict=True)))
     engines[0].group.sum = lambda *_: together

@@ -194,7 +194,7 @@ def test_a_column_that_nobody_reads_is_named(volumes: Path) -> None:
 
 
 def test_a_column_lives_if_any_row_has_it(volumes: Path) -> None:
-    rows = [{"prompt": "p", "answer": None}, {"prompt": "q"}, {"prompt": "r", "answer": "4"}]
+    rows: list[Row] = [{"prompt": "p", "answer": None}, {"prompt": "q"}, {"prompt": "r", "answer": "4"}]
     (volumes / "corpus/a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (volumes / "corpus/a.jsonl.gz").write_bytes(gzip.compress((volumes / "corpus/a.jsonl").read_bytes()))
     for name in ("a.parquet", "a.arrow", "stream.arrow"):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from llm_trainer.config import DatasetCheck
 from llm_trainer.data.chat_template import ROLES
 from llm_trainer.data.files import find_files
 from llm_trainer.data.manifest import Split
-from llm_trainer.data.readers import LINES, TABLES, Row, read_rows_of
+from llm_trainer.data.readers import LINES, TABLES, read_rows_of
 from llm_trainer.runtime.errors import DataError
 
 SUFFIXES = (*LINES, *TABLES)
+
+Row = dict[str, Any]
 
 
 def read_rows(check: DatasetCheck, volumes_root: str) -> Iterator[Row]:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from llm_trainer.config import Source
+from llm_trainer.config import Sft, Source
 from llm_trainer.data.manifest import DataManifest, write_manifest
 from llm_trainer.data.shards import ShardWriter
 from llm_trainer.models import held_out
 from llm_trainer.models.held_out import held_out_figures, token_budget
+from llm_trainer.stages.held_out_rows import LEAST_ROWS, evaluated, row_budget
 
 EOS, LENGTH = 0, 8
 DOCUMENTS = [[1 + (n * 7 + i) % 30 for i in range(1 + n * 5 % 23)] for n in range(60)]
@@ -114,3 +115,18 @@ def test_the_budget_is_a_share_of_the_work() -> None:
     trained = 50 * 256 * 2048
     assert token_budget(trained) * held_out.FORWARD == pytest.approx(trained * 0.01, rel=1e-6)
     assert token_budget(50) == held_out.LEAST_TOKENS
+
+
+def test_held_out_rows_are_a_share_of_the_work_too() -> None:
+    settings = Sft.model_validate({"dataset": {"uri": "pvc://c/a.jsonl"}, "globalBatchSize": 1000})
+    assert row_budget(settings) == pytest.approx(50 * 1000 * 0.01 * 3, abs=1)
+    rows = list(range(100_000))
+    some = evaluated(rows, settings)
+    assert len(some) == row_budget(settings)
+    assert some == sorted(set(some))
+    assert some[0] < 100
+    assert some[-1] > 99_900
+    few = settings.model_copy(update={"global_batch_size": 8})
+    assert evaluated(rows[:LEAST_ROWS], few) == rows[:LEAST_ROWS]
+    assert len(evaluated(rows, few)) == LEAST_ROWS
+    assert evaluated([], few) == []

@@ -278,6 +278,12 @@ def test_a_glob_is_as_that_of_python(volumes: Path) -> None:
     assert documents(volumes, "pvc://corpus/z[1].txt") == ["z[1].txt"]
 
 
+def test_a_name_that_is_not_utf8(volumes: Path) -> None:
+    (Path(os.fsdecode(os.fsencode(volumes / "corpus") + b"/\xff.jsonl"))).write_bytes(lines(PLAIN))
+    with pytest.raises(DataError, match=r"the name of pvc://corpus/\\xff.jsonl is not UTF-8; rename the file"):
+        documents(volumes, "pvc://corpus/*.jsonl")
+
+
 def test_a_folder_or_a_pipe_with_the_name_of_a_file(volumes: Path) -> None:
     (volumes / "corpus/part.parquet").mkdir()
     with pytest.raises(DataError, match=r"pvc://corpus/part.parquet is a folder and no file; name the files in it"):

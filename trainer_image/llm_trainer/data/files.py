@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llm_trainer.config import local_path
 from llm_trainer.runtime.errors import DataError, StageError
-from llm_trainer.runtime.volumes import refuse_link_out, refuse_links_out
+from llm_trainer.runtime.volumes import refuse_link_out
 
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".lz4")
 SHOWN = 3  # names in a message
@@ -100,15 +100,23 @@ def _find(uri: str, pattern: str, field: str, volumes_root: str, suffixes: tuple
     if whole.is_dir():
         raise DataError(f"{field}: {uri} is a folder. Name the files in it, for example {uri.rstrip('/')}/*.jsonl")
     matches = [whole] if os.path.lexists(pattern) else sorted(set(_Walk(field, volumes_root).matches(pattern)))
-    _refuse_dangling(named, matches)
+    _refuse_unreadable_names(named, matches)
+    is_link = {path: path.is_symlink() for path in matches}
+    _refuse_dangling(named, [path for path in matches if is_link[path]], len(matches))
+    real_folders: dict[Path, str] = {}
     kept: dict[str, Path] = {}
     again: list[str] = []
-    for path in sorted(matches, key=lambda path: (path.is_symlink(), path)):  # a file goes before links to it
+    for path in sorted(matches, key=lambda path: is_link[path]):  # a file goes before links to it
         if path.is_dir() and format_of(path) not in suffixes:
             continue  # `*` and `**` find folders too
-        refuse_links_out(path, volumes_root, field)
+        if path.parent not in real_folders:
+            refuse_link_out(path.parent, volumes_root, field)
+            real_folders[path.parent] = os.path.realpath(path.parent)
+        if is_link[path]:
+            refuse_link_out(path, volumes_root, field)
         _refuse_kind(named, path, suffixes)
-        if kept.setdefault(os.path.realpath(path), path) != path:
+        real = os.path.realpath(path) if is_link[path] else str(Path(real_folders[path.parent], path.name))
+        if kept.setdefault(real, path) != path:
             again.append(named.name(path))
     if not kept:
         raise DataError(f"{field}: no file matches {uri}. Check the claim, the path and the glob.")
@@ -120,15 +128,24 @@ def format_of(path: Path) -> str:
     return path.with_suffix("").suffix if path.suffix in COMPRESSIONS else path.suffix
 
 
-def _refuse_dangling(named: Files, matches: list[Path]) -> None:
+def _refuse_unreadable_names(named: Files, matches: list[Path]) -> None:
+    for path in matches:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(named.name(path)).decode(errors="backslashreplace")
+            raise DataError(f"{named.field}: the name of {shown} is not UTF-8; rename the file") from None
+
+
+def _refuse_dangling(named: Files, links: list[Path], matches: int) -> None:
     """A cache of downloads keeps its files elsewhere, with links to them: a copy of the links alone has no data."""
-    dangling = [path for path in matches if path.is_symlink() and not path.exists()]
+    dangling = [path for path in links if not path.exists()]
     if not dangling:
         return
     listed = ", ".join(f"{named.name(path)} (to {path.readlink()})" for path in dangling[:SHOWN])
     more = f" and {len(dangling) - SHOWN} more" if len(dangling) > SHOWN else ""
     raise DataError(
-        f"{named.field}: of {len(matches)} files that match {named.uri}, {len(dangling)} are links that lead nowhere: "
+        f"{named.field}: of {matches} files that match {named.uri}, {len(dangling)} are links that lead nowhere: "
         f"{listed}{more}; copy the files themselves (cp -rL), not the links"
     )
 

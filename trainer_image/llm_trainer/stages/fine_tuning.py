@@ -19,6 +19,7 @@ from llm_trainer.models.low_rank import lora_config
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
+from llm_trainer.stages.held_out_rows import evaluated
 from llm_trainer.stages.trl_stage import StageTrainer
 
 Settings = TypeVar("Settings", bound=FineTuning)
@@ -80,7 +81,7 @@ def rows_of(config: StageConfig, settings: FineTuning) -> dict[str, datasets.Dat
     optional = [c for c in settings.optional_columns if all(c in row for rows in splits.values() for row in rows)]
     made = {"train_dataset": dataset_of(splits["train"], settings, optional)}
     if splits["validation"]:
-        made["eval_dataset"] = dataset_of(splits["validation"], settings, optional)
+        made["eval_dataset"] = dataset_of(evaluated(splits["validation"], settings), settings, optional)
     return made
 
 

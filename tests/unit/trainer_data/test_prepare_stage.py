@@ -134,6 +134,13 @@ def test_what_is_wrong(claims: Path, spoil: Callable[[Path], None], field: str, 
     assert message.startswith(field), message
 
 
+def test_one_text_file(claims: Path) -> None:
+    (claims / "corpus/input.txt").write_text("First Citizen: Before we proceed any further, hear me speak. " * 50)
+    data = {"sources": [{"name": "a", "uri": "pvc://corpus/input.txt"}], "validationFraction": 0.05}
+    (notice,) = [n for n in prepare(claims, data=data).progress.notices if n.reason == "NothingHeldOut"]
+    assert notice.message.endswith("held-out figures; cutting it into several documents (a .txt file is one) helps")
+
+
 def test_files_of_two_names_are_told(claims: Path) -> None:
     (claims / "corpus/rows-again.jsonl").symlink_to("rows.jsonl")
     (notice,) = [notice for notice in prepare(claims).progress.notices if notice.reason == "LinkedTwice"]

@@ -201,7 +201,8 @@ def refuse_nothing(documents: int, to_train_on: int) -> None:
     if not to_train_on:
         raise DataError(
             f"all {documents} documents of the corpus fell into the held-out split: "
-            "add documents or lower spec.data.validationFraction"
+            "add documents (a .txt file is one: split the file, or make a line of JSONL of each part) or lower "
+            "spec.data.validationFraction"
         )
 
 

@@ -19,7 +19,7 @@ from llm_trainer.data.model_files import ModelFolder, refuse_pointers
 from llm_trainer.runtime.errors import ConfigurationError
 
 WINDOW, OVERLAP = 1 << 16, 1 << 10  # characters of a long text that are tokenised at a time, and those in two windows
-LONGEST_WORD = 1 << 10  # characters of a word to train on
+LONGEST_WORD = 1 << 8  # characters of a word to train on
 
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|pad|>"
 

@@ -180,11 +180,13 @@ def summary(manifest: DataManifest) -> str:
 def notices(settings: PrepareData, manifest: DataManifest) -> list[Notice]:
     """What is no failure and yet may surprise."""
     held_out = {shard.source for shard in manifest.shards if shard.split == "validation"}
+    larger = "a larger spec.data.validationFraction"
+    more_documents = "cutting it into several documents (a .txt file is one)"
     found = [
         Notice(
             reason="NothingHeldOut",
             message=f"source {source.name!r}: none of its {source.documents} documents is held out, so it has no "
-            "held-out figures; a larger spec.data.validationFraction helps",
+            f"held-out figures; {more_documents if source.documents < 2 else larger} helps",
         )
         for source in manifest.sources
         if source.name not in held_out

@@ -193,6 +193,20 @@ def test_a_column_that_nobody_reads_is_named(volumes: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "stream.arrow"])
+def test_a_table_without_the_columns(volumes: Path, name: str) -> None:
+    check = DatasetCheck(field=FIELD, uri=f"pvc://corpus/{name}", any_of_columns=PAIRS)
+    for columns, found in (
+        ({"text": ["t"]}, "text"),
+        ({"prompt": ["p"], "completion": [None]}, "prompt, completion .null"),
+    ):
+        write_table(pa.table(columns), volumes / "corpus" / name)
+        with pytest.raises(
+            DataError, match=rf"{name}, row 1 needs the columns prompt and completion; it has {found}.?$"
+        ):
+            list(read_rows(check, str(volumes)))
+
+
 def test_a_column_lives_if_any_row_has_it(volumes: Path) -> None:
     rows: list[Row] = [{"prompt": "p", "answer": None}, {"prompt": "q"}, {"prompt": "r", "answer": "4"}]
     (volumes / "corpus/a.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -66,6 +66,10 @@ def test_parquet_rows_are_read(volumes: Path) -> None:
             "line 2: messages[0].role is 'bot'; it must be one of system, ",
         ),
         ({"messages": [*TURNS, {"role": "user"}]}, "line 2: messages[2].content must be a string"),
+        (
+            {"prompt": "p", "completion": None},
+            "line 2 needs the columns messages, or prompt and completion; it has prompt, completion (null)",
+        ),
         ({"prompt": 3, "completion": "x"}, "line 2: prompt must be a string or a list of {role, content}, not 3"),
     ],
 )

@@ -52,7 +52,8 @@ def needed_columns(row: Row, any_of_columns: list[list[str]], where: str) -> lis
         if all(row.get(column) is not None for column in columns):
             return columns
     needed = ", or ".join(" and ".join(columns) for columns in any_of_columns)
-    found = [f"{column} (null)" if value is None else column for column, value in row.items()]
+    wanted = {column for columns in any_of_columns for column in columns}
+    found = [f"{column} (null)" if value is None and column in wanted else column for column, value in row.items()]
     raise DataError(f"{where} needs the columns {needed}; it has {', '.join(found) or 'none'}")
 
 

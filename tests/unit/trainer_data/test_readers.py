@@ -179,7 +179,7 @@ def test_what_is_not_utf8_is_told_by_its_row_and_only_where_it_is_needed(volumes
     good = pa.array(["p"] * 3)
     table = pa.table({"prompt": good, "completion": broken([b"a", b"b", b"R\xc9UNION"]), "note": good})
     write_table(table, volumes / "corpus" / name)
-    with pytest.raises(DataError, match=f"pvc://corpus/{name}, row 3 "):
+    with pytest.raises(DataError, match=f"pvc://corpus/{name}, row 3 has in 'completion' text that is not UTF-8"):
         rows_of(volumes, f"pvc://corpus/{name}", ["prompt", "completion"])
     write_table(table.rename_columns(["prompt", "note", "completion"]), volumes / "corpus" / name)
     check = DatasetCheck(field=FIELD, uri=f"pvc://corpus/{name}", any_of_columns=PAIRS)

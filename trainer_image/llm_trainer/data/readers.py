@@ -223,11 +223,21 @@ def _values(batch: pa.RecordBatch, at: Reading) -> Iterator[Row]:
     for number in range(len(batch)):
         at.row = first + number + 1
         if rows is None:
-            cells = batch.slice(number, 1)
-            cells.validate(full=True)
-            yield plain(cells.to_pylist()[0], at)
+            yield plain(_row(batch.slice(number, 1), at), at)
         else:
             yield plain(rows[number], at)
+
+
+def _row(cells: pa.RecordBatch, at: Reading) -> Row:
+    row: Row = {}
+    for name, cell in zip(cells.schema.names, cells.columns, strict=True):
+        try:
+            cell.validate(full=True)
+            row[name] = cell.to_pylist()[0]
+        except (pa.ArrowInvalid, ValueError) as error:
+            what = "text that is not UTF-8" if "UTF" in str(error).upper() else f"what can't be read ({error})"
+            raise at.bad(f"has in {name!r} {what}; correct or remove it") from error
+    return row
 
 
 def plain(value: Any, at: Reading) -> Any:

@@ -135,10 +135,10 @@ DATA_FILES: dict[str, tuple[str, ...]] = {
         "unit/trainer_data/test_rows.py::test_a_bad_row_is_named",
     ),
     "gzip": (
-        "unit/trainer_data/test_readers.py::test_a_file_that_is_cut_at_any_byte",
+        "unit/trainer_data/test_any_file.py::test_a_file_that_is_cut_at_any_byte",
         "unit/trainer_data/test_prepare_stage.py::test_what_is_wrong",
     ),
-    "hub-cache-links": ("unit/trainer_data/test_readers.py::test_a_link_that_leads_nowhere_is_refused",),
+    "hub-cache-links": ("unit/trainer_data/test_files.py::test_a_link_that_leads_nowhere_is_refused",),
     "lfs-pointer": (
         "unit/trainer_data/test_model_files.py::test_a_git_lfs_pointer",
         "unit/trainer_data/test_tokenizer.py::test_a_tokenizer_that_is_a_git_lfs_pointer",

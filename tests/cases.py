@@ -122,3 +122,51 @@ SERVING: dict[str, tuple[str, ...]] = {
     "startup-timeout-too-large": ("api/test_crds.py::test_wrong_servings_are_refused",),
     "tls-in-arguments": ("unit/api/test_vllm_arguments.py::test_refused",),
 }
+
+DATA_FILES: dict[str, tuple[str, ...]] = {
+    "bom-crlf-nul": ("unit/trainer_data/test_readers.py::test_a_byte_order_mark_is_no_text_and_a_nul_is",),
+    "bom-jsonl": ("unit/trainer_data/test_readers.py::test_lines_however_they_end",),
+    "cr-only": (
+        "unit/trainer_data/test_readers.py::test_lines_however_they_end",
+        "unit/trainer_data/test_readers.py::test_lines_are_counted_however_they_end",
+    ),
+    "empty-lines-and-null": (
+        "unit/trainer_data/test_readers.py::test_lines_however_they_end",
+        "unit/trainer_data/test_rows.py::test_a_bad_row_is_named",
+    ),
+    "gzip": (
+        "unit/trainer_data/test_any_file.py::test_a_file_that_is_cut_at_any_byte",
+        "unit/trainer_data/test_prepare_stage.py::test_what_is_wrong",
+    ),
+    "hub-cache-links": ("unit/trainer_data/test_files.py::test_a_link_that_leads_nowhere_is_refused",),
+    "lfs-pointer": (
+        "unit/trainer_data/test_model_files.py::test_a_git_lfs_pointer",
+        "unit/trainer_data/test_tokenizer.py::test_a_tokenizer_that_is_a_git_lfs_pointer",
+        "unit/trainer_data/test_readers.py::test_a_git_lfs_pointer_is_told_as_such",
+    ),
+    "lone-surrogate-row": ("unit/trainer_data/test_readers.py::test_half_a_character_in_a_row_is_told_by_its_line",),
+    "long-run-of-letters": (
+        "unit/trainer_data/test_tokenizer.py::test_what_a_long_line_costs_grows_with_its_length_alone",
+        "unit/trainer_data/test_tokenizer.py::test_pieces_are_the_text_and_end_where_words_do",
+    ),
+    "one-long-line": (
+        "unit/trainer_data/test_tokenizer.py::test_what_a_long_line_costs_grows_with_its_length_alone",
+        "unit/trainer_data/test_tokenizer.py::test_a_long_text_has_the_ids_that_it_has_as_a_whole",
+    ),
+    "one-text-file": ("unit/trainer_data/test_prepare.py::test_one_text_file_can_not_be_split",),
+    "one-token-more-than-embeddings": ("unit/trainer_data/test_tokenizer_checks.py::test_more_tokens_than_embeddings",),
+    "packed-documents": ("trainer/test_models.py::test_packed_is_unpacked",),
+    "parquet-invalid-utf8": (
+        "unit/trainer_data/test_readers.py::test_what_is_not_utf8_is_told_by_its_row_and_only_where_it_is_needed",
+    ),
+    "parquet-types": (
+        "unit/trainer_data/test_readers.py::test_texts_of_every_type",
+        "unit/trainer_data/test_readers.py::test_a_text_in_an_object_and_a_name_with_a_dot",
+    ),
+    "resume-in-a-later-epoch": ("trainer/test_sft.py::test_kill_in_mid_stage",),
+    "seed-large": (
+        "unit/api/test_validation.py::test_a_wrong_training_is_refused_by_its_field",
+        "api/test_crds.py::test_wrong_trainings_are_refused",
+    ),
+    "utf16": ("unit/trainer_data/test_readers.py::test_utf_16_is_told_as_such",),
+}

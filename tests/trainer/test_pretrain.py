@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llm_trainer.config import local_path
+from llm_trainer.data.sequences import Sequences
 from llm_trainer.protocol import ExitCode
+from llm_trainer.stages.continued import sequences_of
 from tests.trainer.conftest import RunPods, Stage
 from tests.trainer.pods import evaluations, losses
 
@@ -95,3 +98,27 @@ def test_gradients_that_are_not_finite_end_the_attempt(pretrain: Stage, pods: Ru
     word = pods(config).start().wait()[0]
     assert word.exit_code == ExitCode.INTERNAL, word
     assert "the gradient was not finite in 10 steps in a row" in word.message, word.message
+
+
+def test_a_second_stage_goes_on_in_the_corpus(pretrain: Stage, pods: RunPods, prepared: Path) -> None:
+    """Its steps are those that the first would have made next; where it begins is kept with its checkpoints."""
+    whole = Sequences(Path(pretrain("any").data_folder), 64, 0)
+    first = pretrain("corpus-first", nodes=1, steps=3)
+    result = pods(first).run().result
+    assert result
+    second = pretrain("corpus-second", nodes=1, steps=2, model={"uri": result.uri})
+    pods(second).run()
+    assert sequences_of(second, 64, 0).row(0).tokens.tolist() == whole.row(3 * 8).tokens.tolist()
+    (state,) = [
+        json.loads((folder / "state.json").read_text())
+        for folder in (Path(second.stage_folder) / "checkpoints").glob("step-*")
+    ]
+    assert state["fingerprint"]["firstRow"] == 3 * 8
+
+
+def test_held_out_figures_whatever_the_batch_and_the_processes(pretrain: Stage, pods: RunPods) -> None:
+    one = pretrain("held-out-one", nodes=1, steps=1, microBatchSize=1)
+    two = pretrain("held-out-two", nodes=2, steps=1, microBatchSize=4)
+    pods(one).run()
+    pods(two).run()
+    assert evaluations(one)[0] == pytest.approx(evaluations(two)[0], rel=1e-6)

@@ -44,15 +44,16 @@ def test_learns_the_answers_and_exports(sft: Sft, pods: RunPods, prepared: Path)
     assert AutoTokenizer.from_pretrained(folder).chat_template
 
 
-def test_kill_in_mid_stage(sft: Sft, pods: RunPods) -> None:
+@pytest.mark.parametrize("step", [7, 12], ids=["first epoch", "second epoch"])
+def test_kill_in_mid_stage(sft: Sft, pods: RunPods, step: int) -> None:
     whole = sft("whole")
     pods(whole).run()
-    first = pods(sft("killed-sft"), warm=False).start()
-    first.until_step(7)
+    first = pods(sft(f"killed-sft-{step}"), warm=False).start()
+    first.until_step(step)
     os.kill(first.pods[1].worker(), signal.SIGKILL)
     words = first.wait()
     assert words[0].exit_code == ExitCode.PEER_LOST, f"{words[0].reason}: {words[0].message}"
-    second = sft("killed-sft", attempt=2)
+    second = sft(f"killed-sft-{step}", attempt=2)
     pods(second).run()
     expected, made = losses(whole), losses(second)
     assert sorted(made) == sorted(expected)

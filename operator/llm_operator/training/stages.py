@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llm_operator.api.memory import stage_flops_per_token, stage_memory
@@ -26,6 +26,7 @@ from llm_trainer.config import (
     FineTuning,
     FunctionCheck,
     Model,
+    ModelCheck,
     OnlineRl,
     PrepareData,
     StageConfig,
@@ -169,7 +170,22 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
             for n, reward in enumerate(settings.rewards)
             if (function := reward.function)
         ],
+        models=list(named_models(spec)),
     )
+
+
+def named_models(spec: LLMTrainingSpec) -> Iterator[ModelCheck]:
+    """Every model that the user names by a URI, once for each field."""
+    if spec.model.uri:
+        yield ModelCheck(field="spec.model.uri", uri=spec.model.uri)
+    for index, stage in enumerate(spec.stages):
+        field, settings = f"spec.stages[{index}]", settings_of(stage)
+        if stage.model and stage.model.uri:
+            yield ModelCheck(field=f"{field}.model.uri", stage=stage.name, uri=stage.model.uri)
+        for reference in settings.references() if settings else ():
+            if reference.model.uri:
+                path = f"{field}.{KINDS[kind_of(stage)]}.{reference.field}.uri"
+                yield ModelCheck(field=path, stage=stage.name, uri=reference.model.uri)
 
 
 def has_training_tokenizer(spec: LLMTrainingSpec, index: int) -> bool:

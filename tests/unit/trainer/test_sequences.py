@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_trainer.config import Source
 from llm_trainer.data.manifest import DataManifest, write_manifest
-from llm_trainer.data.sequences import Sequences, evaluation_rows, permute
+from llm_trainer.data.sequences import PADDING, EvaluationRow, Sequences, evaluation_rows, permute
 from llm_trainer.data.shards import ShardWriter
 from llm_trainer.runtime.errors import DataError
 
@@ -53,6 +53,12 @@ def test_rows_are_a_function_of_seed_and_index(prepared: Path) -> None:
     assert rows[0] == rows[1] != rows[2]
 
 
+def test_rows_go_on_where_an_earlier_stage_ended(prepared: Path) -> None:
+    whole, rest = Sequences(prepared, 4, 1), Sequences(prepared, 4, 1)
+    rest.first = 3
+    assert [rest.row(i).tokens.tolist() for i in range(9)] == [whole.row(i).tokens.tolist() for i in range(3, 12)]
+
+
 def test_positions_restart_with_each_document(prepared: Path) -> None:
     sequences = Sequences(prepared, length=20, seed=0)
     row = sequences.row(0)
@@ -61,14 +67,55 @@ def test_positions_restart_with_each_document(prepared: Path) -> None:
         assert (position == 0) == (token == EOS)
 
 
-def test_held_out_targets_are_counted_once(prepared: Path) -> None:
+def held_out(prepared: Path, length: int, share: float = 1.0) -> list[EvaluationRow]:
     manifest = DataManifest.model_validate_json((prepared / "manifest.json").read_text())
-    counted = []
-    for shard in manifest.shards:
-        if shard.split == "validation":
-            for row in evaluation_rows(prepared, manifest, shard, length=3):
-                counted += row.row.tokens[1:][row.counted].tolist()
-    assert counted == [token for document in DOCUMENTS for token in (*document, EOS)]
+    shards = [shard for shard in manifest.shards if shard.split == "validation"]
+    return [row for shard in shards for row in evaluation_rows(prepared, manifest, shard, length, share)]
+
+
+def parts_of(rows: list[EvaluationRow]) -> list[tuple[list[int], list[int]]]:
+    """Inputs and targets of each part of a document."""
+    found: list[tuple[list[int], list[int]]] = []
+    for row in rows:
+        for token, position, target in zip(row.tokens, row.positions, row.targets, strict=True):
+            if target == PADDING:
+                continue
+            if position == 0:
+                found.append(([], []))
+            found[-1][0].append(int(token))
+            found[-1][1].append(int(target))
+    return found
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 40])
+def test_held_out_targets_are_counted_once(prepared: Path, length: int) -> None:
+    """Each after what comes before it in its document, and of another document nothing."""
+    rows = held_out(prepared, length)
+    assert [target for _, targets in parts_of(rows) for target in targets] == [
+        token for document in DOCUMENTS for token in (*document, EOS)
+    ]
+    whole = [[EOS, *document, EOS] for document in DOCUMENTS]
+    expected = [
+        (document[start : start + length][: len(document) - 1 - start], document[start + 1 : start + length + 1])
+        for document in whole
+        for start in range(0, len(document) - 1, length)
+    ]
+    assert parts_of(rows) == expected
+    assert all(len(part) == length for row in rows for part in (row.tokens, row.positions, row.targets))
+
+
+def test_held_out_documents_share_rows(prepared: Path) -> None:
+    assert len(held_out(prepared, 40)) == 2  # one a shard, and not one a document
+
+
+@given(share=st.floats(0.01, 1), length=st.integers(1, 8))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_share_of_what_is_held_out(prepared: Path, share: float, length: int) -> None:
+    everything, some = parts_of(held_out(prepared, length)), parts_of(held_out(prepared, length, share))
+    assert [part for part in everything if part in some] == some
+    manifest = DataManifest.model_validate_json((prepared / "manifest.json").read_text())
+    shards = sum(shard.split == "validation" for shard in manifest.shards)
+    assert share * len(everything) <= len(some) <= share * len(everything) + shards
 
 
 def test_a_corpus_smaller_than_a_sequence_is_refused(prepared: Path) -> None:

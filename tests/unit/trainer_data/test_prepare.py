@@ -131,6 +131,19 @@ def test_a_corpus_without_anything_to_train_on_is_refused(volumes: Path, write_l
         run(config("a.jsonl", sequence_length=4096), volumes)
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_one_text_file_can_not_be_split(volumes: Path, fraction: float) -> None:
+    """It is all to train on, or told that it is all held out, with what would do."""
+    (volumes / "corpus/input.txt").write_text("First Citizen: Before we proceed any further, hear me speak. " * 50)
+    try:
+        manifest, _ = run(config("input.txt", validation_fraction=fraction), volumes)
+    except DataError as error:
+        assert "all 1 documents of the corpus fell into the held-out split" in str(error)  # noqa: PT017
+        assert "split the file" in str(error)  # noqa: PT017
+    else:
+        assert {shard.split for shard in manifest.shards} == {"train"}
+
+
 def test_an_attempt_that_lost_the_folder_leaves_it_as_it_is(volumes: Path, write_lines: WriteLines) -> None:
     write_lines("a.jsonl", [{"text": text} for text in TEXTS])
     made, _ = run(config("a.jsonl"), volumes)

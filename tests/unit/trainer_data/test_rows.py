@@ -66,6 +66,10 @@ def test_parquet_rows_are_read(volumes: Path) -> None:
             "line 2: messages[0].role is 'bot'; it must be one of system, ",
         ),
         ({"messages": [*TURNS, {"role": "user"}]}, "line 2: messages[2].content must be a string"),
+        (
+            {"prompt": "p", "completion": None},
+            "line 2 needs the columns messages, or prompt and completion; it has prompt, completion (null)",
+        ),
         ({"prompt": 3, "completion": "x"}, "line 2: prompt must be a string or a list of {role, content}, not 3"),
     ],
 )
@@ -84,7 +88,7 @@ def test_a_dataset_without_rows_or_files_is_refused(volumes: Path, write_lines: 
     with pytest.raises(DataError, match=r"sft.dataset.uri: pvc://corpus/chat.jsonl has no rows"):
         read(volumes)
     (volumes / "corpus/chat.txt").write_text("x")
-    with pytest.raises(DataError, match=r"chat.txt ends with none of .jsonl, .parquet"):
+    with pytest.raises(DataError, match=r"chat.txt ends with none of .jsonl, .json, .parquet, .arrow"):
         read(volumes, "pvc://corpus/chat.txt")
 
 

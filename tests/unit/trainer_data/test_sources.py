@@ -8,16 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from llm_trainer.config import DatasetCheck
-from llm_trainer.data import sources
+from llm_trainer.data import readers
+from llm_trainer.data.files import find_files
 from llm_trainer.data.rows import read_rows
-from llm_trainer.data.sources import find_files, read_documents
+from llm_trainer.data.sources import SUFFIXES, read_documents
 from llm_trainer.runtime.errors import DataError
 
 from .conftest import WriteLines
 
 
 def read(volumes: Path, uri: str, text_field: str = "text") -> list[tuple[str | None, str]]:
-    files = find_files(uri, "spec.data.sources[0].uri", str(volumes))
+    files = find_files(uri, "spec.data.sources[0].uri", str(volumes), SUFFIXES)
     return [(document.text, str(document.place)) for document in read_documents(files, text_field)]
 
 
@@ -77,7 +78,7 @@ def test_what_is_not_utf8_has_no_text(volumes: Path, write_lines: WriteLines) ->
             "pvc://corpus/sub",
             "pvc://corpus/sub is a folder. Name the files in it, for example pvc://corpus/sub/*.jsonl",
         ),
-        ("pvc://corpus/*.pdf", "pvc://corpus/a.pdf ends with none of .txt, .jsonl, .parquet"),
+        ("pvc://corpus/*.pdf", "pvc://corpus/a.pdf ends with none of .txt, .jsonl, .json, .parquet, .arrow"),
         ("s3://corpus/a.txt", "'s3://corpus/a.txt' is not a pvc://CLAIM/PATH URI"),
     ],
 )
@@ -115,9 +116,9 @@ def test_bad_parquet_is_named(volumes: Path) -> None:
     pq.write_table(pa.table({"text": [1]}), volumes / "corpus/c.parquet")
     pq.write_table(pa.table({"text": ["a", None]}), volumes / "corpus/d.parquet")
     for name, message in {
-        "a": "pvc://corpus/a.parquet is not a readable Parquet file",
+        "a": "pvc://corpus/a.parquet can't be read: Parquet magic bytes not found",
         "b": "pvc://corpus/b.parquet has no column 'text' (textField), only body",
-        "c": "column 'text' (textField) of pvc://corpus/c.parquet must hold strings, not int64",
+        "c": "pvc://corpus/c.parquet has a column 'text' (textField) of int64, and it must hold strings",
         "d": "pvc://corpus/d.parquet, row 2 needs a string 'text' (textField) and has null",
     }.items():
         with pytest.raises(DataError) as error:
@@ -129,7 +130,7 @@ def test_bad_parquet_is_named(volumes: Path) -> None:
 def test_a_document_that_is_too_long_is_refused_by_its_place(
     name: str, volumes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "DOCUMENT_BYTES", 1 << 20)
+    monkeypatch.setattr(readers, "DOCUMENT_BYTES", 1 << 20)
     text = "x" * (2 << 20)
     line = f'{{"text": "{text}"}}\n'.encode()
     file = volumes / "corpus" / name
@@ -146,15 +147,15 @@ def test_a_document_that_is_too_long_is_refused_by_its_place(
 def test_a_file_that_unpacks_to_what_no_text_does_is_refused(
     line: bytes, name: str, volumes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "UNPACKED_BYTES", 1 << 20)
+    monkeypatch.setattr(readers, "UNPACKED_BYTES", 1 << 20)
     (volumes / "corpus" / name).write_bytes(gzip.compress(line * ((2 << 20) // len(line))))
     with pytest.raises(DataError, match=f"pvc://corpus/{name}.* over 200 times as many"):
-        for _ in read_documents(find_files(f"pvc://corpus/{name}", "data", str(volumes)), "text"):
+        for _ in read_documents(find_files(f"pvc://corpus/{name}", "data", str(volumes), SUFFIXES), "text"):
             pass
 
 
 def test_a_row_that_unpacks_to_what_no_text_does_is_refused(volumes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "UNPACKED_BYTES", 1 << 20)
+    monkeypatch.setattr(readers, "UNPACKED_BYTES", 1 << 20)
     rows = b'{"prompt": "p", "completion": "c"}\n' * (64 << 10)
     (volumes / "corpus/a.jsonl.gz").write_bytes(gzip.compress(rows))
     check = DatasetCheck(field="dataset.uri", uri="pvc://corpus/a.jsonl.gz", any_of_columns=[["prompt", "completion"]])
@@ -166,7 +167,7 @@ def test_a_row_that_unpacks_to_what_no_text_does_is_refused(volumes: Path, monke
 def test_a_parquet_file_that_unpacks_to_what_no_text_does_is_refused(
     volumes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "UNPACKED_BYTES", 1 << 20)
+    monkeypatch.setattr(readers, "UNPACKED_BYTES", 1 << 20)
     table = pa.table({"text": ["x" * 100_000 + str(number) for number in range(100)]})
     pq.write_table(table, volumes / "corpus/a.parquet", compression="zstd", compression_level=19, use_dictionary=False)
     with pytest.raises(DataError, match=r"corpus/a.parquet has .* and a row group of"):

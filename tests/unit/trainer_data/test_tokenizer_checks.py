@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -48,9 +49,27 @@ def test_a_template_without_generation_marks(tokenizer: PreTrainedTokenizerBase)
 
 
 def test_more_tokens_than_embeddings(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps({"vocab_size": len(tokenizer)}))
+    file, size = tmp_path / "config.json", len(tokenizer)
+    file.write_text(json.dumps({"vocab_size": size}))
     check_vocabulary(tokenizer, tmp_path)
-    file.write_text(json.dumps({"vocab_size": len(tokenizer) - 1}))
-    with pytest.raises(ConfigurationError, match=rf"spec.tokenizer: it has {len(tokenizer)} tokens"):
+    file.write_text(json.dumps({"vocab_size": size - 1}))
+    with pytest.raises(ConfigurationError, match=rf"{size} tokens and the model {size - 1} embeddings, none for .*"
+                       "another model's tokenizer"):  # fmt: skip
+        check_vocabulary(tokenizer, tmp_path)
+    file.write_text(json.dumps({"vocab_size": size}))
+    more = copy.deepcopy(tokenizer)
+    more.add_special_tokens({"additional_special_tokens": ["<picture>"]})
+    with pytest.raises(
+        ConfigurationError, match=rf"none for '<picture>' \({size}\); if your texts don't need them, remove"
+    ):
+        check_vocabulary(more, tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "[" * 100_000, "\xff"])
+def test_a_configuration_that_is_none(tokenizer: PreTrainedTokenizerBase, tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content, encoding="latin-1")
+    if content == "[]":
+        check_vocabulary(tokenizer, tmp_path)  # who opens the model says so
+        return
+    with pytest.raises(DataError, match=r"^spec.model.uri: .*config.json "):
         check_vocabulary(tokenizer, tmp_path)

@@ -4,7 +4,7 @@ The settings of each stage are also what a user writes in an ``LLMTraining``, so
 description exist once. This package imports nothing heavy: the operator's image has no torch.
 """
 
-from llm_trainer.config.attempt import DatasetCheck, FunctionCheck, Model, PrepareData, StageConfig
+from llm_trainer.config.attempt import DatasetCheck, FunctionCheck, Model, ModelCheck, PrepareData, StageConfig
 from llm_trainer.config.base import Name, Settings, Uri, claim_of, local_path
 from llm_trainer.config.corpus import TOKENS_PER_SHARD, Data, Source, Tokenizer, TrainTokenizer
 from llm_trainer.config.fine_tuning import Dataset, Dpo, FineTuning, Kto, Offline, RewardModel, Sft
@@ -39,6 +39,7 @@ __all__ = [
     "Kto",
     "Lora",
     "Model",
+    "ModelCheck",
     "Name",
     "Offline",
     "OnlineRl",

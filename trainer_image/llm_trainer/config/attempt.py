@@ -54,6 +54,14 @@ class FunctionCheck(Settings):
     function: str
 
 
+class ModelCheck(Settings):
+    """A model's folder that a user names, whose files are checked before any GPU is taken."""
+
+    field: str = Field(description="Where the user wrote it, such as spec.stages[1].model.uri.")
+    stage: str = Field(default="", description="Name of the stage; empty for spec.model.")
+    uri: Uri
+
+
 class PrepareData(Settings):
     """Corpus → tokenizer and memory-mapped shards. Empty data: only tokenizer and dataset checks."""
 
@@ -64,6 +72,7 @@ class PrepareData(Settings):
     sequence_length: int | None = Field(default=None, description="Longest that a pretrain stage will ask for.")
     datasets: list[DatasetCheck] = Field(default_factory=list)
     functions: list[FunctionCheck] = Field(default_factory=list)
+    models: list[ModelCheck] = Field(default_factory=list)
 
 
 class Model(Settings):

@@ -7,14 +7,20 @@ seen, by which duplicates are known.
 from __future__ import annotations
 
 import hashlib
+import re
+import sys
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 from llm_trainer.config import Data, Source
+from llm_trainer.data.files import Files, find_files
 from llm_trainer.data.manifest import Split
-from llm_trainer.data.sources import Files, Place, find_files, read_documents
+from llm_trainer.data.sources import SUFFIXES, RawDocument, read_documents
 from llm_trainer.runtime.errors import DataError
+
+MARKS = 1024  # combining ones in a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,7 @@ class Counts:
     invalid: int = 0
     empty: int = 0
     bytes: int = 0
-    first_invalid: Place | None = None
+    first_invalid: RawDocument | None = None
 
     @property
     def seen(self) -> int:
@@ -57,7 +63,7 @@ class SourceReader:
         for raw in read_documents(self.files, self.source.text_field):
             if raw.text is None:
                 counts.invalid += 1
-                counts.first_invalid = counts.first_invalid or raw.place
+                counts.first_invalid = counts.first_invalid or raw
                 continue
             text = normalise(raw.text)
             if not text.strip():
@@ -75,18 +81,34 @@ class SourceReader:
         self._refuse_invalid()
 
     def _refuse_invalid(self) -> None:
-        counts, limit = self.counts, self.data.max_invalid_fraction
-        if counts.invalid > limit * counts.seen:
+        counts, limit, first = self.counts, self.data.max_invalid_fraction, self.counts.first_invalid
+        if first and counts.invalid > limit * counts.seen:
+            looks = f", which looks like {first.looks_like}" if first.looks_like else ""
+            convert = f"iconv -f {first.looks_like or 'ENCODING'} -t UTF-8"
             raise DataError(
                 f"source {self.source.name!r}: {counts.invalid} of {counts.seen} documents are not UTF-8, more than "
-                f"spec.data.maxInvalidFraction ({limit:g}) allows; the first is {counts.first_invalid}. "
-                "Convert the files to UTF-8 or raise the limit."
+                f"spec.data.maxInvalidFraction ({limit:g}) allows; the first is {first.place}{looks}. "
+                f"Convert the files to UTF-8 ({convert}) or raise the limit."
             )
 
 
 def normalise(text: str) -> str:
-    """NFC: characters that look the same are written the same."""
-    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+    """NFC: characters that look the same are written the same.
+
+    Marks on one letter are sorted, in time by the square of their number: so many as no script has are taken apart.
+    """
+    if text.isascii():
+        return text
+    return "".join(
+        part if unicodedata.is_normalized("NFC", part) else unicodedata.normalize("NFC", part)
+        for part in _many_marks().split(text)
+    )
+
+
+@cache
+def _many_marks() -> re.Pattern[str]:
+    marks = "".join(chr(code) for code in range(0x300, sys.maxunicode + 1) if unicodedata.combining(chr(code)))
+    return re.compile(f"([{marks}]{{{MARKS}}})")
 
 
 def split_of(digest: bytes, seed: int, validation_fraction: float) -> Split:
@@ -103,7 +125,10 @@ def is_chosen(digest: bytes, purpose: str, share: float) -> bool:
 def find_sources(data: Data, volumes_root: str) -> list[tuple[Source, Files]]:
     """Every source with its files. Raises DataError naming the source's field when one has none."""
     return [
-        (source, find_files(source.uri, f"spec.data.sources[{number}].uri (source {source.name!r})", volumes_root))
+        (
+            source,
+            find_files(source.uri, f"spec.data.sources[{number}].uri (source {source.name!r})", volumes_root, SUFFIXES),
+        )
         for number, source in enumerate(data.sources)
     ]
 

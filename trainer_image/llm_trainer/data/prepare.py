@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from llm_trainer.config import Data, PrepareData, Source, local_path
 from llm_trainer.data.corpus import Document, SourceReader, find_sources, is_chosen, read_corpus
+from llm_trainer.data.files import Files, told
 from llm_trainer.data.manifest import (
     TOKENIZER,
     DataManifest,
@@ -25,12 +27,11 @@ from llm_trainer.data.manifest import (
     write_manifest,
 )
 from llm_trainer.data.shards import ShardWriter, token_type
-from llm_trainer.data.sources import Files
 from llm_trainer.data.tokenizer import encode, folder_sha256, load_tokenizer, train_tokenizer
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 from llm_trainer.runtime.removal import remove
 
-BATCH_BYTES = 4 << 20  # text tokenised at a time
+BATCH_BYTES = 1 << 20  # text tokenised at a time, for which a tokenizer takes 200 times as much memory
 TOKENIZER_BYTES = 1 << 30  # a larger corpus is sampled, by hash, to train the tokenizer
 
 Sources = list[tuple[Source, Files]]
@@ -93,9 +94,11 @@ def prepare(
 def compute_fingerprint(config: PrepareData, sources: Sources) -> str:
     """Over the settings and the names, sizes and times of the input files."""
     settings = config.model_dump(mode="json", include={"data", "tokenizer"})
-    files = [
-        (files.name(path), path.stat().st_size, path.stat().st_mtime_ns) for _, files in sources for path in files.paths
-    ]
+    files = []
+    for _, found in sources:
+        for path in found.paths:
+            with told(found.field, found.name(path)):
+                files.append((found.name(path), (stat := path.stat()).st_size, stat.st_mtime_ns))
     return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()
 
 
@@ -172,7 +175,8 @@ def write_source(
     writers = {split: ShardWriter(folder, split, reader.source, dtype) for split in ("train", "validation")}
     end = tokenizer.eos_token_id
     for batch in _batches(reader.documents()):
-        tokens = [[*ids, end] for ids in encode(tokenizer, [document.text for document in batch])]
+        encoded = encode(tokenizer, [document.text for document in batch])
+        tokens = [np.append(np.asarray(ids, dtype=np.int64), end) for ids in encoded]
         for document, ids in zip(batch, tokens, strict=True):
             writers[document.split].add(ids, document.size)
         progress.add(sum(document.size for document in batch), sum(map(len, tokens)))
@@ -197,7 +201,8 @@ def refuse_nothing(documents: int, to_train_on: int) -> None:
     if not to_train_on:
         raise DataError(
             f"all {documents} documents of the corpus fell into the held-out split: "
-            "add documents or lower spec.data.validationFraction"
+            "add documents (a .txt file is one: split the file, or make a line of JSONL of each part) or lower "
+            "spec.data.validationFraction"
         )
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from llm_trainer.config import DatasetCheck
 from llm_trainer.data.chat_template import ROLES
+from llm_trainer.data.files import find_files
 from llm_trainer.data.manifest import Split
-from llm_trainer.data.sources import PARQUET_ROWS, Files, Place, find_files, open_parquet, parse_object, read_lines
+from llm_trainer.data.readers import LINES, TABLES, read_rows_of
 from llm_trainer.runtime.errors import DataError
 
-SUFFIXES = (".jsonl", ".parquet")
+SUFFIXES = (*LINES, *TABLES)
 
 Row = dict[str, Any]
 
@@ -27,9 +27,10 @@ def read_rows(check: DatasetCheck, volumes_root: str) -> Iterator[Row]:
     """
     files = find_files(check.uri, check.field, volumes_root, SUFFIXES)
     any_of_columns = check.any_of_columns
+    needed = {*check.optional_columns}.union(*any_of_columns)
     empty = True
     for path in files.paths:
-        for place, row in _read_file(files, path):
+        for place, row in read_rows_of(files, path, None if "*" in needed else needed):
             where = f"{check.field}: {place}"
             columns = needed_columns(row, any_of_columns, where)
             any_of_columns = [columns]  # rows of two formats would not make one dataset
@@ -51,7 +52,9 @@ def needed_columns(row: Row, any_of_columns: list[list[str]], where: str) -> lis
         if all(row.get(column) is not None for column in columns):
             return columns
     needed = ", or ".join(" and ".join(columns) for columns in any_of_columns)
-    raise DataError(f"{where} needs the columns {needed}; it has {', '.join(row) or 'none'}")
+    wanted = {column for columns in any_of_columns for column in columns}
+    found = [f"{column} (null)" if value is None and column in wanted else column for column, value in row.items()]
+    raise DataError(f"{where} needs the columns {needed}; it has {', '.join(found) or 'none'}")
 
 
 def split_rows(rows: Iterator[Row], validation_fraction: float, seed: int) -> dict[Split, list[Row]]:
@@ -124,23 +127,3 @@ def _check_message(message: object, where: str) -> None:
         raise DataError(f"{where}.role is {message['role']!r}; it must be one of {', '.join(ROLES)}")
     if not isinstance(message.get("content"), str):
         raise DataError(f"{where}.content must be a string")
-
-
-def _read_file(files: Files, path: Path) -> Iterator[tuple[Place, Row]]:
-    if path.suffix == ".parquet":
-        yield from _rows_of_parquet(files, path)
-        return
-    for place, line in read_lines(files, path):
-        try:
-            text = line.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{files.field}: {place} is not UTF-8: {error.reason} at byte {error.start}") from error
-        yield place, parse_object(text, place, files.field)
-
-
-def _rows_of_parquet(files: Files, path: Path) -> Iterator[tuple[Place, Row]]:
-    number = 0
-    for batch in open_parquet(files, path).iter_batches(batch_size=PARQUET_ROWS):
-        for row in batch.to_pylist():
-            number += 1
-            yield Place(files.name(path), number, "row"), row

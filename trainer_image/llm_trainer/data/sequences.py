@@ -6,6 +6,7 @@ The corpus is read as one stream in which an end token stands before and after e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from llm_trainer.runtime.errors import DataError
 
 Tokens = NDArray[np.int64]
 MASK = (1 << 64) - 1
+PADDING = -100  # a target that doesn't count, as torch's cross_entropy has it
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,19 @@ class Row:
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    row: Row
-    counted: NDArray[np.bool_]  # (length,): targets that belong to the row and are no padding
+    """All (length,): `positions` restart at 0 where a part of a document begins; a target may be PADDING."""
+
+    tokens: Tokens
+    positions: Tokens
+    targets: Tokens
 
 
 class Sequences:
     """The training rows of one training."""
 
     def __init__(self, data_folder: Path, length: int, seed: int) -> None:
+        """`first` may be set after: how many rows were read by an earlier stage, which go before index 0."""
+        self.first = 0
         manifest = read_manifest(data_folder)
         if manifest is None:
             raise DataError(f"{data_folder} holds no prepared data: there is no manifest.json")
@@ -54,7 +61,7 @@ class Sequences:
 
     def row(self, index: int) -> Row:
         """The row at a global index; indices go on through as many epochs as asked for."""
-        epoch, place = divmod(index, self.rows)
+        epoch, place = divmod(self.first + index, self.rows)
         start = permute(place, self.rows, self.seed, epoch) * self.length
         return make_row(self._read(start - 1, self.length + 1), self.manifest.eos_token_id)
 
@@ -80,20 +87,51 @@ def make_row(tokens: Tokens, eos: int) -> Row:
     return Row(tokens, places - np.maximum.accumulate(starts))
 
 
-def evaluation_rows(folder: Path, manifest: DataManifest, shard: Shard, length: int) -> Iterator[EvaluationRow]:
-    """A held-out shard's documents, each as [end, document…, end], cut into rows; every target is counted once."""
-    eos = manifest.eos_token_id
+def evaluation_parts(folder: Path, manifest: DataManifest, shard: Shard, length: int, share: float) -> Iterator[Tokens]:
+    """Parts of a held-out shard's documents, each of these as [end, document…, end]; at most `length` + 1 tokens each.
+
+    With all parts every target is in one. Of a smaller share they lie evenly over the shard, and the first is always
+    among them.
+    """
     tokens = _map(folder, manifest, shard)
     ends = np.fromfile((folder / shard.file).with_suffix(".idx"), dtype="<i8")
-    begin = 0
-    for end in ends:
-        document = np.concatenate([[eos], tokens[begin:end].astype(np.int64)])
-        begin = int(end)
-        for start in range(0, len(document) - 1, length):
-            piece = document[start : start + length + 1]
-            counted = np.arange(length) < len(piece) - 1
-            padded = np.pad(piece, (0, length + 1 - len(piece)), constant_values=eos)
-            yield EvaluationRow(Row(padded, np.arange(length)), counted)
+    begins = np.concatenate([[0], ends[:-1]])
+    parts = -(-(ends - begins) // length)  # of each document
+    until = np.cumsum(parts)
+    total = int(until[-1])
+    numbers = np.unique(np.arange(math.ceil(total * share)) / share // 1).astype(np.int64)
+    for number in numbers[numbers < total]:
+        document = int(np.searchsorted(until, number, side="right"))
+        begin, end = int(begins[document]), int(ends[document])
+        start = begin - 1 + int(number - until[document] + parts[document]) * length
+        inside = tokens[max(start, begin) : min(start + length + 1, end)].astype(np.int64)
+        yield np.concatenate([[manifest.eos_token_id], inside]) if start < begin else inside
+
+
+def evaluation_rows(
+    folder: Path, manifest: DataManifest, shard: Shard, length: int, share: float = 1.0
+) -> Iterator[EvaluationRow]:
+    """A share of a held-out shard, in rows as full as whole parts make them: in the order in which they come."""
+    waiting: list[Tokens] = []
+    free = length
+    for part in evaluation_parts(folder, manifest, shard, length, share):
+        if len(part) - 1 > free:
+            yield _packed(waiting, length, manifest.eos_token_id)
+            waiting, free = [], length
+        waiting.append(part)
+        free -= len(part) - 1
+    if waiting:
+        yield _packed(waiting, length, manifest.eos_token_id)
+
+
+def _packed(parts: list[Tokens], length: int, eos: int) -> EvaluationRow:
+    missing = length - sum(len(part) - 1 for part in parts)
+    padding = np.full(missing, eos, dtype=np.int64)
+    return EvaluationRow(
+        tokens=np.concatenate([*(part[:-1] for part in parts), padding]),
+        positions=np.concatenate([*(np.arange(len(part) - 1) for part in parts), np.arange(missing)]),
+        targets=np.concatenate([*(part[1:] for part in parts), np.full(missing, PADDING)]),
+    )
 
 
 def permute(place: int, size: int, seed: int, epoch: int) -> int:

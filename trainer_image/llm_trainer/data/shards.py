@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llm_trainer.config import TOKENS_PER_SHARD, Source
 from llm_trainer.data.manifest import Shard, Split, TokenType
@@ -47,7 +48,7 @@ class ShardWriter:
         self._open: _OpenShard | None = None
         self._finished: list[Shard] = []
 
-    def add(self, tokens: Sequence[int], text_bytes: int) -> None:
+    def add(self, tokens: Sequence[int] | NDArray[np.int64], text_bytes: int) -> None:
         """A document's tokens with its end token, and the UTF-8 bytes of its text."""
         shard = self._open = self._open or self._begin()
         data = np.asarray(tokens, dtype=self._dtype).tobytes()

@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from llm_trainer.config import DatasetCheck
+from llm_trainer.data.files import told
 from llm_trainer.data.rows import Row
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 
@@ -20,12 +21,28 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: Path) -> None:
     file = model / "config.json"
     if not file.is_file():
         raise ConfigurationError(f"spec.model.uri: {model} holds no transformers model: there is no config.json")
-    embeddings = json.loads(file.read_text()).get("vocab_size")
+    with told("spec.model.uri", file):
+        config = json.loads(file.read_bytes())
+    embeddings = config.get("vocab_size") if isinstance(config, dict) else None
     if isinstance(embeddings, int) and len(tokenizer) > embeddings:
-        raise ConfigurationError(
-            f"spec.tokenizer: it has {len(tokenizer)} tokens and the model of spec.model.uri {embeddings} embeddings; "
-            "remove it, so that the model's own tokenizer is used"
+        raise ConfigurationError(f"spec.model.uri: {too_many_tokens(tokenizer, embeddings)}")
+
+
+def too_many_tokens(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> str:
+    """What is said of a tokenizer with tokens for which a model has no embedding, and what to do about it."""
+    beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= embeddings}
+    added = set(beyond) & set(tokenizer.get_added_vocab())
+    names = sorted(beyond, key=lambda token: beyond[token])
+    listed = ", ".join(f"{token!r} ({beyond[token]})" for token in names[:4])
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    said = f"its tokenizer has {len(tokenizer)} tokens and the model {embeddings} embeddings, none for {listed}{more}; "
+    if added and added == set(beyond):
+        return said + (
+            "if your texts don't need them, remove these from added_tokens of tokenizer.json and from "
+            "added_tokens_decoder and additional_special_tokens of tokenizer_config.json, or call "
+            "resize_token_embeddings of the model and save it"
         )
+    return said + "it is another model's tokenizer: leave out spec.tokenizer, so that the model's own is used"
 
 
 def check_rows(check: DatasetCheck, rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> int:

@@ -12,32 +12,49 @@ import numpy as np
 import torch
 
 from llm_trainer.data.manifest import DataManifest, Shard
-from llm_trainer.data.sequences import EvaluationRow, evaluation_rows
+from llm_trainer.data.sequences import PADDING, EvaluationRow, evaluation_rows
 from llm_trainer.models.engine import Engine
-from llm_trainer.models.language_loss import IGNORED
 
 T = TypeVar("T")
 
 
+SHARE_OF_WORK = 0.01  # that an evaluation may take, of what was trained since the one before
+FORWARD = 1 / 3  # of what a token costs in training, which goes backward too
+LEAST_TOKENS = 1 << 14  # a figure of fewer would be noise
+
+
+def token_budget(trained: int) -> int:
+    """Tokens of an evaluation, after so many were trained."""
+    return max(LEAST_TOKENS, int(trained * SHARE_OF_WORK / FORWARD))
+
+
 @torch.no_grad()
 def held_out_figures(
-    engine: Engine, folder: Path, manifest: DataManifest, length: int, alive: Callable[[], None]
+    engine: Engine, folder: Path, manifest: DataManifest, length: int, budget: int, alive: Callable[[], None]
 ) -> dict[str, float]:
     """`loss` (nats per token), `bitsPerByte`, and the latter also per source and per language.
 
-    Bits per byte is the loss in bits over the UTF-8 bytes of the text: it does not depend on the tokenizer, and can be
-    compared with what a compressor makes of the same text. Empty if nothing is held out.
+    Bits per byte is the loss in bits over the UTF-8 bytes of the text, with one for each document's end: it does not
+    depend on the tokenizer, and can be compared with what a compressor makes of the same text. Empty if nothing is
+    held out. About `budget` tokens are read, the same ones each time, and at least a row's length of each shard; where
+    these are not all, a shard's part tells of the whole.
     """
     shards = [shard for shard in manifest.shards if shard.split == "validation" and shard.tokens]
     if not shards:
         return {}
+    share = min(1.0, budget / sum(shard.tokens for shard in shards))
     engine.model.eval()
-    nats = [shard_nats(engine, folder, manifest, shard, length, alive) for shard in shards]
+    sums = [
+        part
+        for shard in shards
+        for part in shard_sums(engine, folder, manifest, shard, length, max(share, length / shard.tokens), alive)
+    ]
     engine.model.train()
-    nats = engine.group.sum(*nats)
+    sums = engine.group.sum(*sums)
+    nats = [shard.tokens * (sums[2 * n] / sums[2 * n + 1]) for n, shard in enumerate(shards)]
 
     def bits_per_byte(chosen: Callable[[Shard], bool]) -> float:
-        parts = [(n, shard.bytes) for n, shard in zip(nats, shards, strict=True) if chosen(shard)]
+        parts = [(n, shard.bytes + shard.documents) for n, shard in zip(nats, shards, strict=True) if chosen(shard)]
         return sum(n for n, _ in parts) / math.log(2) / sum(size for _, size in parts)
 
     figures = {"loss": sum(nats) / sum(shard.tokens for shard in shards), "bitsPerByte": bits_per_byte(lambda _: True)}
@@ -50,27 +67,38 @@ def held_out_figures(
     return figures
 
 
-def shard_nats(
-    engine: Engine, folder: Path, manifest: DataManifest, shard: Shard, length: int, alive: Callable[[], None]
-) -> float:
-    """A rank's part of a shard's total negative log-likelihood; all ranks make equally many batches."""
+def shard_sums(
+    engine: Engine,
+    folder: Path,
+    manifest: DataManifest,
+    shard: Shard,
+    length: int,
+    share: float,
+    alive: Callable[[], None],
+) -> tuple[float, float]:
+    """A rank's part of the negative log-likelihood of a share of a shard, and its targets.
+
+    All ranks make equally many batches.
+    """
     size = engine.settings.micro_batch_size
-    rows = evaluation_rows(folder, manifest, shard, length)
-    total = 0.0
+    rows = evaluation_rows(folder, manifest, shard, length, min(1.0, share))
+    nats = targets = 0.0
     for batch in batches(rows, size * engine.group.world_size):
         mine = batch[engine.group.rank * size :][:size]
-        total += batch_nats(engine, mine or batch[:1], counts=bool(mine))
+        made = batch_nats(engine, mine or batch[:1])
+        if mine:
+            nats += made
+            targets += sum(int((row.targets != PADDING).sum()) for row in mine)
         alive()
-    return total
+    return nats, targets
 
 
-def batch_nats(engine: Engine, rows: list[EvaluationRow], *, counts: bool) -> float:
-    tokens = torch.from_numpy(np.stack([row.row.tokens for row in rows])).to(engine.group.device)
-    positions = torch.from_numpy(np.stack([row.row.positions for row in rows])).to(engine.group.device)
-    counted = torch.from_numpy(np.stack([row.counted for row in rows])).to(engine.group.device)
-    targets = tokens[:, 1:].masked_fill(~counted, IGNORED)
-    nats = engine.nats(tokens[:, :-1], positions, targets)[0]
-    return float(nats) if counts else 0.0
+def batch_nats(engine: Engine, rows: list[EvaluationRow]) -> float:
+    device = engine.group.device
+    tokens = torch.from_numpy(np.stack([row.tokens for row in rows])).to(device)
+    positions = torch.from_numpy(np.stack([row.positions for row in rows])).to(device)
+    targets = torch.from_numpy(np.stack([row.targets for row in rows])).to(device)
+    return float(engine.nats(tokens, positions, targets)[0])
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

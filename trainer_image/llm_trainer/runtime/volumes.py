@@ -14,14 +14,17 @@ def refuse_links_out(path: Path, volumes_root: str, said: str) -> None:
     It would be read as the pod's user: another claim, or the pod's own files. A link inside the claim is a user's way
     to share files. `said` names the field and what the user wrote there.
     """
-    claim = Path(volumes_root, path.relative_to(volumes_root).parts[0])
-    inside = claim.resolve()
     for found in (path, *_links(path)):
-        if not found.resolve().is_relative_to(inside):
-            at = found.relative_to(volumes_root).as_posix()
-            raise DataError(
-                f"{said}: pvc://{at} leads out of the claim {claim.name}, to {found.resolve()}; put a copy in its place"
-            )
+        refuse_link_out(found, volumes_root, said)
+
+
+def refuse_link_out(found: Path, volumes_root: str, said: str) -> None:
+    """Raises DataError if this one path leads out of its claim. A link that goes round leads nowhere, so not out."""
+    claim = Path(volumes_root, found.relative_to(volumes_root).parts[0])
+    real = Path(os.path.realpath(found))
+    if not real.is_relative_to(os.path.realpath(claim)):
+        at = found.relative_to(volumes_root).as_posix()
+        raise DataError(f"{said}: pvc://{at} leads out of the claim {claim.name}, to {real}; put a copy in its place")
 
 
 def _links(folder: Path) -> list[Path]:

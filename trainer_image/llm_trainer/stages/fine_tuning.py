@@ -13,11 +13,13 @@ from llm_trainer.config import KINDS, DatasetCheck, FineTuning, StageConfig, kin
 from llm_trainer.data.manifest import TOKENIZER
 from llm_trainer.data.rows import Row, read_rows, split_rows
 from llm_trainer.data.tokenizer import load_tokenizer
+from llm_trainer.data.tokenizer_checks import too_many_tokens
 from llm_trainer.models.adapter import check_start
 from llm_trainer.models.low_rank import lora_config
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
+from llm_trainer.stages.held_out_rows import evaluated
 from llm_trainer.stages.trl_stage import StageTrainer
 
 Settings = TypeVar("Settings", bound=FineTuning)
@@ -57,10 +59,7 @@ def check_model(
         raise ConfigurationError(f"{kind}.maxLength {settings.length} is beyond the model's {longest} positions")
     embeddings = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > embeddings:
-        raise ConfigurationError(
-            f"the tokenizer has {len(tokenizer)} tokens and the model {embeddings} embeddings, so they don't belong "
-            "together; give the model its own tokenizer"
-        )
+        raise ConfigurationError(f"{config.model_folder}: {too_many_tokens(tokenizer, embeddings)}")
     if getattr(settings, "router_aux_loss_coef", None) and not hasattr(model.config, "output_router_logits"):
         raise ConfigurationError(
             f"{kind}.routerAuxLossCoef is for mixtures of experts that show what their routers do, and a "
@@ -82,7 +81,7 @@ def rows_of(config: StageConfig, settings: FineTuning) -> dict[str, datasets.Dat
     optional = [c for c in settings.optional_columns if all(c in row for rows in splits.values() for row in rows)]
     made = {"train_dataset": dataset_of(splits["train"], settings, optional)}
     if splits["validation"]:
-        made["eval_dataset"] = dataset_of(splits["validation"], settings, optional)
+        made["eval_dataset"] = dataset_of(evaluated(splits["validation"], settings), settings, optional)
     return made
 
 

@@ -5,14 +5,18 @@ Missing files and bad rows are told before transformers is imported, and torch m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from llm_trainer.checkpoint.fence import Fence, writer_of
 from llm_trainer.checkpoint.record import read_record
-from llm_trainer.config import DatasetCheck, PrepareData, StageConfig, local_path
+from llm_trainer.config import DatasetCheck, ModelCheck, PrepareData, StageConfig, local_path
+from llm_trainer.data.corpus import find_sources
+from llm_trainer.data.files import find_files
 from llm_trainer.data.manifest import TOKENIZER, DataManifest, read_manifest
-from llm_trainer.data.rows import read_rows
+from llm_trainer.data.model_files import ModelFolder, check_model_files
+from llm_trainer.data.rows import SUFFIXES, read_rows
 from llm_trainer.models.adapter import is_adapter
 from llm_trainer.protocol import Notice, Result
 from llm_trainer.rl.reward_functions import load_function
@@ -20,11 +24,14 @@ from llm_trainer.runtime.errors import DataError, PreemptedError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.signals import StopSignal
 from llm_trainer.runtime.startup import importing
+from llm_trainer.runtime.volumes import refuse_links_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llm_trainer.data.prepare import Step
+
+Check = TypeVar("Check", DatasetCheck, ModelCheck)
 
 
 def run(config: StageConfig, board: Board) -> str:
@@ -34,12 +41,18 @@ def run(config: StageConfig, board: Board) -> str:
     stop = StopSignal()
     stop.listen()
 
-    def report(step: Step) -> None:
+    def leave_if_asked() -> None:
         if stop.asked:
             raise PreemptedError("asked to leave while preparing data; the next attempt starts it again")
+
+    def report(step: Step) -> None:
+        leave_if_asked()
         board.update(phase="Preparing", step=percent(step), total_steps=100, tokens=step.tokens)
 
-    settings = settings.model_copy(update={"datasets": unfinished(config, settings.datasets)})
+    datasets, models = unfinished(config, settings.datasets), unfinished(config, settings.models)
+    settings = settings.model_copy(update={"datasets": datasets, "models": models})
+    for model in settings.models:
+        check_model(model, config.volumes_root, leave_if_asked)
     rows = [f"{check_dataset(check, config.volumes_root):,} rows in {check.uri}" for check in settings.datasets]
     for check in settings.functions:
         load_function(check.function, check.field)
@@ -57,18 +70,22 @@ def run(config: StageConfig, board: Board) -> str:
         check_architecture(settings.architecture, tokenizer)
     if settings.model_uri and not is_adapter(folder := Path(local_path(settings.model_uri, config.volumes_root))):
         check_vocabulary(tokenizer, folder)
-    for notice in [*notices(settings, manifest), *long_prompts(settings, tokenizer, config.volumes_root)]:
+    for notice in [
+        *linked_twice(settings, config.volumes_root),
+        *notices(settings, manifest),
+        *long_prompts(settings, tokenizer, config.volumes_root),
+    ]:
         board.notice(notice.reason, notice.message)
     result = Result(uri=f"{config.run_uri}/data", digest=manifest.digest, kind="data")
     board.update(phase="Done", step=100, total_steps=100, tokens=manifest.tokens("train"), result=result)
     return "; ".join([summary(manifest), *rows])
 
 
-def unfinished(config: StageConfig, datasets: list[DatasetCheck]) -> list[DatasetCheck]:
+def unfinished(config: StageConfig, checks: list[Check]) -> list[Check]:
     """Without those of stages that are not run again: of another training's run folder the rows may be gone."""
     stages = Path(config.run_folder) / "stages"
-    records = {check.stage: read_record(stages / check.stage) for check in datasets if check.stage}
-    return [check for check in datasets if not ((record := records.get(check.stage)) and record.end)]
+    records = {check.stage: read_record(stages / check.stage) for check in checks if check.stage}
+    return [check for check in checks if not ((record := records.get(check.stage)) and record.end)]
 
 
 def made_before(config: StageConfig, board: Board) -> DataManifest | None:
@@ -91,6 +108,28 @@ def made_before(config: StageConfig, board: Board) -> DataManifest | None:
         )
     board.notice("TakenOver", f"the data was prepared before by {record.owner}; its files are as they were written")
     return manifest
+
+
+def check_model(check: ModelCheck, volumes_root: str, alive: Callable[[], None]) -> None:
+    """Raises DataError for a folder that no stage could load, by its files alone."""
+    folder = Path(local_path(check.uri, volumes_root))
+    refuse_links_out(folder, volumes_root, f"{check.field} {check.uri}")
+    check_model_files(ModelFolder(folder, check.field, check.uri), alive)
+
+
+def linked_twice(settings: PrepareData, volumes_root: str) -> list[Notice]:
+    """Of files that a URI's glob finds by several names, and that are read once."""
+    found = [files for _, files in find_sources(settings.data, volumes_root)] if settings.data else []
+    found += [find_files(check.uri, check.field, volumes_root, SUFFIXES) for check in settings.datasets]
+    return [
+        Notice(
+            reason="LinkedTwice",
+            message=f"{files.field}: {len(files.again)} names that match {files.uri} are links to files that match it "
+            f"too, such as {files.again[0]}; each file is read once",
+        )
+        for files in found
+        if files.again
+    ]
 
 
 def check_dataset(check: DatasetCheck, volumes_root: str) -> int:
@@ -141,11 +180,13 @@ def summary(manifest: DataManifest) -> str:
 def notices(settings: PrepareData, manifest: DataManifest) -> list[Notice]:
     """What is no failure and yet may surprise."""
     held_out = {shard.source for shard in manifest.shards if shard.split == "validation"}
+    larger = "a larger spec.data.validationFraction"
+    more_documents = "cutting it into several documents (a .txt file is one)"
     found = [
         Notice(
             reason="NothingHeldOut",
             message=f"source {source.name!r}: none of its {source.documents} documents is held out, so it has no "
-            "held-out figures; a larger spec.data.validationFraction helps",
+            f"held-out figures; {more_documents if source.documents < 2 else larger} helps",
         )
         for source in manifest.sources
         if source.name not in held_out

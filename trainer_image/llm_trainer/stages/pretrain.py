@@ -10,19 +10,19 @@ import numpy as np
 import torch
 
 from llm_trainer.config import EXPERT_PARALLEL_FAMILIES, Pretrain, StageConfig
-from llm_trainer.data.sequences import Sequences
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.attention import show_attention
 from llm_trainer.models.build import build
 from llm_trainer.models.engine import Engine
 from llm_trainer.models.experts import Routers
 from llm_trainer.models.export import publish_result
-from llm_trainer.models.held_out import held_out_figures
+from llm_trainer.models.held_out import held_out_figures, token_budget
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.batch import accumulation_steps
 from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
+from llm_trainer.stages.continued import sequences_of
 from llm_trainer.stages.loop import Loop, Step
 
 
@@ -51,7 +51,7 @@ class Pretraining(Loop):
     def __init__(self, stage: Run, settings: Pretrain) -> None:
         super().__init__(stage, settings, total_steps(settings))
         config = stage.config
-        self.sequences = Sequences(Path(config.data_folder), settings.sequence_length, settings.seed)
+        self.sequences = sequences_of(config, settings.sequence_length, settings.seed)
         self.tokenizer = load_tokenizer(Path(config.data_folder) / self.sequences.manifest.tokenizer)
         self.accumulation_steps = accumulation_steps(settings, stage.group.world_size)
         model = build(config, self.tokenizer, settings.seed)
@@ -102,8 +102,12 @@ class Pretraining(Loop):
         return tokens, torch.from_numpy(np.stack([row.positions for row in rows])).to(group.device)
 
     def held_out_figures(self) -> dict[str, float]:
+        """By a part of the held-out text that costs about a hundredth of the training; after the last step of all."""
         folder, alive = Path(self.stage.config.data_folder), self.stage.watchdog.beat
-        return held_out_figures(self.engine, folder, self.sequences.manifest, self.settings.sequence_length, alive)
+        steps = self.steps if self.step == self.steps else min(self.steps, self.settings.evaluate_every_steps)
+        budget = token_budget(steps * self.tokens_per_step)
+        length, manifest = self.settings.sequence_length, self.sequences.manifest
+        return held_out_figures(self.engine, folder, manifest, length, budget, alive)
 
     def export(self) -> Result | None:
         state = self.engine.whole_state()
@@ -117,6 +121,7 @@ class Pretraining(Loop):
             "seed": self.settings.seed,
             "sequenceLength": self.settings.sequence_length,
             "globalBatchSize": self.settings.global_batch_size,
+            **({"firstRow": self.sequences.first} if self.sequences.first else {}),
         }
 
     def write(self, folder: Path) -> dict[str, Any]:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from llm_trainer.config import Ppo
 from llm_trainer.config import Ptx as PtxSettings
-from llm_trainer.data.sequences import Sequences
 from llm_trainer.models.engine import Engine
 from llm_trainer.runtime.run import Run
+from llm_trainer.stages.continued import sequences_of
 
 
 class Ptx:
     def __init__(self, stage: Run, settings: Ppo, ptx: PtxSettings, policy: Engine) -> None:
         self.group, self.settings, self.policy = stage.group, settings, policy
-        self.sequences = Sequences(Path(stage.config.data_folder), ptx.sequence_length, settings.seed)
+        self.sequences = sequences_of(stage.config, ptx.sequence_length, settings.seed)
 
     def micro_batches(self, step: int) -> Callable[[], torch.Tensor]:
         """Gives the loss, nats per token, of one micro-batch after another; which ones follows from the step."""

@@ -158,6 +158,7 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
                 f"spec.stages[{i}].{KINDS[kind_of(stage)]}",
                 stage.name,
                 training_tokenizer=has_training_tokenizer(spec, i),
+                model_uri=source.uri if (source := stage_model(spec, i)) else None,
             )
             for i, stage in enumerate(spec.stages)
             if isinstance(settings := settings_of(stage), FineTuning)

@@ -6,6 +6,7 @@ conversations are written by `rendering.Chat`, and an error names the row.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from llm_trainer.config import DatasetCheck
 from llm_trainer.data.formats import Row
 from llm_trainer.data.rendering import Chat, Prompt, chat_of
 from llm_trainer.data.rows import read_placed_rows
-from llm_trainer.data.split import held_out, prompt_number
+from llm_trainer.data.split import held_out, prompt_number, row_number
 from llm_trainer.protocol import Notice
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 
@@ -29,7 +30,7 @@ READ_KEYS = {"role", "content", "tool_calls", "weight"}  # of a turn, by us or b
 
 @dataclass
 class Tally:
-    """What became of the rows. ``numbers``: of the kept ones' prompts."""
+    """What became of the rows. ``row_numbers``, ``prompt_numbers``: of the kept ones."""
 
     rows: int = 0
     too_long: int = 0
@@ -38,11 +39,12 @@ class Tally:
     labels: dict[bool, int] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
     keys: set[str] = field(default_factory=set)
-    numbers: list[npt.NDArray[np.uint64]] = field(default_factory=list)
+    row_numbers: array[int] = field(default_factory=lambda: array("Q"))
+    prompt_numbers: array[int] = field(default_factory=lambda: array("Q"))
 
 
 class Examples:
-    """The examples of a dataset, in its order, and what is to be said of them. Memory: eight bytes a row."""
+    """The examples of a dataset, in its order, and what is to be said of them. Memory: 16 bytes a row."""
 
     def __init__(self, check: DatasetCheck, tokenizer: PreTrainedTokenizerBase, volumes_root: str) -> None:
         self.check, self.tokenizer, self.volumes_root = check, tokenizer, volumes_root
@@ -55,19 +57,15 @@ class Examples:
         Raises DataError and ConfigurationError for what a user has to change; at the end if no row is left.
         """
         self.tally = tally = Tally()
-        numbers: list[int] = []
-        for where, row in read_placed_rows(self.check, self.volumes_root, tally.unread):
+        for where, row, written in read_placed_rows(self.check, self.volumes_root, tally.unread):
             tally.rows += 1
             example = self.encode(row, where)
             if example is None:
                 tally.too_long += 1
                 continue
-            numbers.append(prompt_number(row, self.check.seed))
-            if len(numbers) == 65_536:
-                tally.numbers.append(np.array(numbers, dtype=np.uint64))
-                numbers.clear()
+            tally.row_numbers.append(row_number(written, self.check.seed))
+            tally.prompt_numbers.append(prompt_number(row))
             yield example
-        tally.numbers.append(np.array(numbers, dtype=np.uint64))
         if tally.too_long == tally.rows:
             raise DataError(
                 f"{self.check.length_field}: no row of {self.check.uri} is left: {self._why()} in all {tally.rows}; "
@@ -76,8 +74,8 @@ class Examples:
 
     def held_out(self) -> npt.NDArray[np.bool_]:
         """For each example, after all have been read, whether it is held out. Raises DataError."""
-        numbers = np.concatenate(self.tally.numbers)
-        chosen = held_out(numbers, self.check.validation_fraction, self.check.field)
+        numbers = (np.array(part, dtype=np.uint64) for part in (self.tally.row_numbers, self.tally.prompt_numbers))
+        chosen = held_out(*numbers, self.check.validation_fraction, self.check.field)
         learned = int((~chosen).sum())
         if self.check.kind == "grpo" and learned < self.check.rows_per_step:
             raise DataError(

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llm_trainer.config import DatasetCheck
 from llm_trainer.data.formats import Row, align, format_of
@@ -22,13 +22,19 @@ ARGUMENTS = ("prompts", "completions", "completion", "completion_ids", "trainer_
 
 def read_rows(check: DatasetCheck, volumes_root: str) -> Iterator[Row]:
     """Every row's columns that the stage needs, in one form; see `read_placed_rows`."""
-    return (row for _, row in read_placed_rows(check, volumes_root))
+    return (placed.row for placed in read_placed_rows(check, volumes_root))
 
 
-def read_placed_rows(
-    check: DatasetCheck, volumes_root: str, unread: set[str] | None = None
-) -> Iterator[tuple[str, Row]]:
-    """Where a row stands, for messages, and its columns that the stage needs.
+class PlacedRow(NamedTuple):
+    """``where`` it stands, for messages; the columns that the stage needs, and these as they were ``written``."""
+
+    where: str
+    row: Row
+    written: Row
+
+
+def read_placed_rows(check: DatasetCheck, volumes_root: str, unread: set[str] | None = None) -> Iterator[PlacedRow]:
+    """The columns that the stage needs, of every row.
 
     Of the sets of columns that would do, the first that row 1 has, in one form: turns with text for their content, and
     a prompt of its own beside answers. ``unread`` gets the names of columns that nobody reads.
@@ -51,7 +57,8 @@ def read_placed_rows(
             if unread is not None:
                 known = format_of(row) if needed else None
                 unread.update(set(row) - set(made) - set(known.columns + known.others if known else ()))
-            yield where, made
+            taken = [*columns, *(row if "*" in check.optional_columns else check.optional_columns)]
+            yield PlacedRow(where, made, {column: whole[column] for column in taken if whole.get(column) is not None})
             empty = False
     if empty:
         raise DataError(f"{check.field}: {check.uri} has no rows")

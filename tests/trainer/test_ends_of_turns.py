@@ -126,7 +126,7 @@ def test_a_reward_is_read_where_it_was_learned(name: str, padding: str) -> None:
     completions = [
         whole[len(prompt) : len(whole) - len(turn.tail)] for prompt, whole in zip(prompts, wholes, strict=True)
     ]
-    answers = join(prompts, completions, [turn.end], 0, ALONE.device)
+    answers = join(prompts, completions, [turn.end or 0], 0, ALONE.device)
     assert answers.finished.all()
     network = SimpleNamespace(
         model=ValueModel(model),

@@ -39,7 +39,13 @@ def rows_for(kind: str, *, turns: bool) -> list[dict[str, Any]]:
             question = [turn("user", ask)]
             chosen, rejected = [turn("assistant", good.strip())], [turn("assistant", bad.strip())]
             chat = [*question, *chosen, turn("user", "more"), turn("assistant", "of it")]
-            row = {"prompt": question, "completion": chosen, "chosen": chosen, "rejected": rejected, "messages": chat}
+            row: dict[str, Any] = {
+                "prompt": question,
+                "completion": chosen,
+                "chosen": chosen,
+                "rejected": rejected,
+                "messages": chat,
+            }
         else:
             row = {"prompt": ask, "completion": good, "chosen": good, "rejected": bad}
         needed = {"sft": ["prompt", "completion"], "kto": ["prompt", "completion"]}.get(

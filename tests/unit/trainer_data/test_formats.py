@@ -12,7 +12,8 @@ import pytest
 
 from llm_trainer.config import Dpo, Grpo, Kto, RewardModel, Sft
 from llm_trainer.config.attempt import DatasetCheck
-from llm_trainer.data.rows import Row, read_placed_rows, read_rows
+from llm_trainer.data.formats import Row
+from llm_trainer.data.rows import read_placed_rows, read_rows
 from llm_trainer.runtime.errors import DataError
 
 from .conftest import WriteLines

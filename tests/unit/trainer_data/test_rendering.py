@@ -30,7 +30,7 @@ def conversations(draw: st.DrawFn) -> Turns:
 
 def said_by(chat: Chat, turns: Turns, **how: Any) -> str:
     made = chat.encode(turns, "line 1", said=True, **how)
-    return chat.tokenizer.decode([token for token, bit in zip(made.ids, made.said, strict=True) if bit])
+    return str(chat.tokenizer.decode([token for token, bit in zip(made.ids, made.said, strict=True) if bit]))
 
 
 def for_family(name: str, turns: Turns) -> Turns:
@@ -95,6 +95,13 @@ def test_reasoning_that_a_template_leaves_out_later() -> None:
         chat.encode([*thought, *QUESTIONS[2:]], "line 1", said=True)
 
 
+@pytest.mark.parametrize("name", ["chatml", "llama-3", "gemma", "phi", "qwen2.5"])
+def test_a_conversation_that_begins_with_the_assistant(name: str) -> None:
+    turns = [{"role": "assistant", "content": "Hello"}, *QUESTIONS]
+    plain, marked = (Chat(tokenizer_of(name, marked=marked)) for marked in (False, True))
+    assert plain.encode(turns, "line 1", said=True) == marked.encode(turns, "line 1", said=True)
+
+
 def test_tokens_that_grow_over_the_border() -> None:
     """The prompt's last blank would be a part of the answer's first token, which the model is never asked for."""
     template = (
@@ -141,7 +148,7 @@ def test_what_is_spelled_is_encoded_as_by_itself() -> None:
     made = Chat(tokenizer).encode(turns, "line 1", said=True)
 
     def text(value: str) -> list[int]:
-        return tokenizer(value, split_special_tokens=True)["input_ids"]
+        return list(tokenizer(value, split_special_tokens=True)["input_ids"])
 
     start, end = tokenizer.convert_tokens_to_ids(list(IM))
     assert made.ids == [
@@ -201,12 +208,12 @@ def test_tool_calls_and_results() -> None:
 def test_templates_by_name() -> None:
     tokenizer = tokenizer_with("never", IM)
     named = {"default": FAMILIES["chatml"].plain, "tool_use": FAMILIES["qwen2.5"].plain}
-    tokenizer.chat_template = named  # type: ignore[assignment]
+    tokenizer.chat_template = named
     try:
         chat = Chat(tokenizer)
         assert said_by(chat, QUESTIONS) == "a row<|im_end|>two rows<|im_end|>"
         assert "# Tools" in tokenizer.decode(chat.encode(QUESTIONS, "line 1", tools=TOOLS).ids)
-        tokenizer.chat_template = {"rag": "x"}  # type: ignore[assignment]
+        tokenizer.chat_template = {"rag": "x"}
         with pytest.raises(ConfigurationError, match="no default"):
             Chat(tokenizer)
     finally:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trainer.config import DatasetCheck
-from llm_trainer.data.rows import Row, read_placed_rows, read_rows
+from llm_trainer.data.formats import Row
+from llm_trainer.data.rows import read_placed_rows, read_rows
 from llm_trainer.data.split import held_out, prompt_number, row_number
 from llm_trainer.runtime.errors import DataError
 
@@ -95,20 +96,18 @@ ROWS = st.lists(st.fixed_dictionaries({"prompt": st.text(), "completion": st.tex
 
 @given(rows=ROWS, seed=st.integers(0, 2**31))
 def test_a_prompt_is_held_out_with_all_of_its_rows(rows: list[Row], seed: int) -> None:
-    numbers = [np.array([row_number(row, seed) for row in rows], dtype=np.uint64)]
-    numbers.append(np.array([prompt_number(row) for row in rows], dtype=np.uint64))
-    if len(set(numbers[1])) == 1:
-        with pytest.raises(DataError, match="1 different prompt, and rows of one prompt stay together"):
-            held_out(*numbers, 0.01, FIELD)
-        return
-    chosen = held_out(*numbers, 0.01, FIELD)
-    assert chosen.any()
+    numbers = np.array([row_number(row, seed) for row in rows], dtype=np.uint64)
+    prompts = np.array([prompt_number(row) for row in rows], dtype=np.uint64)
+    chosen = held_out(numbers, prompts, 0.01, FIELD)
+    assert chosen.any() == (len(set(prompts)) > 1)
     kept = {row["prompt"] for row, held in zip(rows, chosen, strict=True) if not held}
     assert not kept & {row["prompt"] for row, held in zip(rows, chosen, strict=True) if held}
-    assert not held_out(*numbers, 0, FIELD).any()
+    assert not held_out(numbers, prompts, 0, FIELD).any()
 
 
 def test_conversations_that_ask_the_same_stay_together() -> None:
+    with pytest.raises(DataError, match=r"all 2 rows of the dataset are held out. They have 2 different prompts"):
+        held_out(np.zeros(2, dtype=np.uint64), np.arange(2, dtype=np.uint64), 0.5, FIELD)
     other = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "r"}]
     rows: list[Row] = [{"messages": TURNS}, {"messages": other}, {"prompt": TURNS[:1], "completion": TURNS[1:]}]
     assert len({prompt_number(row) for row in rows}) == 1

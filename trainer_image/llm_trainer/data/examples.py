@@ -74,8 +74,10 @@ class Examples:
 
     def held_out(self) -> npt.NDArray[np.bool_]:
         """For each example, after all have been read, whether it is held out. Raises DataError."""
-        numbers = (np.array(part, dtype=np.uint64) for part in (self.tally.row_numbers, self.tally.prompt_numbers))
-        chosen = held_out(*numbers, self.check.validation_fraction, self.check.field)
+        rows, prompts = (
+            np.array(part, dtype=np.uint64) for part in (self.tally.row_numbers, self.tally.prompt_numbers)
+        )
+        chosen = held_out(rows, prompts, self.check.validation_fraction, self.check.field)
         learned = int((~chosen).sum())
         if self.check.kind == "grpo" and learned < self.check.rows_per_step:
             raise DataError(
@@ -243,6 +245,9 @@ class Examples:
         if learned < check.rows_per_step:
             said = f"{learned} rows to train on are fewer than the {check.rows_per_step} of a step"
             found.append(("FewRows", f"{said}; add rows, or lower globalBatchSize"))
+        if check.validation_fraction > 0 and not chosen.any():
+            said = f"none of {len(chosen)} rows is held out, because all have the same prompt"
+            found.append(("NothingHeldOut", f"{said}; there are no held-out figures: add rows with other prompts"))
         if tally.unread:
             found.append(
                 ("ColumnsUnread", f"the stage reads none of the columns {', '.join(sorted(tally.unread)[:20])}")

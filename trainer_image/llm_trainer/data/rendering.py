@@ -262,7 +262,7 @@ class Chat:
         for number, message in enumerate(messages):
             if message["role"] != "assistant" or message.get("weight") == 0:
                 continue
-            before, _ = render(messages[:number], prompt=True)
+            before = render(messages[:number], prompt=True)[0] if number else self._greeting(render, text)
             after = text if number == len(messages) - 1 else render(messages[: number + 1])[0]
             if not text.startswith(after):  # some end every conversation with the end of text
                 after = after.removesuffix(str(self.tokenizer.eos_token))
@@ -282,6 +282,12 @@ class Chat:
                 )
             spans.append((len(before), self._end_of(tokens, said, len(after))))
         return spans
+
+    def _greeting(self, render: Render, text: str) -> str:
+        """What stands before an answer with which a conversation begins, which some templates can't write by itself."""
+        asked = [{"role": "user", "content": "Hi"}]
+        opening = render(asked, prompt=True)[0].removeprefix(render(asked)[0])
+        return text[: text.find(opening) + len(opening)] if opening and opening in text else render([], prompt=True)[0]
 
     def _begins_here(self, text: str, before: str, tokens: Tokens, said: range) -> bool:
         """Whether the tokens of `before` are those that the whole begins with."""

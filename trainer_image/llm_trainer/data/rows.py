@@ -72,8 +72,9 @@ def needed_columns(row: Row, any_of_columns: list[list[str]], where: str) -> tup
     known = format_of(row)
     if known and ["messages"] in any_of_columns:
         return ["messages"], {"messages": known.convert(row, where)}
+    told = [column if value is not None else f"{column} (null)" for column, value in row.items()]
     needed = ", or ".join(" and ".join(columns) for columns in any_of_columns)
-    said = f"{where} needs the columns {needed}; it has {', '.join(row) or 'none'}"
+    said = f"{where} needs the columns {needed}; it has {', '.join(told) or 'none'}"
     if known:
         said += f". That is the {known.name} format, which sft reads; for this stage write those columns"
     raise DataError(said)

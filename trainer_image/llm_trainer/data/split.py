@@ -30,21 +30,23 @@ def prompt_number(row: Row) -> int:
 
 
 def held_out(rows: Numbers, prompts: Numbers, fraction: float, field: str) -> npt.NDArray[np.bool_]:
-    """True for rows that are held out; the first row of a prompt chooses for all of them. At least one prompt is held
-    out with a fraction above 0.
+    """True for rows that are held out; the first row of a prompt chooses for all of them. With a fraction above 0
+    at least one prompt is held out, but none where all ask the same.
 
     Raises DataError if nothing is left to train on.
     """
     _, first, group = np.unique(prompts, return_index=True, return_inverse=True)
     numbers = rows[first][group]
     chosen = numbers < np.uint64(int(fraction * 2**64))
+    if len(first) == 1:
+        return np.zeros(len(rows), dtype=np.bool_)
     if fraction > 0 and len(numbers) and not chosen.any():
         chosen = numbers == numbers.min()
     if len(numbers) and chosen.all():
         raise DataError(
-            f"{field}: all {len(numbers)} rows of the dataset are held out. They have {len(first)} different "
-            f"prompt{'s' * (len(first) != 1)}, and rows of one prompt stay together: add rows with other prompts, or "
-            "lower the dataset's validationFraction; 0 holds nothing out"
+            f"{field}: all {len(numbers)} rows of the dataset are held out. They have {len(first)} different prompts, "
+            "and rows of one prompt stay together: add rows with other prompts, or lower the dataset's "
+            "validationFraction; 0 holds nothing out"
         )
     return chosen
 

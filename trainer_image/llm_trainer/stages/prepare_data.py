@@ -59,9 +59,9 @@ def run(config: StageConfig, board: Board) -> str:
         check_vocabulary(tokenizer, folder)
     for notice in notices(settings, manifest):
         board.notice(notice.reason, notice.message)
-    for check in settings.datasets:
-        own = tokenizer if check.training_tokenizer else tokenizer_of(check, tokenizer, config.volumes_root)
-        for notice in check_rows(check, own, config.volumes_root) if own else ():
+    for dataset in settings.datasets:
+        own = tokenizer if dataset.training_tokenizer else tokenizer_of(dataset, tokenizer, config.volumes_root)
+        for notice in check_rows(dataset, own, config.volumes_root) if own else ():
             board.notice(notice.reason, notice.message)
     result = Result(uri=f"{config.run_uri}/data", digest=manifest.digest, kind="data")
     board.update(phase="Done", step=100, total_steps=100, tokens=manifest.tokens("train"), result=result)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from llm_trainer.data.tokenizer import train_tokenizer
 
@@ -101,4 +104,24 @@ def tokenizer_with(template: str, tokens: tuple[str, ...] = ()) -> PreTrainedTok
     tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)}, replace_extra_special_tokens=False)
     tokenizer.add_special_tokens({"bos_token": "<|begin|>"})
     tokenizer.chat_template = template
+    return tokenizer
+
+
+@lru_cache
+def sentencepiece_like(scheme: str) -> PreTrainedTokenizerBase:
+    """As Llama 2's and Mistral's: a mark in the place of blanks, also before a text's first word."""
+    fast = FastTokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    fast.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    fast.decoder = decoders.Metaspace(prepend_scheme=scheme, split=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<unk>", "<s>", "</s>", *(f"<0x{number:02X}>" for number in range(256))],
+        show_progress=False,
+    )
+    fast.train_from_iterator([*TEXTS, "the mark of a text, and <more> /than it"] * 3, trainer)
+    known = json.loads(fast.to_str())  # the trainer made special tokens of the bytes
+    known["added_tokens"] = [token for token in known["added_tokens"] if not token["content"].startswith("<0x")]
+    fast = FastTokenizer.from_str(json.dumps(known))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=fast, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = MISTRAL.replace("[[", "").replace("]]", "")
     return tokenizer

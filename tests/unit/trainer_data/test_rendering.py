@@ -12,7 +12,7 @@ from llm_trainer.data.messages import read_messages
 from llm_trainer.data.rendering import Chat, encode_prompt, end_of_turn, special_tokens, stop_tokens
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 
-from .templates import CHATML, FAMILIES, IM, tokenizer_of, tokenizer_with
+from .templates import CHATML, FAMILIES, IM, sentencepiece_like, tokenizer_of, tokenizer_with
 
 Turns = list[dict[str, Any]]
 
@@ -156,6 +156,35 @@ def test_what_is_spelled_is_encoded_as_by_itself() -> None:
         start, *text("assistant\n<|im_start|>"), end, *text("\n"),
     ]  # fmt: skip
     assert tokenizer.decode([t for t, bit in zip(made.ids, made.said, strict=True) if bit]) == "<|im_start|><|im_end|>"
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+@given(before=WORDS, after=WORDS, spelled=st.sampled_from(["<s>", "</s>"]))
+@settings(max_examples=40, deadline=None)
+def test_other_tokenizers_encode_text_as_text_or_refuse(scheme: str, before: str, after: str, spelled: str) -> None:
+    """Never a control token, and never tokens that say something else."""
+    tokenizer = sentencepiece_like(scheme)
+    turns = [{"role": "user", "content": before + spelled + after}, {"role": "assistant", "content": "a list"}]
+    try:
+        made = Chat(tokenizer).encode(turns, "line 1", said=True)
+    except DataError as error:
+        assert "can't encode it as text" in str(error) or "grow together" in str(error)  # noqa: PT017
+        return
+    plain = [{"role": "user", "content": "x"}, turns[1]]
+    controls = tokenizer.convert_tokens_to_ids(["<s>", "</s>"])
+    known = [token for token in Chat(tokenizer).encode(plain, "line 1").ids if token in controls]
+    assert [token for token in made.ids if token in controls] == known
+    assert [token for token, bit in zip(made.ids, made.said, strict=True) if bit][-1] == controls[1]
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+@pytest.mark.parametrize("content", ["a </s> mark", "</s>", "one</s>two", " the <s> x"])
+def test_words_with_a_mark_before_them(scheme: str, content: str) -> None:
+    tokenizer = sentencepiece_like(scheme)
+    turns = [{"role": "user", "content": content}, {"role": "assistant", "content": "a list"}]
+    made = Chat(tokenizer).encode(turns, "line 1", said=True).ids
+    assert made.count(tokenizer.eos_token_id) == made.count(tokenizer.bos_token_id) == 1
+    assert content in tokenizer.decode(made)
 
 
 # --- what a template takes ---

@@ -84,3 +84,7 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
         load_tokenizer(tmp_path / "missing", "spec.tokenizer.uri")
     with pytest.raises(ConfigurationError, match=r"spec\.tokenizer\.uri: transformers can't load a tokenizer"):
         load_tokenizer(tmp_path, "spec.tokenizer.uri")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    (tmp_path / "tokenizer.json").write_text('{"version": "9"}')
+    with pytest.raises(ConfigurationError, match=r"spec\.tokenizer\.uri: transformers can't load a tokenizer"):
+        load_tokenizer(tmp_path, "spec.tokenizer.uri")

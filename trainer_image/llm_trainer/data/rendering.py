@@ -211,7 +211,9 @@ class Chat:
         extra = len(alone) - len(known)
         same = extra in (0, 1) and alone[extra:] == known and alone[:extra] == found.ids[:extra]
         if not same or self._numbers.intersection(found.ids):
-            spelled = ", ".join(token for letter, token in stands.items() if letter in part)
+            spelled = ", ".join(token for letter, token in stands.items() if letter in part) or ", ".join(
+                stands.values()
+            )
             raise DataError(
                 f"{where} spells {spelled}, a special token, and this tokenizer can't encode it as text; remove it or "
                 "write it otherwise"

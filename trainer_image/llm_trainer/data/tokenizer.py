@@ -56,7 +56,7 @@ def load_tokenizer(folder: str | Path, field: str = "tokenizer") -> PreTrainedTo
         raise ConfigurationError(f"{field}: there is no folder {folder}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a file may be broken in any way, and `tokenizers` raises what has no other class
         raise ConfigurationError(f"{field}: transformers can't load a tokenizer from {folder}: {error}") from error
     if tokenizer.eos_token_id is None:
         raise ConfigurationError(f"{field}: the tokenizer in {folder} has no eos_token, by which documents end")

@@ -15,7 +15,7 @@ from llm_trainer.config import DatasetCheck, Dpo, FineTuning, Grpo, Kto, Ppo, Re
 from llm_trainer.data.examples import IGNORED, Example, Examples
 from llm_trainer.data.tokenizer_checks import check_rows
 from llm_trainer.protocol import Notice
-from llm_trainer.runtime.errors import ConfigurationError, DataError
+from llm_trainer.runtime.errors import ConfigurationError, DataError, PreemptedError
 
 from .conftest import WriteLines
 from .templates import tokenizer_of, tokenizer_with
@@ -173,6 +173,15 @@ def test_prompts_keep_their_columns_as_they_are(read: Read) -> None:
     assert made == rows
     with pytest.raises(DataError, match="line 2: prompt is a list, and before a str"):
         read([{"prompt": "q"}, {"prompt": chat("q", "a")["messages"][:1]}], "ppo")
+
+
+def test_whoever_reads_can_be_asked_to_leave(read: Read, volumes: Path) -> None:
+    def leave() -> None:
+        raise PreemptedError("asked")
+
+    read([chat(f"q {number}", "a") for number in range(3)])
+    with pytest.raises(PreemptedError):
+        check_rows(check_of("sft"), tokenizer_of("chatml"), str(volumes), leave)
 
 
 def test_a_conversation_without_a_template(read: Read) -> None:

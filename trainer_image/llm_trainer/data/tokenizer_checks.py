@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -11,6 +12,8 @@ from llm_trainer.config import DatasetCheck
 from llm_trainer.data.examples import Examples
 from llm_trainer.protocol import Notice
 from llm_trainer.runtime.errors import ConfigurationError
+
+ROWS_BETWEEN = 256  # about half a second
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: Path) -> None:
@@ -26,12 +29,18 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: Path) -> None:
         )
 
 
-def check_rows(check: DatasetCheck, tokenizer: PreTrainedTokenizerBase, volumes_root: str) -> list[Notice]:
-    """Reads every row as its stage will; what of them a user should look at.
+def check_rows(
+    check: DatasetCheck,
+    tokenizer: PreTrainedTokenizerBase,
+    volumes_root: str,
+    alive: Callable[[], None] = lambda: None,
+) -> list[Notice]:
+    """Reads every row as its stage will; what of them a user should look at. `alive` is called now and then.
 
     Raises DataError and ConfigurationError as the stage would.
     """
     examples = Examples(check, tokenizer, volumes_root)
-    for _ in examples:
-        pass
+    for number, _ in enumerate(examples):
+        if number % ROWS_BETWEEN == 0:
+            alive()
     return examples.notices()

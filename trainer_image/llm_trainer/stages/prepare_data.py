@@ -39,6 +39,11 @@ def run(config: StageConfig, board: Board) -> str:
             raise PreemptedError("asked to leave while preparing data; the next attempt starts it again")
         board.update(phase="Preparing", step=percent(step), total_steps=100, tokens=step.tokens)
 
+    def alive() -> None:
+        if stop.asked:
+            raise PreemptedError("asked to leave while reading the datasets; the next attempt starts it again")
+        board.update(phase="Preparing")
+
     settings = settings.model_copy(update={"datasets": unfinished(config, settings.datasets)})
     rows = [f"{check_dataset(check, config.volumes_root):,} rows in {check.uri}" for check in settings.datasets]
     for check in settings.functions:
@@ -61,7 +66,7 @@ def run(config: StageConfig, board: Board) -> str:
         board.notice(notice.reason, notice.message)
     for dataset in settings.datasets:
         own = tokenizer if dataset.training_tokenizer else tokenizer_of(dataset, tokenizer, config.volumes_root)
-        for notice in check_rows(dataset, own, config.volumes_root) if own else ():
+        for notice in check_rows(dataset, own, config.volumes_root, alive) if own else ():
             board.notice(notice.reason, notice.message)
     result = Result(uri=f"{config.run_uri}/data", digest=manifest.digest, kind="data")
     board.update(phase="Done", step=100, total_steps=100, tokens=manifest.tokens("train"), result=result)

@@ -7,7 +7,6 @@ the template writes control tokens.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -17,28 +16,13 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from llm_trainer.data.messages import Message
+from llm_trainer.data.spans import Tokens, mapped, strings
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 
 Prompt = str | list[Message]  # text, or the turns of a conversation
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 OTHER_CALL = [{"type": "function", "function": {"name": "Zq7", "arguments": {}}}]
 STAND_INS = 0xF0000  # private use: no text means anything by these
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """``starts``, ``ends``: the characters of each token in what was rendered."""
-
-    ids: list[int]
-    starts: list[int]
-    ends: list[int]
-
-    def __add__(self, other: Tokens) -> Tokens:
-        return Tokens(self.ids + other.ids, self.starts + other.starts, self.ends + other.ends)
-
-    def between(self, begin: int, end: int) -> range:
-        """The tokens that have any of these characters."""
-        return range(bisect_right(self.ends, begin), bisect_left(self.starts, end)) if begin < end else range(0)
 
 
 @dataclass(frozen=True)
@@ -392,25 +376,3 @@ def known_marks(tokenizer: PreTrainedTokenizerBase, template: str) -> str | None
     finally:
         tokenizer.chat_template = whole
     return made if MARKS.search(made) else None
-
-
-def strings(value: Any) -> Any:
-    """All texts within, keys too."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield from strings(key)
-            yield from strings(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from strings(part)
-
-
-def mapped(value: Any, change: Any) -> Any:
-    """With every text within changed, keys too."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {mapped(key, change): mapped(part, change) for key, part in value.items()}
-    return [mapped(part, change) for part in value] if isinstance(value, list) else value

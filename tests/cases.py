@@ -170,3 +170,68 @@ DATA_FILES: dict[str, tuple[str, ...]] = {
     ),
     "utf16": ("unit/trainer_data/test_readers.py::test_utf_16_is_told_as_such",),
 }
+
+# Conversations and rows of the stages; what is right of each stands beside the cases.
+DATA_CHAT: dict[str, tuple[str, ...]] = {
+    "alpaca": (
+        "unit/trainer_data/test_formats.py::test_converted",
+        "unit/trainer_data/test_examples.py::test_every_format",
+    ),
+    "answers-cut-off": ("unit/trainer_data/test_examples.py::test_rows_that_are_too_long",),
+    "assistant-first": (
+        "unit/trainer_data/test_rendering.py::test_what_a_template_refuses_or_leaves_out",
+        "trainer/test_prepared_rows.py::test_rows_are_read_by_the_tokenizer_of_the_stage",
+    ),
+    "beginning-token-twice": ("unit/trainer_data/test_rendering.py::test_tokens_are_those_of_transformers",),
+    "chosen-turns-prompt-text": ("unit/trainer_data/test_formats.py::test_converted",),
+    "content-parts": (
+        "unit/trainer_data/test_formats.py::test_refused",
+        "unit/trainer_data/test_formats.py::test_converted",
+    ),
+    "developer-role": (
+        "unit/trainer_data/test_formats.py::test_converted",
+        "unit/trainer_data/test_rendering.py::test_what_a_template_refuses_or_leaves_out",
+    ),
+    "empty-assistant": ("unit/trainer_data/test_formats.py::test_refused",),
+    "eos-differs-from-end-of-turn": (
+        "trainer/test_ends_of_turns.py::test_a_published_model_stops_at_the_end_of_a_turn",
+        "trainer/test_ends_of_turns.py::test_an_answer_ends_with_its_turn",
+    ),
+    "fewer-rows-than-a-batch": ("unit/trainer_data/test_examples.py::test_fewer_rows_than_a_step_takes",),
+    "gradient-accumulation": ("trainer/test_sft.py::test_batches_change_nothing",),
+    "grpo-fewer-prompts-than-a-step": ("unit/trainer_data/test_examples.py::test_fewer_rows_than_a_step_takes",),
+    "grpo-first-row-null": ("trainer/test_prepared_rows.py::test_a_column_lives_if_any_row_has_it",),
+    "held-out-figure-and-batch-size": ("trainer/test_sft.py::test_batches_change_nothing",),
+    "identical-rows": ("unit/trainer_data/test_examples.py::test_identical_rows",),
+    "kto-int-label": ("unit/trainer_data/test_formats.py::test_refused",),
+    "kto-odd-rows": ("unit/trainer_data/test_examples.py::test_labels_and_odd_rows",),
+    "lone-surrogate-row": ("unit/trainer_data/test_formats.py::test_refused",),
+    "margin-nan": ("unit/trainer_data/test_formats.py::test_refused",),
+    "no-padding-token": ("trainer/test_ends_of_turns.py::test_a_reward_is_read_where_it_was_learned",),
+    "prompt-completion-merge": (
+        "unit/trainer_data/test_examples.py::test_a_prompt_that_grows_into_its_answer_is_told",
+    ),
+    "prompt-text-completion-turns": ("unit/trainer_data/test_formats.py::test_converted",),
+    "role-key-extra": (
+        "unit/trainer_data/test_formats.py::test_converted",
+        "unit/trainer_data/test_examples.py::test_what_nobody_reads_is_told",
+    ),
+    "sharegpt": (
+        "unit/trainer_data/test_formats.py::test_converted",
+        "unit/trainer_data/test_examples.py::test_every_format",
+    ),
+    "special-token-in-text": (
+        "unit/trainer_data/test_rendering.py::test_text_writes_no_control_tokens",
+        "unit/trainer_data/test_rendering.py::test_what_is_spelled_is_encoded_as_by_itself",
+    ),
+    "templates-by-name": ("unit/trainer_data/test_rendering.py::test_templates_by_name",),
+    "text-column": (
+        "unit/trainer_data/test_formats.py::test_converted",
+        "unit/trainer_data/test_examples.py::test_every_format",
+    ),
+    "tool-calls": (
+        "unit/trainer_data/test_rendering.py::test_tool_calls_and_results",
+        "unit/trainer_data/test_formats.py::test_converted",
+    ),
+    "tools-column-dropped": ("unit/trainer_data/test_rendering.py::test_tool_calls_and_results",),
+}

@@ -70,6 +70,20 @@ def test_sigterm_to_one_rank(sft: Sft, pods: RunPods) -> None:
     assert words[0].progress.checkpoint
 
 
+def test_batches_change_nothing(sft: Sft, pods: RunPods) -> None:
+    """The loss is over the tokens of a step, the held-out figure over all rows: however they are put together."""
+    single = sft("one-by-one", nodes=1, microBatchSize=1, epochs=0.5)
+    together = sft("together", microBatchSize=4, epochs=0.5)
+    pods(single).run()
+    pods(together).run()
+    made, expected = losses(together), losses(single)
+    assert len(made) > 2
+    assert made == pytest.approx(expected, rel=1e-4)
+    assert list(evaluations(together)) == list(evaluations(single))
+    for step, figures in evaluations(together).items():
+        assert figures == pytest.approx(evaluations(single)[step], rel=1e-4)
+
+
 def test_rows_without_the_columns(sft: Sft, pods: RunPods, prepared: Path) -> None:
     (prepared / "corpus" / "wrong.jsonl").write_text('{"question": "?", "answer": "!"}\n')
     words = pods(sft("wrong", nodes=1, dataset={"uri": "pvc://corpus/wrong.jsonl"})).start().wait()

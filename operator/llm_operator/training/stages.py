@@ -159,6 +159,7 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
                 f"spec.stages[{i}].{KINDS[kind_of(stage)]}",
                 stage.name,
                 training_tokenizer=has_training_tokenizer(spec, i),
+                model_uri=first_model_uri(spec, i),
             )
             for i, stage in enumerate(spec.stages)
             if isinstance(settings := settings_of(stage), FineTuning)
@@ -197,6 +198,15 @@ def has_training_tokenizer(spec: LLMTrainingSpec, index: int) -> bool:
         return source.uri == spec.model.uri and spec.tokenizer is None
     before = next((i for i, stage in enumerate(spec.stages[:index]) if stage.name == source.stage), None)
     return before is not None and (bool(spec.stages[before].pretrain) or has_training_tokenizer(spec, before))
+
+
+def first_model_uri(spec: LLMTrainingSpec, index: int) -> str | None:
+    """Of the model that was there before the training, from which a stage starts, perhaps by way of others."""
+    source = stage_model(spec, index)
+    if source is None or source.uri:
+        return source.uri if source else None
+    before = next((i for i, stage in enumerate(spec.stages[:index]) if stage.name == source.stage), None)
+    return first_model_uri(spec, before) if before is not None else None
 
 
 def claims_of(spec: LLMTrainingSpec) -> list[str]:

@@ -11,7 +11,7 @@ END, PADDING = 9, 0
 
 def test_log_probabilities_stand_at_their_tokens() -> None:
     told = [[[-0.1], [-0.2], [-0.3]], [[-0.4]]]
-    answers = answers_of([[1, 2], [3, 4, 5]], [[6, END, 7], [8]], told, END, PADDING, torch.device("cpu"))
+    answers = answers_of([[1, 2], [3, 4, 5]], [[6, END, 7], [8]], told, [END], PADDING, torch.device("cpu"))
     assert answers.completions() == [[6, END], [8]], "what comes after an end is no answer"
     assert answers.finished.tolist() == [True, False]
     assert answers.sampled is not None

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trainer.config import DatasetCheck
-from llm_trainer.data.rows import Row, read_rows, split_rows
+from llm_trainer.data.formats import Row
+from llm_trainer.data.rows import read_placed_rows, read_rows
+from llm_trainer.data.split import held_out, prompt_number, row_number
 from llm_trainer.runtime.errors import DataError
 
 from .conftest import WriteLines
@@ -92,20 +95,28 @@ def test_a_dataset_without_rows_or_files_is_refused(volumes: Path, write_lines: 
         read(volumes, "pvc://corpus/chat.txt")
 
 
-ROWS = st.lists(st.fixed_dictionaries({"prompt": st.text(), "completion": st.text()}), min_size=2, unique_by=repr)
+ROWS = st.lists(st.fixed_dictionaries({"prompt": st.text(), "completion": st.text()}), min_size=2)
 
 
 @given(rows=ROWS, seed=st.integers(0, 2**31))
-def test_rows_are_split_without_loss_and_one_is_held_out(rows: list[Row], seed: int) -> None:
-    splits = split_rows(iter(rows), 0.01, seed)
-    assert len(splits["validation"]) >= 1
-    assert sorted(map(repr, [*splits["train"], *splits["validation"]])) == sorted(map(repr, rows))
-    assert split_rows(iter(rows), 0, seed)["validation"] == []
+def test_a_prompt_is_held_out_with_all_of_its_rows(rows: list[Row], seed: int) -> None:
+    numbers = np.array([row_number(row, seed) for row in rows], dtype=np.uint64)
+    prompts = np.array([prompt_number(row) for row in rows], dtype=np.uint64)
+    chosen = held_out(numbers, prompts, 0.01, FIELD)
+    assert chosen.any() == (len(set(prompts)) > 1)
+    kept = {row["prompt"] for row, held in zip(rows, chosen, strict=True) if not held}
+    assert not kept & {row["prompt"] for row, held in zip(rows, chosen, strict=True) if held}
+    assert not held_out(numbers, prompts, 0, FIELD).any()
 
 
-def test_a_dataset_of_one_row_can_not_be_split() -> None:
-    with pytest.raises(DataError, match="all 1 rows of the dataset are held out"):
-        split_rows(iter([{"prompt": "p", "completion": "c"}]), 0.05, 0)
+def test_conversations_that_ask_the_same_stay_together() -> None:
+    with pytest.raises(DataError, match=r"all 2 rows of the dataset are held out. They have 2 different prompts"):
+        held_out(np.zeros(2, dtype=np.uint64), np.arange(2, dtype=np.uint64), 0.5, FIELD)
+    other = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "r"}]
+    rows: list[Row] = [{"messages": TURNS}, {"messages": other}, {"prompt": TURNS[:1], "completion": TURNS[1:]}]
+    assert len({prompt_number(row) for row in rows}) == 1
+    asked: Row = {"messages": [{"role": "system", "content": "s"}, *TURNS]}
+    assert prompt_number(asked) != prompt_number(rows[0])
 
 
 PAIR = {"prompt": "p", "chosen": "c", "rejected": "r"}
@@ -144,3 +155,13 @@ def test_labels_are_true_or_false(volumes: Path, write_lines: WriteLines) -> Non
     check = DatasetCheck(field=FIELD, uri="pvc://corpus/marked.jsonl", any_of_columns=columns)
     with pytest.raises(DataError, match="label must be true or false, not 1"):
         list(read_rows(check, str(volumes)))
+
+
+def test_the_choice_is_the_same_in_every_version(volumes: Path, write_lines: WriteLines) -> None:
+    """Of prompts that are all different: a stage that goes on after an upgrade learns from the same rows."""
+    write_lines("chat.jsonl", [{"prompt": f"p {number}", "completion": f"c {number}", "id": 1} for number in range(60)])
+    check = DatasetCheck(field=FIELD, uri="pvc://corpus/chat.jsonl", any_of_columns=COLUMNS)
+    placed = list(read_placed_rows(check, str(volumes)))
+    rows = np.array([row_number(each.written, 7) for each in placed], dtype=np.uint64)
+    prompts = np.array([prompt_number(each.row) for each in placed], dtype=np.uint64)
+    assert np.flatnonzero(held_out(rows, prompts, 0.1, FIELD)).tolist() == [1, 13, 15, 22, 26, 42, 55]

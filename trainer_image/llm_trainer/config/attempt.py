@@ -8,14 +8,14 @@ from pydantic import Field
 
 from llm_trainer.config.base import Settings, Uri, local_path
 from llm_trainer.config.corpus import Data, Tokenizer
-from llm_trainer.config.fine_tuning import FineTuning, Sft
+from llm_trainer.config.fine_tuning import FineTuning, Kto, Sft
 from llm_trainer.config.reinforcement import OnlineRl
 from llm_trainer.config.stages import StageKinds
 from llm_trainer.config.training import Architecture, StageModel
 
 
 class DatasetCheck(Settings):
-    """A dataset of a later stage, whose files and columns are checked before any GPU is taken."""
+    """A dataset of a later stage and how it is read, which data preparation does before any GPU is taken."""
 
     field: str = Field(description="Where the user wrote it, such as spec.stages[1].sft.dataset.uri.")
     stage: str = Field(default="", description="Its name.")
@@ -25,13 +25,29 @@ class DatasetCheck(Settings):
         default_factory=list, description="Read as well where a row has them; *: all others."
     )
     training_tokenizer: bool = Field(default=True, description="Its stage reads by the tokenizer of this training.")
-    assistant_only_loss: bool = Field(default=False, description="The chat template must mark what the assistant says.")
-    prompt_field: str = Field(default="", description="Which of the stage's fields holds the next figure.")
-    longest_prompt: int | None = Field(default=None, description="Tokens; a row with a longer prompt is left out.")
+    model_uri: Uri | None = Field(default=None, description="Else by that of the model there, if it is known before.")
+    kind: str = Field(default="sft", description="Of the stage, as a user writes it.")
+    assistant_only_loss: bool = Field(default=False, description="The loss is on the assistant's turns only.")
+    length_field: str = Field(default="", description="Which of the stage's fields holds the next figure.")
+    length: int = Field(default=1024, description="Tokens of a row; of the prompt, if the stage writes the answers.")
+    rows_per_step: int = Field(default=1, description="Of the dataset, over all processes.")
+    micro_batch_size: int = Field(default=1, description="Rows that are compared with each other.")
+    validation_fraction: float = Field(default=0.0, description="Share of the prompts whose rows are held out.")
+    seed: int = Field(default=0, description="By which the held-out ones are chosen.")
 
     @classmethod
-    def of(cls, settings: FineTuning, stage: str, name: str = "", *, training_tokenizer: bool = True) -> DatasetCheck:
+    def of(
+        cls,
+        settings: FineTuning,
+        stage: str,
+        name: str = "",
+        *,
+        training_tokenizer: bool = True,
+        model_uri: str | None = None,
+    ) -> DatasetCheck:
         """What `stage`, such as spec.stages[1].sft, needs of its dataset."""
+        online = isinstance(settings, OnlineRl)
+        kind = type(settings).__name__
         return cls(
             field=f"{stage}.dataset.uri",
             stage=name,
@@ -39,11 +55,15 @@ class DatasetCheck(Settings):
             any_of_columns=[list(columns) for columns in settings.columns],
             optional_columns=list(settings.optional_columns),
             training_tokenizer=training_tokenizer,
+            model_uri=model_uri,
+            kind=kind[:1].lower() + kind[1:],
             assistant_only_loss=isinstance(settings, Sft) and settings.assistant_only_loss,
-            prompt_field=f"{stage}.{'maxPromptLength' if isinstance(settings, OnlineRl) else 'maxLength'}",
-            longest_prompt=(
-                settings.max_prompt_length if isinstance(settings, OnlineRl) else settings.length - 1  # and an answer
-            ),
+            length_field=f"{stage}.{'maxPromptLength' if online else 'maxLength'}",
+            length=settings.max_prompt_length if isinstance(settings, OnlineRl) else settings.length,
+            rows_per_step=settings.rows_per_step,
+            micro_batch_size=settings.micro_batch_size if isinstance(settings, Kto) else 1,
+            validation_fraction=settings.dataset.validation_fraction,
+            seed=settings.seed,
         )
 
 

@@ -54,12 +54,12 @@ RouterAuxLossCoef = Annotated[
 
 
 class Sft(Offline):
-    """Supervised fine-tuning on conversations (`messages`) or `prompt`/`completion` rows, by TRL's SFTTrainer.
+    """Supervised fine-tuning on conversations (`messages`), `prompt`/`completion` or `text` rows, by TRL's SFTTrainer.
 
     Longer rows are cut at max_length.
     """
 
-    columns = (("messages",), ("prompt", "completion"))
+    columns = (("messages",), ("prompt", "completion"), ("text",))
 
     optimizer: SftOptimizer = Field(default_factory=SftOptimizer, description="Optimizer settings.")
     router_aux_loss_coef: RouterAuxLossCoef = None

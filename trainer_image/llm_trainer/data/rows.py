@@ -2,128 +2,189 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator
-from typing import Any
+import math
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
 
 from llm_trainer.config import DatasetCheck
-from llm_trainer.data.chat_template import ROLES
 from llm_trainer.data.files import find_files
-from llm_trainer.data.manifest import Split
+from llm_trainer.data.formats import FORMATS, Row, align, format_of
+from llm_trainer.data.messages import MEDIA, read_messages, read_tools, says_something, shown
 from llm_trainer.data.readers import LINES, TABLES, read_rows_of
 from llm_trainer.runtime.errors import DataError
 
 SUFFIXES = (*LINES, *TABLES)
-
-Row = dict[str, Any]
+TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")  # what a chat template reads beside the turns
+ARGUMENTS = ("prompts", "completions", "completion", "completion_ids", "trainer_state", "log_extra", "log_metric",
+             "environments", "tools")  # fmt: skip  # of a reward function by TRL; no column may have their names
 
 
 def read_rows(check: DatasetCheck, volumes_root: str) -> Iterator[Row]:
-    """Every row's columns that the stage needs: of the sets of columns that would do, the first that row 1 has.
+    """Every row's columns that the stage needs, in one form; see `read_placed_rows`."""
+    return (placed.row for placed in read_placed_rows(check, volumes_root))
+
+
+class PlacedRow(NamedTuple):
+    """``where`` it stands, for messages; the columns that the stage needs, and these as they were ``written``."""
+
+    where: str
+    row: Row
+    written: Row
+
+
+def read_placed_rows(check: DatasetCheck, volumes_root: str, unread: set[str] | None = None) -> Iterator[PlacedRow]:
+    """The columns that the stage needs, of every row.
+
+    Of the sets of columns that would do, the first that row 1 has, in one form: turns with text for their content, and
+    a prompt of its own beside answers. ``unread`` gets the names of columns that nobody reads.
 
     Raises DataError with the field, the file and the line when a file, a row or a cell is not as it must be, or when
     there is no row.
     """
     files = find_files(check.uri, check.field, volumes_root, SUFFIXES)
     any_of_columns = check.any_of_columns
-    needed = {*check.optional_columns}.union(*any_of_columns)
+    looked_at = columns_of(check)
     empty = True
     for path in files.paths:
-        for place, row in read_rows_of(files, path, None if "*" in needed else needed):
+        for place, row in read_rows_of(files, path, looked_at):
             where = f"{check.field}: {place}"
-            columns = needed_columns(row, any_of_columns, where)
+            columns, needed = needed_columns(row, any_of_columns, where)
             any_of_columns = [columns]  # rows of two formats would not make one dataset
-            for column in columns:
-                check_value(row[column], column, where)
-            check_answers(row, columns, where)
-            empty = False
-            if "margin" in check.optional_columns:
-                check_margin(row.get("margin"), where)
+            whole = {**row, **needed}
+            if path.suffix in TABLES:
+                whole |= {column: without_nulls(whole.get(column)) for column in (*columns, *TEMPLATE_COLUMNS)}
+            made = read_row(check, whole, columns, where)
+            if unread is not None:
+                known = format_of(row) if needed else None
+                unread.update(set(row) - set(made) - set(known.columns + known.others if known else ()))
             taken = [*columns, *(row if "*" in check.optional_columns else check.optional_columns)]
-            yield {column: row[column] for column in taken if row.get(column) is not None}
+            yield PlacedRow(where, made, {column: whole[column] for column in taken if whole.get(column) is not None})
+            empty = False
     if empty:
         raise DataError(f"{check.field}: {check.uri} has no rows")
 
 
-def needed_columns(row: Row, any_of_columns: list[list[str]], where: str) -> list[str]:
-    """The first set of columns that the row has. Raises DataError if it has none of them."""
+def columns_of(check: DatasetCheck) -> Collection[str] | None:
+    """What is looked at, so that a table's other columns are not decoded; None: all."""
+    if "*" in check.optional_columns:
+        return None
+    formats = {column for known in FORMATS for column in (*known.columns, *known.others)}
+    return {*check.optional_columns, *TEMPLATE_COLUMNS, *MEDIA, *formats}.union(*check.any_of_columns)
+
+
+def needed_columns(row: Row, any_of_columns: list[list[str]], where: str) -> tuple[list[str], Row]:
+    """The first set of columns that the row has; and those that a conversion gives. Raises DataError if it has none."""
     for columns in any_of_columns:
         if all(row.get(column) is not None for column in columns):
-            return columns
-    needed = ", or ".join(" and ".join(columns) for columns in any_of_columns)
+            return columns, {}
+    known = format_of(row)
+    if known and ["messages"] in any_of_columns:
+        return ["messages"], {"messages": known.convert(row, where)}
     wanted = {column for columns in any_of_columns for column in columns}
-    found = [f"{column} (null)" if value is None and column in wanted else column for column, value in row.items()]
-    raise DataError(f"{where} needs the columns {needed}; it has {', '.join(found) or 'none'}")
+    told = [f"{column} (null)" if value is None and column in wanted else column for column, value in row.items()]
+    needed = ", or ".join(" and ".join(columns) for columns in any_of_columns)
+    said = f"{where} needs the columns {needed}; it has {', '.join(told) or 'none'}"
+    if known:
+        said += f". That is the {known.name} format, which sft reads; for this stage write those columns"
+    raise DataError(said)
 
 
-def split_rows(rows: Iterator[Row], validation_fraction: float, seed: int) -> dict[Split, list[Row]]:
-    """Rows to train on and held-out ones, chosen by each row's hash; with a fraction above 0 at least one is held out.
-
-    Raises DataError if nothing is left to train on.
-    """
-    hashed = [(hash_row(row, seed), row) for row in rows]
-    border = validation_fraction * 2**64
-    if validation_fraction > 0:
-        border = max(border, min(number for number, _ in hashed) + 1)
-    splits: dict[Split, list[Row]] = {
-        "train": [row for number, row in hashed if number >= border],
-        "validation": [row for number, row in hashed if number < border],
-    }
-    if not splits["train"]:
-        raise DataError(f"all {len(hashed)} rows of the dataset are held out: add rows or lower its validationFraction")
-    return splits
-
-
-def hash_row(row: Row, seed: int) -> int:
-    text = json.dumps(row, sort_keys=True, ensure_ascii=True)
-    digest = hashlib.blake2b(text.encode(), digest_size=8, key=seed.to_bytes(8, "little")).digest()
-    return int.from_bytes(digest, "little")
-
-
-def check_answers(row: Row, columns: list[str], where: str) -> None:
-    """Raises DataError for an answer that is empty, and for a pair that prefers nothing."""
-    for column in ("completion", "chosen", "rejected"):
-        if column in columns and not text_of(row[column]).strip():
-            raise DataError(f"{where}: {column} is empty; write an answer or remove the row")
-    if "chosen" in columns and row["chosen"] == row["rejected"]:
-        raise DataError(f"{where}: chosen and rejected are equal, so there is nothing to prefer; remove the row")
+def read_row(check: DatasetCheck, row: Row, columns: list[str], where: str) -> Row:
+    """What the stage reads of it. Raises DataError."""
+    if media := [column for column in MEDIA if row.get(column) not in (None, [], "")]:
+        raise DataError(
+            f"{where} has {', '.join(media)}: a language model reads text alone; remove the column, or the row"
+        )
+    made = {column: read_value(row[column], column, where) for column in columns}
+    if any(isinstance(value, list) for value in made.values()) and "*" not in check.optional_columns:
+        made |= read_template_columns(row, where)
+    if "prompt" in columns or "chosen" in columns:
+        made = align(made, where)
+    check_answers(made, where)
+    check_json(made, where)
+    if "margin" in check.optional_columns and row.get("margin") is not None:
+        made["margin"] = read_margin(row["margin"], where)
+    if "*" in check.optional_columns:
+        if taken := [column for column in ARGUMENTS if column in row]:
+            raise DataError(
+                f"{where} has the column {taken[0]}, the name of something else that a reward function is called "
+                "with; rename it"
+            )
+        made |= {column: value for column, value in row.items() if column not in made and value is not None}
+    return made
 
 
-def check_margin(value: object, where: str) -> None:
-    """Raises DataError unless it is left out or a number."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise DataError(f"{where}: margin must be a number, not {json.dumps(value, ensure_ascii=False)[:80]}")
-
-
-def text_of(value: str | list[dict[str, str]]) -> str:
-    """The text, or what the last turn of a conversation says."""
-    return value if isinstance(value, str) else value[-1]["content"]
-
-
-def check_value(value: object, column: str, where: str) -> None:
-    """Raises DataError unless a cell holds text or, for `messages` always, a conversation."""
+def read_value(value: object, column: str, where: str) -> Any:
+    """A cell: text or, for `messages` always, a conversation. Raises DataError."""
     if column == "label":
         if isinstance(value, bool):
-            return
-        raise DataError(f"{where}: label must be true or false, not {json.dumps(value, ensure_ascii=False)[:80]}")
-    if isinstance(value, str):
-        if column != "messages":
-            return
-    elif isinstance(value, list) and value:
-        for number, message in enumerate(value):
-            _check_message(message, f"{where}: {column}[{number}]")
-        if column == "messages" and not any(message["role"] == "assistant" for message in value):
-            raise DataError(f"{where}: messages has no turn of the assistant, so there is nothing to learn from it")
-        return
-    expected = "a list of {role, content}" if column == "messages" else "a string or a list of {role, content}"
-    raise DataError(f"{where}: {column} must be {expected}, not {json.dumps(value, ensure_ascii=False)[:80]}")
+            return value
+        raise DataError(f"{where}: label must be true or false, not {shown(value)}")
+    if isinstance(value, str) and column != "messages":
+        return value
+    if isinstance(value, list) and value and column != "text":
+        return read_messages(value, f"{where}: {column}")
+    expected = {"messages": "a list of {role, content}", "text": "a string"}
+    raise DataError(
+        f"{where}: {column} must be {expected.get(column, 'a string or a list of {role, content}')}, not {shown(value)}"
+    )
 
 
-def _check_message(message: object, where: str) -> None:
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise DataError(f"{where} must be an object with role and content")
-    if message["role"] not in ROLES:
-        raise DataError(f"{where}.role is {message['role']!r}; it must be one of {', '.join(ROLES)}")
-    if not isinstance(message.get("content"), str):
-        raise DataError(f"{where}.content must be a string")
+def read_template_columns(row: Row, where: str) -> Row:
+    made: Row = {}
+    if row.get("tools") not in (None, [], ""):
+        made["tools"] = read_tools(row["tools"], f"{where}: tools")
+    if row.get("chat_template_kwargs") is not None:
+        if not isinstance(row["chat_template_kwargs"], dict):
+            raise DataError(
+                f"{where}: chat_template_kwargs must be an object, not {shown(row['chat_template_kwargs'])}"
+            )
+        made["chat_template_kwargs"] = row["chat_template_kwargs"]
+    return made
+
+
+def check_answers(row: Row, where: str) -> None:
+    """Raises DataError for an answer that is empty, and for a pair that prefers nothing: the same in every format."""
+    for column in ("completion", "chosen", "rejected"):
+        value = row.get(column)
+        if isinstance(value, list) and value[-1]["role"] != "assistant":
+            raise DataError(f"{where}: {column} must end with a turn of the assistant, not of {value[-1]['role']}")
+        if value is not None and not (says_something(value[-1]) if isinstance(value, list) else value.strip()):
+            raise DataError(f"{where}: {column} is empty; write an answer or remove the row")
+    if "chosen" in row and row["chosen"] == row["rejected"]:
+        raise DataError(f"{where}: chosen and rejected are equal, so there is nothing to prefer; remove the row")
+    if "text" in row and not row["text"].strip():
+        raise DataError(f"{where}: text is empty; write one or remove the row")
+    answers = [(n, turn) for n, turn in enumerate(row.get("messages", ())) if turn["role"] == "assistant"]
+    if "messages" in row and not answers:
+        raise DataError(f"{where}: messages has no turn of the assistant, so there is nothing to learn from it")
+    for number, turn in answers:
+        if not says_something(turn) and turn.get("weight") != 0:
+            raise DataError(f"{where}: messages[{number}], an answer, is empty; write an answer or remove the row")
+    if answers and all(turn.get("weight") == 0 for _, turn in answers):
+        raise DataError(f"{where}: every answer has weight 0, so there is nothing to learn from it; remove the row")
+
+
+def check_json(row: Row, where: str) -> None:
+    """Raises DataError for what is not as JSON has it, such as a date of a table or NaN."""
+    for column, value in row.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DataError(f"{where}: {column} is not as JSON has it: {error}; correct or remove it") from error
+
+
+def read_margin(value: object, where: str) -> float:
+    """Raises DataError unless it is a number."""
+    number = float(value) if isinstance(value, float) or (type(value) is int and abs(value) < 2**63) else math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{where}: margin must be a number, and finite, not {shown(value)}")
+    return number
+
+
+def without_nulls(value: Any) -> Any:
+    """Of what Parquet's structs give: they have every key that any row has, null where a row has it not."""
+    if isinstance(value, dict):
+        return {key: without_nulls(part) for key, part in value.items() if part is not None}
+    return [without_nulls(part) for part in value] if isinstance(value, list) else value

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from llm_trainer.config import DatasetCheck
+from llm_trainer.data.examples import Examples
 from llm_trainer.data.files import told
-from llm_trainer.data.rows import Row
-from llm_trainer.runtime.errors import ConfigurationError, DataError
+from llm_trainer.protocol import Notice
+from llm_trainer.runtime.errors import ConfigurationError
 
-Prompt = str | list[dict[str, str]]  # text, or the turns of a conversation
+ROWS_BETWEEN = 256  # about half a second
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: Path) -> None:
@@ -45,57 +46,18 @@ def too_many_tokens(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> str:
     return said + "it is another model's tokenizer: leave out spec.tokenizer, so that the model's own is used"
 
 
-def check_rows(check: DatasetCheck, rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many rows will be left out for the length of their prompts.
+def check_rows(
+    check: DatasetCheck,
+    tokenizer: PreTrainedTokenizerBase,
+    volumes_root: str,
+    alive: Callable[[], None] = lambda: None,
+) -> list[Notice]:
+    """Reads every row as its stage will; what of them a user should look at. `alive` is called now and then.
 
-    Raises ConfigurationError for conversations that the tokenizer can't write, DataError if no row is left.
+    Raises DataError and ConfigurationError as the stage would.
     """
-    total = too_long = 0
-    for total, row in enumerate(rows, start=1):
-        if total == 1 and any(isinstance(row.get(column), list) for column in check.any_of_columns[0] + ["messages"]):
-            check_template(check, tokenizer)
-        prompt = row.get("prompt")
-        if prompt is not None and check.longest_prompt is not None:
-            too_long += len(encode_prompt(tokenizer, prompt)) > check.longest_prompt
-    if total and too_long == total:
-        raise DataError(
-            f"{check.prompt_field}: all {total} prompts of {check.uri} have more than {check.longest_prompt} tokens; "
-            "raise it or shorten the prompts"
-        )
-    return too_long
-
-
-def check_template(check: DatasetCheck, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises ConfigurationError for a tokenizer that can't write conversations, or not as the loss needs them."""
-    if not tokenizer.chat_template:
-        raise ConfigurationError(
-            f"{check.field}: the dataset holds conversations, and the tokenizer has no chat template to write them: "
-            "use text, or a tokenizer with a chat template"
-        )
-    if check.assistant_only_loss:
-        check_generation_marks(tokenizer, check.field.removesuffix("dataset.uri") + "assistantOnlyLoss")
-
-
-def check_generation_marks(tokenizer: PreTrainedTokenizerBase, field: str = "assistantOnlyLoss") -> None:
-    """Raises ConfigurationError for a chat template that does not tell what the assistant says."""
-    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
-
-    if has_generation_markers(tokenizer.chat_template):
-        return
-    try:
-        get_training_chat_template(tokenizer)  # TRL knows the templates of many models and how to mark them
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{field} needs to know what the assistant says, and the tokenizer's chat template does not mark it: put "
-            "{% generation %} … {% endgeneration %} around it, or set assistantOnlyLoss: false to learn whole "
-            "conversations"
-        ) from error
-
-
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids, up to where the answer begins."""
-    if isinstance(prompt, str):
-        ids: list[int] = tokenizer(prompt)["input_ids"]
-        return ids
-    chat: list[int] = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
-    return chat
+    examples = Examples(check, tokenizer, volumes_root)
+    for number, _ in enumerate(examples):
+        if number % ROWS_BETWEEN == 0:
+            alive()
+    return examples.notices()

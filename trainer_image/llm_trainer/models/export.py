@@ -19,6 +19,7 @@ from transformers import (
 from llm_trainer.checkpoint.fence import Fence, temporary_name
 from llm_trainer.checkpoint.files import MANIFEST, FolderManifest, content_files, flush_folder, record, write_durably
 from llm_trainer.config import StageConfig, TrainingSettings
+from llm_trainer.data.rendering import stop_tokens
 from llm_trainer.models.adapter import Base, base_of, find_base, started_from
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.removal import remove
@@ -134,6 +135,11 @@ def write_merged(
 
 
 def save(model: PreTrainedModel, state: State, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Whoever generates by the folder, transformers or vLLM, stops where the model has learned to."""
+    if model.can_generate():
+        known = model.generation_config.eos_token_id
+        if len(ends := stop_tokens(tokenizer, known)) > 1:
+            model.generation_config.eos_token_id = ends
     model.save_pretrained(folder, state_dict=state, safe_serialization=True)
     tokenizer.save_pretrained(folder)
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from llm_trainer.config import OnlineRl, StageConfig
+from llm_trainer.data.rendering import end_of_turn
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.build import implementation_for
 from llm_trainer.models.engine import Network
@@ -56,6 +58,14 @@ def load_rewards(config: StageConfig, settings: OnlineRl) -> tuple[list[Any], li
     return rewards, tokenizers
 
 
+def scored_place(tokens: list[int], padding: int | None) -> int:
+    """Where transformers' sequence classifiers score a row: the last token that isn't padding.
+
+    Also where the padding is the token by which texts end, so that it is the one before the end.
+    """
+    return next((place for place in reversed(range(len(tokens))) if tokens[place] != padding), len(tokens) - 1)
+
+
 class FlatRewards:
     """Ends a stage that can't learn because every answer is worth the same."""
 
@@ -92,6 +102,7 @@ class Rewards:
                     f"rewards[{index}].model has another tokenizer than the policy; train it from the same base"
                 )
             self.judges.append((f"rewards[{index}]", Network(ValueModel(judge), settings, group)))
+        self.turn = end_of_turn(tokenizer)
 
     @property
     def names(self) -> list[str]:
@@ -104,19 +115,31 @@ class Rewards:
         Raises StageError for a score that is no number.
         """
         columns = []
+        tails = [self.turn.tail if isinstance(row["prompt"], list) else [] for row in rows]
         for name, judge in self.judges:
-            scores = self._scores(judge, answers) if isinstance(judge, Network) else self._call(judge, rows, written)
+            scores = (
+                self._scores(judge, answers, tails) if isinstance(judge, Network) else self._call(judge, rows, written)
+            )
             if not torch.isfinite(scores).all():
                 raise StageError(f"{name} scored an answer {float(scores[~torch.isfinite(scores)][0])}")
             columns.append(scores)
         return torch.stack(columns, dim=1)
 
-    def _scores(self, model: Network, answers: Answers) -> torch.Tensor:
-        """Of a model, at each answer's last token."""
+    def _scores(self, model: Network, answers: Answers, tails: list[list[int]]) -> torch.Tensor:
+        """Of a model, where it learned to score: after what the chat template writes behind the end of a turn."""
+        padding = model.model.config.pad_token_id
+        wholes = [
+            [*tokens[: end + 1], *(tail if tokens[end] == self.turn.end else [])]
+            for tokens, end, tail in zip(answers.tokens.tolist(), answers.ends.tolist(), tails, strict=True)
+        ]
+        tokens = pad_sequence([torch.tensor(row) for row in wholes], batch_first=True, padding_value=padding or 0)
+        places = torch.tensor([scored_place(row, padding) for row in wholes])
+        tokens, places = tokens.to(self.group.device), places.to(self.group.device)
+        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
         scores = []
-        for rows in batches(len(answers.tokens), self.settings.micro_batch_size):
-            logits = model.logits(answers.tokens[rows], answers.all_positions[rows])
-            scores.append(logits.gather(1, answers.ends[rows, None]).squeeze(1).float())
+        for rows in batches(len(tokens), self.settings.micro_batch_size):
+            logits = model.logits(tokens[rows], positions[rows])
+            scores.append(logits.gather(1, places[rows, None]).squeeze(1).float())
         return torch.cat(scores)
 
     def _call(self, function: Function, rows: list[dict[str, Any]], written: list[Answer]) -> torch.Tensor:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from llm_trainer.config import OnlineRl
+from llm_trainer.data.rendering import stop_tokens
 from llm_trainer.models.engine import Engine
 
 
@@ -64,7 +67,7 @@ class Answers:
 
 
 def join(
-    prompts: list[list[int]], completions: list[list[int]], end: int, padding: int, device: torch.device
+    prompts: list[list[int]], completions: list[list[int]], ends: Collection[int], padding: int, device: torch.device
 ) -> Answers:
     rows = [torch.tensor([*p, *c]) for p, c in zip(prompts, completions, strict=True)]
     tokens = pad_sequence(rows, batch_first=True, padding_value=padding)
@@ -72,7 +75,7 @@ def join(
     first = torch.tensor([len(prompt) - 1 for prompt in prompts])[:, None]
     last = torch.tensor([len(row) - 1 for row in rows])[:, None]
     answered = (places >= first) & (places < last)
-    finished = torch.tensor([bool(completion) and completion[-1] == end for completion in completions])
+    finished = torch.tensor([bool(completion) and completion[-1] in ends for completion in completions])
     return Answers(tokens.to(device), answered.to(device), finished.to(device))
 
 
@@ -81,8 +84,8 @@ def generate(
     engine: Engine, prompts: list[list[int]], settings: OnlineRl, tokenizer: PreTrainedTokenizerBase
 ) -> Answers:
     """One sampled answer to each prompt, by transformers."""
-    end: int = tokenizer.eos_token_id
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    ends = rollout_ends(engine, tokenizer)
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     longest = max(map(len, prompts))
     tokens = torch.tensor([[padding] * (longest - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -91,15 +94,39 @@ def generate(
         use_cache=True,
         temperature=settings.temperature,
         top_k=0,
+        top_p=1.0,
         max_new_tokens=settings.max_completion_length,
-        eos_token_id=end,
+        eos_token_id=ends,
         pad_token_id=padding,
     )
     device = engine.group.device
-    with engine.whole() as model:
+    with engine.whole() as model, own_sampling(model):
         written = model.generate(input_ids=tokens.to(device), attention_mask=mask.to(device), generation_config=how)
-    completions = [until(end, row) for row in written[:, longest:].tolist()]
-    return join(prompts, completions, end, padding, device)
+    completions = [until(ends, row) for row in written[:, longest:].tolist()]
+    return join(prompts, completions, ends, padding, device)
+
+
+@contextmanager
+def own_sampling(model: Any) -> Iterator[None]:
+    """Answers are sampled by the settings alone: transformers takes what they don't name from the model's own.
+
+    The probabilities that a stage learns from are those of the whole distribution.
+    """
+    kept = model.generation_config
+    models = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]  # peft hands its own down
+    try:
+        for each in models:
+            each.generation_config = GenerationConfig(eos_token_id=kept.eos_token_id, pad_token_id=kept.pad_token_id)
+        yield
+    finally:
+        for each in models:
+            each.generation_config = kept
+
+
+def rollout_ends(engine: Engine, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Where an answer ends; the first is the end of text."""
+    known = getattr(getattr(engine.model, "generation_config", None), "eos_token_id", None)
+    return stop_tokens(tokenizer, known)
 
 
 def batches(count: int, size: int) -> Iterator[torch.Tensor]:
@@ -108,6 +135,7 @@ def batches(count: int, size: int) -> Iterator[torch.Tensor]:
         yield torch.arange(begin, min(begin + size, count))
 
 
-def until(end: int, tokens: list[int]) -> list[int]:
-    """Up to the first `end`, which is kept."""
-    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
+def until(ends: Collection[int], tokens: list[int]) -> list[int]:
+    """Up to the first of `ends`, which is kept."""
+    place = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
+    return tokens[: place + 1]

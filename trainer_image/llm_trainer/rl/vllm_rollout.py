@@ -7,6 +7,7 @@ and the cache of prefixes is dropped.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llm_trainer.config import OnlineRl
 from llm_trainer.models.engine import Engine
-from llm_trainer.rl.rollout import Answers, join, until
+from llm_trainer.rl.rollout import Answers, join, rollout_ends, until
 from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.exchange import pickles_allowed
 from llm_trainer.runtime.process_group import ProcessGroup
@@ -31,8 +32,8 @@ class VllmRollouts:
             raise ConfigurationError("vllm: shares the training's GPUs, and there are none; remove vllm from the stage")
         from trl.generation.vllm_generation import VLLMGeneration  # it imports vLLM, which a CPU's stage has no use for
 
-        self.end: int = tokenizer.eos_token_id
-        self.padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end
+        self.ends = rollout_ends(policy, tokenizer)
+        self.padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.ends[0]
         with pickles_allowed(needed=vllm.tensor_parallel_size > 1):
             self._engine = VLLMGeneration(
                 policy.model,
@@ -46,7 +47,7 @@ class VllmRollouts:
                 temperature=settings.temperature,
                 max_completion_length=settings.max_completion_length,
                 logprobs=0,  # of the written token alone
-                generation_kwargs={"stop_token_ids": [self.end]},
+                generation_kwargs={"stop_token_ids": self.ends},
             )
 
     @torch.no_grad()
@@ -54,20 +55,20 @@ class VllmRollouts:
         """One sampled answer to each prompt, by the policy as it is now."""
         self._engine.sync_weights()
         _, written, told, _ = self._engine.generate(prompts, None, num_generations=1)
-        return answers_of(prompts, written, told, self.end, self.padding, self.group.device)
+        return answers_of(prompts, written, told, self.ends, self.padding, self.group.device)
 
 
 def answers_of(
     prompts: list[list[int]],
     written: list[list[int]],
     told: list[list[list[float]]],
-    end: int,
+    ends: Collection[int],
     padding: int,
     device: torch.device,
 ) -> Answers:
     """``told``: log-probabilities by answer, token and rank; the written token's is the first rank."""
-    completions = [until(end, tokens) for tokens in written]
-    answers = join(prompts, completions, end, padding, device)
+    completions = [until(ends, tokens) for tokens in written]
+    answers = join(prompts, completions, ends, padding, device)
     sampled = torch.zeros(answers.answered.shape, device=device)
     kept = [ranks[0] for tokens, row in zip(completions, told, strict=True) for ranks in row[: len(tokens)]]
     sampled[answers.answered] = torch.tensor(kept, device=device)

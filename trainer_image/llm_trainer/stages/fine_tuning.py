@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from llm_trainer.config import KINDS, DatasetCheck, FineTuning, StageConfig, kind_of
+from llm_trainer.config import KINDS, DatasetCheck, FineTuning, Kto, StageConfig, kind_of
+from llm_trainer.data.examples import Example, Examples
 from llm_trainer.data.manifest import TOKENIZER
-from llm_trainer.data.rows import Row, read_rows, split_rows
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.data.tokenizer_checks import too_many_tokens
 from llm_trainer.models.adapter import check_start
 from llm_trainer.models.low_rank import lora_config
-from llm_trainer.runtime.errors import ConfigurationError, DataError
+from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
 from llm_trainer.stages.held_out_rows import evaluated
 from llm_trainer.stages.trl_stage import StageTrainer
 
 Settings = TypeVar("Settings", bound=FineTuning)
+
+ROWS_AT_A_TIME = 1024
+TOKENS = pa.large_list(pa.int32())
+COLUMN_TYPES = {"label": pa.bool_(), "margin": pa.float64()}
 
 
 def run_stage(
@@ -74,46 +82,66 @@ def peft_config(model: PreTrainedModel, settings: FineTuning, task: str = "CAUSA
     return lora_config(model, settings.lora, task, head) if settings.lora else None
 
 
-def rows_of(config: StageConfig, settings: FineTuning) -> dict[str, datasets.Dataset]:
-    """`train_dataset`, and `eval_dataset` if anything is held out, as TRL's trainers take them."""
-    check = DatasetCheck.of(settings, f"stage {config.stage!r}: {KINDS[kind_of(config)]}")
-    splits = split_rows(read_rows(check, config.volumes_root), settings.dataset.validation_fraction, settings.seed)
-    optional = [c for c in settings.optional_columns if all(c in row for rows in splits.values() for row in rows)]
-    made = {"train_dataset": dataset_of(splits["train"], settings, optional)}
-    if splits["validation"]:
-        made["eval_dataset"] = dataset_of(evaluated(splits["validation"], settings), settings, optional)
-    return made
+class TokenisedRows:
+    """Comes before a TRL trainer among the bases: the rows are tokens already, as TRL's collators take them."""
+
+    def _prepare_dataset(self, dataset: datasets.Dataset, *_: Any, **__: Any) -> datasets.Dataset:
+        return dataset
 
 
-def dataset_of(rows: list[Row], settings: FineTuning, optional: list[str]) -> datasets.Dataset:
-    """An optional column counts only if every row has it."""
-    left_out = set(settings.optional_columns) - set(optional)
-    return datasets.Dataset.from_list([{k: v for k, v in row.items() if k not in left_out} for row in rows])
+def check_of(config: StageConfig, settings: FineTuning) -> DatasetCheck:
+    return DatasetCheck.of(settings, f"stage {config.stage!r}: {KINDS[kind_of(config)]}")
 
 
-def is_conversational(rows: datasets.Dataset) -> bool:
-    return any(isinstance(value, list) for value in rows[0].values())
+def rows_of(
+    config: StageConfig, settings: FineTuning, tokenizer: PreTrainedTokenizerBase, board: Board
+) -> dict[str, datasets.Dataset]:
+    """`train_dataset`, and `eval_dataset` if anything is held out, in tokens.
 
-
-def check_chat_template(tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset) -> None:
-    """Raises ConfigurationError for conversations that the tokenizer can't write."""
-    if is_conversational(rows) and not tokenizer.chat_template:
-        raise ConfigurationError(
-            "the dataset holds conversations, and the model's tokenizer has no chat template to write them: "
-            "use text, or a tokenizer with a chat template"
-        )
-
-
-def report_dropped_rows(trainer: StageTrainer, rows: dict[str, datasets.Dataset], why: str) -> None:
-    """TRL leaves out rows that teach nothing at this length; say so.
-
-    Raises DataError when none is left.
+    Raises DataError and ConfigurationError, and tells notices, as data preparation has done.
     """
-    length = trainer.settings.length
-    if len(trainer.train_dataset) == 0:
-        raise DataError(f"no row of the dataset is left: each {why} {length}; raise it")
-    if trainer.eval_dataset is not None and len(trainer.eval_dataset) == 0:
-        trainer.eval_dataset = None
-    kept = len(trainer.train_dataset) + (len(trainer.eval_dataset) if trainer.eval_dataset is not None else 0)
-    if dropped := sum(map(len, rows.values())) - kept:
-        trainer.run.board.notice("RowsDropped", f"{dropped} rows are left out: each {why} {length}")
+    examples = Examples(check_of(config, settings), tokenizer, config.volumes_root)
+    table = table_of(examples)
+    chosen = examples.held_out()
+    for notice in examples.notices():
+        board.notice(notice.reason, notice.message)
+    held_out = np.array(evaluated(np.flatnonzero(chosen).tolist(), settings), dtype=np.int64)
+    splits = {"train_dataset": table.filter(pa.array(~chosen)), "eval_dataset": table.take(pa.array(held_out))}
+    if isinstance(settings, Kto):
+        splits = {name: with_mismatches(rows, settings.micro_batch_size) for name, rows in splits.items()}
+    made = {name: datasets.Dataset(datasets.table.InMemoryTable(rows)) for name, rows in splits.items()}
+    return {name: rows for name, rows in made.items() if len(rows) or name == "train_dataset"}
+
+
+def table_of(examples: Iterable[Example]) -> pa.Table:
+    """Tokens as int32, four bytes each. A margin counts as 0 where only other rows have one."""
+    tables = []
+    for batch in batched(examples, ROWS_AT_A_TIME):
+        arrays = {
+            name: pa.array([example[name] for example in batch], type=COLUMN_TYPES.get(name, TOKENS))
+            for name in batch[0]
+        }
+        tables.append(pa.table(arrays))
+    table = pa.concat_tables(tables)
+    if "margin" in table.column_names:
+        margins = table["margin"]
+        table = table.drop_columns("margin")
+        if margins.null_count < len(margins):
+            table = table.append_column("margin", pc.fill_null(margins, 0.0))
+    return table
+
+
+def with_mismatches(rows: pa.Table, size: int) -> pa.Table:
+    """KTO's estimate of the KL divergence needs answers to other prompts: the one before in the same micro-batch."""
+    places = [
+        begin + (place - 1) % min(size, len(rows) - begin)
+        for begin in range(0, len(rows), size)
+        for place in range(min(size, len(rows) - begin))
+    ]
+    return rows.append_column("KL_completion_ids", rows["completion_ids"].take(pa.array(places, pa.int64())))
+
+
+def batched(items: Iterable[Example], size: int) -> Iterator[list[Example]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import datasets
 import torch
 from trl import GRPOConfig, GRPOTrainer
 
 from llm_trainer.config import Grpo, StageConfig
+from llm_trainer.data.rendering import Prompt, encode_prompt, stop_tokens
 from llm_trainer.models.build import build
 from llm_trainer.rl.rewards import FlatRewards, load_rewards
+from llm_trainer.rl.rollout import own_sampling
 from llm_trainer.runtime.exchange import pickles_allowed
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run
@@ -51,6 +54,14 @@ class Trainer(StageTrainer, GRPOTrainer):  # type: ignore[misc]
         total, count = group.sum(total, count)
         return {"reward": total / count}
 
+    def _tokenize_prompts(self, prompts: list[Prompt]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """As data preparation has read them: what a prompt spells is text."""
+        return [encode_prompt(self.processing_class, prompt) for prompt in prompts], None, {}
+
+    def _generate(self, prompts: list[Prompt]) -> Any:
+        with own_sampling(self.model):
+            return super()._generate(prompts)
+
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         """Answers are written, and looked back at, in the precision in which they are learned from."""
         with self.compute_loss_context_manager():
@@ -75,6 +86,7 @@ def make_trainer(stage: Run, settings: Grpo) -> Trainer:
     model = build(config, tokenizer, settings.seed)
     check_model(config, settings, tokenizer, model)
     rows = prompt_rows(config, settings, tokenizer, stage.board)
+    model.generation_config.eos_token_id = stop_tokens(tokenizer, model.generation_config.eos_token_id)
     rewards, tokenizers = load_rewards(config, settings)
     arguments = GRPOConfig(
         **training_arguments(stage, settings),
@@ -93,7 +105,7 @@ def make_trainer(stage: Run, settings: Grpo) -> Trainer:
         **vllm_arguments(settings),
     )
     with pickles_allowed(needed=settings.vllm is not None and settings.vllm.tensor_parallel_size > 1):
-        return Trainer(
+        trainer = Trainer(
             stage,
             settings,
             model=model,
@@ -102,8 +114,11 @@ def make_trainer(stage: Run, settings: Grpo) -> Trainer:
             reward_funcs=rewards,
             reward_processing_classes=tokenizers,
             peft_config=peft_config(model, settings),
-            **rows,
+            # TRL wants a Dataset, whose Arrow would make one type of a column's values: the rows come after
+            train_dataset=datasets.Dataset.from_dict({"prompt": [rows["train_dataset"][0]["prompt"]]}),
         )
+    trainer.train_dataset, trainer.eval_dataset = rows["train_dataset"], rows.get("eval_dataset")
+    return trainer
 
 
 def vllm_arguments(settings: Grpo) -> dict[str, Any]:

@@ -10,11 +10,10 @@ from llm_trainer.models.build import build
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run
 from llm_trainer.stages.fine_tuning import (
-    check_chat_template,
+    TokenisedRows,
     check_model,
     find_tokenizer,
     peft_config,
-    report_dropped_rows,
     rows_of,
     run_stage,
 )
@@ -22,7 +21,7 @@ from llm_trainer.stages.reference import ReferenceTrainer
 from llm_trainer.stages.trl_stage import training_arguments
 
 
-class Trainer(ReferenceTrainer, KTOTrainer):  # type: ignore[misc]
+class Trainer(TokenisedRows, ReferenceTrainer, KTOTrainer):  # type: ignore[misc]
     """TRL's trainer as a stage."""
 
     reference_columns = ("ref_logps", "ref_KL_logps")
@@ -58,8 +57,7 @@ def make_trainer(stage: Run, settings: Kto) -> Trainer:
     tokenizer = find_tokenizer(config)
     model = build(config, tokenizer, settings.seed)
     check_model(config, settings, tokenizer, model)
-    rows = rows_of(config, settings)
-    check_chat_template(tokenizer, rows["train_dataset"])
+    rows = rows_of(config, settings, tokenizer, stage.board)
     arguments = KTOConfig(
         **training_arguments(stage, settings),
         num_train_epochs=settings.epochs,
@@ -71,8 +69,6 @@ def make_trainer(stage: Run, settings: Kto) -> Trainer:
         precompute_ref_log_probs=True,
     )
     adapter = peft_config(model, settings)
-    trainer = Trainer(
+    return Trainer(
         stage, settings, model=model, args=arguments, processing_class=tokenizer, peft_config=adapter, **rows
     )
-    report_dropped_rows(trainer, rows, "has a prompt that fills kto.maxLength")
-    return trainer

@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 
 from llm_trainer.config import Ppo, StageConfig
-from llm_trainer.data.tokenizer_checks import encode_prompt
+from llm_trainer.data.rendering import encode_prompt
 from llm_trainer.models.attention import show_attention
 from llm_trainer.models.export import publish_result
 from llm_trainer.protocol import Result
@@ -30,10 +29,8 @@ from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
 from llm_trainer.stages.fine_tuning import check_model, find_tokenizer
 from llm_trainer.stages.loop import Loop, Step
-from llm_trainer.stages.prompts import decode_answer, prompt_rows
+from llm_trainer.stages.prompts import Row, decode_answer, prompt_rows
 from llm_trainer.stages.ptx import Ptx
-
-Row = dict[str, Any]
 
 
 def run(config: StageConfig, board: Board) -> str:
@@ -44,7 +41,6 @@ def run(config: StageConfig, board: Board) -> str:
     settings = config.ppo
     if settings is None or config.model is None:
         raise ConfigurationError("a ppo stage needs its settings and a model")
-    datasets.disable_progress_bars()
     with start(config, board) as stage:
         tokenizer = find_tokenizer(config)
         rows = prompt_rows(config, settings, tokenizer, board)
@@ -54,7 +50,7 @@ def run(config: StageConfig, board: Board) -> str:
 class PolicyOptimisation(Loop):
     settings: Ppo
 
-    def __init__(self, stage: Run, settings: Ppo, tokenizer: Any, rows: dict[str, datasets.Dataset]) -> None:
+    def __init__(self, stage: Run, settings: Ppo, tokenizer: Any, rows: dict[str, list[Row]]) -> None:
         self.rows, self.held_out = rows["train_dataset"], rows.get("eval_dataset")
         super().__init__(stage, settings, math.ceil(settings.epochs * len(self.rows) / settings.rollout_size))
         self.tokenizer = tokenizer

@@ -49,6 +49,10 @@ def run(config: StageConfig, board: Board) -> str:
         leave_if_asked()
         board.update(phase="Preparing", step=percent(step), total_steps=100, tokens=step.tokens)
 
+    def alive() -> None:
+        leave_if_asked()
+        board.update(phase="Preparing")
+
     datasets, models = unfinished(config, settings.datasets), unfinished(config, settings.models)
     settings = settings.model_copy(update={"datasets": datasets, "models": models})
     for model in settings.models:
@@ -59,7 +63,7 @@ def run(config: StageConfig, board: Board) -> str:
     with importing():
         from llm_trainer.data.prepare import prepare
         from llm_trainer.data.tokenizer import load_tokenizer
-        from llm_trainer.data.tokenizer_checks import check_vocabulary
+        from llm_trainer.data.tokenizer_checks import check_rows, check_vocabulary
     manifest = made_before(config, board) or prepare(
         settings, Path(config.data_folder), config.volumes_root, writer_of(config), report, Fence(config).check
     )
@@ -70,12 +74,12 @@ def run(config: StageConfig, board: Board) -> str:
         check_architecture(settings.architecture, tokenizer)
     if settings.model_uri and not is_adapter(folder := Path(local_path(settings.model_uri, config.volumes_root))):
         check_vocabulary(tokenizer, folder)
-    for notice in [
-        *linked_twice(settings, config.volumes_root),
-        *notices(settings, manifest),
-        *long_prompts(settings, tokenizer, config.volumes_root),
-    ]:
+    for notice in [*linked_twice(settings, config.volumes_root), *notices(settings, manifest)]:
         board.notice(notice.reason, notice.message)
+    for dataset in settings.datasets:
+        own = tokenizer if dataset.training_tokenizer else tokenizer_of(dataset, tokenizer, config.volumes_root)
+        for notice in check_rows(dataset, own, config.volumes_root, alive) if own else ():
+            board.notice(notice.reason, notice.message)
     result = Result(uri=f"{config.run_uri}/data", digest=manifest.digest, kind="data")
     board.update(phase="Done", step=100, total_steps=100, tokens=manifest.tokens("train"), result=result)
     return "; ".join([summary(manifest), *rows])
@@ -137,18 +141,19 @@ def check_dataset(check: DatasetCheck, volumes_root: str) -> int:
     return sum(1 for _ in read_rows(check, volumes_root))
 
 
-def long_prompts(settings: PrepareData, tokenizer: PreTrainedTokenizerBase, volumes_root: str) -> list[Notice]:
-    """Of rows that their stages will leave out. Raises DataError where none is left, as `check_rows` does."""
-    from llm_trainer.data.tokenizer_checks import check_rows
+def tokenizer_of(
+    check: DatasetCheck, training: PreTrainedTokenizerBase, volumes_root: str
+) -> PreTrainedTokenizerBase | None:
+    """That by which the stage will read the rows, as `fine_tuning.find_tokenizer` does; None if it isn't there yet."""
+    from llm_trainer.data.tokenizer import load_tokenizer
 
-    found = []
-    for check in settings.datasets:
-        if not check.training_tokenizer:
-            continue
-        if count := check_rows(check, read_rows(check, volumes_root), tokenizer):
-            message = f"{check.prompt_field}: {count} prompts have more than {check.longest_prompt} tokens"
-            found.append(Notice(reason="LongPrompts", message=f"{message}; their rows will be left out"))
-    return found
+    if check.model_uri is None:
+        return None
+    folder = Path(local_path(check.model_uri, volumes_root))
+    if not folder.is_dir():
+        return None
+    own = (folder / "tokenizer_config.json").is_file()
+    return load_tokenizer(folder, f"the tokenizer of {check.model_uri}") if own else training
 
 
 def percent(step: Step) -> int:

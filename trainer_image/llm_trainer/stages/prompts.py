@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import datasets
+from typing import Any
+
 from transformers import PreTrainedTokenizerBase
 
 from llm_trainer.config import OnlineRl, StageConfig
-from llm_trainer.data.tokenizer_checks import Prompt, encode_prompt
-from llm_trainer.runtime.errors import DataError
+from llm_trainer.data.examples import Examples
+from llm_trainer.data.rendering import Prompt
 from llm_trainer.runtime.progress import Board
-from llm_trainer.stages.fine_tuning import check_chat_template, rows_of
+from llm_trainer.stages.fine_tuning import check_of
 
 HELD_OUT_PROMPTS = 64  # an evaluation writes an answer to each
+
+Row = dict[str, Any]
 
 
 def prompt_rows(
     config: StageConfig, settings: OnlineRl, tokenizer: PreTrainedTokenizerBase, board: Board
-) -> dict[str, datasets.Dataset]:
-    """As `rows_of`, without the prompts that are too long, and with no more held out than an evaluation needs.
+) -> dict[str, list[Row]]:
+    """`train_dataset` and, if anything is held out, `eval_dataset`, no larger than an evaluation needs.
 
-    Raises DataError when no prompt is left.
+    Every row has the columns that any row has, as they are in the file: Arrow would make one type of a column's values.
+    Raises DataError and ConfigurationError, and tells notices, as data preparation has done.
     """
-    rows = rows_of(config, settings)
-    check_chat_template(tokenizer, rows["train_dataset"])
-    kept = {
-        name: dataset.filter(lambda row: len(encode_prompt(tokenizer, row["prompt"])) <= settings.max_prompt_length)
-        for name, dataset in rows.items()
-    }
-    if dropped := sum(map(len, rows.values())) - sum(map(len, kept.values())):
-        board.notice("RowsDropped", f"{dropped} prompts are longer than maxPromptLength {settings.max_prompt_length}")
-    if not kept["train_dataset"]:
-        raise DataError(f"every prompt is longer than maxPromptLength {settings.max_prompt_length}; raise it")
-    held_out = kept.pop("eval_dataset", None)
-    if held_out is not None and len(held_out):
-        kept["eval_dataset"] = held_out.select(range(min(len(held_out), HELD_OUT_PROMPTS)))
-    return kept
+    examples = Examples(check_of(config, settings), tokenizer, config.volumes_root)
+    rows = list(examples)
+    columns = dict.fromkeys(column for row in rows for column in row)
+    chosen = examples.held_out()
+    for notice in examples.notices():
+        board.notice(notice.reason, notice.message)
+    whole = [{column: row.get(column) for column in columns} for row in rows]
+    made = {"train_dataset": [row for row, held in zip(whole, chosen, strict=True) if not held]}
+    if held_out := [row for row, held in zip(whole, chosen, strict=True) if held]:
+        made["eval_dataset"] = held_out[:HELD_OUT_PROMPTS]
+    return made
 
 
 def decode_answer(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, tokens: list[int]) -> Prompt:

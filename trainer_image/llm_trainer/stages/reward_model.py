@@ -11,18 +11,17 @@ from llm_trainer.models.build import build_reward_model
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run
 from llm_trainer.stages.fine_tuning import (
-    check_chat_template,
+    TokenisedRows,
     check_model,
     find_tokenizer,
     peft_config,
-    report_dropped_rows,
     rows_of,
     run_stage,
 )
 from llm_trainer.stages.trl_stage import StageTrainer, training_arguments
 
 
-class Trainer(StageTrainer, RewardTrainer):  # type: ignore[misc]
+class Trainer(TokenisedRows, StageTrainer, RewardTrainer):  # type: ignore[misc]
     """TRL's trainer as a stage."""
 
     @torch.no_grad()
@@ -53,8 +52,7 @@ def make_trainer(stage: Run, settings: RewardModel) -> Trainer:
     tokenizer = find_tokenizer(config)
     model = build_reward_model(config, settings.seed)
     check_model(config, settings, tokenizer, model)
-    rows = rows_of(config, settings)
-    check_chat_template(tokenizer, rows["train_dataset"])
+    rows = rows_of(config, settings, tokenizer, stage.board)
     arguments = RewardConfig(
         **training_arguments(stage, settings),
         num_train_epochs=settings.epochs,
@@ -62,8 +60,6 @@ def make_trainer(stage: Run, settings: RewardModel) -> Trainer:
         center_rewards_coefficient=settings.center_rewards_coefficient,
     )
     adapter = peft_config(model, settings, "SEQ_CLS", head="score")
-    trainer = Trainer(
+    return Trainer(
         stage, settings, model=model, args=arguments, processing_class=tokenizer, peft_config=adapter, **rows
     )
-    report_dropped_rows(trainer, rows, "is longer than rewardModel.maxLength")
-    return trainer

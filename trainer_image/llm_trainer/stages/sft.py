@@ -6,24 +6,21 @@ import torch
 from trl import SFTConfig, SFTTrainer
 
 from llm_trainer.config import Sft, StageConfig
-from llm_trainer.data.tokenizer_checks import check_generation_marks
 from llm_trainer.models.build import build
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run
 from llm_trainer.stages.fine_tuning import (
-    check_chat_template,
+    TokenisedRows,
     check_model,
     find_tokenizer,
-    is_conversational,
     peft_config,
-    report_dropped_rows,
     rows_of,
     run_stage,
 )
 from llm_trainer.stages.trl_stage import StageTrainer, training_arguments
 
 
-class Trainer(StageTrainer, SFTTrainer):  # type: ignore[misc]
+class Trainer(TokenisedRows, StageTrainer, SFTTrainer):  # type: ignore[misc]
     """TRL's trainer as a stage; its held-out figure is exact whatever the batch size and the number of processes."""
 
     def held_out_figures(self) -> dict[str, float]:
@@ -66,20 +63,15 @@ def make_trainer(stage: Run, settings: Sft) -> Trainer:
     tokenizer = find_tokenizer(config)
     model = build(config, tokenizer, settings.seed)
     check_model(config, settings, tokenizer, model)
-    rows = rows_of(config, settings)
-    check_chat_template(tokenizer, rows["train_dataset"])
-    assistant_only_loss = settings.assistant_only_loss and is_conversational(rows["train_dataset"])
-    if assistant_only_loss:
-        check_generation_marks(tokenizer)
+    rows = rows_of(config, settings, tokenizer, stage.board)
     arguments = SFTConfig(
         **training_arguments(stage, settings),
         num_train_epochs=settings.epochs,
         max_length=settings.max_length,
         router_aux_loss_coef=settings.router_aux_loss_coef,
-        assistant_only_loss=assistant_only_loss,
         packing=False,
     )
-    trainer = Trainer(
+    return Trainer(
         stage,
         settings,
         model=model,
@@ -88,5 +80,3 @@ def make_trainer(stage: Run, settings: Sft) -> Trainer:
         peft_config=peft_config(model, settings),
         **rows,
     )
-    report_dropped_rows(trainer, rows, "has no token of its answer within sft.maxLength")
-    return trainer

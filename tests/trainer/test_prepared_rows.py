@@ -1,0 +1,103 @@
+"""Data preparation in its pod: it reads every row of every stage, by the tokenizer that the stage will have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_trainer.config import Grpo, RewardModel, StageConfig
+from llm_trainer.config.attempt import DatasetCheck
+from llm_trainer.data.manifest import TOKENIZER
+from llm_trainer.data.tokenizer import load_tokenizer
+from llm_trainer.protocol import ExitCode
+from llm_trainer.runtime.progress import Board
+from llm_trainer.stages.fine_tuning import rows_of
+from llm_trainer.stages.prompts import prompt_rows
+from tests.trainer.conftest import RunPods, stage_config
+from tests.unit.trainer_data.templates import tokenizer_of
+
+DATASET = {"uri": "pvc://corpus/given.jsonl", "validationFraction": 0.0}
+TOOL = {
+    "messages": [
+        {"role": "user", "content": "q"},
+        {"role": "tool", "content": "x"},
+        {"role": "assistant", "content": "a"},
+    ]
+}
+RIGHT = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+
+
+def write(volumes: Path, rows: list[Any]) -> None:
+    (volumes / "corpus/given.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def preparation(volumes: Path, check: dict[str, Any], run: str = "run-rows") -> StageConfig:
+    settings = {
+        "tokenizer": {"uri": f"pvc://models/run/data/{TOKENIZER}"},
+        "datasets": [{"uri": DATASET["uri"], "anyOfColumns": [["messages"]], "assistantOnlyLoss": True, **check}],
+    }
+    config = stage_config(volumes, "data", nodes=1, prepareData=settings)
+    return config.model_copy(update={"run_uri": f"pvc://models/{run}"})
+
+
+def test_what_the_template_refuses_is_found_before_gpus(prepared: Path, pods: RunPods) -> None:
+    write(prepared, [RIGHT, TOOL])
+    words = pods(preparation(prepared, {"field": "spec.stages[0].sft.dataset.uri"})).start().wait()
+    assert words[0].exit_code == ExitCode.DATA, words
+    assert "spec.stages[0].sft.dataset.uri: pvc://corpus/given.jsonl, line 2" in words[0].message
+    assert "role must be system, user or assistant, not tool" in words[0].message
+
+
+def test_rows_are_read_by_the_tokenizer_of_the_stage(prepared: Path, pods: RunPods) -> None:
+    """Of a model that the stage starts from; what a user should look at is a notice."""
+    write(prepared, [{**RIGHT, "id": 1}])
+    tokenizer_of("mistral").save_pretrained(prepared / "models/other")
+    check = {"field": "f", "trainingTokenizer": False, "modelUri": "pvc://models/other"}
+    progress = pods(preparation(prepared, check, "run-other")).run()
+    assert [notice.reason for notice in progress.notices] == ["ColumnsUnread"]
+    write(prepared, [{"messages": [{"role": "assistant", "content": "Hello"}, *RIGHT["messages"]]}])
+    words = pods(preparation(prepared, check, "run-first")).start().wait()
+    assert words[0].exit_code == ExitCode.DATA, words
+    assert (
+        "line 1: the tokenizer's chat template refuses the conversation (assistant, user, assistant)"
+        in words[0].message
+    )
+
+
+def stage(volumes: Path, **kind: Any) -> StageConfig:
+    return stage_config(volumes, "given", nodes=1, model={"uri": "pvc://models/run/data"}, **kind)
+
+
+def test_a_column_lives_if_any_row_has_it(prepared: Path) -> None:
+    tokenizer = load_tokenizer(prepared / "models/run/data" / TOKENIZER)
+    write(
+        prepared,
+        [{"prompt": f"{n}?", "answer": [None, 2, "x", {"a": 1}][n]} for n in range(4)] + [{"prompt": "4?", "id": 4}],
+    )
+    grpo = Grpo.model_validate({"dataset": DATASET, "rewards": [{"function": "a:b"}]})
+    rows = prompt_rows(stage(prepared, grpo=grpo.model_dump()), grpo, tokenizer, Board("given", 1))["train_dataset"]
+    assert [row["answer"] for row in rows] == [None, 2, "x", {"a": 1}, None]
+    assert [row["id"] for row in rows] == [None] * 4 + [4]
+    pair = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    reward = RewardModel.model_validate({"dataset": DATASET, "globalBatchSize": 1})
+    for margins, expected in (([None, 0.5], [0.0, 0.5]), ([None, None], None)):
+        write(prepared, [{**pair, "margin": margin} for margin in margins])
+        made = rows_of(stage(prepared, rewardModel=reward.model_dump()), reward, tokenizer, Board("given", 1))[
+            "train_dataset"
+        ]
+        assert (list(made["margin"]) if "margin" in made.column_names else None) == expected
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_the_check_of_a_stage_is_that_of_its_preparation(kind: str, prepared: Path) -> None:
+    """What the operator writes for data preparation says the same as the stage's own settings."""
+    from llm_trainer.config import settings_of
+    from llm_trainer.stages.fine_tuning import check_of
+
+    config = stage(prepared, **{kind: {"dataset": DATASET, "maxLength": 77, "seed": 5, "globalBatchSize": 4}})
+    settings: Any = settings_of(config)
+    known = DatasetCheck.of(settings, f"spec.stages[0].{kind}").model_dump(exclude={"field", "length_field"})
+    assert check_of(config, settings).model_dump(exclude={"field", "length_field"}) == known

@@ -1,0 +1,143 @@
+"""Formats of rows: TRL's are read as they are, other known ones by a conversion that has a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llm_trainer.data.messages import Message, shown
+from llm_trainer.runtime.errors import DataError
+
+Row = dict[str, Any]
+
+SHAREGPT_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "bard": "assistant",
+    "bing": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+}
+
+
+@dataclass(frozen=True)
+class Format:
+    """Rows with all of `columns`, and perhaps some of `others`, become conversations."""
+
+    name: str
+    columns: tuple[str, ...]
+    others: tuple[str, ...]
+    convert: Callable[[Row, str], list[Message]]
+
+
+def alpaca(row: Row, where: str) -> list[Message]:
+    for column in ("instruction", "input", "output", "system"):
+        if not isinstance(row.get(column, ""), str | None):
+            raise DataError(f"{where}: {column} must be a string, not {shown(row[column])}")
+    question = "\n\n".join(part for part in (row["instruction"], row.get("input")) if part)
+    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    earlier: list[Message] = []
+    for pair in row.get("history") or []:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise DataError(f"{where}: history must be a list of [question, answer], not {shown(pair)}")
+        earlier += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+    return [*system, *earlier, {"role": "user", "content": question}, {"role": "assistant", "content": row["output"]}]
+
+
+def sharegpt(row: Row, where: str) -> list[Message]:
+    turns = row["conversations"]
+    if not isinstance(turns, list) or not turns:
+        raise DataError(f"{where}: conversations must be a list of {{from, value}}, not {shown(turns)}")
+    made = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    for number, turn in enumerate(turns):
+        if isinstance(turn, dict) and "role" in turn:
+            made.append(turn)
+            continue
+        who = turn.get("from") if isinstance(turn, dict) else None
+        if not isinstance(turn, dict) or "value" not in turn or not isinstance(who, str) or who not in SHAREGPT_ROLES:
+            raise DataError(
+                f"{where}: conversations[{number}] is {shown(turn)}; the ShareGPT format has {{from, value}} with from "
+                f"one of {', '.join(SHAREGPT_ROLES)}"
+            )
+        made.append({"role": SHAREGPT_ROLES[who], "content": turn["value"]})
+    return made
+
+
+FORMATS = (
+    Format("Alpaca", ("instruction", "output"), ("input", "system", "history"), alpaca),
+    Format("ShareGPT", ("conversations",), ("system",), sharegpt),
+)
+
+
+def format_of(row: Row) -> Format | None:
+    """The first known one that has all of its columns."""
+    return next((known for known in FORMATS if all(row.get(column) is not None for column in known.columns)), None)
+
+
+def align(row: Row, where: str) -> Row:
+    """A row of prompt and answers, all text or all turns, with a prompt of its own and answers without it.
+
+    Raises DataError where text and turns don't fit together.
+    """
+    answers = [column for column in ("completion", "chosen", "rejected") if column in row]
+    if not any(isinstance(row.get(column), list) for column in ("prompt", *answers)):
+        return row if "prompt" in row else {**row, **split_text(row["chosen"], row["rejected"])}
+    made = {column: as_turns(row[column], "assistant") for column in answers}
+    lead = shared_lead(list(made.values()))
+    prompt = row.get("prompt")
+    if prompt is None:
+        turns = lead
+    elif isinstance(prompt, list):
+        turns = prompt
+        lead = prompt if all(starts_with(answer, prompt) for answer in made.values()) else []
+    elif not lead or lead[0]["role"] == "assistant":
+        turns, lead = as_turns(prompt, "user"), []
+    elif said(lead[-1]) == ("user", prompt):
+        turns = lead  # the prompt stands in the answers too
+    else:
+        raise DataError(
+            f"{where}: prompt is text, and {' and '.join(answers)} hold other turns before the answer; write the "
+            "prompt as turns, {role, content}, and the answer alone"
+        )
+    if not turns:
+        raise DataError(f"{where}: {' and '.join(answers)} have no turn in common, so there is no prompt; write it")
+    return {**row, "prompt": turns, **{column: answer[len(lead) :] for column, answer in made.items()}}
+
+
+def as_turns(value: str | list[Message], role: str) -> list[Message]:
+    return [{"role": role, "content": value}] if isinstance(value, str) else value
+
+
+def shared_lead(answers: list[list[Message]]) -> list[Message]:
+    """The turns that all begin with, before the last of the assistant's."""
+    lead: list[Message] = []
+    for turns in zip(*(answer[:-1] for answer in answers), strict=False):
+        if any(said(turn) != said(turns[0]) for turn in turns) or (
+            len(answers) == 1 and turns[0]["role"] == "assistant"
+        ):
+            break
+        lead.append(turns[0])
+    return lead
+
+
+def starts_with(answer: list[Message], prompt: list[Message]) -> bool:
+    return len(answer) > len(prompt) and list(map(said, answer[: len(prompt)])) == list(map(said, prompt))
+
+
+def said(message: Message) -> tuple[str, str]:
+    return message["role"], message["content"]
+
+
+def split_text(chosen: str, rejected: str) -> Row:
+    """The prompt of two answers is what they begin with; a space before their difference belongs to the answers."""
+    shorter = min(len(chosen), len(rejected))
+    border = next((n for n in range(shorter) if chosen[n] != rejected[n]), shorter - 1)
+    if border > 0 and chosen[border] != rejected[border] and chosen[border - 1] == " ":
+        border -= 1
+    return {"prompt": chosen[:border], "chosen": chosen[border:], "rejected": rejected[border:]}

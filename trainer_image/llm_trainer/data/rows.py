@@ -106,7 +106,7 @@ def read_row(check: DatasetCheck, row: Row, columns: list[str], where: str) -> R
     if "margin" in check.optional_columns and row.get("margin") is not None:
         made["margin"] = read_margin(row["margin"], where)
     if "*" in check.optional_columns:
-        if taken := [column for column in ARGUMENTS if column in row]:
+        if taken := [column for column in ARGUMENTS if row.get(column) is not None]:
             raise DataError(
                 f"{where} has the column {taken[0]}, the name of something else that a reward function is called "
                 "with; rename it"

@@ -60,6 +60,14 @@ def record(file: Path, folder: Path) -> FileRecord:
     return FileRecord(path=str(file.relative_to(folder)), size=size, sha256=digest.hexdigest())
 
 
+def committed(stage_folder: Path) -> list[Path]:
+    """A stage's checkpoints, good or bad. Raises OSError where that can't be told: glob would say there is none."""
+    try:
+        return [folder for folder in (stage_folder / "checkpoints").iterdir() if folder.name.startswith("step-")]
+    except FileNotFoundError:
+        return []
+
+
 def aside_of(folder: Path, attempt: int) -> Path:
     """Where `attempt` puts a checkpoint that it doesn't use: nobody looks for one there."""
     return folder.with_name(f"set-aside-{folder.name}-{attempt}")

@@ -44,15 +44,15 @@ class Networks:
             return self.log_probs(network, answers)[0]
 
 
-def build_policy(stage: Run, settings: Ppo, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    return without_dropout(build(stage.config, tokenizer, settings.seed))
+def build_policy(run: Run, settings: Ppo, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    return without_dropout(build(run.config, tokenizer, settings.seed))
 
 
-def build_networks(stage: Run, settings: Ppo, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Networks:
+def build_networks(run: Run, settings: Ppo, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Networks:
     """All but the reward models. Raises ConfigurationError."""
-    config, group, lora = stage.config, stage.group, settings.lora
-    critic = without_dropout(build_critic(stage, settings))
-    reference = None if lora else Network(build_policy(stage, settings, tokenizer), settings, group)
+    config, group, lora = run.config, run.group, settings.lora
+    critic = without_dropout(build_critic(run, settings))
+    reference = None if lora else Network(build_policy(run, settings, tokenizer), settings, group)
     if lora:
         from llm_trainer.models.low_rank import adapted
 
@@ -67,11 +67,11 @@ def build_networks(stage: Run, settings: Ppo, policy: PreTrainedModel, tokenizer
     )
 
 
-def build_critic(stage: Run, settings: Ppo) -> PreTrainedModel:
+def build_critic(run: Run, settings: Ppo) -> PreTrainedModel:
     """From a reward model, which knows what good is, or from the start with a head that says 0."""
     if start := settings.critic_start:
-        return load_reward_model(Path(stage.config.folder_of(start)), "critic", half=computes_in_half(stage.config))
-    model = build_reward_model(stage.config, settings.seed)
+        return load_reward_model(Path(run.config.folder_of(start)), "critic", half=computes_in_half(run.config))
+    model = build_reward_model(run.config, settings.seed)
     torch.nn.init.zeros_(model.score.weight)
     return model
 

@@ -69,15 +69,15 @@ def run(config: StageConfig, board: Board) -> str:
     return run_stage(config, board, config.grpo, make_trainer)
 
 
-def make_trainer(stage: Run, settings: Grpo) -> Trainer:
-    config = stage.config
+def make_trainer(run: Run, settings: Grpo) -> Trainer:
+    config = run.config
     tokenizer = find_tokenizer(config)
     model = build(config, tokenizer, settings.seed)
     check_model(config, settings, tokenizer, model)
-    rows = prompt_rows(config, settings, tokenizer, stage.board)
+    rows = prompt_rows(config, settings, tokenizer, run.board)
     rewards, tokenizers = load_rewards(config, settings)
     arguments = GRPOConfig(
-        **training_arguments(stage, settings),
+        **training_arguments(run, settings),
         num_train_epochs=settings.epochs,
         num_generations=settings.num_generations,
         num_generations_eval=1,
@@ -94,7 +94,7 @@ def make_trainer(stage: Run, settings: Grpo) -> Trainer:
     )
     with pickles_allowed(needed=settings.vllm is not None and settings.vllm.tensor_parallel_size > 1):
         return Trainer(
-            stage,
+            run,
             settings,
             model=model,
             args=arguments,

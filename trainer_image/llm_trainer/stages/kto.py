@@ -53,15 +53,15 @@ def run(config: StageConfig, board: Board) -> str:
     return run_stage(config, board, config.kto, make_trainer)
 
 
-def make_trainer(stage: Run, settings: Kto) -> Trainer:
-    config = stage.config
+def make_trainer(run: Run, settings: Kto) -> Trainer:
+    config = run.config
     tokenizer = find_tokenizer(config)
     model = build(config, tokenizer, settings.seed)
     check_model(config, settings, tokenizer, model)
     rows = rows_of(config, settings)
     check_chat_template(tokenizer, rows["train_dataset"])
     arguments = KTOConfig(
-        **training_arguments(stage, settings),
+        **training_arguments(run, settings),
         num_train_epochs=settings.epochs,
         max_length=settings.max_length,
         router_aux_loss_coef=settings.router_aux_loss_coef,
@@ -72,7 +72,7 @@ def make_trainer(stage: Run, settings: Kto) -> Trainer:
     )
     adapter = peft_config(model, settings)
     trainer = Trainer(
-        stage, settings, model=model, args=arguments, processing_class=tokenizer, peft_config=adapter, **rows
+        run, settings, model=model, args=arguments, processing_class=tokenizer, peft_config=adapter, **rows
     )
     report_dropped_rows(trainer, rows, "has a prompt that fills kto.maxLength")
     return trainer

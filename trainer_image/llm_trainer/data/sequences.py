@@ -21,7 +21,7 @@ MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
-class Row:
+class TokenRow:
     """`tokens` (length + 1,): inputs are all but the last, targets all but the first."""
 
     tokens: Tokens
@@ -30,7 +30,7 @@ class Row:
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    row: Row
+    row: TokenRow
     counted: NDArray[np.bool_]  # (length,): targets that belong to the row and are no padding
 
 
@@ -52,7 +52,7 @@ class Sequences:
                 "add text or lower sequenceLength"
             )
 
-    def row(self, index: int) -> Row:
+    def row(self, index: int) -> TokenRow:
         """The row at a global index; indices go on through as many epochs as asked for."""
         epoch, place = divmod(index, self.rows)
         start = permute(place, self.rows, self.seed, epoch) * self.length
@@ -73,11 +73,11 @@ class Sequences:
         return np.concatenate(parts)
 
 
-def make_row(tokens: Tokens, eos: int) -> Row:
+def make_row(tokens: Tokens, eos: int) -> TokenRow:
     inputs = tokens[:-1]
     places = np.arange(len(inputs))
     starts = np.where(inputs == eos, places, 0)
-    return Row(tokens, places - np.maximum.accumulate(starts))
+    return TokenRow(tokens, places - np.maximum.accumulate(starts))
 
 
 def evaluation_rows(folder: Path, manifest: DataManifest, shard: Shard, length: int) -> Iterator[EvaluationRow]:
@@ -93,7 +93,7 @@ def evaluation_rows(folder: Path, manifest: DataManifest, shard: Shard, length: 
             piece = document[start : start + length + 1]
             counted = np.arange(length) < len(piece) - 1
             padded = np.pad(piece, (0, length + 1 - len(piece)), constant_values=eos)
-            yield EvaluationRow(Row(padded, np.arange(length)), counted)
+            yield EvaluationRow(TokenRow(padded, np.arange(length)), counted)
 
 
 def permute(place: int, size: int, seed: int, epoch: int) -> int:

@@ -28,8 +28,8 @@ from llm_trainer.models.packing import STATE_SPACE, unpack
 from llm_trainer.runtime.process_group import ProcessGroup
 
 
-class Network:
-    """A model that answers. Every method is called by all ranks together."""
+class Inference:
+    """A model that says logits and learns nothing. Every method is called by all ranks together."""
 
     def __init__(self, module: Any, settings: TrainingSettings, group: ProcessGroup) -> None:
         """With ZeRO-3 its weights are spread over the ranks."""
@@ -72,8 +72,8 @@ class Network:
         return nullcontext()
 
 
-class Engine(Network):
-    """One model in training."""
+class Engine(Inference):
+    """The same, in training: DeepSpeed's engine of one model."""
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from llm_trainer.config import OnlineRl, StageConfig
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.build import implementation_for
-from llm_trainer.models.engine import Network
+from llm_trainer.models.engine import Inference
 from llm_trainer.models.value import ValueModel
 from llm_trainer.rl.reward_functions import Function, guarded, load_function
 from llm_trainer.rl.rollout import Answers, batches
@@ -81,7 +81,7 @@ class Rewards:
         """Raises ConfigurationError, as for a reward model that reads other tokens than the policy writes."""
         self.settings, self.group = settings, group
         self.weights = torch.tensor([reward.weight for reward in settings.rewards], device=group.device)
-        self.judges: list[tuple[str, Network | Function]] = []
+        self.judges: list[tuple[str, Inference | Function]] = []
         judges, tokenizers = load_rewards(config, settings)
         for index, (judge, own) in enumerate(zip(judges, tokenizers, strict=True)):
             if own is None:
@@ -91,7 +91,7 @@ class Rewards:
                 raise ConfigurationError(
                     f"rewards[{index}].model has another tokenizer than the policy; train it from the same base"
                 )
-            self.judges.append((f"rewards[{index}]", Network(ValueModel(judge), settings, group)))
+            self.judges.append((f"rewards[{index}]", Inference(ValueModel(judge), settings, group)))
 
     @property
     def names(self) -> list[str]:
@@ -105,13 +105,13 @@ class Rewards:
         """
         columns = []
         for name, judge in self.judges:
-            scores = self._scores(judge, answers) if isinstance(judge, Network) else self._call(judge, rows, written)
+            scores = self._scores(judge, answers) if isinstance(judge, Inference) else self._call(judge, rows, written)
             if not torch.isfinite(scores).all():
                 raise StageError(f"{name} scored an answer {float(scores[~torch.isfinite(scores)][0])}")
             columns.append(scores)
         return torch.stack(columns, dim=1)
 
-    def _scores(self, model: Network, answers: Answers) -> torch.Tensor:
+    def _scores(self, model: Inference, answers: Answers) -> torch.Tensor:
         """Of a model, at each answer's last token."""
         scores = []
         for rows in batches(len(answers.tokens), self.settings.micro_batch_size):

@@ -22,8 +22,9 @@ from llm_trainer.runtime.errors import ConfigurationError, PreemptedError, Stage
 from llm_trainer.runtime.history import dump_json
 from llm_trainer.runtime.run import Run
 
-BAD_STEPS = 10  # so many steps in a row whose gradient is not finite end the attempt
+BAD_STEPS = 10  # so many steps in a row whose gradient is not finite end the attempt; half of them, of a short stage
 STATE = "state.json"  # of a checkpoint
+COUNTS = ("step", "tokens", "applied", "bad")  # of a loop, over all attempts
 SPEED_STEPS = 20  # tokens per second is a mean over so many steps
 
 
@@ -67,6 +68,8 @@ class Loop(ABC):
         check_warmup(settings, steps)
         self.store = CheckpointStore(run.config, settings.checkpoint.keep, run.group)
         self.step = self.tokens = self.applied = 0  # steps, tokens and applied steps so far, over all attempts
+        self.bad = 0  # steps in a row that were left out, over all attempts
+        self.patience = min(BAD_STEPS, max(1, steps // 2))
         self.evaluated = -1  # step of the newest evaluation
         self.speed = Speed()
 
@@ -105,7 +108,7 @@ class Loop(ABC):
         raises, StageError when the loss is lost, and ConfigurationError if nothing was learned.
         """
         self._resume()
-        board, bad = self.run.board, 0
+        board = self.run.board
         board.update(phase="Training", total_steps=self.steps)
         board.startup.reached("engine")
         if self.step == 0:
@@ -118,14 +121,8 @@ class Loop(ABC):
             leave = self.run.stop_agreed()
             self.step += 1
             self.tokens += done.tokens
-            self.applied += done.applied
             self._show(done, share * self.settings.optimizer.learning_rate, time.monotonic() - began)
-            bad = 0 if done.applied else bad + 1
-            if bad >= BAD_STEPS:
-                raise StageError(
-                    f"the gradient was not finite in {bad} steps in a row, up to step {self.step}; "
-                    "lower optimizer.learningRate"
-                )
+            self._count(done)
             self._after_step(leave=leave)
         self._evaluate()
         self._publish()
@@ -140,13 +137,23 @@ class Loop(ABC):
         parts += [f"held-out {name} {value:.3f}" for name, value in evaluation.items() if name != "loss"]
         return ", ".join(parts)
 
+    def _count(self, done: StepReport) -> None:
+        """Raises StageError or ConfigurationError for a stage that is lost; it is neither saved nor published."""
+        self.applied += done.applied
+        self.bad = 0 if done.applied else self.bad + 1
+        if not self.applied and self.bad >= self.patience:
+            raise ConfigurationError(
+                f"nothing was learned: the gradient was not finite in each of the first {self.step} steps; look for "
+                "values in the data that are not finite, or lower optimizer.learningRate"
+            )
+        if self.bad >= self.patience:
+            raise StageError(
+                f"the gradient was not finite in {self.bad} steps in a row, up to step {self.step}; "
+                "lower optimizer.learningRate"
+            )
+
     def _after_step(self, *, leave: bool) -> None:
         last = self.step == self.steps
-        if last and not self.applied:
-            raise ConfigurationError(
-                f"nothing was learned: the gradient was not finite in each of the {self.steps} steps; look for values "
-                "in the data that are not finite, or lower optimizer.learningRate"
-            )
         if leave or last or self.step % self.settings.checkpoint.every_steps == 0:
             self._save()
         if leave and not last:
@@ -239,7 +246,7 @@ class Loop(ABC):
 
     def _write(self, folder: Path) -> None:
         RandomStates.now(self.run.group.device).write(folder, self.run.group.rank)
-        counts = {"step": self.step, "tokens": self.tokens, "applied": self.applied}
+        counts = {name: getattr(self, name) for name in COUNTS}
         state = {**counts, "fingerprint": self.fingerprint(), **self.write(folder)}
         if self.run.group.is_first:
             (folder / STATE).write_text(dump_json(state))
@@ -261,7 +268,8 @@ class Loop(ABC):
                 f"checkpoint {folder.name} was made from other data or batch settings: {state['fingerprint']} "
                 f"instead of {self.fingerprint()}; restore them, or remove {self.store.uri} to train the stage anew"
             )
-        self.step, self.tokens, self.applied = state["step"], state["tokens"], state["applied"]
+        for name in COUNTS:
+            setattr(self, name, int(state[name]))
         self.read(folder, state)
         RandomStates.read(folder, self.run.group.rank).restore(self.run.group.device)  # last: `read` may draw
         self.run.board.update(step=self.step, checkpoint=self.store.info(folder, self.step))
@@ -274,7 +282,7 @@ class Loop(ABC):
             state: dict[str, Any] = json.loads((folder / STATE).read_text())
         except FileNotFoundError:
             state = {}
-        if missing := [name for name in ("step", "tokens", "applied", "fingerprint") if name not in state]:
+        if missing := [name for name in (*COUNTS, "fingerprint") if name not in state]:
             raise ConfigurationError(
                 f"checkpoint {folder.name} was made by another version of the trainer: it has no {', '.join(missing)}; "
                 f"set spec.image to that version, or remove {self.store.uri} to train the stage anew"

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from llm_trainer.config import Ppo, StageConfig
+from llm_trainer.data.rows import Row
 from llm_trainer.data.tokenizer_checks import encode_prompt
 from llm_trainer.models.attention import show_attention
 from llm_trainer.models.export import publish_result
 from llm_trainer.protocol import Result
 from llm_trainer.rl.experience import Experience, judge, moments
-from llm_trainer.rl.networks import build_networks, build_policy
 from llm_trainer.rl.objective import KlController
+from llm_trainer.rl.ppo_models import build_models, build_policy
 from llm_trainer.rl.rewards import FlatRewards, Rewards
 from llm_trainer.rl.rollout import Answers, generate
 from llm_trainer.rl.update import Update
@@ -33,8 +34,6 @@ from llm_trainer.stages.fingerprints import digest_of
 from llm_trainer.stages.loop import Loop, StepReport
 from llm_trainer.stages.prompts import decode_answer, prompt_rows
 from llm_trainer.stages.ptx import Ptx
-
-Row = dict[str, Any]
 
 
 def run(config: StageConfig, board: Board) -> str:
@@ -65,9 +64,9 @@ class PolicyOptimisation(Loop):
         run.meet()
         self.rows_digest = digest_of(self.rows, run.group)
         self.rewards = Rewards(run.config, settings, tokenizer, run.group)
-        self.networks = build_networks(run, settings, policy, tokenizer)
-        self.vllm = VllmRollouts(self.networks.policy, settings, tokenizer) if settings.vllm else None
-        self.ptx = Ptx(run, settings, settings.ptx, self.networks.policy) if settings.ptx else None
+        self.models = build_models(run, settings, policy, tokenizer)
+        self.vllm = VllmRollouts(self.models.policy, settings, tokenizer) if settings.vllm else None
+        self.ptx = Ptx(run, settings, settings.ptx, self.models.policy) if settings.ptx else None
         self.kl = KlController(settings.kl_coefficient, settings.target_kl, settings.kl_horizon)
         self.flat = FlatRewards()
         self.seconds: dict[str, float] = {}
@@ -76,16 +75,16 @@ class PolicyOptimisation(Loop):
         """All chance of a step follows from its number, so that a step which is made again is the same."""
         self.seconds = {}
         torch.manual_seed(self._seed(0))
-        self.networks.policy.set_learning_rate(learning_rate_share)
-        self.networks.critic.set_learning_rate(learning_rate_share)
+        self.models.policy.set_learning_rate(learning_rate_share)
+        self.models.critic.set_learning_rate(learning_rate_share)
         experience, figures = self._roll_out()
         with self._phase("Training", "train"):
             pretraining = self.ptx.micro_batches(self.step) if self.ptx else None
-            update = Update(self.networks, self.settings, self.run.group, pretraining, self.run.watchdog.beat)
+            update = Update(self.models, self.settings, self.run.group, pretraining, self.run.watchdog.beat)
             update.learn(experience, self._seed(1), with_policy=self.step >= self.settings.critic_warmup_steps)
         figures |= update.figures() | {f"seconds/{name}": seconds for name, seconds in self.seconds.items()}
         (tokens,) = self.run.group.sum(float(experience.answers.answered.sum()))
-        norm = self.networks.policy.gradient_norm
+        norm = self.models.policy.gradient_norm
         return StepReport(figures.get("policy_loss", 0.0), int(tokens), norm, update.applied, figures)
 
     def _roll_out(self) -> tuple[Experience, dict[str, float]]:
@@ -97,7 +96,7 @@ class PolicyOptimisation(Loop):
         with self._phase("Scoring", "score"):
             each = self._rewards(rows, answers)
             scores = each @ self.rewards.weights
-            experience = judge(self.networks, answers, scores, self.settings, coefficient, group)
+            experience = judge(self.models, answers, scores, self.settings, coefficient, group)
         figures = self._figures(each, scores, experience)
         self.kl.see(figures["kl"], self.settings.rollout_size)
         self.flat.see(torch.tensor([figures["reward"] - figures["reward_std"], figures["reward"]]))
@@ -114,7 +113,7 @@ class PolicyOptimisation(Loop):
         prompts = [encode_prompt(self.tokenizer, row["prompt"]) for row in rows]
         if self.vllm:
             return self.vllm.generate(prompts)
-        return generate(self.networks.policy, prompts, self.settings, self.tokenizer)
+        return generate(self.models.policy, prompts, self.settings, self.tokenizer)
 
     def _rewards(self, rows: list[Row], answers: Answers) -> torch.Tensor:
         """(answers, rewards)."""
@@ -177,7 +176,7 @@ class PolicyOptimisation(Loop):
     # --- results and checkpoints ---
 
     def export(self) -> Result | None:
-        engine = self.networks.policy
+        engine = self.models.policy
         state = engine.whole_state()
         if state is None:
             return None
@@ -187,13 +186,13 @@ class PolicyOptimisation(Loop):
         return {"prompts": self.rows_digest, "seed": self.settings.seed, "rolloutBatchSize": self.settings.rollout_size}
 
     def write(self, folder: Path) -> dict[str, Any]:
-        self.networks.policy.save(folder / "policy")
-        self.networks.critic.save(folder / "critic")
+        self.models.policy.save(folder / "policy")
+        self.models.critic.save(folder / "critic")
         return {"klCoefficient": self.kl.coefficient}
 
     def read(self, folder: Path, state: dict[str, Any]) -> None:
-        self.networks.policy.load(folder / "policy")
-        self.networks.critic.load(folder / "critic")
+        self.models.policy.load(folder / "policy")
+        self.models.critic.load(folder / "critic")
         self.kl.coefficient = state["klCoefficient"]
 
 

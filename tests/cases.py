@@ -122,3 +122,17 @@ SERVING: dict[str, tuple[str, ...]] = {
     "startup-timeout-too-large": ("api/test_crds.py::test_wrong_servings_are_refused",),
     "tls-in-arguments": ("unit/api/test_vllm_arguments.py::test_refused",),
 }
+
+DATA_LIFECYCLE: dict[str, tuple[str, ...]] = {
+    "dataset-changed-between-attempts": (
+        "trainer/test_lifecycle.py::test_rows_that_changed_are_noticed",
+        "unit/trainer/test_fingerprints.py::test_a_change_is_seen",
+    ),
+    "gradient-accumulation": ("trainer/test_lifecycle.py::test_how_a_batch_is_split_does_not_matter",),
+    "held-out-figure-and-batch-size": ("trainer/test_lifecycle.py::test_how_a_batch_is_split_does_not_matter",),
+    "margin-nan": ("trainer/test_lifecycle.py::test_a_stage_in_which_nothing_was_learned_fails",),
+    "resume-in-a-later-epoch": (
+        "trainer/test_lifecycle.py::test_it_goes_on_in_a_later_epoch",
+        "trainer/test_micro_batches.py::test_any_step_may_be_the_first",
+    ),
+}

@@ -17,7 +17,7 @@ from llm_trainer.config import KINDS, StageConfig
 from llm_trainer.protocol import ExitCode
 from tests.trainer.conftest import MODEL, PRETRAIN, SFT, RunPods, stage_config
 from tests.trainer.online import ONLINE, PYTHONPATH
-from tests.trainer.pods import Pod, history, losses
+from tests.trainer.pods import Pod, evaluations, history, losses
 
 SHARED: dict[str, Any] = {
     "globalBatchSize": 8, "microBatchSize": 2, "precision": "float32", "optimizer": {"learningRate": 1e-3},
@@ -214,3 +214,16 @@ def test_it_goes_on_in_a_later_epoch(kind: str, any_kind: Kind, pods: RunPods) -
     expected, made = losses(whole), losses(again)
     assert sorted(made) == sorted(expected)
     assert max(abs(made[step] - expected[step]) for step in made) < 1e-5
+
+
+def test_how_a_batch_is_split_does_not_matter(any_kind: Kind, pods: RunPods) -> None:
+    """Into micro-batches and over processes: neither to the losses nor to the held-out figures."""
+    single = any_kind("sft", "split-single", microBatchSize=1, evaluateEverySteps=3)
+    double = any_kind("sft", "split-double", nodes=2, microBatchSize=4, evaluateEverySteps=3)
+    for config in (single, double):
+        pods(config).run()
+    assert losses(double) == pytest.approx(losses(single), abs=1e-5)
+    first, second = evaluations(single), evaluations(double)
+    assert sorted(first) == sorted(second)
+    for step, figures in first.items():
+        assert second[step] == pytest.approx(figures, abs=1e-5)

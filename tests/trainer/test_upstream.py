@@ -46,6 +46,17 @@ def test_every_private_name_is_listed() -> None:
     assert imported == {name.rpartition(".")[2] for name in IMPORTED}
 
 
+def test_every_method_that_is_replaced_is_listed() -> None:
+    """A method of ours before one of TRL's would be dead if TRL called it by another name."""
+    listed = {name for watched in WATCHED for name in watched.names}
+    for module in ("sft", "reward_model", "dpo", "kto", "grpo"):
+        order = importlib.import_module(f"llm_trainer.stages.{module}").Trainer.__mro__
+        ours = [kind for kind in order if kind.__module__.startswith("llm_trainer")]
+        theirs = {name for kind in order if kind not in ours for name in vars(kind)}
+        replaced = {name for kind in ours for name in vars(kind) if is_private(name) and name in theirs}
+        assert replaced <= listed, f"{module}: list them in runtime/upstream.py: {replaced - listed}"
+
+
 def defined(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         match node:

@@ -12,7 +12,7 @@ from tests import cases
 TESTS = Path(cases.__file__).parent
 NAMED = [
     pytest.param(test, id=f"{case}: {test}")
-    for table in (cases.OPERATOR, cases.SERVING)
+    for table in (cases.OPERATOR, cases.SERVING, cases.DATA_LIFECYCLE)
     for case, tests in table.items()
     for test in tests
 ]
@@ -27,4 +27,9 @@ def test_what_holds_a_case_exists(test: str) -> None:
 
 
 def test_every_case_has_one() -> None:
-    assert [case for table in (cases.OPERATOR, cases.SERVING) for case, tests in table.items() if not tests] == []
+    assert [
+        case
+        for table in (cases.OPERATOR, cases.SERVING, cases.DATA_LIFECYCLE)
+        for case, tests in table.items()
+        if not tests
+    ] == []

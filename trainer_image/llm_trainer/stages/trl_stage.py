@@ -111,7 +111,6 @@ class StageTrainer:
 
     def __init__(self, run: Run, settings: FineTuning, **arguments: Any) -> None:
         self.run, self.settings, self.figures = run, settings, Figures()
-        self.rows_digest = digest_of(arguments["train_dataset"], run.group)
         if run.group.device.type == "cuda":
             fuse_norms(arguments["model"])
         super().__init__(callbacks=[self.figures], **arguments)  # type: ignore[call-arg]
@@ -200,6 +199,7 @@ class TrlStage(Loop):
         trainer.model_wrapped = trainer.deepspeed = self.engine.deepspeed  # type: ignore[attr-defined]
         trainer.accelerator.deepspeed_engine_wrapped = self.backward
         trainer.state.max_steps = self.steps
+        self.rows_digest = digest_of(trainer.train_dataset, self.run.group)
         self.base: dict[str, float] = {}  # held-out figures before the first step, by the names they are told by
 
     def make_step(self, learning_rate_share: float) -> StepReport:
@@ -259,7 +259,7 @@ class TrlStage(Loop):
 
     def fingerprint(self) -> dict[str, Any]:
         return {
-            "rows": self.trainer.rows_digest,
+            "rows": self.rows_digest,
             "seed": self.settings.seed,
             "globalBatchSize": self.settings.global_batch_size,
         }

@@ -227,3 +227,14 @@ def test_how_a_batch_is_split_does_not_matter(any_kind: Kind, pods: RunPods) -> 
     assert sorted(first) == sorted(second)
     for step, figures in first.items():
         assert second[step] == pytest.approx(figures, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "kto"])
+def test_weights_that_are_not_finite_are_not_published(kind: str, any_kind: Kind, pods: RunPods) -> None:
+    """The gradient was finite: the update itself overflows, in the only step."""
+    short: dict[str, Any] = {"steps": 1} if kind == "pretrain" else {"epochs": 0.01}
+    config = any_kind(kind, f"overflow-{kind}", zeroStage=0, optimizer={"learningRate": 1e38}, **short)
+    word = pods(config).start().wait()[0]
+    assert word.exit_code == ExitCode.INTERNAL, word
+    assert "is not published" in word.message
+    assert not list((Path(config.stage_folder) / "results").glob("step-*"))

@@ -29,6 +29,7 @@ from llm_trainer.checkpoint.files import (
     record,
     set_aside,
     unlisted,
+    unreadable,
     write_durably,
 )
 from llm_trainer.config import StageConfig
@@ -112,12 +113,13 @@ class CheckpointStore:
 
     def _committed(self) -> list[Path]:
         """From the newest to the oldest, on all ranks alike."""
-        found, problem = [], None
+        found: list[Path] = []
+        problem: StageError | None = None
         if self.group.is_first:
             try:
                 found = sorted(committed(self.stage_folder), reverse=True)
-            except OSError as error:
-                problem = unreadable(self.uri, error)
+            except StorageError as error:
+                problem = error
         self._raise_first(problem)
         names = self.group.first([folder.name for folder in found], TEXTS)
         return [self.folder / Path(name).name for name in names]
@@ -227,10 +229,3 @@ class CheckpointStore:
         """Rank 0's, on every rank."""
         if told := self.group.first((problem.reason, str(problem)) if problem else None, PROBLEM):
             raise error_of(*told)
-
-
-def unreadable(uri: str, error: OSError) -> StorageError:
-    return StorageError(
-        f"{uri} can't be read at this moment: {error.strerror or error}; the volume or its permissions: nothing was "
-        "changed, and the next attempt looks again"
-    )

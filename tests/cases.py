@@ -123,56 +123,8 @@ SERVING: dict[str, tuple[str, ...]] = {
     "tls-in-arguments": ("unit/api/test_vllm_arguments.py::test_refused",),
 }
 
-DATA_FILES: dict[str, tuple[str, ...]] = {
-    "bom-crlf-nul": ("unit/trainer_data/test_readers.py::test_a_byte_order_mark_is_no_text_and_a_nul_is",),
-    "bom-jsonl": ("unit/trainer_data/test_readers.py::test_lines_however_they_end",),
-    "cr-only": (
-        "unit/trainer_data/test_readers.py::test_lines_however_they_end",
-        "unit/trainer_data/test_readers.py::test_lines_are_counted_however_they_end",
-    ),
-    "empty-lines-and-null": (
-        "unit/trainer_data/test_readers.py::test_lines_however_they_end",
-        "unit/trainer_data/test_rows.py::test_a_bad_row_is_named",
-    ),
-    "gzip": (
-        "unit/trainer_data/test_any_file.py::test_a_file_that_is_cut_at_any_byte",
-        "unit/trainer_data/test_prepare_stage.py::test_what_is_wrong",
-    ),
-    "hub-cache-links": ("unit/trainer_data/test_files.py::test_a_link_that_leads_nowhere_is_refused",),
-    "lfs-pointer": (
-        "unit/trainer_data/test_model_files.py::test_a_git_lfs_pointer",
-        "unit/trainer_data/test_tokenizer.py::test_a_tokenizer_that_is_a_git_lfs_pointer",
-        "unit/trainer_data/test_readers.py::test_a_git_lfs_pointer_is_told_as_such",
-    ),
-    "lone-surrogate-row": ("unit/trainer_data/test_readers.py::test_half_a_character_in_a_row_is_told_by_its_line",),
-    "long-run-of-letters": (
-        "unit/trainer_data/test_tokenizer.py::test_what_a_long_line_costs_grows_with_its_length_alone",
-        "unit/trainer_data/test_tokenizer.py::test_pieces_are_the_text_and_end_where_words_do",
-    ),
-    "one-long-line": (
-        "unit/trainer_data/test_tokenizer.py::test_what_a_long_line_costs_grows_with_its_length_alone",
-        "unit/trainer_data/test_tokenizer.py::test_a_long_text_has_the_ids_that_it_has_as_a_whole",
-    ),
-    "one-text-file": ("unit/trainer_data/test_prepare.py::test_one_text_file_can_not_be_split",),
-    "one-token-more-than-embeddings": ("unit/trainer_data/test_tokenizer_checks.py::test_more_tokens_than_embeddings",),
-    "packed-documents": ("trainer/test_models.py::test_packed_is_unpacked",),
-    "parquet-invalid-utf8": (
-        "unit/trainer_data/test_readers.py::test_what_is_not_utf8_is_told_by_its_row_and_only_where_it_is_needed",
-    ),
-    "parquet-types": (
-        "unit/trainer_data/test_readers.py::test_texts_of_every_type",
-        "unit/trainer_data/test_readers.py::test_a_text_in_an_object_and_a_name_with_a_dot",
-    ),
-    "resume-in-a-later-epoch": ("trainer/test_sft.py::test_kill_in_mid_stage",),
-    "seed-large": (
-        "unit/api/test_validation.py::test_a_wrong_training_is_refused_by_its_field",
-        "api/test_crds.py::test_wrong_trainings_are_refused",
-    ),
-    "utf16": ("unit/trainer_data/test_readers.py::test_utf_16_is_told_as_such",),
-}
-
-# Conversations and rows of the stages; what is right of each stands beside the cases.
-DATA_CHAT: dict[str, tuple[str, ...]] = {
+# Files of text and rows, conversations, folders of models.
+DATA: dict[str, tuple[str, ...]] = {
     "alpaca": (
         "unit/trainer_data/test_formats.py::test_converted",
         "unit/trainer_data/test_examples.py::test_every_format",
@@ -183,38 +135,109 @@ DATA_CHAT: dict[str, tuple[str, ...]] = {
         "trainer/test_prepared_rows.py::test_rows_are_read_by_the_tokenizer_of_the_stage",
     ),
     "beginning-token-twice": ("unit/trainer_data/test_rendering.py::test_tokens_are_those_of_transformers",),
+    "bom-crlf-nul": ("unit/trainer_data/test_readers.py::test_a_byte_order_mark_is_no_text_and_a_nul_is",),
+    "bom-jsonl": ("unit/trainer_data/test_readers.py::test_lines_however_they_end",),
     "chosen-turns-prompt-text": ("unit/trainer_data/test_formats.py::test_converted",),
     "content-parts": (
         "unit/trainer_data/test_formats.py::test_refused",
         "unit/trainer_data/test_formats.py::test_converted",
+    ),
+    "cr-only": (
+        "unit/trainer_data/test_readers.py::test_lines_however_they_end",
+        "unit/trainer_data/test_readers.py::test_lines_are_counted_however_they_end",
+    ),
+    "dataset-changed-between-attempts": (
+        "trainer/test_lifecycle.py::test_rows_that_changed_are_noticed",
+        "unit/trainer/test_fingerprints.py::test_a_change_is_seen",
     ),
     "developer-role": (
         "unit/trainer_data/test_formats.py::test_converted",
         "unit/trainer_data/test_rendering.py::test_what_a_template_refuses_or_leaves_out",
     ),
     "empty-assistant": ("unit/trainer_data/test_formats.py::test_refused",),
+    "empty-lines-and-null": (
+        "unit/trainer_data/test_readers.py::test_lines_however_they_end",
+        "unit/trainer_data/test_rows.py::test_a_bad_row_is_named",
+    ),
     "eos-differs-from-end-of-turn": (
         "trainer/test_ends_of_turns.py::test_a_published_model_stops_at_the_end_of_a_turn",
         "trainer/test_ends_of_turns.py::test_an_answer_ends_with_its_turn",
     ),
     "fewer-rows-than-a-batch": ("unit/trainer_data/test_examples.py::test_fewer_rows_than_a_step_takes",),
-    "gradient-accumulation": ("trainer/test_sft.py::test_batches_change_nothing",),
+    "gradient-accumulation": (
+        "trainer/test_sft.py::test_batches_change_nothing",
+        "trainer/test_lifecycle.py::test_how_a_batch_is_split_does_not_matter",
+    ),
     "grpo-fewer-prompts-than-a-step": ("unit/trainer_data/test_examples.py::test_fewer_rows_than_a_step_takes",),
     "grpo-first-row-null": ("trainer/test_prepared_rows.py::test_a_column_lives_if_any_row_has_it",),
-    "held-out-figure-and-batch-size": ("trainer/test_sft.py::test_batches_change_nothing",),
+    "gzip": (
+        "unit/trainer_data/test_any_file.py::test_a_file_that_is_cut_at_any_byte",
+        "unit/trainer_data/test_prepare_stage.py::test_what_is_wrong",
+    ),
+    "held-out-figure-and-batch-size": (
+        "trainer/test_sft.py::test_batches_change_nothing",
+        "trainer/test_lifecycle.py::test_how_a_batch_is_split_does_not_matter",
+    ),
+    "hub-cache-links": ("unit/trainer_data/test_files.py::test_a_link_that_leads_nowhere_is_refused",),
     "identical-rows": ("unit/trainer_data/test_examples.py::test_identical_rows",),
     "kto-int-label": ("unit/trainer_data/test_formats.py::test_refused",),
     "kto-odd-rows": ("unit/trainer_data/test_examples.py::test_labels_and_odd_rows",),
-    "lone-surrogate-row": ("unit/trainer_data/test_formats.py::test_refused",),
-    "margin-nan": ("unit/trainer_data/test_formats.py::test_refused",),
+    "lfs-pointer": (
+        "unit/trainer_data/test_model_files.py::test_a_git_lfs_pointer",
+        "unit/trainer_data/test_tokenizer.py::test_a_tokenizer_that_is_a_git_lfs_pointer",
+        "unit/trainer_data/test_readers.py::test_a_git_lfs_pointer_is_told_as_such",
+    ),
+    "lone-surrogate-row": (
+        "unit/trainer_data/test_readers.py::test_half_a_character_in_a_row_is_told_by_its_line",
+        "unit/trainer_data/test_formats.py::test_refused",
+    ),
+    "long-run-of-letters": (
+        "unit/trainer_data/test_tokenizer.py::test_what_a_long_line_costs_grows_with_its_length_alone",
+        "unit/trainer_data/test_tokenizer.py::test_pieces_are_the_text_and_end_where_words_do",
+    ),
+    "lora-target-modules": (
+        "trainer/test_lora_targets.py::test_names_of_no_layer",
+        "trainer/test_lora_targets.py::test_no_names_are_all_layers",
+    ),
+    "margin-nan": (
+        "unit/trainer_data/test_formats.py::test_refused",
+        "trainer/test_lifecycle.py::test_a_stage_in_which_nothing_was_learned_fails",
+    ),
     "no-padding-token": ("trainer/test_ends_of_turns.py::test_a_reward_is_read_where_it_was_learned",),
+    "one-long-line": (
+        "unit/trainer_data/test_tokenizer.py::test_what_a_long_line_costs_grows_with_its_length_alone",
+        "unit/trainer_data/test_tokenizer.py::test_a_long_text_has_the_ids_that_it_has_as_a_whole",
+    ),
+    "one-text-file": ("unit/trainer_data/test_prepare.py::test_one_text_file_can_not_be_split",),
+    "one-token-more-than-embeddings": ("unit/trainer_data/test_tokenizer_checks.py::test_more_tokens_than_embeddings",),
+    "packed-documents": (
+        "trainer/test_models.py::test_packed_is_unpacked",
+        "trainer/test_any_family.py::test_documents_of_a_row_do_not_see_each_other",
+        "unit/trainer/test_attention.py::test_flash_attention_is_told_where_documents_begin",
+    ),
+    "parquet-invalid-utf8": (
+        "unit/trainer_data/test_readers.py::test_what_is_not_utf8_is_told_by_its_row_and_only_where_it_is_needed",
+    ),
+    "parquet-types": (
+        "unit/trainer_data/test_readers.py::test_texts_of_every_type",
+        "unit/trainer_data/test_readers.py::test_a_text_in_an_object_and_a_name_with_a_dot",
+    ),
     "prompt-completion-merge": (
         "unit/trainer_data/test_examples.py::test_a_prompt_that_grows_into_its_answer_is_told",
     ),
     "prompt-text-completion-turns": ("unit/trainer_data/test_formats.py::test_converted",),
+    "resume-in-a-later-epoch": (
+        "trainer/test_sft.py::test_kill_in_mid_stage",
+        "trainer/test_lifecycle.py::test_it_goes_on_in_a_later_epoch",
+        "trainer/test_micro_batches.py::test_any_step_may_be_the_first",
+    ),
     "role-key-extra": (
         "unit/trainer_data/test_formats.py::test_converted",
         "unit/trainer_data/test_examples.py::test_what_nobody_reads_is_told",
+    ),
+    "seed-large": (
+        "unit/api/test_validation.py::test_a_wrong_training_is_refused_by_its_field",
+        "api/test_crds.py::test_wrong_trainings_are_refused",
     ),
     "sharegpt": (
         "unit/trainer_data/test_formats.py::test_converted",
@@ -234,4 +257,9 @@ DATA_CHAT: dict[str, tuple[str, ...]] = {
         "unit/trainer_data/test_formats.py::test_converted",
     ),
     "tools-column-dropped": ("unit/trainer_data/test_rendering.py::test_tool_calls_and_results",),
+    "utf16": ("unit/trainer_data/test_readers.py::test_utf_16_is_told_as_such",),
+    "weights-under-other-names": (
+        "trainer/test_weights.py::test_weights_under_other_names",
+        "trainer/test_weights.py::test_data_preparation_looks_at_the_model",
+    ),
 }

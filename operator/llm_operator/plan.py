@@ -7,7 +7,6 @@ operator reads it.
 from __future__ import annotations
 
 import io
-import math
 import re
 import shlex
 import sys
@@ -219,7 +218,7 @@ def describe_steps(settings: TrainingSettings, flops: int | None) -> Iterator[st
     """Of a pretrain stage; those of the others follow from the rows of their datasets."""
     if isinstance(settings, Pretrain):
         per_step = settings.global_batch_size * settings.length
-        steps = settings.steps or math.ceil((settings.tokens or 0) / per_step)
+        steps = settings.total_steps
         yield f"    tokens   {count(steps * per_step)} in {steps:,} steps of {per_step:,}"
         if flops:
             yield f"    work     {count(flops)}FLOPs per token, {count(flops * steps * per_step)}FLOPs in all"

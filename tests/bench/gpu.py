@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from llm_operator.api.families import model_size
-from llm_operator.api.memory import Network, StageMemory
+from llm_operator.api.memory import HeldModel, StageMemory
 from llm_trainer.config import Architecture
 from tests.bench.gpu_attention import main as attention
 from tests.bench.trainer_cases import Bench
@@ -148,7 +148,7 @@ def row(case: Case, measured: dict[str, Any]) -> str:
     peak = next((value for name, value in PEAK.items() if name in torch.cuda.get_device_name()), float("nan"))
     share = size.training_flops_per_token(case.length) * tokens / peak
     zero = case.settings.get("zeroStage", 1)
-    held = StageMemory((Network(size.total, size.routed, learns=True),), 2, 2, 12, zero, 1).per_process
+    held = StageMemory((HeldModel(size.total, size.routed, learns=True),), 2, 2, 12, zero, 1).per_process
     return (
         f"| {case.name} ({size.total / 1e6:,.0f} M) | {tokens:,.0f} | {100 * share:.1f} % | "
         f"{measured['peak'] / GIB:.1f} | {held / GIB:.1f} | {measured['seconds']:.3f} |"

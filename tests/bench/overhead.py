@@ -20,7 +20,7 @@ from llm_trainer.config import Pretrain, StageConfig
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import start
-from llm_trainer.stages.loop import Loop, Step
+from llm_trainer.stages.loop import Loop, StepReport
 from tests.bench.trainer_runs import Machine
 from tests.cluster.settings import REPOSITORY
 from tests.trainer.pods import free_port
@@ -33,9 +33,9 @@ class EmptyLoop(Loop):
         super().__init__(*arguments)
         self.begun: list[float] = []
 
-    def make_step(self, learning_rate_share: float) -> Step:
+    def make_step(self, learning_rate_share: float) -> StepReport:
         self.begun.append(time.perf_counter())
-        return Step(loss=1.0, tokens=1, gradient_norm=1.0, applied=True, figures={})
+        return StepReport(loss=1.0, tokens=1, gradient_norm=1.0, applied=True, figures={})
 
     def held_out_figures(self) -> dict[str, float]:
         return {}
@@ -56,11 +56,11 @@ class EmptyLoop(Loop):
 def main() -> None:
     config = StageConfig.model_validate_json(sys.argv[1])
     assert config.pretrain
-    with start(config, Board(config.stage, config.attempt)) as stage:
-        stage.meet()
-        loop = EmptyLoop(stage, config.pretrain, STEPS)
+    with start(config, Board(config.stage, config.attempt)) as run:
+        run.meet()
+        loop = EmptyLoop(run, config.pretrain, STEPS)
         loop.fit()
-        if stage.group.is_first:
+        if run.group.is_first:
             print(json.dumps(median(after - before for before, after in pairwise(loop.begun))), flush=True)
 
 

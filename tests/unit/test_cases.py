@@ -10,7 +10,7 @@ import pytest
 from tests import cases
 
 TESTS = Path(cases.__file__).parent
-TABLES = (cases.OPERATOR, cases.SERVING, cases.DATA_FILES, cases.DATA_CHAT)
+TABLES = (cases.OPERATOR, cases.SERVING, cases.DATA)
 NAMED = [
     pytest.param(test, id=f"{case}: {test}") for table in TABLES for case, tests in table.items() for test in tests
 ]

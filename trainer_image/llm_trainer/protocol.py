@@ -21,6 +21,7 @@ class ExitCode(IntEnum):
     SUCCEEDED = 0
     DATA = 65  # bad rows, files or columns: fails at once
     INTERNAL = 70  # an exception that is none of the others: costs an attempt
+    STORAGE = 74  # the volume can't be read at this moment: an infrastructure restart
     NO_SPACE = 73  # the disk is full: costs an attempt, reason NoSpace
     PREEMPTED = 75  # asked to leave, checkpoint committed: an infrastructure restart
     CONFIGURATION = 78  # the configuration can't work: fails at once
@@ -31,9 +32,10 @@ class ExitCode(IntEnum):
 
 
 class Message(BaseModel):
-    # A figure may be NaN when a training diverges, and must arrive as such: null would make the message unreadable.
+    # A figure may be NaN when a training diverges, and must arrive as such. JSON has no such number: it is the text
+    # "NaN", which is read back as one. null would make the message unreadable.
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="ignore", ser_json_inf_nan="constants"
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", ser_json_inf_nan="strings"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a process of a stage must hold: weights, gradients and optimizer state of its networks. Pure.
+"""What a process of a stage must hold: weights, gradients and optimizer state of its models. Pure.
 
 Activations, buffers and the adapter's own weights come on top: a stage that needs more than this can't run.
 """
@@ -23,8 +23,8 @@ from llm_trainer.config import (
 
 
 @dataclass(frozen=True)
-class Network:
-    """One of a stage's networks: so many parameters, all of which learn or none. ``routed``: those of its experts."""
+class HeldModel:
+    """One of a stage's models: so many parameters, all of which learn or none. ``routed``: those of its experts."""
 
     parameters: int
     routed: int
@@ -35,7 +35,7 @@ class Network:
 class StageMemory:
     """``weights``, ``gradients`` and ``state``: bytes per parameter."""
 
-    networks: tuple[Network, ...]
+    models: tuple[HeldModel, ...]
     weights: int
     gradients: int
     state: int
@@ -51,13 +51,13 @@ class StageMemory:
         gradients and the weights over the processes. Experts are spread over ``expert_parallel`` of them before.
         """
         total = 0.0
-        for network in self.networks:
-            whole = network.parameters - network.routed + network.routed / self.expert_parallel
+        for model in self.models:
+            whole = model.parameters - model.routed + model.routed / self.expert_parallel
             for size, stage, learning in (
                 (self.state, 1, True), (self.gradients, 2, True), (self.weights, 3, False),
             ):  # fmt: skip
-                if network.learns or not learning:
-                    total += size * (network.parameters / self.processes if self.zero_stage >= stage else whole)
+                if model.learns or not learning:
+                    total += size * (model.parameters / self.processes if self.zero_stage >= stage else whole)
         return round(total)
 
     def fitting_zero_stage(self, memory: int) -> int | None:
@@ -81,7 +81,7 @@ def training_size(spec: LLMTrainingSpec) -> ModelSize | None:
 
 
 def stage_memory(spec: LLMTrainingSpec, index: int) -> StageMemory | None:
-    """None where the spec alone does not tell how large one of the networks is."""
+    """None where the spec alone does not tell how large one of the models is."""
     settings, size = settings_of(spec.stages[index]), training_size(spec)
     models = [stage_model(spec, index), *(reference.model for reference in settings.references())] if settings else []
     if settings is None or size is None or not all(is_of_the_training(spec, model) for model in models):
@@ -89,7 +89,7 @@ def stage_memory(spec: LLMTrainingSpec, index: int) -> StageMemory | None:
     mixed = settings.precision != "float32" and resources_of(spec, spec.stages[index]).gpus > 0
     moments = 4 if settings.optimizer.type == "muon" else 8
     return StageMemory(
-        networks=tuple(networks(settings, size)),
+        models=tuple(held_models(settings, size)),
         weights=2 if mixed else 4,
         gradients=2 if mixed else 4,
         state=moments + (4 if mixed else 0),  # and a copy of the weights in float32
@@ -120,11 +120,11 @@ def is_of_the_training(spec: LLMTrainingSpec, model: StageModel | None) -> bool:
     return model is None
 
 
-def networks(settings: TrainingSettings, size: ModelSize) -> Iterator[Network]:
+def held_models(settings: TrainingSettings, size: ModelSize) -> Iterator[HeldModel]:
     """Those on a process at the same time."""
     learns = settings.lora is None
-    policy = Network(size.total, size.routed, learns)
-    scorer = Network(size.scoring, size.routed, learns)
+    policy = HeldModel(size.total, size.routed, learns)
+    scorer = HeldModel(size.scoring, size.routed, learns)
     yield scorer if isinstance(settings, RewardModel) else policy
     if isinstance(settings, Ppo):
         yield scorer

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     CONFIGURATION_ERROR = "ConfigurationError"
     DATA_ERROR = "DataError"
     NO_SPACE = "NoSpace"
+    STORAGE_UNREADABLE = "StorageUnreadable"
     OUT_OF_MEMORY = "OutOfMemory"
     HANG = "Hang"
     KILLED = "Killed"

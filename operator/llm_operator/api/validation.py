@@ -283,9 +283,8 @@ def kind_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[st
         yield from exactly_one(here, pretrain, "steps", "tokens")
         if spec.data is None:
             yield f"spec.data: is required by the pretrain stage {stage.name!r}; set spec.data.sources"
-        steps, warmup = pretrain.steps, pretrain.schedule.warmup_steps
-        if steps is not None and warmup >= steps:
-            yield f"{path}.schedule.warmupSteps: {warmup} leaves none of the {steps} steps"
+        if (warmup := pretrain.schedule.warmup_steps) >= pretrain.total_steps > 0:
+            yield f"{path}.schedule.warmupSteps: {warmup} leaves none of the {pretrain.total_steps} steps; lower it"
         if pretrain.expert_parallel > 1:
             yield from expert_parallel_problems(spec, stage, pretrain, path)
     if stage.dpo:

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from llm_operator.api import families
 from llm_operator.api.families import model_size
-from llm_operator.api.memory import Network, StageMemory
+from llm_operator.api.memory import HeldModel, StageMemory
 from llm_trainer.config import Architecture
 from tests.trainer.test_families import DENSE, FAMILIES
 
@@ -71,6 +71,6 @@ def test_flops_of_gpt3() -> None:
 @pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120), (1, 31.4), (2, 16.6), (3, 1.9)])
 def test_memory_of_the_zero_paper(stage: int, gigabytes: float) -> None:
     """7.5 G parameters on 64 devices: Rajbhandari et al. 2020, figure 1."""
-    model = Network(7_500_000_000, routed=0, learns=True)
+    model = HeldModel(7_500_000_000, routed=0, learns=True)
     memory = StageMemory((model,), weights=2, gradients=2, state=12, zero_stage=stage, processes=64)
     assert memory.per_process / 1e9 == pytest.approx(gigabytes, abs=0.05)

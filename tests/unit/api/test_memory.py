@@ -1,10 +1,10 @@
-"""Which networks a process of a stage holds."""
+"""Which models a process of a stage holds."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from llm_operator.api.memory import Network, StageMemory, stage_memory, training_size
+from llm_operator.api.memory import HeldModel, StageMemory, stage_memory, training_size
 from llm_operator.api.validation import load_training
 from tests.specs import GPUS, PAIRS, TASTE, TRAINING, changed, ppo
 
@@ -24,8 +24,8 @@ def test_the_networks_of_a_chain() -> None:
     spec = load_training(CHAIN)
     size = training_size(spec)
     assert size
-    policy, scorer = Network(size.total, 0, learns=True), Network(size.scoring, 0, learns=True)
-    held = [memory.networks for index in range(5) if (memory := stage_memory(spec, index))]
+    policy, scorer = HeldModel(size.total, 0, learns=True), HeldModel(size.scoring, 0, learns=True)
+    held = [memory.models for index in range(5) if (memory := stage_memory(spec, index))]
     assert held == [
         (policy,),
         (policy,),
@@ -46,6 +46,6 @@ def test_a_model_of_unknown_size() -> None:
 
 def test_experts_are_spread_before_zero_spreads() -> None:
     """10 parameters, 8 of them in experts on 4 of 8 processes: 2 + 2 are on each."""
-    model = Network(10, routed=8, learns=True)
+    model = HeldModel(10, routed=8, learns=True)
     memory = StageMemory((model,), 2, 2, 12, zero_stage=1, processes=8, expert_parallel=4)
     assert memory.per_process == 12 * 10 / 8 + 4 * (2 + 2)

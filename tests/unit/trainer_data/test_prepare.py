@@ -11,7 +11,7 @@ import pytest
 from llm_trainer.config import PrepareData, Source, Tokenizer, TrainTokenizer
 from llm_trainer.data.corpus import find_sources
 from llm_trainer.data.manifest import DataManifest, Shard, read_manifest
-from llm_trainer.data.prepare import Progress, Step, prepare, tokenizer_texts
+from llm_trainer.data.prepare import Step, Tally, prepare, tokenizer_texts
 from llm_trainer.data.shards import ShardWriter, token_type
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.runtime.errors import ConfigurationError, DataError
@@ -179,7 +179,7 @@ def test_a_tokenizer_is_loaded_and_kept_without_a_corpus(volumes: Path, write_li
 def test_the_tokenizer_never_sees_held_out_documents(volumes: Path, write_lines: WriteLines) -> None:
     write_lines("a.jsonl", [{"text": text} for text in TEXTS])
     data = corpus_of("a.jsonl", validation_fraction=0.3)
-    progress = Progress(lambda step: None, "Tokenizer", 0)
+    progress = Tally(lambda step: None, "Tokenizer", 0)
     seen = set(tokenizer_texts(data, find_sources(data, str(volumes)), progress))
     run(config("a.jsonl", validation_fraction=0.3), volumes)
     folder = volumes / "models/run/data"

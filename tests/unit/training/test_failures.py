@@ -71,6 +71,15 @@ def test_a_configuration_error_fails_at_once(at_base: World, code: ExitCode, rea
     assert len(stage(at_base, "base")["attempts"]) == 1
 
 
+def test_a_volume_that_does_not_answer_is_paid_as_infrastructure(at_base: World) -> None:
+    end_pod(scenes.pods(at_base)[0], ExitCode.STORAGE, "checkpoints/step-00000030 can't be read at this moment")
+    settle(at_base)
+    first, second = stage(at_base, "base")["attempts"]
+    assert first["reason"] == "StorageUnreadable"
+    assert second["number"] == 2
+    assert stage(at_base, "base")["sinceProgress"] == {"own": 0, "infrastructure": 1}
+
+
 def test_configuration_error(at_base: World) -> None:
     end_pod(scenes.pods(at_base)[0], ExitCode.CONFIGURATION, "sequenceLength 512 is beyond the model's 256 positions")
     check_golden(GOLDEN / "configuration_error.yaml", scenes.step(at_base))

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from llm_trainer.runtime.errors import ConfigurationError
+from llm_trainer.runtime.errors import ConfigurationError, StorageError
 from llm_trainer.runtime.removal import remove
 
 MANIFEST, COMPLETE = "manifest.json", "COMPLETE"
@@ -58,6 +58,24 @@ def record(file: Path, folder: Path) -> FileRecord:
             size += len(block)
         os.fsync(stream.fileno())
     return FileRecord(path=str(file.relative_to(folder)), size=size, sha256=digest.hexdigest())
+
+
+def committed(stage_folder: Path) -> list[Path]:
+    """A stage's checkpoints, good or bad. Raises StorageError where that can't be told: glob would say that none is."""
+    folder = stage_folder / "checkpoints"
+    try:
+        return [entry for entry in folder.iterdir() if entry.name.startswith("step-")]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unreadable(str(folder), error) from error
+
+
+def unreadable(what: str, error: OSError) -> StorageError:
+    return StorageError(
+        f"{what} can't be read at this moment: {error.strerror or error}; the volume or its permissions: nothing was "
+        "changed, and the next attempt looks again"
+    )
 
 
 def aside_of(folder: Path, attempt: int) -> Path:

@@ -23,7 +23,7 @@ class StageRecord(BaseModel):
     """`config` is kept as it was written: a trainer of another version may not be able to read it."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="ignore", ser_json_inf_nan="constants"
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", ser_json_inf_nan="strings"
     )
 
     config: dict[str, Any]

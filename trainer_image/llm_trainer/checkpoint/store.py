@@ -1,6 +1,6 @@
 """The checkpoints of one stage: committed by all ranks or not there, verified before they are used.
 
-Commit: temporary folder → every rank writes → hashes, fsync → manifest → all agree → rename → COMPLETE → `latest`.
+Commit: temporary folder → every rank writes → hashes, fsync → manifest, COMPLETE → all agree → rename → `latest`.
 Once a newer attempt has claimed the stage, or another training the run folder, this one can't commit (`fence`).
 """
 
@@ -22,24 +22,35 @@ from llm_trainer.checkpoint.files import (
     FolderManifest,
     altered_files,
     aside_of,
+    committed,
     content_files,
     flush_folder,
     read_manifest,
     record,
     set_aside,
     unlisted,
+    unreadable,
     write_durably,
 )
 from llm_trainer.config import StageConfig
 from llm_trainer.protocol import CheckpointInfo, Notice
-from llm_trainer.runtime.errors import ConfigurationError, NoSpaceError, error_of, is_no_space
+from llm_trainer.runtime.errors import (
+    ConfigurationError,
+    NoSpaceError,
+    StageError,
+    StorageError,
+    error_of,
+    is_no_space,
+)
 from llm_trainer.runtime.process_group import ProcessGroup
 from llm_trainer.runtime.removal import remove
 
-NAME = TypeAdapter[str | None](str | None)
 TEXTS = TypeAdapter(list[str])
+SHARE = TypeAdapter[tuple[str | None, list[str]]](tuple[str | None, list[str]])
 RECORDS = TypeAdapter(list[FileRecord])
 PROBLEM = TypeAdapter[tuple[str, str] | None](tuple[str, str] | None)  # reason and message of a StageError
+
+SHOWN = 5  # checkpoints that a message names
 
 
 @dataclass(frozen=True)
@@ -56,8 +67,12 @@ class CheckpointStore:
     def folder(self) -> Path:
         return self.stage_folder / "checkpoints"
 
+    @property
+    def uri(self) -> str:
+        return f"{self.config.run_uri}/stages/{self.config.stage}/checkpoints"
+
     def uri_of(self, folder: Path) -> str:
-        return f"{self.config.run_uri}/stages/{self.config.stage}/checkpoints/{folder.name}"
+        return f"{self.uri}/{folder.name}"
 
     def info(self, folder: Path, step: int) -> CheckpointInfo:
         """What is told of a committed checkpoint."""
@@ -66,7 +81,7 @@ class CheckpointStore:
 
     def claim(self) -> None:
         """Clear what a crash left half-written, of the stage that `Fence.claim` has taken; raises as `Fence.check`."""
-        self._check_fence()
+        self.check_fence()
         if self.group.is_first:
             self.folder.mkdir(parents=True, exist_ok=True)
             for left in self.stage_folder.glob("*/.tmp-*"):
@@ -74,22 +89,40 @@ class CheckpointStore:
         self.group.barrier()
 
     def newest(self) -> tuple[Path | None, list[Notice]]:
-        """The newest checkpoint whose files are all as written; those that aren't are set aside, each with a notice.
+        """The newest checkpoint whose files are all as written; None for a stage that has none at all.
 
-        Raises ConfigurationError if so many processes as there are now can't read it.
+        Newer ones that are not as written are set aside, each with a notice. Raises StorageError if one can't be read
+        at this moment, and ConfigurationError if there are some and none is good: to begin anew would lose the stage's
+        history in silence, and nothing is moved. Also if so many processes as there are now can't read it.
         """
-        notices: list[Notice] = []
-        while True:
-            candidates = sorted(self.folder.glob("step-*")) if self.group.is_first else []
-            name = self.group.first(candidates[-1].name if candidates else None, NAME)
-            if name is None:
-                return None, notices
-            newest = self.folder / Path(name).name
-            problems = self._problems(newest)
+        bad: list[tuple[Path, str]] = []
+        for folder in self._committed():
+            problems = self._problems(folder)
             if not problems:
-                self._check_world_size(newest)
-                return newest, notices
-            notices.append(self._set_aside(newest, problems[0]))
+                self._check_world_size(folder)
+                return folder, [self._set_aside(other, cause) for other, cause in bad]
+            bad.append((folder, problems[0]))
+        if bad:
+            named = "; ".join(f"{folder.name}: {cause}" for folder, cause in bad[:SHOWN])
+            more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+            raise ConfigurationError(
+                f"no checkpoint in {self.uri} can be used: {named}{more}. Restore one from a backup, or remove that "
+                "folder to train the stage anew; then change spec.restartToken"
+            )
+        return None, []
+
+    def _committed(self) -> list[Path]:
+        """From the newest to the oldest, on all ranks alike."""
+        found: list[Path] = []
+        problem: StageError | None = None
+        if self.group.is_first:
+            try:
+                found = sorted(committed(self.stage_folder), reverse=True)
+            except StorageError as error:
+                problem = error
+        self._raise_first(problem)
+        names = self.group.first([folder.name for folder in found], TEXTS)
+        return [self.folder / Path(name).name for name in names]
 
     def commit(self, step: int, write: Callable[[Path], None]) -> Path:
         """Let every rank write its files into a folder and make that folder the newest checkpoint.
@@ -106,7 +139,7 @@ class CheckpointStore:
             write(temporary)
             self.group.barrier()
             files = self._hash(temporary)
-            self._check_fence()
+            self.check_fence()
             if self.group.is_first:
                 self._publish(temporary, final, step, files)
         except (OSError, RuntimeError) as error:
@@ -125,10 +158,11 @@ class CheckpointStore:
             kind="checkpoint", step=step, attempt=self.config.attempt, world_size=self.group.world_size, files=files
         )
         write_durably(temporary / MANIFEST, manifest.model_dump_json(by_alias=True, indent=1))
+        # before the rename: a crash between the two would leave one that is whole and counts as broken
+        write_durably(temporary / COMPLETE, f"{self.config.attempt} {time.time():.0f}\n")
         remove(final)  # the same step, saved by an attempt that then went on and was lost
         temporary.rename(final)
         flush_folder(self.folder)
-        write_durably(final / COMPLETE, f"{self.config.attempt} {time.time():.0f}\n")
         write_durably(self.folder / "latest", final.name)
         for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
             remove(old)
@@ -140,18 +174,28 @@ class CheckpointStore:
         return sorted((entry for share in shares for entry in share), key=lambda entry: entry.path)
 
     def _problems(self, folder: Path) -> list[str]:
-        """What is wrong with a checkpoint, on all ranks alike."""
+        """What is wrong with a checkpoint, on all ranks alike. Raises StorageError if that can't be told."""
         found: list[str] = []
+        unread: str | None = None
         try:
-            manifest = read_manifest(folder)
-            if not (folder / COMPLETE).exists():
-                found.append("it was not completed")
-            if self.group.is_first:
-                found += unlisted(folder, manifest) + self._other_than_known(folder, manifest)
-            found += altered_files(folder, manifest.files[self.group.rank :: self.group.world_size])
-        except (OSError, ValueError) as error:
-            found.append(f"its manifest can't be read: {error}".splitlines()[0])
-        return [text for share in self.group.gather(found, TEXTS) for text in share]
+            found = self._own_share(folder)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError) as error:
+            found = [f"its manifest can't be read: {error}".splitlines()[0]]
+        except OSError as error:
+            unread = str(unreadable(self.uri_of(folder), error))
+        told = self.group.gather((unread, found), SHARE)
+        if texts := [text for text, _ in told if text]:
+            raise StorageError(texts[0])
+        return [text for _, share in told for text in share]
+
+    def _own_share(self, folder: Path) -> list[str]:
+        """What is wrong, as far as this rank looks."""
+        manifest, found = read_manifest(folder), []
+        if not (folder / COMPLETE).exists():
+            found.append("it was not completed")
+        if self.group.is_first:
+            found += unlisted(folder, manifest) + self._other_than_known(folder, manifest)
+        return found + altered_files(folder, manifest.files[self.group.rank :: self.group.world_size])
 
     def _other_than_known(self, folder: Path, manifest: FolderManifest) -> list[str]:
         """What is whole may still have been put there by somebody else: the status has the digest."""
@@ -177,8 +221,11 @@ class CheckpointStore:
             "training goes on from the one before.",
         )
 
-    def _check_fence(self) -> None:
-        """On all ranks alike."""
-        problem = Fence(self.config).problem() if self.group.is_first else None
+    def check_fence(self) -> None:
+        """On all ranks alike; raises as `Fence.check` does."""
+        self._raise_first(Fence(self.config).problem() if self.group.is_first else None)
+
+    def _raise_first(self, problem: StageError | None) -> None:
+        """Rank 0's, on every rank."""
         if told := self.group.first((problem.reason, str(problem)) if problem else None, PROBLEM):
             raise error_of(*told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field
@@ -19,6 +20,7 @@ class DatasetCheck(Settings):
 
     field: str = Field(description="Where the user wrote it, such as spec.stages[1].sft.dataset.uri.")
     stage: str = Field(default="", description="Its name.")
+    warmup_rows: int = Field(default=0, ge=0, description="With so many or fewer all steps would be warm-up.")
     uri: Uri
     any_of_columns: list[list[str]] = Field(description="The row must have all columns of one of these sets.")
     optional_columns: list[str] = Field(
@@ -52,6 +54,7 @@ class DatasetCheck(Settings):
             field=f"{stage}.dataset.uri",
             stage=name,
             uri=settings.dataset.uri,
+            warmup_rows=math.floor(settings.schedule.warmup_steps / settings.epochs) * settings.rows_per_step,
             any_of_columns=[list(columns) for columns in settings.columns],
             optional_columns=list(settings.optional_columns),
             training_tokenizer=training_tokenizer,

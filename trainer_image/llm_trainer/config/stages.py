@@ -36,6 +36,13 @@ class Pretrain(TrainingSettings):
         default=None, ge=1, le=1_000_000_000_000_000, description="Training tokens of the run; steps follow from it."
     )
 
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the run; 0 if neither steps nor tokens is given."""
+        if self.steps is not None:
+            return self.steps
+        return -(-(self.tokens or 0) // (self.global_batch_size * self.sequence_length))
+
 
 class StageKinds(Settings):
     """Exactly one is set."""

@@ -113,7 +113,7 @@ def _write(config: PrepareData, sources: Sources, folder: Path, volumes_root: st
         tokenizer_sha256=folder_sha256(folder / TOKENIZER),
     )
     if config.data:
-        progress = Progress(report, "Tokens", sum(files.bytes for _, files in sources))
+        progress = Tally(report, "Tokens", sum(files.bytes for _, files in sources))
         for reader in read_corpus(config.data, sources):
             manifest.shards += write_source(reader, tokenizer, dtype, folder, progress)
             manifest.sources.append(_counts(reader))
@@ -129,7 +129,7 @@ def _make_tokenizer(
         case wanted if wanted.uri:
             return load_tokenizer(local_path(wanted.uri, volumes_root), "spec.tokenizer.uri")
         case wanted if wanted.train and config.data:
-            progress = Progress(report, "Tokenizer", sum(files.bytes for _, files in sources))
+            progress = Tally(report, "Tokenizer", sum(files.bytes for _, files in sources))
             texts = tokenizer_texts(config.data, sources, progress)
             return train_tokenizer(texts, wanted.train.vocabulary_size)
         case wanted if wanted.train:
@@ -140,7 +140,7 @@ def _make_tokenizer(
             raise ConfigurationError("spec.tokenizer needs exactly one of train and uri")
 
 
-class Progress:
+class Tally:
     """Adds up what a pass has done and reports it a document batch at a time."""
 
     def __init__(self, report: Report, phase: str, total: int) -> None:
@@ -153,7 +153,7 @@ class Progress:
         self._report(Step(self._phase, min(self._done, self._total), self._total, self._tokens))
 
 
-def tokenizer_texts(data: Data, sources: Sources, progress: Progress) -> Iterator[str]:
+def tokenizer_texts(data: Data, sources: Sources, progress: Tally) -> Iterator[str]:
     """The texts a tokenizer is trained on: never the held-out ones, and of a large corpus a share chosen by hash."""
     share = min(1.0, TOKENIZER_BYTES / max(1, sum(files.bytes for _, files in sources)))
     documents = texts = 0
@@ -169,7 +169,7 @@ def tokenizer_texts(data: Data, sources: Sources, progress: Progress) -> Iterato
 
 
 def write_source(
-    reader: SourceReader, tokenizer: PreTrainedTokenizerBase, dtype: TokenType, folder: Path, progress: Progress
+    reader: SourceReader, tokenizer: PreTrainedTokenizerBase, dtype: TokenType, folder: Path, progress: Tally
 ) -> list[Shard]:
     """Tokenise one source into its shards, each document ended by the end-of-text token."""
     writers = {split: ShardWriter(folder, split, reader.source, dtype) for split in ("train", "validation")}

@@ -23,7 +23,7 @@ PADDING = -100  # a target that doesn't count, as torch's cross_entropy has it
 
 
 @dataclass(frozen=True)
-class Row:
+class TokenRow:
     """`tokens` (length + 1,): inputs are all but the last, targets all but the first."""
 
     tokens: Tokens
@@ -59,7 +59,7 @@ class Sequences:
                 "add text or lower sequenceLength"
             )
 
-    def row(self, index: int) -> Row:
+    def row(self, index: int) -> TokenRow:
         """The row at a global index; indices go on through as many epochs as asked for."""
         epoch, place = divmod(self.first + index, self.rows)
         start = permute(place, self.rows, self.seed, epoch) * self.length
@@ -80,11 +80,11 @@ class Sequences:
         return np.concatenate(parts)
 
 
-def make_row(tokens: Tokens, eos: int) -> Row:
+def make_row(tokens: Tokens, eos: int) -> TokenRow:
     inputs = tokens[:-1]
     places = np.arange(len(inputs))
     starts = np.where(inputs == eos, places, 0)
-    return Row(tokens, places - np.maximum.accumulate(starts))
+    return TokenRow(tokens, places - np.maximum.accumulate(starts))
 
 
 def evaluation_parts(folder: Path, manifest: DataManifest, shard: Shard, length: int, share: float) -> Iterator[Tokens]:

@@ -28,8 +28,8 @@ from llm_trainer.models.packing import STATE_SPACE, unpack
 from llm_trainer.runtime.process_group import ProcessGroup
 
 
-class Network:
-    """A model that answers. Every method is called by all ranks together."""
+class Inference:
+    """A model that says logits and learns nothing. Every method is called by all ranks together."""
 
     def __init__(self, module: Any, settings: TrainingSettings, group: ProcessGroup) -> None:
         """With ZeRO-3 its weights are spread over the ranks."""
@@ -72,8 +72,8 @@ class Network:
         return nullcontext()
 
 
-class Engine(Network):
-    """One model in training."""
+class Engine(Inference):
+    """The same, in training: DeepSpeed's engine of one model."""
 
     def __init__(
         self,
@@ -82,8 +82,11 @@ class Engine(Network):
         group: ProcessGroup,
         accumulation_steps: int,
         optimizer: ResolvedOptimizer | None = None,
+        *,
+        own_loss: bool = True,
     ) -> None:
-        """``optimizer``: the settings' own by default."""
+        """``optimizer``: the settings' own by default; ``own_loss``: it is `nats`, else the caller's."""
+        self._own_loss = own_loss
         self._optimizer, self._accumulation_steps = optimizer or settings.optimizer, accumulation_steps
         self._expert_parallel = settings.expert_parallel if isinstance(settings, Pretrain) else 1
         self._has_frozen = any(not parameter.requires_grad for parameter in module.parameters())
@@ -95,7 +98,7 @@ class Engine(Network):
 
         within: Any = module
         language = within.get_base_model() if hasattr(module, "get_base_model") else module  # within an adapter
-        if isinstance(language, PreTrainedModel) and language.get_output_embeddings() is not None:
+        if self._own_loss and isinstance(language, PreTrainedModel) and language.get_output_embeddings() is not None:
             add_loss(language)
         config = deepspeed_config(
             self.settings, self.group.device, self._accumulation_steps, self._optimizer, bfloat16=self.bfloat16
@@ -123,6 +126,11 @@ class Engine(Network):
         experts = self._experts_per_token
         return output.nats, None if experts is None else routing(routers, experts)
 
+    @property
+    def deepspeed(self) -> Any:
+        """DeepSpeed's own engine, which TRL's trainers call as their model."""
+        return self._engine
+
     @contextmanager
     def whole(self) -> Iterator[PreTrainedModel]:
         """The model with all its weights on every rank, for text to be written; in evaluation mode.
@@ -146,6 +154,14 @@ class Engine(Network):
     def backward(self, loss: torch.Tensor) -> None:
         """One micro-batch; the last one of a step also sums the gradients over the ranks."""
         self._engine.backward(loss)
+
+    def learn(self, loss: torch.Tensor, *, last: bool) -> bool:
+        """A micro-batch whose loss is this one's share of the step's already, as TRL's losses are; after the last one
+        the update. False if that was left out because a gradient is not finite.
+        """
+        self._engine.set_gradient_accumulation_boundary(is_boundary=last)
+        self._engine.backward(loss, scale_wrt_gas=False)
+        return self.step() if last else True
 
     def share_of(self, count: float) -> float:
         """Factor of a micro-batch's sum in a mean over the `count` of all micro-batches and ranks.

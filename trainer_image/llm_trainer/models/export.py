@@ -22,6 +22,7 @@ from llm_trainer.config import StageConfig, TrainingSettings
 from llm_trainer.data.rendering import stop_tokens
 from llm_trainer.models.adapter import Base, base_of, find_base, started_from
 from llm_trainer.protocol import Result
+from llm_trainer.runtime.errors import StageError
 from llm_trainer.runtime.removal import remove
 
 KEEP_PUBLISHED = 3  # a serving may still roll from an older one
@@ -38,7 +39,11 @@ def publish_result(
     state: State,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Result:
-    """What the stage yields: a model, a reward model, an adapter, or the model with the adapter merged; on rank 0."""
+    """What the stage yields: a model, a reward model, an adapter, or the model with the adapter merged; on rank 0.
+
+    Raises StageError for weights that are not finite.
+    """
+    refuse_not_finite(state)
     write = write_reward_model if settings.yields == "rewardModel" else write_model
     if settings.lora is None:
         return publish(config, step, settings.yields, partial(write, model, state, tokenizer))
@@ -95,6 +100,15 @@ def publish(
         base=manifest.base,
         base_digest=manifest.base_digest,
     )
+
+
+def refuse_not_finite(state: State) -> None:
+    """A step with a finite gradient may still make weights that aren't, by a learning rate without measure."""
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise StageError(
+                f"the model is not published: {name} holds numbers that are not finite; lower optimizer.learningRate"
+            )
 
 
 def published_at(result: Path) -> tuple[int, str]:

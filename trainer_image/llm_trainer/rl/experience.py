@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from llm_trainer.config import Ppo
-from llm_trainer.rl.networks import Networks
 from llm_trainer.rl.objective import advantages, importance, token_rewards
+from llm_trainer.rl.ppo_models import PpoModels
 from llm_trainer.rl.rollout import Answers, batches
 from llm_trainer.runtime.process_group import ProcessGroup
 
@@ -37,10 +37,10 @@ class Experience:
 
 @torch.no_grad()
 def judge(
-    networks: Networks, answers: Answers, scores: Tensor, settings: Ppo, kl_coefficient: float, group: ProcessGroup
+    models: PpoModels, answers: Answers, scores: Tensor, settings: Ppo, kl_coefficient: float, group: ProcessGroup
 ) -> Experience:
     """`scores`: (answers,), the weighted rewards."""
-    log_probs, reference, values = score(networks, answers, settings.micro_batch_size)
+    log_probs, reference, values = score(models, answers, settings.micro_batch_size)
     return experience_of(answers, log_probs, reference, values, scores, settings, kl_coefficient, group)
 
 
@@ -54,7 +54,7 @@ def experience_of(
     kl_coefficient: float,
     group: ProcessGroup,
 ) -> Experience:
-    """From what the networks and the rewards say of the answers."""
+    """From what the models and the rewards say of the answers."""
     answered = answers.answered
     clipped = scores.clamp(-settings.reward_clip, settings.reward_clip)
     clipped = clipped - settings.missing_eos_penalty * ~answers.finished
@@ -71,13 +71,13 @@ def experience_of(
     )
 
 
-def score(networks: Networks, answers: Answers, micro_batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
+def score(models: PpoModels, answers: Answers, micro_batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities by the policy and the reference, and values."""
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for rows in batches(len(answers.tokens), micro_batch_size):
         part = answers.pick(rows, trim=False)
-        log_probs = networks.log_probs(networks.policy, part)[0]
-        found.append((log_probs, networks.reference_log_probs(part), networks.values(part)))
+        log_probs = models.log_probs(models.policy, part)[0]
+        found.append((log_probs, models.reference_log_probs(part), models.values(part)))
     log_probs, reference, values = (torch.cat(parts) for parts in zip(*found, strict=True))
     return log_probs, reference, values
 

@@ -13,7 +13,7 @@ from llm_trainer.config import OnlineRl, StageConfig
 from llm_trainer.data.rendering import end_of_turn
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.build import implementation_for
-from llm_trainer.models.engine import Network
+from llm_trainer.models.engine import Inference
 from llm_trainer.models.value import ValueModel
 from llm_trainer.rl.reward_functions import Function, guarded, load_function
 from llm_trainer.rl.rollout import Answers, batches
@@ -91,7 +91,7 @@ class Rewards:
         """Raises ConfigurationError, as for a reward model that reads other tokens than the policy writes."""
         self.settings, self.group = settings, group
         self.weights = torch.tensor([reward.weight for reward in settings.rewards], device=group.device)
-        self.judges: list[tuple[str, Network | Function]] = []
+        self.judges: list[tuple[str, Inference | Function]] = []
         judges, tokenizers = load_rewards(config, settings)
         for index, (judge, own) in enumerate(zip(judges, tokenizers, strict=True)):
             if own is None:
@@ -101,7 +101,7 @@ class Rewards:
                 raise ConfigurationError(
                     f"rewards[{index}].model has another tokenizer than the policy; train it from the same base"
                 )
-            self.judges.append((f"rewards[{index}]", Network(ValueModel(judge), settings, group)))
+            self.judges.append((f"rewards[{index}]", Inference(ValueModel(judge), settings, group)))
         self.turn = end_of_turn(tokenizer)
 
     @property
@@ -117,15 +117,16 @@ class Rewards:
         columns = []
         tails = [self.turn.tail if isinstance(row["prompt"], list) else [] for row in rows]
         for name, judge in self.judges:
-            scores = (
-                self._scores(judge, answers, tails) if isinstance(judge, Network) else self._call(judge, rows, written)
-            )
+            if isinstance(judge, Inference):
+                scores = self._scores(judge, answers, tails)
+            else:
+                scores = self._call(judge, rows, written)
             if not torch.isfinite(scores).all():
                 raise StageError(f"{name} scored an answer {float(scores[~torch.isfinite(scores)][0])}")
             columns.append(scores)
         return torch.stack(columns, dim=1)
 
-    def _scores(self, model: Network, answers: Answers, tails: list[list[int]]) -> torch.Tensor:
+    def _scores(self, model: Inference, answers: Answers, tails: list[list[int]]) -> torch.Tensor:
         """Of a model, where it learned to score: after what the chat template writes behind the end of a turn."""
         padding = model.model.config.pad_token_id
         wholes = [

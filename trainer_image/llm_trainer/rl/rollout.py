@@ -1,4 +1,4 @@
-"""Answers that the policy writes to prompts, as rows that its networks read."""
+"""Answers that the policy writes to prompts, as rows that its models read."""
 
 from __future__ import annotations
 

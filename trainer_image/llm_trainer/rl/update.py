@@ -11,8 +11,8 @@ from trl.trainer.utils import entropy_from_logits
 
 from llm_trainer.config import Ppo
 from llm_trainer.rl.experience import Experience
-from llm_trainer.rl.networks import Networks
 from llm_trainer.rl.objective import k3, policy_losses, value_losses
+from llm_trainer.rl.ppo_models import PpoModels
 from llm_trainer.rl.rollout import batches
 from llm_trainer.runtime.process_group import ProcessGroup
 
@@ -25,7 +25,7 @@ Pretraining = Callable[[], torch.Tensor]  # the loss of another micro-batch of t
 class Update:
     """The optimizer steps on one rollout."""
 
-    networks: Networks
+    models: PpoModels
     settings: Ppo
     group: ProcessGroup
     pretraining: Pretraining | None
@@ -75,8 +75,8 @@ class Update:
         return dict(zip(names, self.group.sum(*(sums[name] for name in names)), strict=True)) | {"tokens": tokens}
 
     def _learn_policy(self, part: Experience, tokens: float, sums: Sums) -> None:
-        engine, answered = self.networks.policy, part.answers.answered
-        objective = policy_objective(*self.networks.log_probs(engine, part.answers), part, self.settings)
+        engine, answered = self.models.policy, part.answers.answered
+        objective = policy_objective(*self.models.log_probs(engine, part.answers), part, self.settings)
         engine.backward((objective.losses * answered).sum() * engine.share_of(tokens))
         self.applied &= engine.step()
         for name, values in objective.figures.items():
@@ -88,8 +88,8 @@ class Update:
             sums["ptx_loss"] += float(loss.detach()) * float(answered.sum())
 
     def _learn_critic(self, part: Experience, tokens: float, sums: Sums) -> None:
-        engine, answered = self.networks.critic, part.answers.answered
-        values = self.networks.values(part.answers)
+        engine, answered = self.models.critic, part.answers.answered
+        values = self.models.values(part.answers)
         losses = value_losses(values, part.values, part.returns, self.settings.value_clip_range)
         engine.backward((losses * answered).sum() * engine.share_of(tokens))
         self.applied &= engine.step()

@@ -40,6 +40,13 @@ class NoSpaceError(StageError):
     reason = "NoSpace"
 
 
+class StorageError(StageError):
+    """A volume that can't be read at this moment; what lies there is not known to be wrong."""
+
+    exit_code = ExitCode.STORAGE
+    reason = "StorageUnreadable"
+
+
 class PreemptedError(StageError):
     """Asked to leave; a checkpoint is committed."""
 
@@ -88,6 +95,11 @@ _OUT_OF_MEMORY = (
 OUT_OF_MEMORY_ADVICE = "lower microBatchSize or the length of the rows, raise zeroStage, or give the stage more GPUs"
 
 
+# What a disk or a network file system says of a moment in which it can't answer; the file itself may be as it was.
+_UNREADABLE = (errno.EIO, errno.ESTALE, errno.EREMOTEIO)
+_UNREACHABLE = (errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN)  # also of a socket, which has no file name
+
+
 _NO_SPACE = ("PytorchStreamWriter failed", "unexpected pos", "No space left")
 
 
@@ -103,6 +115,8 @@ def classify(error: BaseException) -> tuple[ExitCode, str, str]:
         return ExitCode.DATA, DataError.reason, refused(error)
     if is_no_space(error):
         return ExitCode.NO_SPACE, NoSpaceError.reason, text
+    if is_unreadable(error):
+        return ExitCode.STORAGE, StorageError.reason, text
     if is_out_of_memory(error, text):
         said = " ".join(
             text.partition(" Of the allocated memory")[0].split()
@@ -117,6 +131,17 @@ def is_out_of_memory(error: BaseException, text: str) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)
+
+
+def is_unreadable(error: BaseException | None) -> bool:
+    """Whether a volume that could not answer is behind an exception."""
+    while error is not None:
+        if isinstance(error, OSError) and (
+            error.errno in _UNREADABLE or (error.errno in _UNREACHABLE and error.filename is not None)
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def is_no_space(error: BaseException | None) -> bool:

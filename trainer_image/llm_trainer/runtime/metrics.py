@@ -12,7 +12,9 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"llm_trainer_{name}", text, ["stage", *labels], registry=self.registry)
 
-        self.loss = gauge("loss", "Training loss, nats per token over the global batch.").labels(stage)
+        self.loss = gauge("loss", "Training loss over the global batch; of pretrain and sft in nats per token.").labels(
+            stage
+        )
         self.learning_rate = gauge("learning_rate", "Learning rate.").labels(stage)
         self.gradient_norm = gauge("gradient_norm", "Global gradient norm before clipping.").labels(stage)
         self.step = gauge("step", "Optimizer steps made.").labels(stage)

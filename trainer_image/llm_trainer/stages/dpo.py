@@ -57,14 +57,14 @@ def run(config: StageConfig, board: Board) -> str:
     return run_stage(config, board, config.dpo, make_trainer)
 
 
-def make_trainer(stage: Run, settings: Dpo) -> Trainer:
-    config = stage.config
+def make_trainer(run: Run, settings: Dpo) -> Trainer:
+    config = run.config
     tokenizer = find_tokenizer(config)
     model = build(config, tokenizer, settings.seed)
     check_model(config, settings, tokenizer, model)
-    rows = rows_of(config, settings, tokenizer, stage.board)
+    rows = rows_of(config, settings, tokenizer, run.board)
     arguments = DPOConfig(
-        **training_arguments(stage, settings),
+        **training_arguments(run, settings),
         num_train_epochs=settings.epochs,
         max_length=settings.max_length,
         router_aux_loss_coef=settings.router_aux_loss_coef,
@@ -75,7 +75,7 @@ def make_trainer(stage: Run, settings: Dpo) -> Trainer:
         precompute_ref_log_probs=True,
     )
     return Trainer(
-        stage,
+        run,
         settings,
         model=model,
         args=arguments,

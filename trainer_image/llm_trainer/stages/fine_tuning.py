@@ -24,7 +24,7 @@ from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
 from llm_trainer.stages.held_out_rows import evaluated
-from llm_trainer.stages.trl_stage import StageTrainer
+from llm_trainer.stages.trl_stage import StageTrainer, TrlStage
 
 Settings = TypeVar("Settings", bound=FineTuning)
 
@@ -38,15 +38,13 @@ def run_stage(
 ) -> str:
     """Train by the trainer that `make` gives; the message of the end.
 
-    Raises DataError and ConfigurationError for what a user has to change, and what `StageTrainer.fit` raises.
+    Raises DataError and ConfigurationError for what a user has to change, and what `Loop.fit` raises.
     """
     if settings is None or config.model is None:
         raise ConfigurationError("a stage needs its settings and a model")
     datasets.disable_progress_bars()
-    with start(config, board) as stage:
-        trainer = make(stage, settings)
-        trainer.fit()
-        return trainer.summary()
+    with start(config, board) as run:
+        return TrlStage(make(run, settings)).fit()
 
 
 def find_tokenizer(config: StageConfig) -> PreTrainedTokenizerBase:

@@ -80,16 +80,16 @@ def run(config: StageConfig, board: Board) -> str:
     return run_stage(config, board, config.grpo, make_trainer)
 
 
-def make_trainer(stage: Run, settings: Grpo) -> Trainer:
-    config = stage.config
+def make_trainer(run: Run, settings: Grpo) -> Trainer:
+    config = run.config
     tokenizer = find_tokenizer(config)
     model = build(config, tokenizer, settings.seed)
     check_model(config, settings, tokenizer, model)
-    rows = prompt_rows(config, settings, tokenizer, stage.board)
+    rows = prompt_rows(config, settings, tokenizer, run.board)
     model.generation_config.eos_token_id = stop_tokens(tokenizer, model.generation_config.eos_token_id)
     rewards, tokenizers = load_rewards(config, settings)
     arguments = GRPOConfig(
-        **training_arguments(stage, settings),
+        **training_arguments(run, settings),
         num_train_epochs=settings.epochs,
         num_generations=settings.num_generations,
         num_generations_eval=1,
@@ -106,7 +106,7 @@ def make_trainer(stage: Run, settings: Grpo) -> Trainer:
     )
     with pickles_allowed(needed=settings.vllm is not None and settings.vllm.tensor_parallel_size > 1):
         trainer = Trainer(
-            stage,
+            run,
             settings,
             model=model,
             args=arguments,

@@ -52,14 +52,14 @@ def run(config: StageConfig, board: Board) -> str:
     return run_stage(config, board, config.kto, make_trainer)
 
 
-def make_trainer(stage: Run, settings: Kto) -> Trainer:
-    config = stage.config
+def make_trainer(run: Run, settings: Kto) -> Trainer:
+    config = run.config
     tokenizer = find_tokenizer(config)
     model = build(config, tokenizer, settings.seed)
     check_model(config, settings, tokenizer, model)
-    rows = rows_of(config, settings, tokenizer, stage.board)
+    rows = rows_of(config, settings, tokenizer, run.board)
     arguments = KTOConfig(
-        **training_arguments(stage, settings),
+        **training_arguments(run, settings),
         num_train_epochs=settings.epochs,
         max_length=settings.max_length,
         router_aux_loss_coef=settings.router_aux_loss_coef,
@@ -69,6 +69,4 @@ def make_trainer(stage: Run, settings: Kto) -> Trainer:
         precompute_ref_log_probs=True,
     )
     adapter = peft_config(model, settings)
-    return Trainer(
-        stage, settings, model=model, args=arguments, processing_class=tokenizer, peft_config=adapter, **rows
-    )
+    return Trainer(run, settings, model=model, args=arguments, processing_class=tokenizer, peft_config=adapter, **rows)

@@ -1,6 +1,6 @@
-"""The loop of a stage that makes its own steps: when it saves, evaluates and publishes, how it resumes and leaves.
+"""The life of every stage that trains: when it saves, evaluates and publishes, how it resumes, leaves and ends.
 
-The stages on TRL's trainers have the same from `trl_stage`.
+A kind of stage gives what a step is; `trl_stage` gives it for the kinds whose loss and rows are TRL's.
 """
 
 from __future__ import annotations
@@ -13,26 +13,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from llm_trainer.checkpoint.random_states import RandomStates
 from llm_trainer.checkpoint.store import CheckpointStore
 from llm_trainer.config import TrainingSettings
 from llm_trainer.models.schedule import learning_rate_share
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.errors import ConfigurationError, PreemptedError, StageError
+from llm_trainer.runtime.history import dump_json
 from llm_trainer.runtime.run import Run
 
-BAD_STEPS = 10  # so many steps in a row whose gradient is not finite end the attempt
+BAD_STEPS = 10  # so many steps in a row whose gradient is not finite end the attempt; half of them, of a short stage
+STATE = "state.json"  # of a checkpoint
+COUNTS = ("step", "tokens", "applied", "bad")  # of a loop, over all attempts
 SPEED_STEPS = 20  # tokens per second is a mean over so many steps
 
 
 @dataclass(frozen=True)
-class Step:
+class StepReport:
     """What one step gave, the same on every rank."""
 
     loss: float
     tokens: int  # that it learned from, over all ranks
-    gradient_norm: float
+    gradient_norm: float  # before clipping; NaN where there is none
     applied: bool  # False if it was left out because a gradient is not finite
     figures: dict[str, float]  # others, by name
 
@@ -60,17 +62,21 @@ class Speed:
 class Loop(ABC):
     """One process of one attempt. The methods that a stage gives are called by all ranks together."""
 
-    def __init__(self, stage: Run, settings: TrainingSettings, steps: int) -> None:
-        self.stage, self.settings, self.steps = stage, settings, steps
-        self.store = CheckpointStore(stage.config, settings.checkpoint.keep, stage.group)
-        self.step = self.tokens = 0  # made so far, over all attempts
+    def __init__(self, run: Run, settings: TrainingSettings, steps: int) -> None:
+        """Raises ConfigurationError for a schedule that doesn't fit into the steps."""
+        self.run, self.settings, self.steps = run, settings, steps
+        check_warmup(settings, steps)
+        self.store = CheckpointStore(run.config, settings.checkpoint.keep, run.group)
+        self.step = self.tokens = self.applied = 0  # steps, tokens and applied steps so far, over all attempts
+        self.bad = 0  # steps in a row that were left out, over all attempts
+        self.patience = min(BAD_STEPS, max(1, steps // 2))
         self.evaluated = -1  # step of the newest evaluation
         self.speed = Speed()
 
     # --- what a stage gives ---
 
     @abstractmethod
-    def make_step(self, learning_rate_share: float) -> Step:
+    def make_step(self, learning_rate_share: float) -> StepReport:
         """Number `self.step`, from 0; the share is of the peak learning rate."""
 
     @abstractmethod
@@ -98,11 +104,11 @@ class Loop(ABC):
     def fit(self) -> str:
         """From the newest good checkpoint to the end; the message of the end.
 
-        Raises PreemptedError when any rank was asked to leave: a checkpoint is committed. Raises NoSpaceError and
-        StaleAttemptError as CheckpointStore does, and StageError when the loss is lost.
+        Raises PreemptedError when any rank was asked to leave: a checkpoint is committed. Raises what CheckpointStore
+        raises, StageError when the loss is lost, and ConfigurationError if nothing was learned.
         """
         self._resume()
-        board, bad = self.stage.board, 0
+        board = self.run.board
         board.update(phase="Training", total_steps=self.steps)
         board.startup.reached("engine")
         if self.step == 0:
@@ -112,22 +118,39 @@ class Loop(ABC):
             began = time.monotonic()
             share = learning_rate_share(self.settings.schedule, self.step, self.steps)
             done = self.make_step(share)
-            leave = self.stage.stop_agreed()
+            leave = self.run.stop_agreed()
             self.step += 1
             self.tokens += done.tokens
             self._show(done, share * self.settings.optimizer.learning_rate, time.monotonic() - began)
-            bad = 0 if done.applied else bad + 1
-            if bad >= BAD_STEPS:
-                raise StageError(
-                    f"the gradient was not finite in {bad} steps in a row, up to step {self.step}; "
-                    "lower optimizer.learningRate"
-                )
+            self._count(done)
             self._after_step(leave=leave)
         self._evaluate()
         self._publish()
         board.update(phase="Done")
-        self.stage.show_peak_memory()
-        return self._summary()
+        self.run.show_peak_memory()
+        return self.summary()
+
+    def summary(self) -> str:
+        """How the stage ended, in one line."""
+        evaluation = self.run.board.progress.evaluation
+        parts = [f"{self.steps} steps", f"{self.tokens:,} tokens"]
+        parts += [f"held-out {name} {value:.3f}" for name, value in evaluation.items() if name != "loss"]
+        return ", ".join(parts)
+
+    def _count(self, done: StepReport) -> None:
+        """Raises StageError or ConfigurationError for a stage that is lost; it is neither saved nor published."""
+        self.applied += done.applied
+        self.bad = 0 if done.applied else self.bad + 1
+        if not self.applied and self.bad >= self.patience:
+            raise ConfigurationError(
+                f"nothing was learned: the gradient was not finite in each of the first {self.step} steps; look for "
+                "values in the data that are not finite, or lower optimizer.learningRate"
+            )
+        if self.bad >= self.patience:
+            raise StageError(
+                f"the gradient was not finite in {self.bad} steps in a row, up to step {self.step}; "
+                "lower optimizer.learningRate"
+            )
 
     def _after_step(self, *, leave: bool) -> None:
         last = self.step == self.steps
@@ -143,9 +166,9 @@ class Loop(ABC):
 
     # --- what is seen of it ---
 
-    def _show(self, done: Step, learning_rate: float, seconds: float) -> None:
-        board, metrics = self.stage.board, self.stage.board.metrics
-        self.stage.watchdog.beat()
+    def _show(self, done: StepReport, learning_rate: float, seconds: float) -> None:
+        board, metrics = self.run.board, self.run.board.metrics
+        self.run.watchdog.beat()
         self.speed.see(done.tokens, seconds)
         board.update(
             phase="Training",
@@ -164,17 +187,17 @@ class Loop(ABC):
         metrics.tokens_per_second.set(self.speed.tokens_per_second)
         metrics.last_step.set_to_current_time()
         metrics.step_seconds.observe(seconds)
-        metrics.gpu_memory.set(self.stage.group.peak_memory)
+        metrics.gpu_memory.set(self.run.group.peak_memory)
         for name, value in done.figures.items():
-            metrics.figures.labels(self.stage.config.stage, name).set(value)
+            metrics.figures.labels(self.run.config.stage, name).set(value)
         if not done.applied:
             metrics.skipped_steps.inc()
-        if self.stage.group.is_first:
+        if self.run.group.is_first:
             self._write_down(done, learning_rate, round(done.tokens / seconds, 1))
         board.stepped()
 
-    def _write_down(self, done: Step, learning_rate: float, speed: float) -> None:
-        self.stage.history.append(
+    def _write_down(self, done: StepReport, learning_rate: float, speed: float) -> None:
+        self.run.history.append(
             self.step,
             loss=done.loss,
             learningRate=learning_rate,
@@ -189,83 +212,85 @@ class Loop(ABC):
     def _evaluate(self) -> None:
         if self.evaluated == self.step:
             return
-        self.stage.board.update(phase="Evaluating")
+        self.run.board.update(phase="Evaluating")
         figures = self.held_out_figures()
         self.evaluated = self.step
-        if figures and self.stage.group.is_first:
-            self.stage.history.append(self.step, evaluation=figures)
+        if figures and self.run.group.is_first:
+            self.run.history.append(self.step, evaluation=figures)
             print(f"step {self.step} held out: " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items()), flush=True)
         for name, value in figures.items():
-            self.stage.board.metrics.evaluation.labels(self.stage.config.stage, name).set(value)
-        self.stage.board.update(phase="Training", evaluation=figures)
+            self.run.board.metrics.evaluation.labels(self.run.config.stage, name).set(value)
+        self.run.board.update(phase="Training", evaluation=figures)
 
     def _publish(self) -> None:
-        """The others wait for rank 0."""
-        self.stage.board.update(phase="Exporting")
+        """The others wait for rank 0. Raises as `Fence.check` does."""
+        self.store.check_fence()  # before weights are gathered; rank 0 asks again before the result appears
+        self.run.board.update(phase="Exporting")
         result = self.export()
         if result:
-            self.stage.board.update(result=result)
-        self.stage.group.barrier()
-        self.stage.board.update(phase="Training")
-
-    def _summary(self) -> str:
-        evaluation = self.stage.board.progress.evaluation
-        parts = [f"{self.steps} steps", f"{self.tokens:,} tokens"]
-        parts += [f"held-out {name} {value:.3f}" for name, value in evaluation.items() if name != "loss"]
-        return ", ".join(parts)
+            self.run.board.update(result=result)
+        self.run.group.barrier()
+        self.run.board.update(phase="Training")
 
     # --- checkpoints ---
 
     def _save(self) -> None:
-        board = self.stage.board
+        board = self.run.board
         board.update(phase="Saving")
         began = time.monotonic()
         folder = self.store.commit(self.step, self._write)
         board.metrics.checkpoint_seconds.observe(time.monotonic() - began)
         board.metrics.checkpoint_step.set(self.step)
         board.update(phase="Training", checkpoint=self.store.info(folder, self.step))
-        self.stage.watchdog.beat()
+        self.run.watchdog.beat()
 
     def _write(self, folder: Path) -> None:
-        torch.save(random_states(self.stage), folder / f"random-{self.stage.group.rank}.pt")
-        state = {"step": self.step, "tokens": self.tokens, "fingerprint": self.fingerprint(), **self.write(folder)}
-        if self.stage.group.is_first:
-            (folder / "state.json").write_text(json.dumps(state))
+        RandomStates.now(self.run.group.device).write(folder, self.run.group.rank)
+        counts = {name: getattr(self, name) for name in COUNTS}
+        state = {**counts, "fingerprint": self.fingerprint(), **self.write(folder)}
+        if self.run.group.is_first:
+            (folder / STATE).write_text(dump_json(state))
 
     def _resume(self) -> None:
         self.store.claim()
         folder, notices = self.store.newest()
         for notice in notices:
-            self.stage.board.notice(notice.reason, notice.message)
+            self.run.board.notice(notice.reason, notice.message)
         if folder is not None:
             self._load(folder)
-        if self.stage.group.is_first:
-            self.stage.history.cut_after(self.step if folder else -1)
+        if self.run.group.is_first:
+            self.run.history.cut_after(self.step if folder else -1)
 
     def _load(self, folder: Path) -> None:
-        state = json.loads((folder / "state.json").read_text())
+        state = self._state(folder)
         if state["fingerprint"] != self.fingerprint():
             raise ConfigurationError(
                 f"checkpoint {folder.name} was made from other data or batch settings: {state['fingerprint']} "
-                f"instead of {self.fingerprint()}; restore them or use a new LLMTraining"
+                f"instead of {self.fingerprint()}; restore them, or remove {self.store.uri} to train the stage anew"
             )
+        for name in COUNTS:
+            setattr(self, name, int(state[name]))
         self.read(folder, state)
-        restore_random_states(self.stage, torch.load(folder / f"random-{self.stage.group.rank}.pt", weights_only=True))
-        self.step, self.tokens = state["step"], state["tokens"]
-        self.stage.board.update(step=self.step, checkpoint=self.store.info(folder, self.step))
-        if self.stage.group.is_first:
+        RandomStates.read(folder, self.run.group.rank).restore(self.run.group.device)  # last: `read` may draw
+        self.run.board.update(step=self.step, checkpoint=self.store.info(folder, self.step))
+        if self.run.group.is_first:
             print(f"resumed from {folder.name}", flush=True)
 
+    def _state(self, folder: Path) -> dict[str, Any]:
+        """Raises ConfigurationError for a checkpoint of a trainer that kept it otherwise."""
+        try:
+            state: dict[str, Any] = json.loads((folder / STATE).read_text())
+        except FileNotFoundError:
+            state = {}
+        if missing := [name for name in (*COUNTS, "fingerprint") if name not in state]:
+            raise ConfigurationError(
+                f"checkpoint {folder.name} was made by another version of the trainer: it has no {', '.join(missing)}; "
+                f"set spec.image to that version, or remove {self.store.uri} to train the stage anew"
+            )
+        return state
 
-def random_states(stage: Run) -> dict[str, torch.Tensor]:
-    """Dropout must go on as if nothing had happened."""
-    states = {"cpu": torch.get_rng_state()}
-    if stage.group.device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(stage.group.device)
-    return states
 
-
-def restore_random_states(stage: Run, states: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], stage.group.device)
+def check_warmup(settings: TrainingSettings, steps: int) -> None:
+    """Raises ConfigurationError when all steps would be warm-up."""
+    if (warmup := settings.schedule.warmup_steps) >= steps:
+        raise ConfigurationError(f"schedule.warmupSteps: {warmup} leaves none of the stage's {steps} steps; lower it")

@@ -18,8 +18,8 @@ from llm_trainer.models.attention import show_attention
 from llm_trainer.models.export import publish_result
 from llm_trainer.protocol import Result
 from llm_trainer.rl.experience import Experience, judge, moments
-from llm_trainer.rl.networks import build_networks, build_policy
 from llm_trainer.rl.objective import KlController
+from llm_trainer.rl.ppo_models import build_models, build_policy
 from llm_trainer.rl.rewards import FlatRewards, Rewards
 from llm_trainer.rl.rollout import Answers, generate
 from llm_trainer.rl.update import Update
@@ -28,7 +28,8 @@ from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
 from llm_trainer.stages.fine_tuning import check_model, find_tokenizer
-from llm_trainer.stages.loop import Loop, Step
+from llm_trainer.stages.fingerprints import digest_of
+from llm_trainer.stages.loop import Loop, StepReport
 from llm_trainer.stages.prompts import Row, decode_answer, prompt_rows
 from llm_trainer.stages.ptx import Ptx
 
@@ -41,57 +42,58 @@ def run(config: StageConfig, board: Board) -> str:
     settings = config.ppo
     if settings is None or config.model is None:
         raise ConfigurationError("a ppo stage needs its settings and a model")
-    with start(config, board) as stage:
+    with start(config, board) as run:
         tokenizer = find_tokenizer(config)
         rows = prompt_rows(config, settings, tokenizer, board)
-        return PolicyOptimisation(stage, settings, tokenizer, rows).fit()
+        return PolicyOptimisation(run, settings, tokenizer, rows).fit()
 
 
 class PolicyOptimisation(Loop):
     settings: Ppo
 
-    def __init__(self, stage: Run, settings: Ppo, tokenizer: Any, rows: dict[str, list[Row]]) -> None:
+    def __init__(self, run: Run, settings: Ppo, tokenizer: Any, rows: dict[str, list[Row]]) -> None:
         self.rows, self.held_out = rows["train_dataset"], rows.get("eval_dataset")
-        super().__init__(stage, settings, math.ceil(settings.epochs * len(self.rows) / settings.rollout_size))
+        super().__init__(run, settings, math.ceil(settings.epochs * len(self.rows) / settings.rollout_size))
         self.tokenizer = tokenizer
-        policy = build_policy(stage, settings, tokenizer)
-        check_model(stage.config, settings, tokenizer, policy)
-        show_attention(stage, policy)
-        stage.meet()
-        self.rewards = Rewards(stage.config, settings, tokenizer, stage.group)
-        self.networks = build_networks(stage, settings, policy, tokenizer)
-        self.vllm = VllmRollouts(self.networks.policy, settings, tokenizer) if settings.vllm else None
-        self.ptx = Ptx(stage, settings, settings.ptx, self.networks.policy) if settings.ptx else None
+        policy = build_policy(run, settings, tokenizer)
+        check_model(run.config, settings, tokenizer, policy)
+        show_attention(run, policy)
+        run.meet()
+        self.rows_digest = digest_of(self.rows, run.group)
+        self.rewards = Rewards(run.config, settings, tokenizer, run.group)
+        self.models = build_models(run, settings, policy, tokenizer)
+        self.vllm = VllmRollouts(self.models.policy, settings, tokenizer) if settings.vllm else None
+        self.ptx = Ptx(run, settings, settings.ptx, self.models.policy) if settings.ptx else None
         self.kl = KlController(settings.kl_coefficient, settings.target_kl, settings.kl_horizon)
         self.flat = FlatRewards()
         self.seconds: dict[str, float] = {}
 
-    def make_step(self, learning_rate_share: float) -> Step:
+    def make_step(self, learning_rate_share: float) -> StepReport:
         """All chance of a step follows from its number, so that a step which is made again is the same."""
         self.seconds = {}
         torch.manual_seed(self._seed(0))
-        self.networks.policy.set_learning_rate(learning_rate_share)
-        self.networks.critic.set_learning_rate(learning_rate_share)
+        self.models.policy.set_learning_rate(learning_rate_share)
+        self.models.critic.set_learning_rate(learning_rate_share)
         experience, figures = self._roll_out()
         with self._phase("Training", "train"):
             pretraining = self.ptx.micro_batches(self.step) if self.ptx else None
-            update = Update(self.networks, self.settings, self.stage.group, pretraining, self.stage.watchdog.beat)
+            update = Update(self.models, self.settings, self.run.group, pretraining, self.run.watchdog.beat)
             update.learn(experience, self._seed(1), with_policy=self.step >= self.settings.critic_warmup_steps)
         figures |= update.figures() | {f"seconds/{name}": seconds for name, seconds in self.seconds.items()}
-        (tokens,) = self.stage.group.sum(float(experience.answers.answered.sum()))
-        norm = self.networks.policy.gradient_norm
-        return Step(figures.get("policy_loss", 0.0), int(tokens), norm, update.applied, figures)
+        (tokens,) = self.run.group.sum(float(experience.answers.answered.sum()))
+        norm = self.models.policy.gradient_norm
+        return StepReport(figures.get("policy_loss", 0.0), int(tokens), norm, update.applied, figures)
 
     def _roll_out(self) -> tuple[Experience, dict[str, float]]:
         """Answers of this rank to the step's prompts, and what is to be seen of all ranks' answers."""
-        group, coefficient = self.stage.group, self.kl.coefficient
+        group, coefficient = self.run.group, self.kl.coefficient
         rows = self._prompts()
         with self._phase("Generating", "generate"):
             answers = self._answers(rows)
         with self._phase("Scoring", "score"):
             each = self._rewards(rows, answers)
             scores = each @ self.rewards.weights
-            experience = judge(self.networks, answers, scores, self.settings, coefficient, group)
+            experience = judge(self.models, answers, scores, self.settings, coefficient, group)
         figures = self._figures(each, scores, experience)
         self.kl.see(figures["kl"], self.settings.rollout_size)
         self.flat.see(torch.tensor([figures["reward"] - figures["reward_std"], figures["reward"]]))
@@ -99,7 +101,7 @@ class PolicyOptimisation(Loop):
 
     def _prompts(self) -> list[Row]:
         """Every pass over the dataset has an order of its own; the ranks share a step's rows out."""
-        size, count, group = self.settings.rollout_size, len(self.rows), self.stage.group
+        size, count, group = self.settings.rollout_size, len(self.rows), self.run.group
         places = range(self.step * size + group.rank, (self.step + 1) * size, group.world_size)
         orders = {epoch: order_of(self.settings.seed, epoch, count) for epoch in {place // count for place in places}}
         return [self.rows[int(orders[place // count][place % count])] for place in places]
@@ -108,7 +110,7 @@ class PolicyOptimisation(Loop):
         prompts = [encode_prompt(self.tokenizer, row["prompt"]) for row in rows]
         if self.vllm:
             return self.vllm.generate(prompts)
-        return generate(self.networks.policy, prompts, self.settings, self.tokenizer)
+        return generate(self.models.policy, prompts, self.settings, self.tokenizer)
 
     def _rewards(self, rows: list[Row], answers: Answers) -> torch.Tensor:
         """(answers, rewards)."""
@@ -119,7 +121,7 @@ class PolicyOptimisation(Loop):
         return self.rewards.of(rows, answers, written)
 
     def _figures(self, each: torch.Tensor, scores: torch.Tensor, experience: Experience) -> dict[str, float]:
-        group, answers, count = self.stage.group, experience.answers, self.settings.rollout_size
+        group, answers, count = self.run.group, experience.answers, self.settings.rollout_size
         everyone = torch.ones_like(scores, dtype=torch.bool)
         mean, variance = moments(scores, everyone, group)
         kl = ((experience.log_probs - experience.reference) * answers.answered).sum()
@@ -143,7 +145,7 @@ class PolicyOptimisation(Loop):
         if self.held_out is None:
             return {}
         torch.manual_seed(self._seed(2))
-        group, count = self.stage.group, len(self.held_out)
+        group, count = self.run.group, len(self.held_out)
         share = math.ceil(count / group.world_size)
         places = [group.rank + group.world_size * index for index in range(share)]
         rows = [self.held_out[min(place, count - 1)] for place in places]
@@ -157,37 +159,37 @@ class PolicyOptimisation(Loop):
 
     @contextmanager
     def _phase(self, phase: str, name: str) -> Iterator[None]:
-        self.stage.board.update(phase=phase)
+        self.run.board.update(phase=phase)
         began = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - began, 3)
-        self.stage.watchdog.beat()
+        self.run.watchdog.beat()
 
     def _seed(self, purpose: int) -> int:
         """Of this rank at this step."""
-        words = (self.settings.seed, self.step, self.stage.group.rank, purpose)
+        words = (self.settings.seed, self.step, self.run.group.rank, purpose)
         return int(np.random.SeedSequence(words).generate_state(1)[0])
 
     # --- results and checkpoints ---
 
     def export(self) -> Result | None:
-        engine = self.networks.policy
+        engine = self.models.policy
         state = engine.whole_state()
         if state is None:
             return None
-        return publish_result(self.stage.config, self.settings, self.step, engine.model, state, self.tokenizer)
+        return publish_result(self.run.config, self.settings, self.step, engine.model, state, self.tokenizer)
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"prompts": len(self.rows), "seed": self.settings.seed, "rolloutBatchSize": self.settings.rollout_size}
+        return {"prompts": self.rows_digest, "seed": self.settings.seed, "rolloutBatchSize": self.settings.rollout_size}
 
     def write(self, folder: Path) -> dict[str, Any]:
-        self.networks.policy.save(folder / "policy")
-        self.networks.critic.save(folder / "critic")
+        self.models.policy.save(folder / "policy")
+        self.models.critic.save(folder / "critic")
         return {"klCoefficient": self.kl.coefficient}
 
     def read(self, folder: Path, state: dict[str, Any]) -> None:
-        self.networks.policy.load(folder / "policy")
-        self.networks.critic.load(folder / "critic")
+        self.models.policy.load(folder / "policy")
+        self.models.critic.load(folder / "critic")
         self.kl.coefficient = state["klCoefficient"]
 
 

@@ -138,7 +138,14 @@ def linked_twice(settings: PrepareData, volumes_root: str) -> list[Notice]:
 
 def check_dataset(check: DatasetCheck, volumes_root: str) -> int:
     """How many rows a dataset of a later stage has. Raises DataError for the first that its stage could not use."""
-    return sum(1 for _ in read_rows(check, volumes_root))
+    count = sum(1 for _ in read_rows(check, volumes_root))
+    if count <= check.warmup_rows:
+        stage = check.field.removesuffix(".dataset.uri").rpartition(".")[0]
+        raise DataError(
+            f"{stage}.schedule.warmupSteps: {check.uri} has {count:,} rows, and its stage's warm-up takes "
+            f"{check.warmup_rows:,} in each epoch, so that no step is left; lower it"
+        )
+    return count
 
 
 def tokenizer_of(

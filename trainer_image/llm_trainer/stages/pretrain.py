@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
 from llm_trainer.stages.continued import sequences_of
-from llm_trainer.stages.loop import Loop, Step
+from llm_trainer.stages.loop import Loop, StepReport
 
 
 def run(config: StageConfig, board: Board) -> str:
@@ -34,44 +33,37 @@ def run(config: StageConfig, board: Board) -> str:
     settings = config.pretrain
     if settings is None or config.model is None:
         raise ConfigurationError("a pretrain stage needs its settings and a model")
-    with start(config, board) as stage:
-        return Pretraining(stage, settings).fit()
-
-
-def total_steps(settings: Pretrain) -> int:
-    """Optimizer steps of the run."""
-    if settings.steps is not None:
-        return settings.steps
-    return math.ceil((settings.tokens or 0) / (settings.global_batch_size * settings.sequence_length))
+    with start(config, board) as run:
+        return Pretraining(run, settings).fit()
 
 
 class Pretraining(Loop):
     settings: Pretrain
 
-    def __init__(self, stage: Run, settings: Pretrain) -> None:
-        super().__init__(stage, settings, total_steps(settings))
-        config = stage.config
+    def __init__(self, run: Run, settings: Pretrain) -> None:
+        super().__init__(run, settings, settings.total_steps)
+        config = run.config
         self.sequences = sequences_of(config, settings.sequence_length, settings.seed)
         self.tokenizer = load_tokenizer(Path(config.data_folder) / self.sequences.manifest.tokenizer)
-        self.accumulation_steps = accumulation_steps(settings, stage.group.world_size)
+        self.accumulation_steps = accumulation_steps(settings, run.group.world_size)
         model = build(config, self.tokenizer, settings.seed)
         check_length(settings, model.config)
         check_experts(settings, model.config)
-        show_attention(stage, model)
+        show_attention(run, model)
         if settings.lora:
             from llm_trainer.models.low_rank import adapted
 
             model = adapted(model, config, settings.lora, "CAUSAL_LM")
-        stage.meet()
-        self.engine = Engine(model, settings, stage.group, self.accumulation_steps)
+        run.meet()
+        self.engine = Engine(model, settings, run.group, self.accumulation_steps)
         self.tokens_per_step = settings.global_batch_size * settings.sequence_length
         self.routers = Routers(settings.router_aux_loss_coef, settings.router_z_loss_coef)
-        stage.board.update(total_tokens=self.steps * self.tokens_per_step)
+        run.board.update(total_tokens=self.steps * self.tokens_per_step)
 
-    def make_step(self, learning_rate_share: float) -> Step:
+    def make_step(self, learning_rate_share: float) -> StepReport:
         """Forward and backward over this rank's share of the global batch, then the update."""
         self.engine.set_learning_rate(learning_rate_share)
-        nats, applied = torch.zeros((), dtype=torch.float64, device=self.stage.group.device), True
+        nats, applied = torch.zeros((), dtype=torch.float64, device=self.run.group.device), True
         for micro_batch in range(self.accumulation_steps):
             tokens, positions = self._rows(micro_batch)
             loss, routed = self.engine.nats(tokens[:, :-1], positions, tokens[:, 1:])
@@ -79,10 +71,10 @@ class Pretraining(Loop):
             self.engine.backward(loss * scale + self.routers.add(routed))
             applied = self.engine.step()
             nats += loss.detach()  # read once a step: a GPU would have to wait for each
-        (total,) = self.stage.group.sum(float(nats))
-        figures = self.routers.figures(self.stage.group)
-        self.stage.board.metrics.show_expert_load(self.routers.load)
-        return Step(
+        (total,) = self.run.group.sum(float(nats))
+        figures = self.routers.figures(self.run.group)
+        self.run.board.metrics.show_expert_load(self.routers.load)
+        return StepReport(
             loss=total / self.tokens_per_step,  # nats per token over the whole global batch
             tokens=self.tokens_per_step,
             gradient_norm=self.engine.gradient_norm,
@@ -95,7 +87,7 @@ class Pretraining(Loop):
 
         Which rows a step sees depends on its number alone: the ranks only share them out.
         """
-        size, group = self.settings.micro_batch_size, self.stage.group
+        size, group = self.settings.micro_batch_size, self.run.group
         first = self.step * self.settings.global_batch_size + (micro_batch * group.world_size + group.rank) * size
         rows = [self.sequences.row(index) for index in range(first, first + size)]
         tokens = torch.from_numpy(np.stack([row.tokens for row in rows])).to(group.device)
@@ -103,7 +95,7 @@ class Pretraining(Loop):
 
     def held_out_figures(self) -> dict[str, float]:
         """By a part of the held-out text that costs about a hundredth of the training; after the last step of all."""
-        folder, alive = Path(self.stage.config.data_folder), self.stage.watchdog.beat
+        folder, alive = Path(self.run.config.data_folder), self.run.watchdog.beat
         steps = self.steps if self.step == self.steps else min(self.steps, self.settings.evaluate_every_steps)
         budget = token_budget(steps * self.tokens_per_step)
         length, manifest = self.settings.sequence_length, self.sequences.manifest
@@ -113,7 +105,7 @@ class Pretraining(Loop):
         state = self.engine.whole_state()
         if state is None:
             return None
-        return publish_result(self.stage.config, self.settings, self.step, self.engine.model, state, self.tokenizer)
+        return publish_result(self.run.config, self.settings, self.step, self.engine.model, state, self.tokenizer)
 
     def fingerprint(self) -> dict[str, Any]:
         return {

@@ -15,9 +15,9 @@ from llm_trainer.stages.continued import sequences_of
 
 
 class Ptx:
-    def __init__(self, stage: Run, settings: Ppo, ptx: PtxSettings, policy: Engine) -> None:
-        self.group, self.settings, self.policy = stage.group, settings, policy
-        self.sequences = sequences_of(stage.config, ptx.sequence_length, settings.seed)
+    def __init__(self, run: Run, settings: Ppo, ptx: PtxSettings, policy: Engine) -> None:
+        self.group, self.settings, self.policy = run.group, settings, policy
+        self.sequences = sequences_of(run.config, ptx.sequence_length, settings.seed)
 
     def micro_batches(self, step: int) -> Callable[[], torch.Tensor]:
         """Gives the loss, nats per token, of one micro-batch after another; which ones follows from the step."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from trl.models.utils import prepare_deepspeed
 
+from llm_trainer.checkpoint.fence import Fence, temporary_name
+from llm_trainer.runtime.removal import remove
 from llm_trainer.stages.trl_stage import StageTrainer
 
 
@@ -41,13 +44,20 @@ class ReferenceTrainer(StageTrainer):
         if known is None:
             known = self._reference(dataset, batch_size)
             if self.run.group.is_first:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with file.with_suffix(".tmp").open("wb") as stream:
-                    np.savez(stream, key=np.array(key), **known)
-                file.with_suffix(".tmp").rename(file)
+                self._keep(file, key, known)
         for column, values in known.items():
             dataset = dataset.add_column(column, values.tolist())
         return dataset
+
+    def _keep(self, file: Path, key: str, known: dict[str, Any]) -> None:
+        """Whole or not at all, and not by an attempt that may not write any more; raises as `Fence.check` does."""
+        for left in file.parent.glob(f".tmp-*-{file.name}"):
+            remove(left)
+        temporary = file.with_name(temporary_name(self.run.config, file.name))
+        with temporary.open("wb") as stream:
+            np.savez(stream, key=np.array(key), **known)
+        Fence(self.run.config).check()
+        temporary.rename(file)
 
     def _reference_key(self, dataset: datasets.Dataset) -> str:
         """Of the rows and the model that the figures are for."""

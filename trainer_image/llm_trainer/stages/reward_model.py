@@ -47,19 +47,17 @@ def run(config: StageConfig, board: Board) -> str:
     return run_stage(config, board, config.reward_model, make_trainer)
 
 
-def make_trainer(stage: Run, settings: RewardModel) -> Trainer:
-    config = stage.config
+def make_trainer(run: Run, settings: RewardModel) -> Trainer:
+    config = run.config
     tokenizer = find_tokenizer(config)
     model = build_reward_model(config, settings.seed)
     check_model(config, settings, tokenizer, model)
-    rows = rows_of(config, settings, tokenizer, stage.board)
+    rows = rows_of(config, settings, tokenizer, run.board)
     arguments = RewardConfig(
-        **training_arguments(stage, settings),
+        **training_arguments(run, settings),
         num_train_epochs=settings.epochs,
         max_length=settings.max_length,
         center_rewards_coefficient=settings.center_rewards_coefficient,
     )
     adapter = peft_config(model, settings, "SEQ_CLS", head="score")
-    return Trainer(
-        stage, settings, model=model, args=arguments, processing_class=tokenizer, peft_config=adapter, **rows
-    )
+    return Trainer(run, settings, model=model, args=arguments, processing_class=tokenizer, peft_config=adapter, **rows)

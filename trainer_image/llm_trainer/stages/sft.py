@@ -23,19 +23,13 @@ from llm_trainer.stages.trl_stage import StageTrainer, training_arguments
 class Trainer(TokenisedRows, StageTrainer, SFTTrainer):  # type: ignore[misc]
     """TRL's trainer as a stage; its held-out figure is exact whatever the batch size and the number of processes."""
 
-    def held_out_figures(self) -> dict[str, float]:
-        """Loss now, and the base model's, which the checkpoints carry along in transformers' history."""
-        if self.eval_dataset is None:
-            return {}
-        loss = self.held_out_loss()
-        if self.state.global_step == 0:
-            self.state.log_history.append({"step": 0, "baseLoss": loss})
-        base = next((row["baseLoss"] for row in self.state.log_history if "baseLoss" in row), None)
-        return {"loss": loss} if base is None else {"loss": loss, "baseLoss": base}
+    base_figures = ("loss",)
 
     @torch.no_grad()
-    def held_out_loss(self) -> float:
+    def held_out_figures(self) -> dict[str, float]:
         """Nats per token over all held-out answers."""
+        if self.eval_dataset is None:
+            return {}
         total = tokens = 0.0
         for batch, counts in self.held_out_batches():
             outputs = self.forward(**batch, fused_lm_head=True)
@@ -43,7 +37,7 @@ class Trainer(TokenisedRows, StageTrainer, SFTTrainer):  # type: ignore[misc]
                 total -= float(outputs.log_probs.double().sum())
                 tokens += float(outputs.label_mask.sum())
         total, tokens = self.run.group.sum(total, tokens)
-        return total / tokens
+        return {"loss": total / tokens}
 
     def summary(self) -> str:
         evaluation = self.run.board.progress.evaluation
@@ -58,21 +52,21 @@ def run(config: StageConfig, board: Board) -> str:
     return run_stage(config, board, config.sft, make_trainer)
 
 
-def make_trainer(stage: Run, settings: Sft) -> Trainer:
-    config = stage.config
+def make_trainer(run: Run, settings: Sft) -> Trainer:
+    config = run.config
     tokenizer = find_tokenizer(config)
     model = build(config, tokenizer, settings.seed)
     check_model(config, settings, tokenizer, model)
-    rows = rows_of(config, settings, tokenizer, stage.board)
+    rows = rows_of(config, settings, tokenizer, run.board)
     arguments = SFTConfig(
-        **training_arguments(stage, settings),
+        **training_arguments(run, settings),
         num_train_epochs=settings.epochs,
         max_length=settings.max_length,
         router_aux_loss_coef=settings.router_aux_loss_coef,
         packing=False,
     )
     return Trainer(
-        stage,
+        run,
         settings,
         model=model,
         args=arguments,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llm_trainer.checkpoint.fence import Fence
-from llm_trainer.checkpoint.files import MANIFEST, alteration, read_manifest, set_aside
+from llm_trainer.checkpoint.files import MANIFEST, alteration, committed, read_manifest, set_aside
 from llm_trainer.checkpoint.record import StageRecord, read_record, record_of, write_record
 from llm_trainer.config import StageConfig, local_path
 from llm_trainer.data.manifest import read_manifest as read_data_manifest
@@ -61,7 +61,7 @@ def end(config: StageConfig, progress: Progress) -> None:
 
 def begin_anew(config: StageConfig, board: Board, found: list[str]) -> None:
     """For a stage of the training's own that failed and was corrected: what it made before is kept, and not mixed."""
-    checkpoints = sorted((Path(config.stage_folder) / "checkpoints").glob("step-*"))
+    checkpoints = sorted(committed(Path(config.stage_folder)))
     for folder in checkpoints:
         set_aside(folder, config.attempt)
     if checkpoints:
@@ -137,4 +137,4 @@ def input_digests(config: StageConfig) -> dict[str, str]:
 
 
 def has_checkpoints(stage_folder: Path) -> bool:
-    return any((stage_folder / "checkpoints").glob("step-*"))
+    return bool(committed(stage_folder))

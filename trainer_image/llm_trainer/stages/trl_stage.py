@@ -1,43 +1,43 @@
-"""What makes one of TRL's trainers a stage of ours: the same progress, checkpoints and agreed leaving as pretraining.
+"""What makes one of TRL's trainers a stage of ours: its loss, collator, rows and figures, and our loop and engine.
 
-A stage derives its trainer from `StageTrainer` and one of TRL's, in this order, and runs it by `train`.
+A stage derives its trainer from `StageTrainer` and one of TRL's, in this order. `TrlStage` makes the steps with it:
+the trainer's own loop, optimizer, checkpoints, logs and evaluation are never run.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
+from transformers.trainer_utils import align_special_tokens
 
-from llm_trainer.checkpoint.store import CheckpointStore
-from llm_trainer.config import FineTuning, ResolvedOptimizer, TrainingSettings
+from llm_trainer.config import FineTuning, TrainingSettings
 from llm_trainer.models.attention import show_attention
-from llm_trainer.models.engine import leave_out_frozen
+from llm_trainer.models.engine import Engine
 from llm_trainer.models.engine_config import computes_in_bfloat16, mend_deepspeed
 from llm_trainer.models.export import publish_result
 from llm_trainer.models.norms import fuse_norms
-from llm_trainer.models.schedule import learning_rate_share
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.batch import accumulation_steps
-from llm_trainer.runtime.errors import PreemptedError
 from llm_trainer.runtime.run import Run
+from llm_trainer.stages.fingerprints import digest_of
+from llm_trainer.stages.loop import Loop, StepReport
+from llm_trainer.stages.micro_batches import MicroBatchOrder
 
-KNOWN = ("loss", "learning_rate", "grad_norm", "epoch", "num_tokens", "num_input_tokens_seen", "step_time")
+NO_FIGURES = ("loss", "learning_rate", "grad_norm", "epoch", "num_tokens", "num_input_tokens_seen", "step_time")
 
 
 def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
     """The arguments that the configs of all TRL trainers share.
 
-    TRL's own logs, checkpoints and evaluation are off: the callback below asks for each of them. The processes meet
-    here: accelerate, which these arguments wake, must find them together.
+    The processes meet here: accelerate, which these arguments wake, must find them together.
     """
     run.meet()
     mend_deepspeed()
@@ -51,11 +51,8 @@ def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
         "per_device_eval_batch_size": settings.micro_batch_size,
         "gradient_accumulation_steps": accumulation_steps(settings, run.group.world_size),
         "gradient_checkpointing": cuda,
-        "max_grad_norm": settings.optimizer.gradient_clipping,
-        **adamw(settings.optimizer),
+        "learning_rate": settings.optimizer.learning_rate,
         "deepspeed": deepspeed_config(settings),
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # a loss that is not finite must be seen
         "save_strategy": "no",
         "eval_strategy": "no",
         "report_to": [],
@@ -64,19 +61,11 @@ def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
     }
 
 
-def adamw(optimizer: ResolvedOptimizer) -> dict[str, Any]:
-    return {
-        "optim": "adamw_torch_fused",
-        "learning_rate": optimizer.learning_rate,
-        "adam_beta1": optimizer.beta1,
-        "adam_beta2": optimizer.beta2,
-        "adam_epsilon": optimizer.epsilon,
-        "weight_decay": optimizer.weight_decay,
-    }
-
-
 def deepspeed_config(settings: TrainingSettings) -> dict[str, Any]:
-    """`auto` is filled in by transformers from the training arguments."""
+    """Of the models that don't learn, such as a reference: TRL and accelerate ask for it. `auto` is transformers' word.
+
+    What learns is an `Engine`.
+    """
     return {
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
@@ -88,80 +77,25 @@ def deepspeed_config(settings: TrainingSettings) -> dict[str, Any]:
     }
 
 
-def step_of(checkpoint: Path | None) -> int:
-    """The step in a checkpoint folder's name; -1 without one."""
-    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
+class Figures(TrainerCallback):  # type: ignore[misc]
+    """What a trainer logs of a step."""
 
-
-class StageCallback(TrainerCallback):  # type: ignore[misc]
-    """Shows every step, says when to evaluate and to save, and lets all ranks leave together."""
-
-    def __init__(self, run: Run, settings: TrainingSettings) -> None:
-        self.run, self.settings = run, settings
-        self.leaving = False
-        self.own_tokens: torch.Tensor | int = 0  # of this rank in this step, without padding
-        self._begin = time.monotonic()
-        self._tokens = 0
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._tokens = state.num_input_tokens_seen
-        self.run.board.startup.reached("engine")
-        self.run.board.update(phase="Training", step=state.global_step, total_steps=state.max_steps)
-
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._begin = time.monotonic()
-        self.own_tokens = 0
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.run.watchdog.beat()
-        asked, tokens = self.run.group.sum(float(self.run.stop.asked), float(self.own_tokens))
-        self.leaving = asked > 0
-        state.num_input_tokens_seen += int(tokens)
-        step, last = state.global_step, state.global_step >= state.max_steps
-        control.should_training_stop |= self.leaving or last
-        # The last evaluation follows after the training, so that a stage which leaves here makes it when it is back.
-        control.should_evaluate = step % self.settings.evaluate_every_steps == 0 and not (self.leaving or last)
-        control.should_save = step % self.settings.checkpoint.every_steps == 0 or self.leaving or last
+    def __init__(self) -> None:
+        self.newest: dict[str, float] = {}
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:
-        """Called by transformers with a step's figures, which are global."""
-        state.log_history.pop()  # these figures; they would grow with every step and go into every checkpoint
-        if "loss" not in logs:
-            return
-        seconds = time.monotonic() - self._begin
-        tokens, self._tokens = state.num_input_tokens_seen - self._tokens, state.num_input_tokens_seen
-        figures = {
-            "loss": logs["loss"],
-            "learning_rate": logs["learning_rate"],
-            "tokens_per_second": round(tokens / seconds, 1),
-        }
-        others = {name: value for name, value in logs.items() if name not in KNOWN and isinstance(value, float)}
-        for name, value in others.items():
-            self.run.board.metrics.figures.labels(self.run.config.stage, name).set(value)
-        self.run.board.update(
-            step=state.global_step,
-            tokens=state.num_input_tokens_seen,
-            eta_seconds=round(seconds * (state.max_steps - state.global_step), 1),
-            **figures,
-        )
-        self.run.board.metrics.gpu_memory.set(self.run.group.peak_memory)
-        if self.run.group.is_first:
-            self.run.history.append(
-                state.global_step,
-                loss=logs["loss"],
-                learningRate=logs["learning_rate"],
-                gradNorm=logs.get("grad_norm"),
-                tokensPerSecond=figures["tokens_per_second"],
-                **({"figures": others} if others else {}),
-            )
-        self.run.board.stepped()
+        self.newest = {n: v for n, v in logs.items() if n not in NO_FIGURES and isinstance(v, float)}
+        state.log_history.clear()  # would grow with every step
 
 
 class StageTrainer:
-    """Comes before a TRL trainer among the bases and replaces how it saves, evaluates, resumes and ends."""
+    """Comes before a TRL trainer among the bases."""
 
+    base_figures: ClassVar[
+        tuple[str, ...]
+    ] = ()  # held-out figures that are also told as they were before the first step
     settings: FineTuning
 
     # transformers' own
@@ -174,42 +108,14 @@ class StageTrainer:
     train_dataset: Any
     eval_dataset: Any
     data_collator: Any
-    optimizer: Any
-    lr_scheduler: Any
 
     def __init__(self, run: Run, settings: FineTuning, **arguments: Any) -> None:
-        self.run, self.settings = run, settings
-        self._published = 0  # step of the newest result
-        config = run.config
-        self.store = CheckpointStore(config, settings.checkpoint.keep, run.group)
-        self.callback = StageCallback(run, settings)
+        self.run, self.settings, self.figures = run, settings, Figures()
         if run.group.device.type == "cuda":
             fuse_norms(arguments["model"])
-        super().__init__(callbacks=[self.callback], **arguments)  # type: ignore[call-arg]
+        super().__init__(callbacks=[self.figures], **arguments)  # type: ignore[call-arg]
         show_attention(run, self.model)
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
-
-    def fit(self) -> Result | None:
-        """Train from the newest good checkpoint to the end, evaluate and export; the result is on rank 0.
-
-        Raises PreemptedError when any rank was asked to leave: a checkpoint is committed. Raises NoSpaceError and
-        StaleAttemptError as CheckpointStore does.
-        """
-        self.store.claim()
-        checkpoint, notices = self.store.newest()
-        for notice in notices:
-            self.run.board.notice(notice.reason, notice.message)
-        if self.run.group.is_first:
-            self.run.history.cut_after(step_of(checkpoint))
-        self.args.eval_on_start = checkpoint is None
-        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)  # type: ignore[attr-defined]
-        if self.callback.leaving:
-            raise PreemptedError(f"asked to leave; the checkpoint of step {self.state.global_step} is committed")
-        self.evaluate_stage()
-        result = self.export_result()
-        self.run.board.update(phase="Done")
-        self.run.show_peak_memory()
-        return result
 
     def held_out_figures(self) -> dict[str, float]:
         """Newest held-out figures, on every rank; a collective. Empty if the stage holds nothing out."""
@@ -248,43 +154,12 @@ class StageTrainer:
             self.run.watchdog.beat()
         self.model_wrapped.train()
 
-    def evaluate_stage(self) -> None:
-        """Evaluate now and tell everyone."""
-        self.run.board.update(phase="Evaluating")
-        figures = self.held_out_figures()
-        step = self.state.global_step
-        if figures:
-            self.run.board.update(evaluation=figures)
-            if self.run.group.is_first:
-                self.run.history.append(step, evaluation=figures)
-            for name, value in figures.items():
-                self.run.board.metrics.evaluation.labels(self.run.config.stage, name).set(value)
-        self.run.board.update(phase="Training")
+    def step_figures(self) -> dict[str, float]:
+        """What TRL tells of the step that was made, as means over its micro-batches."""
+        self.log({})  # type: ignore[attr-defined]
+        return self.figures.newest
 
-    def export_result(self) -> Result | None:
-        """Gather the weights and write the result on rank 0; a collective."""
-        self.run.board.update(phase="Exporting")
-        state = self.accelerator.get_state_dict(self.model_wrapped)
-        result: Result | None = None
-        if self.run.group.is_first:
-            with self._whole_models():
-                step = self.state.global_step
-                result = publish_result(self.run.config, self.settings, step, self.model, state, self.processing_class)
-            self.run.board.update(result=result)
-        self.run.group.barrier()
-        self.run.board.update(phase="Training")
-        return result
-
-    @contextmanager
-    def _whole_models(self) -> Iterator[None]:
-        """With ZeRO-3 transformers spreads every model that it loads over all ranks; here rank 0 is alone."""
-        unset_hf_deepspeed_config()
-        try:
-            yield
-        finally:
-            set_hf_deepspeed_config(self.args.hf_deepspeed_config)
-
-    # --- called by transformers' training loop ---
+    # --- called by transformers ---
 
     def compute_loss_context_manager(self) -> Any:
         """On CPU bfloat16 is for the products only, as in pretraining; on CUDA DeepSpeed keeps the weights in it."""
@@ -294,49 +169,107 @@ class StageTrainer:
             contexts.enter_context(torch.autocast("cpu", dtype=torch.bfloat16))
         return contexts
 
-    def _track_num_input_tokens(self, inputs: Any) -> None:
-        """Replaces a collective for each micro-batch: the callback sums once a step. GRPO counts by itself."""
-        if "attention_mask" in inputs:
-            self.callback.own_tokens = self.callback.own_tokens + inputs["attention_mask"].sum()
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        if self.lr_scheduler is None:
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer,
-                lambda step: learning_rate_share(self.settings.schedule, step, num_training_steps),
+class BackwardOfEngine:
+    """In the place of accelerate's wrapper, by which a trainer's `training_step` goes backward."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.last = False  # whether the micro-batch is the step's last
+        self.applied = True
+
+    def backward(self, loss: torch.Tensor, **_: Any) -> None:
+        self.applied = self.engine.learn(loss, last=self.last)
+
+
+class TrlStage(Loop):
+    """Steps whose loss a trainer of TRL's says."""
+
+    settings: FineTuning
+
+    def __init__(self, trainer: StageTrainer) -> None:
+        self.trainer, self.order = trainer, MicroBatchOrder(trainer)
+        super().__init__(trainer.run, trainer.settings, self.order.steps)
+        if trainer.args.gradient_checkpointing:
+            trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
+        align_special_tokens(trainer.model, trainer.processing_class)
+        steps = accumulation_steps(self.settings, self.run.group.world_size)
+        self.engine = Engine(trainer.model, self.settings, self.run.group, steps, own_loss=False)
+        self.backward = BackwardOfEngine(self.engine)
+        trainer.model_wrapped = trainer.deepspeed = self.engine.deepspeed  # type: ignore[attr-defined]
+        trainer.accelerator.deepspeed_engine_wrapped = self.backward
+        trainer.state.max_steps = self.steps
+        self.rows_digest = digest_of(trainer.train_dataset, self.run.group)
+        self.base: dict[str, float] = {}  # held-out figures before the first step, by the names they are told by
+
+    def make_step(self, learning_rate_share: float) -> StepReport:
+        trainer, group = self.trainer, self.run.group
+        self.engine.set_learning_rate(learning_rate_share)
+        trainer.state.global_step, trainer.state.num_input_tokens_seen = self.step, 0
+        batches, items = self.order.of(self.step)
+        trainer.current_gradient_accumulation_steps = len(batches)  # type: ignore[attr-defined]
+        loss = torch.zeros((), dtype=torch.float64, device=group.device)
+        tokens = torch.zeros((), dtype=torch.int64, device=group.device)
+        for index, inputs in enumerate(batches, start=1):
+            self.backward.last = index == len(batches)
+            if "attention_mask" in inputs:
+                tokens += inputs["attention_mask"].sum().to(group.device)
+            loss += trainer.training_step(self.engine.deepspeed, inputs, items)  # type: ignore[attr-defined]
+        trainer.state.global_step += 1
+        total, read = group.sum(float(loss), float(tokens))
+        written = trainer.state.num_input_tokens_seen  # by GRPO, which counts for all ranks
+        return StepReport(
+            loss=total / group.world_size,
+            tokens=int(read + written),
+            gradient_norm=self.engine.gradient_norm,
+            applied=self.backward.applied,
+            figures=trainer.step_figures(),
+        )
+
+    def held_out_figures(self) -> dict[str, float]:
+        figures = self.trainer.held_out_figures()
+        if self.step == 0:
+            names = [name for name in self.trainer.base_figures if name in figures]
+            self.base = {f"base{name[0].upper()}{name[1:]}": figures[name] for name in names}
+        return {**figures, **self.base} if figures else {}
+
+    def summary(self) -> str:
+        return self.trainer.summary()
+
+    # --- results and checkpoints ---
+
+    def export(self) -> Result | None:
+        state = self.engine.whole_state()
+        if state is None:
+            return None
+        trainer = self.trainer
+        with self._whole_models():
+            return publish_result(
+                self.run.config, self.settings, self.step, trainer.model, state, trainer.processing_class
             )
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
 
-    def _maybe_log_save_evaluate(self, *arguments: Any, **named: Any) -> None:
-        super()._maybe_log_save_evaluate(*arguments, **named)  # type: ignore[misc]
-        step, every = self.state.global_step, self.settings.publish_every_steps
-        if every and step % every == 0 and self._published < step < self.state.max_steps:
-            self._published = step
-            self.export_result()
+    @contextmanager
+    def _whole_models(self) -> Iterator[None]:
+        """With ZeRO-3 transformers spreads every model that it loads over all ranks; here rank 0 is alone."""
+        unset_hf_deepspeed_config()
+        try:
+            yield
+        finally:
+            set_hf_deepspeed_config(self.trainer.args.hf_deepspeed_config)
 
-    def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, *, skip_scheduler: bool = False) -> dict[str, float]:
-        self.evaluate_stage()
-        self.run.board.startup.reached("evaluation")
-        return {}
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows_digest,
+            "seed": self.settings.seed,
+            "globalBatchSize": self.settings.global_batch_size,
+        }
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        self.run.board.update(phase="Saving")
-        begin = time.monotonic()
-        folder = self.store.commit(self.state.global_step, self._write_checkpoint)
-        self.run.board.metrics.checkpoint_seconds.observe(time.monotonic() - begin)
-        self.run.board.update(phase="Training", checkpoint=self.store.info(folder, self.state.global_step))
+    def write(self, folder: Path) -> dict[str, Any]:
+        self.engine.save(folder)
+        return {"base": self.base}
 
-    def _write_checkpoint(self, folder: Path) -> None:
-        """What transformers reads back in `train(resume_from_checkpoint=…)`."""
-        if self.settings.lora:
-            leave_out_frozen(self.model_wrapped)
-        self._save_optimizer_and_scheduler(str(folder))  # type: ignore[attr-defined]
-        self._save_rng_state(str(folder))  # type: ignore[attr-defined]
-        if self.run.group.is_first:
-            self.state.save_to_json(str(folder / "trainer_state.json"))
-
-    def _run_epoch(self, **arguments: Any) -> None:
-        """After a resume at the last step there is nothing to do; transformers would begin an epoch all the same."""
-        if self.state.global_step < self.state.max_steps:
-            super()._run_epoch(**arguments)  # type: ignore[misc]
+    def read(self, folder: Path, state: dict[str, Any]) -> None:
+        self.engine.load(folder)
+        self.base = {name: float(value) for name, value in state["base"].items()}
+        self.trainer.state.global_step = self.step
+        self.order.go_on_at(self.step)

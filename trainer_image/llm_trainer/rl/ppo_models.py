@@ -1,4 +1,4 @@
-"""The networks of PPO: the policy and the critic learn, the reference stays what the policy was."""
+"""The models of PPO: the policy and the critic learn, the reference stays what the policy was."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trl.trainer.utils import disable_dropout_in_model, selective_log_softmax
 from llm_trainer.config import Ppo
 from llm_trainer.models.attention import computes_in_half
 from llm_trainer.models.build import build, build_reward_model
-from llm_trainer.models.engine import Engine, Network
+from llm_trainer.models.engine import Engine, Inference
 from llm_trainer.models.value import ValueModel
 from llm_trainer.rl.rewards import load_reward_model
 from llm_trainer.rl.rollout import Answers
@@ -22,15 +22,15 @@ from llm_trainer.runtime.run import Run
 
 
 @dataclass(frozen=True)
-class Networks:
+class PpoModels:
     policy: Engine
     critic: Engine
-    reference: Network | None  # None: the policy with its adapter off
+    reference: Inference | None  # None: the policy with its adapter off
     temperature: float
 
-    def log_probs(self, network: Network, answers: Answers) -> tuple[torch.Tensor, torch.Tensor]:
+    def log_probs(self, model: Inference, answers: Answers) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the tokens that were written, and the logits: (answers, length), (answers, length, vocabulary)."""
-        logits = network.logits(answers.tokens[:, :-1], answers.positions).float() / self.temperature
+        logits = model.logits(answers.tokens[:, :-1], answers.positions).float() / self.temperature
         return selective_log_softmax(logits, answers.answered_tokens), logits
 
     def values(self, answers: Answers) -> torch.Tensor:
@@ -39,27 +39,27 @@ class Networks:
 
     @torch.no_grad()
     def reference_log_probs(self, answers: Answers) -> torch.Tensor:
-        network = self.reference or self.policy
+        model = self.reference or self.policy
         with nullcontext() if self.reference else self.policy.model.disable_adapter():
-            return self.log_probs(network, answers)[0]
+            return self.log_probs(model, answers)[0]
 
 
-def build_policy(stage: Run, settings: Ppo, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    return without_dropout(build(stage.config, tokenizer, settings.seed))
+def build_policy(run: Run, settings: Ppo, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    return without_dropout(build(run.config, tokenizer, settings.seed))
 
 
-def build_networks(stage: Run, settings: Ppo, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Networks:
+def build_models(run: Run, settings: Ppo, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PpoModels:
     """All but the reward models. Raises ConfigurationError."""
-    config, group, lora = stage.config, stage.group, settings.lora
-    critic = without_dropout(build_critic(stage, settings))
-    reference = None if lora else Network(build_policy(stage, settings, tokenizer), settings, group)
+    config, group, lora = run.config, run.group, settings.lora
+    critic = without_dropout(build_critic(run, settings))
+    reference = None if lora else Inference(build_policy(run, settings, tokenizer), settings, group)
     if lora:
         from llm_trainer.models.low_rank import adapted
 
         policy = adapted(policy, config, lora, "CAUSAL_LM")
         adapted(critic, config, lora, "SEQ_CLS", head="score")  # in place
     steps = accumulation_steps(settings, group.world_size)
-    return Networks(
+    return PpoModels(
         policy=Engine(policy, settings, group, steps * (2 if settings.ptx else 1)),
         critic=Engine(ValueModel(critic), settings, group, steps, settings.critic_optimizer),
         reference=reference,
@@ -67,11 +67,11 @@ def build_networks(stage: Run, settings: Ppo, policy: PreTrainedModel, tokenizer
     )
 
 
-def build_critic(stage: Run, settings: Ppo) -> PreTrainedModel:
+def build_critic(run: Run, settings: Ppo) -> PreTrainedModel:
     """From a reward model, which knows what good is, or from the start with a head that says 0."""
     if start := settings.critic_start:
-        return load_reward_model(Path(stage.config.folder_of(start)), "critic", half=computes_in_half(stage.config))
-    model = build_reward_model(stage.config, settings.seed)
+        return load_reward_model(Path(run.config.folder_of(start)), "critic", half=computes_in_half(run.config))
+    model = build_reward_model(run.config, settings.seed)
     torch.nn.init.zeros_(model.score.weight)
     return model
 

@@ -33,6 +33,10 @@ class Machine:
     mamba_ssm: bool = False
 
     @classmethod
+    def cpu(cls) -> Machine:
+        return cls(None, flash_attn=False)
+
+    @classmethod
     def here(cls) -> Machine:
         capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
         return cls(capability, is_flash_attn_2_available(), find_spec("mamba_ssm") is not None)

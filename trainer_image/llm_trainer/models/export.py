@@ -20,6 +20,7 @@ from llm_trainer.checkpoint.fence import Fence, temporary_name
 from llm_trainer.checkpoint.files import MANIFEST, FolderManifest, content_files, flush_folder, record, write_durably
 from llm_trainer.config import StageConfig, TrainingSettings
 from llm_trainer.models.adapter import Base, find_base
+from llm_trainer.models.weights import load
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.removal import remove
 
@@ -103,7 +104,7 @@ def published_at(result: Path) -> tuple[int, str]:
 def write_model(model: PreTrainedModel, state: State, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """A language model, read back as a user would read it; raises RuntimeError if a tensor differs."""
     save(model, state, tokenizer, folder)
-    verify(AutoModelForCausalLM.from_pretrained(folder, dtype="auto").state_dict(), state)
+    verify(load(AutoModelForCausalLM, folder, dtype="auto").state_dict(), state)
 
 
 def write_reward_model(model: PreTrainedModel, state: State, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -127,7 +128,7 @@ def write_merged(
 
     adapter = folder / "adapter"
     write_adapter(adapter)
-    model = merged(base, adapter, dtype="auto")
+    model = merged(base, adapter)
     shutil.rmtree(adapter)
     write(model, model.state_dict(), tokenizer, folder)
 

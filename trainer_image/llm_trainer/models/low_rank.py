@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,11 @@ from transformers import (
 
 from llm_trainer.config import Lora, StageConfig
 from llm_trainer.models.adapter import check_start
+from llm_trainer.models.attention import Machine, choose
 from llm_trainer.models.targets import target_modules, target_parameters
+from llm_trainer.models.weights import load, read_config
 
-TOLERANCE = 1e-5  # of logits, base with adapter against merged, relative to the largest
+TOLERANCE = 1e-4  # of logits, base with adapter against merged, relative to the largest
 
 
 def adapted(model: PreTrainedModel, config: StageConfig, lora: Lora, task: str, head: str | None = None) -> PeftModel:
@@ -64,19 +65,27 @@ def write_adapter(
 
 
 @torch.no_grad()
-def merged(base: Path, adapter: Path, **loading: Any) -> PreTrainedModel:
+def merged(base: Path, adapter: Path) -> PreTrainedModel:
     """The base with the adapter in its weights; a reward model if the adapter is of one, with the adapter's head.
 
-    Raises RuntimeError if its logits are not those of base and adapter side by side.
+    Merged and compared in float32, by what a CPU computes by, whatever the stage computes by: in bfloat16 rounding
+    moves the logits more than a wrong merge may. Each weight is of the base's type in the end. Raises RuntimeError if
+    the logits are not those of base and adapter side by side, and as `weights.load` does.
     """
-    scores = LoraConfig.from_pretrained(adapter).task_type == "SEQ_CLS"
-    kind = partial(AutoModelForSequenceClassification.from_pretrained, num_labels=1) if scores else None
-    model = PeftModel.from_pretrained((kind or AutoModelForCausalLM.from_pretrained)(base, **loading), adapter).eval()
-    sample = torch.arange(1, 33).remainder(model.config.vocab_size)[None]
-    before = model(input_ids=sample).logits
-    whole: PreTrainedModel = model.merge_and_unload()
+    how: dict[str, Any] = {"attn_implementation": choose(read_config(base), Machine.cpu(), half=False).implementation}
+    if LoraConfig.from_pretrained(adapter).task_type == "SEQ_CLS":
+        model = load(AutoModelForSequenceClassification, base, new={"score.weight"}, num_labels=1, dtype="auto", **how)
+    else:
+        model = load(AutoModelForCausalLM, base, dtype="auto", **how)
+    types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    beside = PeftModel.from_pretrained(model.float(), adapter).eval()
+    sample = torch.arange(1, 33).remainder(model.get_input_embeddings().num_embeddings)[None]
+    before = beside(input_ids=sample).logits
+    whole: PreTrainedModel = beside.merge_and_unload()
     whole.requires_grad_(requires_grad=True)  # peft has frozen the base
     difference = float((whole(input_ids=sample).logits - before).abs().max() / before.abs().max())
     if not difference <= TOLERANCE:
         raise RuntimeError(f"merging {adapter} into {base} moved the logits by {difference:.2e} of the largest")
+    for name, tensor in whole.state_dict(keep_vars=True).items():
+        tensor.data = tensor.data.to(types[name])
     return whole

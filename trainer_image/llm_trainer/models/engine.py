@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch.nn import Module
 from transformers import PreTrainedModel
 
 from llm_trainer.config import Pretrain, ResolvedOptimizer, TrainingSettings
+from llm_trainer.models.attention import boundaries
 from llm_trainer.models.engine_config import (
     computes_in_bfloat16,
     deepspeed_config,
@@ -24,7 +25,7 @@ from llm_trainer.models.expert_parallel import expert_parallel_config, whole_exp
 from llm_trainer.models.experts import Routing, experts_per_token, routing
 from llm_trainer.models.language_loss import IGNORED, add_loss
 from llm_trainer.models.norms import fuse_norms
-from llm_trainer.models.packing import STATE_SPACE, unpack
+from llm_trainer.models.packing import KEEP_APART, innermost, leaks, runs_on, unpack
 from llm_trainer.runtime.process_group import ProcessGroup
 
 
@@ -35,6 +36,8 @@ class Network:
         """With ZeRO-3 its weights are spread over the ranks."""
         self.group, self.settings, self.model = group, settings, module
         self.bfloat16 = computes_in_bfloat16(settings, group.device)
+        self._apart = runs_on(module)  # whether each document needs a row of its own
+        self._asked = self._apart or module.config.model_type in KEEP_APART  # whether it is known
         if group.device.type == "cuda":
             fuse_norms(module)
         self._engine = self._wrap(module)
@@ -55,11 +58,24 @@ class Network:
 
         (batch, length) of a ValueModel.
         """
-        if self.model.config.model_type not in STATE_SPACE:
-            logits: torch.Tensor = self._run(input_ids=tokens, position_ids=positions).logits
-            return logits
-        documents = unpack(tokens, positions)
-        return documents.pack(self._run(input_ids=documents.tokens).logits)
+        if not self._apart:
+            return self._packed_logits(tokens, positions)
+        made: torch.Tensor | None = None
+        for documents in unpack(tokens, positions, every_length=self.settings.zero_stage == 3):
+            logits = self._run(input_ids=documents.tokens).logits
+            made = logits.new_zeros(*tokens.shape, *logits.shape[2:]) if made is None else made
+            made = documents.put(logits, made)
+        assert made is not None  # noqa: S101 -- a batch has a document
+        return made
+
+    def _packed_logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._run(input_ids=tokens, **self._places(positions)).logits
+        return logits
+
+    def _places(self, positions: torch.Tensor) -> dict[str, Any]:
+        """How the model is told where documents begin."""
+        implementation = self.model.config._attn_implementation
+        return {"position_ids": positions, **boundaries(implementation, positions)}
 
     def _run(self, **inputs: Any) -> Any:
         with self._autocast():
@@ -112,16 +128,31 @@ class Engine(Network):
 
         And what the routers did, None for a model without experts.
         """
+        if not self._asked:
+            self._ask()
         wanted = {} if self._experts_per_token is None else {"output_router_logits": True}
-        if self.model.config.model_type not in STATE_SPACE:
-            output = self._run(input_ids=tokens, position_ids=positions, targets=targets, **wanted)
-            routers = output.get("router_logits") or ()
-        else:
-            documents = unpack(tokens, positions)
+        if not self._apart:
+            output = self._run(input_ids=tokens, targets=targets, **self._places(positions), **wanted)
+            return output.nats, self._routing([output.get("router_logits") or ()])
+        nats, routers = [], []
+        for documents in unpack(tokens, positions, every_length=self.settings.zero_stage == 3):
             output = self._run(input_ids=documents.tokens, targets=documents.spread(targets, IGNORED), **wanted)
-            routers = tuple(layer[documents.there.flatten()] for layer in output.get("router_logits") or ())
+            nats.append(output.nats)
+            routers.append([layer[documents.there.flatten()] for layer in output.get("router_logits") or ()])
+        return torch.stack(nats).sum(), self._routing(routers)
+
+    def _routing(self, routers: Sequence[Sequence[torch.Tensor]]) -> Routing | None:
+        """Of the passes that a batch took, each with its layers."""
         experts = self._experts_per_token
-        return output.nats, None if experts is None else routing(routers, experts)
+        return None if experts is None else routing(tuple(map(torch.cat, zip(*routers, strict=True))), experts)
+
+    def _ask(self) -> None:
+        """Whether documents need rows of their own, of the model itself, where no test has seen its family."""
+        training, self._asked = self.model.training, True
+        self.model.eval()
+        tokens = innermost(self.model).get_input_embeddings().num_embeddings  # type: ignore[operator]
+        self._apart = self.group.any(leaks(self._packed_logits, tokens, self.group.device))
+        self.model.train(training)
 
     @contextmanager
     def whole(self) -> Iterator[PreTrainedModel]:

@@ -38,7 +38,13 @@ BARE, WHOLE = Machine((9, 0), flash_attn=False), Machine((9, 0), flash_attn=True
         (WHOLE, "deepseek_v3", {}, True, "flash_attention_2"),
         (WHOLE, "gpt_oss", {}, True, "eager, the family knows no other"),
         (WHOLE, "gemma2", {}, True, "flash_attention_2"),
-        (BARE, "gemma2", {}, True, "eager, no flash-attn, and varlen has no soft cap; SDPA would pass over the soft cap of the scores"),
+        (
+            BARE,
+            "gemma2",
+            {},
+            True,
+            "eager, no flash-attn, and varlen has no soft cap; SDPA would pass over the soft cap of the scores",
+        ),
         (CPU, "gemma2", {}, False, "eager, no CUDA device; SDPA would pass over the soft cap of the scores"),
         (CPU, "mamba2", {}, False, "eager, the family has no attention"),
         (

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from llm_trainer.config import Pretrain, ResolvedOptimizer, TrainingSettings
 from llm_trainer.models.attention import boundaries
 from llm_trainer.models.engine_config import (
+    actual_zero_stage,
     computes_in_bfloat16,
     deepspeed_config,
     mend_deepspeed,
@@ -104,6 +105,8 @@ class Engine(Network):
         self._expert_parallel = settings.expert_parallel if isinstance(settings, Pretrain) else 1
         self._has_frozen = any(not parameter.requires_grad for parameter in module.parameters())
         super().__init__(module, settings, group)
+        half = self.bfloat16 and group.device.type == "cuda"
+        self._plain = actual_zero_stage(settings, half=half) == 0  # then torch's own optimizer steps on the gradients
         self._experts_per_token = experts_per_token(self.model.config)
 
     def _wrap(self, module: Module) -> Any:
@@ -193,7 +196,7 @@ class Engine(Network):
     def step(self) -> bool:
         """After each micro-batch; False if the step was left out because a gradient is not finite."""
         last = self._engine.is_gradient_accumulation_boundary()
-        if last and self.settings.zero_stage == 0 and self._has_bad_gradients():
+        if last and self._plain and self._has_bad_gradients():
             self._engine.zero_grad()
             self._engine.micro_steps += 1  # which DeepSpeed's step would count, but it can't clip what isn't there
             return False
@@ -230,10 +233,7 @@ class Engine(Network):
         return {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
 
     def _has_bad_gradients(self) -> bool:
-        """ZeRO 1 to 3 leave such a step out by themselves, ZeRO 0 would put NaN into the weights.
-
-        In bfloat16 on CUDA DeepSpeed's own optimizer does it, which has taken the gradients from the parameters.
-        """
+        """ZeRO 1 to 3 leave such a step out by themselves, ZeRO 0 would put NaN into the weights."""
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         finite = [torch.isfinite(gradient).all() for gradient in gradients]
         return bool(finite) and not bool(torch.stack(finite).all())  # read once: a GPU would have to wait for each

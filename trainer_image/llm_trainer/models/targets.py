@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTERN, _MOE_TARGET_MODULE_MAPPING
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from llm_trainer.config import Lora
+from llm_trainer.models.parameters import LINEAR, dimensions
 from llm_trainer.runtime.errors import ConfigurationError
 
-LINEAR = (torch.nn.Linear, Conv1D)
 HEADS = frozenset({"lm_head", "score"})
 # The state-space layers of transformers read these weights themselves and would pass an adapter by.
 READ_DIRECTLY = {"mamba": {"dt_proj", "out_proj"}, "mamba2": {"out_proj"}, "jamba": {"dt_proj"}}
@@ -68,15 +66,8 @@ def linear_layers(model: PreTrainedModel) -> set[str]:
 
 def expert_parameters(model: PreTrainedModel) -> list[str]:
     """Such as mlp.experts.down_proj, the same in every layer."""
-    stacked = (
-        name for name, weight in model.named_parameters() if ".experts." in name and expert_dimensions(weight) == 3
-    )
+    stacked = (name for name, weight in model.named_parameters() if ".experts." in name and dimensions(weight) == 3)
     return sorted({".".join(name.split(".")[-3:]) for name in stacked})
-
-
-def expert_dimensions(weight: torch.nn.Parameter) -> int:
-    """ZeRO-3 keeps the shape of a weight that it has spread apart from it."""
-    return len(getattr(weight, "ds_shape", weight.shape))
 
 
 def names_of_experts(model: PreTrainedModel) -> set[str]:

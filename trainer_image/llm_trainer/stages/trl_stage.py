@@ -21,9 +21,10 @@ from llm_trainer.checkpoint.store import CheckpointStore
 from llm_trainer.config import FineTuning, ResolvedOptimizer, TrainingSettings
 from llm_trainer.models.attention import show_attention
 from llm_trainer.models.engine import leave_out_frozen
-from llm_trainer.models.engine_config import computes_in_bfloat16, mend_deepspeed
+from llm_trainer.models.engine_config import actual_zero_stage, computes_in_bfloat16, float32_gradients
 from llm_trainer.models.export import publish_result
 from llm_trainer.models.norms import fuse_norms
+from llm_trainer.models.parameters import decaying
 from llm_trainer.models.schedule import learning_rate_share
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.batch import accumulation_steps
@@ -40,12 +41,12 @@ def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
     here: accelerate, which these arguments wake, must find them together.
     """
     run.meet()
-    mend_deepspeed()
     cuda = run.config.device == "cuda"
+    half = cuda and computes_in_bfloat16(settings, run.group.device)  # on CPU by autocast, see StageTrainer
     return {
         "output_dir": run.config.stage_folder,  # nothing is written there by TRL
         "use_cpu": not cuda,
-        "bf16": cuda and computes_in_bfloat16(settings, run.group.device),  # on CPU by autocast, see StageTrainer
+        "bf16": half,
         "seed": settings.seed,
         "per_device_train_batch_size": settings.micro_batch_size,
         "per_device_eval_batch_size": settings.micro_batch_size,
@@ -53,7 +54,7 @@ def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
         "gradient_checkpointing": cuda,
         "max_grad_norm": settings.optimizer.gradient_clipping,
         **adamw(settings.optimizer),
-        "deepspeed": deepspeed_config(settings),
+        "deepspeed": deepspeed_config(settings, half=half),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # a loss that is not finite must be seen
         "save_strategy": "no",
@@ -75,14 +76,18 @@ def adamw(optimizer: ResolvedOptimizer) -> dict[str, Any]:
     }
 
 
-def deepspeed_config(settings: TrainingSettings) -> dict[str, Any]:
+def deepspeed_config(settings: TrainingSettings, *, half: bool) -> dict[str, Any]:
     """`auto` is filled in by transformers from the training arguments."""
     return {
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
         "bf16": {"enabled": "auto"},
-        "zero_optimization": {"stage": settings.zero_stage, "stage3_gather_16bit_weights_on_model_save": True},
+        **float32_gradients(half=half),
+        "zero_optimization": {
+            "stage": actual_zero_stage(settings, half=half),
+            "stage3_gather_16bit_weights_on_model_save": True,
+        },
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 1_000_000_000,
     }
@@ -298,6 +303,10 @@ class StageTrainer:
         """Replaces a collective for each micro-batch: the callback sums once a step. GRPO counts by itself."""
         if "attention_mask" in inputs:
             self.callback.own_tokens = self.callback.own_tokens + inputs["attention_mask"].sum()
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """As in pretraining: transformers goes by the names of norms and biases, and decays what is of a recurrence."""
+        return sorted(decaying(model))
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.lr_scheduler is None:

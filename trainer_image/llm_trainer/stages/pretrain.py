@@ -13,6 +13,7 @@ from llm_trainer.config import EXPERT_PARALLEL_FAMILIES, Pretrain, StageConfig
 from llm_trainer.data.sequences import Sequences
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.attention import show_attention
+from llm_trainer.models.balance import Balance, biases
 from llm_trainer.models.build import build
 from llm_trainer.models.engine import Engine
 from llm_trainer.models.experts import Routers
@@ -22,6 +23,7 @@ from llm_trainer.protocol import Result
 from llm_trainer.runtime.batch import accumulation_steps
 from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.progress import Board
+from llm_trainer.runtime.randomness import draw_apart
 from llm_trainer.runtime.run import Run, start
 from llm_trainer.stages.loop import Loop, Step
 
@@ -63,7 +65,10 @@ class Pretraining(Loop):
 
             model = adapted(model, config, settings.lora, "CAUSAL_LM")
         stage.meet()
+        kept = biases(model)
         self.engine = Engine(model, settings, stage.group, self.accumulation_steps)
+        draw_apart(settings.seed, stage.group.rank)
+        self.balance = Balance(self.engine.model, kept, learns=settings.lora is None)
         self.tokens_per_step = settings.global_batch_size * settings.sequence_length
         self.routers = Routers(settings.router_aux_loss_coef, settings.router_z_loss_coef)
         stage.board.update(total_tokens=self.steps * self.tokens_per_step)
@@ -80,7 +85,7 @@ class Pretraining(Loop):
             applied = self.engine.step()
             nats += loss.detach()  # read once a step: a GPU would have to wait for each
         (total,) = self.stage.group.sum(float(nats))
-        figures = self.routers.figures(self.stage.group)
+        figures = self.routers.figures(self.stage.group) | self.balance.step(self.stage.group, applied=applied)
         self.stage.board.metrics.show_expert_load(self.routers.load)
         return Step(
             loss=total / self.tokens_per_step,  # nats per token over the whole global batch

@@ -18,7 +18,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from llm_trainer.checkpoint.store import CheckpointStore
-from llm_trainer.config import FineTuning, ResolvedOptimizer, TrainingSettings
+from llm_trainer.config import FineTuning, OnlineRl, ResolvedOptimizer, TrainingSettings
 from llm_trainer.models.attention import show_attention
 from llm_trainer.models.engine import leave_out_frozen
 from llm_trainer.models.engine_config import actual_zero_stage, computes_in_bfloat16, float32_gradients
@@ -29,6 +29,7 @@ from llm_trainer.models.schedule import learning_rate_share
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.batch import accumulation_steps
 from llm_trainer.runtime.errors import PreemptedError
+from llm_trainer.runtime.randomness import draw_apart
 from llm_trainer.runtime.run import Run
 
 KNOWN = ("loss", "learning_rate", "grad_norm", "epoch", "num_tokens", "num_input_tokens_seen", "step_time")
@@ -109,6 +110,8 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         self._tokens = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if not isinstance(self.settings, OnlineRl):  # TRL does it for those, by rank
+            draw_apart(self.settings.seed, self.run.group.rank)
         self._tokens = state.num_input_tokens_seen
         self.run.board.startup.reached("engine")
         self.run.board.update(phase="Training", step=state.global_step, total_steps=state.max_steps)

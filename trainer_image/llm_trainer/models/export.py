@@ -18,8 +18,9 @@ from transformers import (
 
 from llm_trainer.checkpoint.fence import Fence, temporary_name
 from llm_trainer.checkpoint.files import MANIFEST, FolderManifest, content_files, flush_folder, record, write_durably
-from llm_trainer.config import StageConfig, TrainingSettings
+from llm_trainer.config import StageConfig, TrainingSettings, settings_of
 from llm_trainer.models.adapter import Base, find_base
+from llm_trainer.models.card import write_card
 from llm_trainer.models.weights import load
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.removal import remove
@@ -46,7 +47,7 @@ def publish_result(
 
     assert config.model  # noqa: S101 -- every stage that trains has one
     base = find_base(config.model.uri or "", config.volumes_root)
-    adapter = partial(write_adapter, model, state, tokenizer)
+    adapter = partial(write_adapter, model, state, tokenizer, base)
     if not settings.lora.merge:
         return publish(config, step, "adapter", adapter, base)
     whole = partial(write_merged, adapter, write, base.folder, tokenizer)
@@ -66,6 +67,8 @@ def publish(
     remove(temporary)
     temporary.mkdir(parents=True)
     write(temporary)
+    if settings := settings_of(config):
+        write_card(temporary, config, settings, step, kind)
     for file in content_files(temporary):
         file.chmod(0o644)  # safetensors keeps its file to one user, and whoever serves it may be another
     manifest = FolderManifest(

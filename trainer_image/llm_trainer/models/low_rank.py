@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from transformers import (
 )
 
 from llm_trainer.config import Lora, StageConfig
-from llm_trainer.models.adapter import check_start
+from llm_trainer.models.adapter import Base, check_start
 from llm_trainer.models.attention import Machine, choose
 from llm_trainer.models.targets import target_modules, target_parameters
 from llm_trainer.models.weights import load, read_config
@@ -50,9 +51,10 @@ def lora_config(model: PreTrainedModel, lora: Lora, task: str, head: str | None 
 
 
 def write_adapter(
-    model: PeftModel, state: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase, folder: Path
+    model: PeftModel, state: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase, base: Base, folder: Path
 ) -> None:
     """The adapter alone, read back; raises RuntimeError if a tensor differs. `state` may hold the base as well."""
+    model.peft_config[model.active_adapter].base_model_name_or_path = where(base, folder)
     model.save_pretrained(folder, state_dict=state)
     tokenizer.save_pretrained(folder)
     expected = get_peft_model_state_dict(model, state_dict=state)
@@ -62,6 +64,17 @@ def write_adapter(
     for name, tensor in loaded.items():
         if not torch.equal(tensor, expected[name].cpu().to(tensor.dtype)):
             raise RuntimeError(f"the exported adapter differs from the trained one in {name}")
+
+
+def where(base: Base, folder: Path) -> str:
+    """The base as an adapter's file tells it to whoever has mounted the claim: peft would write a pod's path.
+
+    A path from the adapter's folder to the base's where one claim holds both, else the base's URI.
+    """
+    within = len(PurePosixPath(base.uri.removeprefix("pvc://")).parts) - 1  # of the claim
+    if folder.is_relative_to(base.folder.parents[within - 1]):
+        return os.path.relpath(base.folder, folder)  # the folder gets its name when it is whole, beside this one
+    return base.uri
 
 
 @torch.no_grad()

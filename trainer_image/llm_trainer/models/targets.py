@@ -10,14 +10,15 @@ from llm_trainer.models.parameters import LINEAR, dimensions
 from llm_trainer.runtime.errors import ConfigurationError
 
 HEADS = frozenset({"lm_head", "score"})
-# The state-space layers of transformers read these weights themselves and would pass an adapter by.
-READ_DIRECTLY = {"mamba": {"dt_proj", "out_proj"}, "mamba2": {"out_proj"}, "jamba": {"dt_proj"}}
+# State-space layers, or their kernels, read these weights themselves and would pass an adapter by.
+READ_DIRECTLY = frozenset({"dt_proj", "out_proj"})
+READ_BY_FAMILY = {"jamba": frozenset({"dt_proj"})}  # where it is known to be fewer
 
 
 def target_modules(model: PreTrainedModel, lora: Lora) -> list[str]:
     """The last parts of the layers' names. Raises ConfigurationError for those that can't be adapted."""
     layers = linear_layers(model)
-    out_of_reach = READ_DIRECTLY.get(model.config.model_type, set()) | names_of_experts(model)
+    out_of_reach = read_directly(model) | names_of_experts(model)
     if not lora.target_modules:
         return sorted(layers - out_of_reach)
     if unknown := sorted(set(lora.target_modules) - layers):
@@ -62,6 +63,17 @@ def linear_layers(model: PreTrainedModel) -> set[str]:
     """The last parts of their names, without the output's."""
     names = (name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, LINEAR))
     return set(names) - HEADS
+
+
+def read_directly(model: PreTrainedModel) -> frozenset[str]:
+    """Of the layers that are a state-space model's: those with its rates A and its skip D."""
+    names = {
+        name
+        for layer in model.modules()
+        if hasattr(layer, "A_log") and hasattr(layer, "D")
+        for name, _ in layer.named_children()
+    }
+    return READ_BY_FAMILY.get(model.config.model_type, READ_DIRECTLY) & names
 
 
 def expert_parameters(model: PreTrainedModel) -> list[str]:

@@ -34,9 +34,13 @@ def test_what_it_tells(tmp_path: Path) -> None:
     stage = stage_config(tmp_path, "base", model={"architecture": {"family": "llama"}}, pretrain=PRETRAIN)
     source = SourceCounts(name="manual", uri="pvc://c/*.txt", language="ja-JP", license="GPL-2.0", documents=1234)
     text = card(tmp_path, stage, source)
-    found = ModelCard(text).data
-    assert (found.library_name, found.pipeline_tag, found.language) == ("transformers", "text-generation", ["ja"])
-    assert (found.license, found.license_name) == ("other", "GPL-2.0")
+    found = ModelCard(text).data.to_dict()
+    assert [found[name] for name in ("library_name", "pipeline_tag", "language")] == [
+        "transformers",
+        "text-generation",
+        ["ja"],
+    ]
+    assert (found["license"], found["license_name"]) == ("other", "GPL-2.0")
     assert "| manual | pvc://c/*.txt | ja-JP |  | GPL-2.0 | 1,234 |" in text
     assert "| training loss | 2.5 |" in text
     assert "| held-out loss | 2.25 |" in text
@@ -47,7 +51,7 @@ def test_what_users_write_breaks_nothing(tmp_path: Path) -> None:
     stage = stage_config(tmp_path, "base", model={"architecture": {"family": "llama"}}, pretrain=PRETRAIN)
     source = SourceCounts(name="x", uri="pvc://c/a|b`c\n---\nd", license="a: [b\n---\n# c | d", domain="|")
     text = card(tmp_path, stage, source)
-    assert ModelCard(text).data.license_name == "a: [b\n---\n# c | d"
+    assert ModelCard(text).data.to_dict()["license_name"] == "a: [b\n---\n# c | d"
     (row,) = [line for line in text.splitlines() if line.startswith("| x |")]
     assert row.replace("\\|", "").count("|") == 7
 

@@ -147,7 +147,8 @@ def boundaries(implementation: str, positions: torch.Tensor) -> dict[str, Any]:
     """
     if implementation not in (VARLEN, FLASH):
         return {}
-    ends, length = document_ends(positions, *positions.shape, positions.device), positions.shape[1]
+    rows, length = positions.shape
+    ends = document_ends(positions, rows, length, positions.device)
     return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": length, "max_length_k": length}
 
 

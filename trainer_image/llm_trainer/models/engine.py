@@ -145,9 +145,11 @@ class Engine(Network):
         return torch.stack(nats).sum(), self._routing(routers)
 
     def _routing(self, routers: Sequence[Sequence[torch.Tensor]]) -> Routing | None:
-        """Of the passes that a batch took, each with its layers."""
+        """Of the passes that a batch took, each with its layers. None where the family shows no router."""
         experts = self._experts_per_token
-        return None if experts is None else routing(tuple(map(torch.cat, zip(*routers, strict=True))), experts)
+        if experts is None or not any(routers):
+            return None
+        return routing(tuple(map(torch.cat, zip(*routers, strict=True))), experts)
 
     def _ask(self) -> None:
         """Whether documents need rows of their own, of the model itself, where no test has seen its family."""

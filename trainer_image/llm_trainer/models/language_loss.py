@@ -6,6 +6,8 @@ projected, and what it gives to the gradients is made of its logits at once; not
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any
 
@@ -116,6 +118,19 @@ def gives_the_product(model: PreTrainedModel) -> bool:
     return len(seen) == 1 and torch.equal(seen[0].float(), hidden) and torch.equal(found.float(), logits)
 
 
+@contextmanager
+def asked_by_configuration(model: PreTrainedModel, *, shown: bool) -> Iterator[None]:
+    """For families (granitemoe) whose forward doesn't hand on that the routers are to be shown."""
+    before = getattr(model.config, "output_router_logits", None)
+    if shown:
+        model.config.output_router_logits = True
+    try:
+        yield
+    finally:
+        if shown:
+            model.config.output_router_logits = before
+
+
 def add_loss(model: PreTrainedModel) -> None:
     """`model(…, targets=…)` gives `nats` instead of logits, and `router_logits` if asked for.
 
@@ -129,7 +144,8 @@ def add_loss(model: PreTrainedModel) -> None:
         if targets is None:
             return forward(*given, **named)
         if not plain:
-            outputs = forward(*given, **named)
+            with asked_by_configuration(self, shown=named.get("output_router_logits", False)):
+                outputs = forward(*given, **named)
             return ModelOutput(nats=nats_of_logits(outputs.logits, targets), router_logits=outputs.get("router_logits"))
         outputs = self.base_model(*given, **named)
         hidden = outputs.last_hidden_state

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch.nn import Module, Parameter
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 LINEAR = (torch.nn.Linear, Conv1D)
@@ -37,7 +38,7 @@ def hidden_matrices(model: Module) -> set[int]:
     """
     apart = {id(module.weight) for module in model.modules() if isinstance(module, (torch.nn.Embedding, *CONVOLUTIONS))}
     for module in model.modules():
-        head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
+        head = module.get_output_embeddings() if isinstance(module, PreTrainedModel) else None
         apart |= {id(head.weight)} if head is not None else set()
     found = set()
     for name, parameter in model.named_parameters():

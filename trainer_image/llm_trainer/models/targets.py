@@ -9,7 +9,8 @@ from llm_trainer.config import Lora
 from llm_trainer.models.parameters import LINEAR, dimensions
 from llm_trainer.runtime.errors import ConfigurationError
 
-HEADS = frozenset({"lm_head", "score"})
+HEADS = frozenset({"lm_head", "score", "embed_out"})
+ROUTERS = frozenset({"router"})  # jamba's is a linear layer, the others' are none; what is adapted there can't be shown
 # State-space layers, or their kernels, read these weights themselves and would pass an adapter by.
 READ_DIRECTLY = frozenset({"dt_proj", "out_proj"})
 READ_BY_FAMILY = {"jamba": frozenset({"dt_proj"})}  # where it is known to be fewer
@@ -60,9 +61,9 @@ def check_experts(lora: Lora) -> None:
 
 
 def linear_layers(model: PreTrainedModel) -> set[str]:
-    """The last parts of their names, without the output's."""
+    """The last parts of their names, without the output's and the routers'."""
     names = (name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, LINEAR))
-    return set(names) - HEADS
+    return set(names) - HEADS - ROUTERS
 
 
 def read_directly(model: PreTrainedModel) -> frozenset[str]:

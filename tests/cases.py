@@ -122,3 +122,18 @@ SERVING: dict[str, tuple[str, ...]] = {
     "startup-timeout-too-large": ("api/test_crds.py::test_wrong_servings_are_refused",),
     "tls-in-arguments": ("unit/api/test_vllm_arguments.py::test_refused",),
 }
+
+DATA: dict[str, tuple[str, ...]] = {
+    "lora-target-modules": (
+        "trainer/test_lora_targets.py::test_names_of_no_layer",
+        "trainer/test_lora_targets.py::test_no_names_are_all_layers",
+    ),
+    "packed-documents": (
+        "trainer/test_any_family.py::test_documents_of_a_row_do_not_see_each_other",
+        "unit/trainer/test_attention.py::test_flash_attention_is_told_where_documents_begin",
+    ),
+    "weights-under-other-names": (
+        "trainer/test_weights.py::test_weights_under_other_names",
+        "trainer/test_weights.py::test_data_preparation_looks_at_the_model",
+    ),
+}

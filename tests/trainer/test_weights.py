@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from llm_trainer.config import local_path
 from llm_trainer.models.build import from_folder
 from llm_trainer.models.weights import check_folder, load, model_config
+from llm_trainer.protocol import ExitCode
 from llm_trainer.runtime.errors import ConfigurationError, DataError
+from tests.trainer.conftest import RunPods, stage_config
 from tests.trainer.tiny import ALL, tiny
 
 State = dict[str, torch.Tensor]
@@ -82,6 +86,27 @@ def test_weights_under_other_names(folder: Path, tmp_path: Path, change: Any, sa
         check_folder(broken)
     with pytest.raises(DataError, match=says):
         from_folder(broken, str(tmp_path), half=False)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_data_preparation_looks_at_the_model(base: str, prepared: Path, pods: RunPods, *, broken: bool) -> None:
+    """Before any GPU is taken."""
+    uri = base
+    if broken:
+        uri = "pvc://models/without-down-proj"
+        start = Path(local_path(base, str(prepared)))
+        made = copy(start, Path(local_path(uri, str(prepared))), lambda state: without(state, "down_proj"))
+        (made / "manifest.json").unlink()  # a folder of another trainer
+    settings = {"tokenizer": {"uri": base}, "modelUri": uri}
+    run = "pvc://models/looks" + "-broken" * broken
+    config = stage_config(prepared, "data", nodes=1, runUri=run, prepareData=settings)
+    (word,) = pods(config).start().wait()
+    if broken:
+        assert word.exit_code == ExitCode.DATA, word
+        assert "down_proj.weight" in word.message
+    else:
+        assert word.exit_code == ExitCode.SUCCEEDED, word
+        assert re.search(r"a llama of [0-9,]+ parameters", word.message), word.message
 
 
 def test_weights_without_a_use_are_told(folder: Path, tmp_path: Path) -> None:

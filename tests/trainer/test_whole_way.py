@@ -23,8 +23,8 @@ Found = dict[str, dict[str, Any]]
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """By family."""
     environment = {
-        **os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "trainer_image")]), "RANK": "0",
-        "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+        **os.environ, **ENVIRONMENT, "PYTHONPATH": f"{ROOT}:{ROOT / 'trainer_image'}", "RANK": "0", "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
     }  # fmt: skip
     folder = tmp_path_factory.mktemp("whole-way")
     command = [sys.executable, "-m", "tests.trainer.whole_way", str(folder)]

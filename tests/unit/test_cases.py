@@ -9,12 +9,10 @@ import pytest
 
 from tests import cases
 
+TABLES = (cases.OPERATOR, cases.SERVING, cases.DATA)
 TESTS = Path(cases.__file__).parent
 NAMED = [
-    pytest.param(test, id=f"{case}: {test}")
-    for table in (cases.OPERATOR, cases.SERVING)
-    for case, tests in table.items()
-    for test in tests
+    pytest.param(test, id=f"{case}: {test}") for table in TABLES for case, tests in table.items() for test in tests
 ]
 
 
@@ -27,4 +25,4 @@ def test_what_holds_a_case_exists(test: str) -> None:
 
 
 def test_every_case_has_one() -> None:
-    assert [case for table in (cases.OPERATOR, cases.SERVING) for case, tests in table.items() if not tests] == []
+    assert [case for table in TABLES for case, tests in table.items() if not tests] == []

@@ -34,7 +34,7 @@ def test_what_it_tells(tmp_path: Path) -> None:
     stage = stage_config(tmp_path, "base", model={"architecture": {"family": "llama"}}, pretrain=PRETRAIN)
     source = SourceCounts(name="manual", uri="pvc://c/*.txt", language="ja-JP", license="GPL-2.0", documents=1234)
     text = card(tmp_path, stage, source)
-    found = ModelCard(text).data.to_dict()
+    found = ModelCard(text).data.__dict__
     assert [found[name] for name in ("library_name", "pipeline_tag", "language")] == [
         "transformers",
         "text-generation",
@@ -51,7 +51,7 @@ def test_what_users_write_breaks_nothing(tmp_path: Path) -> None:
     stage = stage_config(tmp_path, "base", model={"architecture": {"family": "llama"}}, pretrain=PRETRAIN)
     source = SourceCounts(name="x", uri="pvc://c/a|b`c\n---\nd", license="a: [b\n---\n# c | d", domain="|")
     text = card(tmp_path, stage, source)
-    assert ModelCard(text).data.to_dict()["license_name"] == "a: [b\n---\n# c | d"
+    assert ModelCard(text).data.__dict__["license_name"] == "a: [b\n---\n# c | d"
     (row,) = [line for line in text.splitlines() if line.startswith("| x |")]
     assert row.replace("\\|", "").count("|") == 7
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -127,6 +128,15 @@ def test_files_that_are_no_weights(folder: Path, tmp_path: Path, content: bytes)
         check_folder(broken)
     with pytest.raises(DataError, match=r"model.safetensors"):
         from_folder(broken, str(tmp_path), half=False)
+
+
+def test_weights_that_are_quantised(folder: Path, tmp_path: Path) -> None:
+    made = copy(folder, tmp_path / "quantised", dict)
+    config = json.loads((made / "config.json").read_text())
+    (made / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "mxfp4"}}))
+    for use in (check_folder, lambda folder: from_folder(folder, str(tmp_path), half=False)):
+        with pytest.raises(ConfigurationError, match=r"quantised by mxfp4.*dequantize=True"):
+            use(made)
 
 
 def test_a_shard_that_is_missing(tmp_path: Path) -> None:

@@ -45,7 +45,21 @@ def model_config(folder: Path) -> PreTrainedConfig:
         if name.endswith(NO_LANGUAGE_MODEL):
             kind = "a reward model" if name.endswith(NO_LANGUAGE_MODEL[0]) else "a model that writes nothing"
             raise ConfigurationError(f"{folder} holds {kind} ({name}); a stage starts from a language model")
+    method = quantization_method(config)
+    if method not in (None, "bitsandbytes"):  # lora.quantization's own
+        raise ConfigurationError(
+            f"{folder} holds weights quantised by {method}, which can't be trained; load it with dequantize=True in "
+            "its quantization config and save_pretrained(…, save_original_format=False), or bring the original weights"
+        )
     return config
+
+
+def quantization_method(config: PreTrainedConfig) -> str | None:
+    """As which the folder's weights are stored; None for weights that are numbers as they are."""
+    found = getattr(config, "quantization_config", None)
+    if not found:
+        return None
+    return str(found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", found))
 
 
 def load(kind: Any, folder: Path, *, new: Collection[str] = (), **loading: Any) -> PreTrainedModel:
@@ -70,7 +84,7 @@ def check_folder(folder: Path) -> tuple[PreTrainedModel, list[str]]:
     """
     config = model_config(folder)
     model = without_weights(folder, config)
-    if getattr(config, "quantization_config", None):
+    if quantization_method(config):
         return model, []  # the names in the files are those of its method
     with told(folder):
         headers = dict(weight_headers(folder))

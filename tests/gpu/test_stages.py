@@ -154,5 +154,5 @@ def test_an_adapter(quantization: str | None, zero: int, base: str, stage: GpuSt
     assert result
     assert (result.kind, result.base) == ("adapter", base)
     folder, base_folder = (Path(local_path(uri, config.volumes_root)) for uri in (result.uri, base))
-    model = merged(base_folder, folder, dtype=torch.float32)
+    model = merged(base_folder, folder)
     assert bool(torch.isfinite(model(input_ids=torch.arange(2, 60)[None]).logits).all())

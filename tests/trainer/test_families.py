@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from llm_trainer.config import local_path
+from llm_trainer.config import StageConfig, local_path
+from llm_trainer.models.balance import BIAS
 from tests.trainer.conftest import RunPods, Stage
 from tests.trainer.pods import evaluations, history, losses
 
@@ -57,11 +59,20 @@ def test_a_family_goes_the_whole_way(family: str, pretrain: Stage, pods: RunPods
     assert result
     loaded = AutoModelForCausalLM.from_pretrained(local_path(result.uri, str(prepared)))
     assert bool(torch.isfinite(loaded(input_ids=torch.arange(2, 60)[None]).logits).all())
+    if family == "deepseek_v3":
+        biases = [state[name] for state in map(exported, (whole, second)) for name in state if name.endswith(BIAS)]
+        assert bool(biases[0].any()), "its experts were not balanced"
+        assert torch.equal(*biases), "the bias goes with the checkpoint, and is the same with ZeRO 1 and 3"
     if family in ("mixtral", "qwen3_moe", "jamba"):
         figures = history(whole)[-1].get("figures") or history(whole)[-2]["figures"]
         assert figures["router/balanceLoss"] == pytest.approx(2, abs=0.5), "near experts per token"
         assert figures["router/deadExperts"] == 0, figures
         assert 1 <= figures["router/maxLoad"] < 4, figures
+
+
+def exported(config: StageConfig) -> dict[str, torch.Tensor]:
+    """The weights of its last result."""
+    return load_file(max((Path(config.stage_folder) / "results").iterdir()) / "model.safetensors")
 
 
 @pytest.mark.parametrize("family", ["mixtral", "deepseek_v3"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from peft import LoraConfig, PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
@@ -54,6 +56,12 @@ def test_adapter_and_merged(adapted: Adapted, pods: RunPods, prepared: Path, bas
     with torch.no_grad():
         difference = (beside(input_ids=SAMPLE).logits - whole(input_ids=SAMPLE).logits).abs().max()
     assert difference < 1e-5
+    told = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert (folder / told).resolve() == base_folder.resolve(), "a path that is right wherever the claim is mounted"
+    card = (folder / "README.md").read_text()
+    assert ModelCard(card).data.__dict__["library_name"] == "peft"
+    assert all(part in card for part in (base, "pvc://corpus/chat.jsonl", "held-out loss", '"rank": 2')), card
+    assert str(prepared) not in card, "a pod's path"
     trained, everything = tensors_in(folder), sum(p.numel() for p in whole.parameters())
     assert trained < everything / 10, f"{trained} of {everything} parameters are in the adapter"
 

@@ -71,7 +71,7 @@ def test_merged_is_base_with_adapter(tmp_path: Path, family: str, lora: dict[str
     plain = base(input_ids=SAMPLE).logits
     beside = adapt(base, **lora)
     beside.save_pretrained(tmp_path / "adapter")
-    whole = merged(tmp_path / "base", tmp_path / "adapter", dtype=torch.float32)  # checks the logits by itself
+    whole = merged(tmp_path / "base", tmp_path / "adapter")  # checks the logits by itself
     with torch.no_grad():
         expected, found = beside(input_ids=SAMPLE).logits, whole(input_ids=SAMPLE).logits
     assert (found - expected).abs().max() / expected.abs().max() < 1e-5
@@ -98,6 +98,24 @@ def test_other_families(family: str) -> None:
 def test_what_can_not_be_adapted(lora: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         adapt(build("jamba", **MIXTURES["jamba"]), **lora)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["all-linear"], ["q_proj", "Wqkv"], ["lm_head"], ["layers.0.self_attn.q_proj"], [r".*\.q_proj"], ["embed_tokens"]],
+)
+def test_names_of_no_layer(names: list[str]) -> None:
+    """Each is told with the layers that there are; what peft would read as a pattern or a path is no name."""
+    with pytest.raises(ConfigurationError, match=r"lora.targetModules: the model has no .*; its .* q_proj, ") as told:
+        adapt(build("llama"), target_modules=names)
+    assert names[-1] in str(told.value)
+
+
+def test_no_names_are_all_layers() -> None:
+    names = adapted_layers(adapt(build("llama"), target_modules=[]))
+    assert {name.split(".")[-4] for name in names} == {
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    }  # fmt: skip
 
 
 def test_a_dense_model_has_no_experts() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests import cases
 
+TABLES = (cases.OPERATOR, cases.SERVING, cases.DATA)
 TESTS = Path(cases.__file__).parent
 TABLES = (cases.OPERATOR, cases.SERVING, cases.DATA)
 NAMED = [

@@ -91,9 +91,9 @@ def stage_memory(spec: LLMTrainingSpec, index: int) -> StageMemory | None:
     return StageMemory(
         models=tuple(held_models(settings, size)),
         weights=2 if mixed else 4,
-        gradients=2 if mixed else 4,
+        gradients=4,  # in float32 also for weights in bfloat16
         state=moments + (4 if mixed else 0),  # and a copy of the weights in float32
-        zero_stage=settings.zero_stage,
+        zero_stage=max(1, settings.zero_stage) if mixed else settings.zero_stage,  # as the trainer asks DeepSpeed for
         processes=world_size(spec, spec.stages[index]),
         expert_parallel=getattr(settings, "expert_parallel", 1),
     )

@@ -15,6 +15,7 @@ from llm_operator.api import families
 from llm_operator.api.families import model_size
 from llm_operator.api.memory import HeldModel, StageMemory
 from llm_trainer.config import Architecture
+from llm_trainer.models.size import size_of
 from tests.trainer.test_families import DENSE, FAMILIES
 
 VOCABULARY = 300
@@ -45,6 +46,9 @@ def test_parameters(family: str, config: dict[str, Any]) -> None:
     with torch.device("meta"):
         made = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, vocab_size=VOCABULARY, **config))
     size = model_size(Architecture(family=family, config=config), VOCABULARY)
+    told = size_of(made)  # which the trainer asks of any model
+    same = ("total", "active", "embedding", "attention_width")
+    assert [getattr(told, name) for name in same] == [getattr(size, name) for name in same]
     assert size.total == sum(parameter.numel() for parameter in made.parameters())
     unused = 0
     for name, parameter in made.named_parameters():

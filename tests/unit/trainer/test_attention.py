@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.attention.varlen
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, modeling_flash_attention_utils
 
-from llm_trainer.models.attention import VARLEN, Machine, choose, document_ends
+from llm_trainer.models.attention import FLASH, VARLEN, Machine, boundaries, choose, document_ends
+from tests.trainer.tiny import VOCABULARY, tiny
 
 CPU, OLD = Machine(None, flash_attn=False), Machine((7, 5), flash_attn=False)
 BARE, WHOLE = Machine((9, 0), flash_attn=False), Machine((9, 0), flash_attn=True)
@@ -35,6 +36,16 @@ BARE, WHOLE = Machine((9, 0), flash_attn=False), Machine((9, 0), flash_attn=True
             "sdpa, no flash-attn, and varlen wants values as wide as the keys",
         ),
         (WHOLE, "deepseek_v3", {}, True, "flash_attention_2"),
+        (WHOLE, "gpt_oss", {}, True, "eager, the family knows no other"),
+        (WHOLE, "gemma2", {}, True, "flash_attention_2"),
+        (
+            BARE,
+            "gemma2",
+            {},
+            True,
+            "eager, no flash-attn, and varlen has no soft cap; SDPA would pass over the soft cap of the scores",
+        ),
+        (CPU, "gemma2", {}, False, "eager, no CUDA device; SDPA would pass over the soft cap of the scores"),
         (CPU, "mamba2", {}, False, "eager, the family has no attention"),
         (
             WHOLE,
@@ -101,6 +112,8 @@ def test_packed_rows_as_sdpa_reads_them(family: str, keys: dict[str, Any], monke
         model.set_attn_implementation(VARLEN)
         made = model(input_ids=tokens, position_ids=positions, use_cache=False).logits
         assert len(calls) == 2, "once in each layer"
+        told = model(input_ids=tokens, position_ids=positions, use_cache=False, **boundaries(VARLEN, positions)).logits
+        assert torch.equal(told, made)
         padding = torch.tensor([[0] * 4 + [1] * 8, [1] * 12])
         written = [
             model.generate(tokens, attention_mask=padding, max_new_tokens=4, do_sample=False)
@@ -109,3 +122,67 @@ def test_packed_rows_as_sdpa_reads_them(family: str, keys: dict[str, Any], monke
         ]
     assert torch.allclose(made, expected, atol=1e-5), float((made - expected).abs().max())
     assert torch.equal(*written), "padded prompts, and one query for many keys"
+
+
+FLASH_FAMILIES: list[tuple[str, dict[str, Any]]] = [
+    ("gpt2", {"attn_pdrop": 0.0}),
+    ("llama", {}),
+    ("mistral", {}),
+    ("gemma2", {}),
+    ("deepseek_v3", {}),
+    ("qwen3_moe", {}),
+]
+
+
+@pytest.mark.parametrize(("family", "keys"), FLASH_FAMILIES)
+@torch.no_grad()
+def test_flash_attention_is_told_where_documents_begin(
+    family: str, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several rows: a plain kernel in flash-attn's place, which sees what it is told by cu_seqlens and nothing else."""
+    calls: list[str] = []
+
+    def whole_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **named: Any) -> torch.Tensor:
+        calls.append("whole")
+        rows = [
+            varlen(q, k, v, cu_seqlens_q=torch.tensor([0, len(q)]), **named)
+            for q, k, v in zip(query, key, value, strict=True)
+        ]
+        return torch.stack(rows)
+
+    def varlen(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seqlens_q: torch.Tensor,
+        softmax_scale: float | None = None, window_size: tuple[int, int] = (-1, -1), softcap: float = 0.0, **_: Any,
+    ) -> torch.Tensor:  # fmt: skip
+        calls.append("varlen")
+        parts = []
+        for begin, end in zip(cu_seqlens_q[:-1].tolist(), cu_seqlens_q[1:].tolist(), strict=True):
+            queries, keys, values = (states[begin:end].transpose(0, 1) for states in (query, key, value))
+            groups = len(queries) // len(keys)
+            keys, values = keys.repeat_interleave(groups, 0), values.repeat_interleave(groups, 0)
+            scores = queries @ keys.transpose(1, 2) * (softmax_scale or query.shape[-1] ** -0.5)
+            scores = softcap * torch.tanh(scores / softcap) if softcap else scores
+            mask = torch.ones(end - begin, end - begin, dtype=torch.bool).tril()
+            mask = mask.triu(-window_size[0]) if window_size[0] >= 0 else mask
+            parts.append((scores.masked_fill(~mask, -torch.inf).softmax(-1) @ values).transpose(0, 1))
+        return torch.cat(parts)
+
+    def arguments(**named: Any) -> dict[str, Any]:
+        window = (named["sliding_window"] - 1, 0) if named.get("sliding_window") else (-1, -1)
+        return {"softmax_scale": named["softmax_scale"], "window_size": window, "softcap": named.get("softcap") or 0.0}
+
+    kernels = (whole_rows, varlen, None, None, None)
+    monkeypatch.setattr(modeling_flash_attention_utils, "lazy_import_flash_attention", lambda _: (kernels, arguments))
+    model = tiny(family, **keys)
+    if family == "gpt2":
+        model.double()  # in float32 transformers looks for a Linear, and gpt2 has none
+    tokens = torch.randint(3, VOCABULARY, (3, 20), generator=torch.Generator().manual_seed(1))
+    positions = torch.tensor([[*range(8), *range(12)], [*range(15), *range(5)], [*range(20)]])
+    model.set_attn_implementation("eager")
+    expected = model(input_ids=tokens, position_ids=positions, use_cache=False).logits
+    model.config._attn_implementation = FLASH  # the kernel's package is not here
+    made = model(input_ids=tokens, position_ids=positions, use_cache=False, **boundaries(FLASH, positions)).logits
+    assert torch.allclose(made, expected, atol=1e-5), float((made - expected).abs().max())
+    assert set(calls) == {"varlen"}
+    apart = model(input_ids=tokens, position_ids=positions, use_cache=False).logits
+    assert not torch.allclose(apart, expected, atol=1e-5), "this test could not fail"

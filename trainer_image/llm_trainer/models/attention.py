@@ -14,13 +14,15 @@ from torch.nn.functional import pad
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import is_flash_attn_2_available
 
 from llm_trainer.config import StageConfig, settings_of
 from llm_trainer.runtime.run import Run
 
 VARLEN = "varlen"  # the name under which transformers knows it
-STATE_SPACE_ONLY = ("mamba", "mamba2")
+FLASH = "flash_attention_2"
+STATE_SPACE_ONLY = ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm")
 LARGEST_HEAD = 256  # of the flash kernels, whose heads are multiples of 8
 
 
@@ -31,6 +33,10 @@ class Machine:
     capability: tuple[int, int] | None
     flash_attn: bool
     mamba_ssm: bool = False
+
+    @classmethod
+    def cpu(cls) -> Machine:
+        return cls(None, flash_attn=False)
 
     @classmethod
     def here(cls) -> Machine:
@@ -50,33 +56,53 @@ class Attention(NamedTuple):
 
 def choose(config: PreTrainedConfig, machine: Machine, *, half: bool) -> Attention:
     """``half``: whether the model computes in bfloat16, as the flash kernels must."""
+    family, text = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), PreTrainedModel), config.get_text_config(decoder=True)
     if config.model_type in STATE_SPACE_ONLY:
         why = "the family has no attention"  # and transformers refuses the others
         slow = machine.capability is not None and not machine.mamba_ssm
         return Attention("eager", f"{why}; without mamba-ssm its scan is slow and takes much memory" if slow else why)
+    if not family._supports_sdpa:  # such as gpt_oss, whose sinks FlashAttention 2 would pass over
+        return Attention("eager", "the family knows no other")
+    flash, why = flash_kernels(family, text, machine, half=half)
+    if flash:
+        return Attention(flash, why)
+    if getattr(text, "attn_logit_softcapping", None):
+        return Attention("eager", f"{why}; SDPA would pass over the soft cap of the scores")
+    return Attention("sdpa", why)
+
+
+def flash_kernels(
+    family: type[PreTrainedModel], text: PreTrainedConfig, machine: Machine, *, half: bool
+) -> tuple[str, str]:
+    """The flash implementation that can be, if any, and why it is none of the faster ones."""
     if machine.capability is None:
-        return Attention("sdpa", "no CUDA device")
+        return "", "no CUDA device"
     if machine.capability < (8, 0):
-        return Attention("sdpa", f"compute capability {machine.capability[0]}.{machine.capability[1]} is below 8.0")
+        return "", f"compute capability {machine.capability[0]}.{machine.capability[1]} is below 8.0"
     if not half:
-        return Attention("sdpa", "the flash kernels don't compute in float32")
-    size = head_size(config)
+        return "", "the flash kernels don't compute in float32"
+    size = head_size(text)
     if size % 8 or size > LARGEST_HEAD:
-        return Attention("sdpa", f"heads of {size} are no multiple of 8 up to {LARGEST_HEAD}")
+        return "", f"heads of {size} are no multiple of 8 up to {LARGEST_HEAD}"
     if machine.flash_attn:
-        return Attention("flash_attention_2")
-    if config.model_type == "deepseek_v3":
-        return Attention("sdpa", "no flash-attn, and varlen wants values as wide as the keys")
-    if dropout := getattr(config, "attn_pdrop", getattr(config, "attention_dropout", 0.0)):
-        return Attention("sdpa", f"no flash-attn, and varlen has no dropout, which is {dropout}")
-    return Attention(VARLEN, "no flash-attn")
+        return (FLASH, "") if family._supports_flash_attn else ("", "the family doesn't take flash-attn")
+    if hasattr(text, "qk_nope_head_dim"):
+        return "", "no flash-attn, and varlen wants values as wide as the keys"
+    if getattr(text, "attn_logit_softcapping", None):
+        return "", "no flash-attn, and varlen has no soft cap"
+    if dropout := getattr(text, "attn_pdrop", getattr(text, "attention_dropout", 0.0)):
+        return "", f"no flash-attn, and varlen has no dropout, which is {dropout}"
+    if not family._supports_attention_backend:
+        return "", "no flash-attn, and the family takes no kernel of ours"
+    return VARLEN, "no flash-attn"
 
 
 def head_size(config: PreTrainedConfig) -> int:
-    """Of the queries and keys."""
-    if config.model_type == "deepseek_v3":
+    """Of the queries and keys; the largest where layers differ."""
+    if hasattr(config, "qk_nope_head_dim"):
         return int(config.qk_nope_head_dim + config.qk_rope_head_dim)
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    own = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    return max(own, int(getattr(config, "global_head_dim", None) or 0))
 
 
 def attention(config: PreTrainedConfig, *, half: bool = False) -> Attention:
@@ -109,8 +135,21 @@ def document_ends(positions: torch.Tensor | None, rows: int, length: int, device
     starts = torch.zeros(rows, length, dtype=torch.bool, device=device)
     if positions is not None:
         starts[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
-    starts[:, 0] = True
+    starts[:, 0] = True  # no positions, or those of one row for all, say nothing of where a row begins
     return pad(starts.flatten().nonzero().flatten(), (0, 1), value=rows * length).to(torch.int32)
+
+
+def boundaries(implementation: str, positions: torch.Tensor) -> dict[str, Any]:
+    """What a model's forward wants beside `position_ids` (rows, length) to keep documents apart.
+
+    Made once for all layers, as finding them makes a GPU wait. transformers looks at positions only where there is one
+    row; with more, its flash-attn would let the documents of a row see each other.
+    """
+    if implementation not in (VARLEN, FLASH):
+        return {}
+    rows, length = positions.shape
+    ends = document_ends(positions, rows, length, positions.device)
+    return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": length, "max_length_k": length}
 
 
 def varlen_mask(
@@ -135,6 +174,7 @@ def varlen_attention(
     scaling: float | None = None,
     position_ids: torch.Tensor | None = None,
     sliding_window: int | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
     **named: Any,
 ) -> tuple[torch.Tensor, None]:
     """(rows, length, heads, size) from query (rows, heads, length, size) and key and value with as many heads or fewer.
@@ -149,7 +189,7 @@ def varlen_attention(
         return done
     from torch.nn.attention.varlen import varlen_attn
 
-    ends = document_ends(position_ids, rows, length, query.device)
+    ends = document_ends(position_ids, rows, length, query.device) if cu_seq_lens_q is None else cu_seq_lens_q
     # Rotary embeddings leave float32 behind where autocast computes the rest in bfloat16.
     queries, keys, values = (states.transpose(1, 2).flatten(0, 1).to(value.dtype) for states in (query, key, value))
     made: Any = varlen_attn(

@@ -20,6 +20,7 @@ from llm_trainer.config.training import EXTRA_KEYS
 from llm_trainer.models.adapter import base_of, is_adapter
 from llm_trainer.models.attention import attention, computes_in_half
 from llm_trainer.models.quantization import quantized_loading
+from llm_trainer.models.weights import load, model_config, read_config
 from llm_trainer.runtime.errors import ConfigurationError
 
 # How transformers computes without being told; vLLM reads it from the configuration.
@@ -46,22 +47,16 @@ def build_reward_model(config: StageConfig, seed: int) -> PreTrainedModel:
     folder = Path(config.model_folder or "")
     if is_adapter(folder):
         raise ConfigurationError(f"a reward model can't start from the adapter {folder}; set lora.merge in its stage")
-    check_head(folder)
+    model_config(folder)
+    loading = {"attn_implementation": implementation_for(folder, half=computes_in_half(config)), "dtype": torch.float32}
     torch.manual_seed(seed)
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            num_labels=1,
-            attn_implementation=implementation_for(folder, half=computes_in_half(config)),
-            output_loading_info=True,
-            **{"dtype": torch.float32, **quantized_loading(config)},
-        )
+        return load(
+            AutoModelForSequenceClassification, folder, new={"score.weight"}, num_labels=1,
+            **{**loading, **quantized_loading(config)},
+        )  # fmt: skip
     except ValueError as error:
         raise ConfigurationError(f"there is no reward model of this family: {error}") from error
-    if missing := set(info["missing_keys"]) - {"score.weight"}:
-        raise ConfigurationError(f"{folder} lacks the weights {', '.join(sorted(missing))}")
-    made: PreTrainedModel = model
-    return made
 
 
 def check_architecture(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -106,25 +101,18 @@ def from_architecture(
 def from_folder(folder: Path, volumes_root: str, *, half: bool, **quantized: Any) -> PreTrainedModel:
     """`quantized`: arguments of `from_pretrained` for a whole model."""
     base = base_of(folder, volumes_root).folder if is_adapter(folder) else folder
-    check_head(base)
-    loading = {"attn_implementation": implementation_for(base, half=half), "dtype": torch.float32}
+    model_config(base)
+    implementation = implementation_for(base, half=half)
     if base != folder:
         from llm_trainer.models.low_rank import merged
 
-        return merged(base, folder, **loading)
-    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, **{**loading, **quantized})
-    return loaded
+        whole = merged(base, folder).float()
+        whole.set_attn_implementation(implementation)  # merged and checked by what a CPU computes by
+        return whole
+    loading = {"attn_implementation": implementation, "dtype": torch.float32}
+    return load(AutoModelForCausalLM, folder, **{**loading, **quantized})
 
 
 def implementation_for(folder: Path, *, half: bool) -> str:
-    """The attention of the model in a folder, as transformers names it."""
-    return attention(AutoConfig.from_pretrained(folder), half=half).implementation
-
-
-def check_head(folder: Path) -> None:
-    """Raises ConfigurationError for a folder that is no model, or one that scores instead of writing."""
-    if not (folder / "config.json").is_file():
-        raise ConfigurationError(f"{folder} holds no transformers model: there is no config.json")
-    for name in AutoConfig.from_pretrained(folder).architectures or ():
-        if name.endswith("ForSequenceClassification"):
-            raise ConfigurationError(f"{folder} holds a reward model ({name}); a stage starts from a language model")
+    """The attention of the model in a folder, as transformers names it. Raises ConfigurationError for none."""
+    return attention(read_config(folder), half=half).implementation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from torch.nn import Module
 from transformers import PreTrainedModel
 
 from llm_trainer.config import Pretrain, ResolvedOptimizer, TrainingSettings
+from llm_trainer.models.attention import boundaries
 from llm_trainer.models.engine_config import (
+    actual_zero_stage,
     computes_in_bfloat16,
     deepspeed_config,
     mend_deepspeed,
@@ -24,7 +26,7 @@ from llm_trainer.models.expert_parallel import expert_parallel_config, whole_exp
 from llm_trainer.models.experts import Routing, experts_per_token, routing
 from llm_trainer.models.language_loss import IGNORED, add_loss
 from llm_trainer.models.norms import fuse_norms
-from llm_trainer.models.packing import STATE_SPACE, unpack
+from llm_trainer.models.packing import KEEP_APART, innermost, leaks, runs_on, unpack
 from llm_trainer.runtime.process_group import ProcessGroup
 
 
@@ -35,6 +37,8 @@ class Inference:
         """With ZeRO-3 its weights are spread over the ranks."""
         self.group, self.settings, self.model = group, settings, module
         self.bfloat16 = computes_in_bfloat16(settings, group.device)
+        self._apart = runs_on(module)  # whether each document needs a row of its own
+        self._asked = self._apart or module.config.model_type in KEEP_APART  # whether it is known
         if group.device.type == "cuda":
             fuse_norms(module)
         self._engine = self._wrap(module)
@@ -55,11 +59,24 @@ class Inference:
 
         (batch, length) of a ValueModel.
         """
-        if self.model.config.model_type not in STATE_SPACE:
-            logits: torch.Tensor = self._run(input_ids=tokens, position_ids=positions).logits
-            return logits
-        documents = unpack(tokens, positions)
-        return documents.pack(self._run(input_ids=documents.tokens).logits)
+        if not self._apart:
+            return self._packed_logits(tokens, positions)
+        made: torch.Tensor | None = None
+        for documents in unpack(tokens, positions, every_length=self.settings.zero_stage == 3):
+            logits = self._run(input_ids=documents.tokens).logits
+            made = logits.new_zeros(*tokens.shape, *logits.shape[2:]) if made is None else made
+            made = documents.put(logits, made)
+        assert made is not None  # noqa: S101 -- a batch has a document
+        return made
+
+    def _packed_logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._run(input_ids=tokens, **self._places(positions)).logits
+        return logits
+
+    def _places(self, positions: torch.Tensor) -> dict[str, Any]:
+        """How the model is told where documents begin."""
+        implementation = self.model.config._attn_implementation
+        return {"position_ids": positions, **boundaries(implementation, positions)}
 
     def _run(self, **inputs: Any) -> Any:
         with self._autocast():
@@ -91,6 +108,8 @@ class Engine(Inference):
         self._expert_parallel = settings.expert_parallel if isinstance(settings, Pretrain) else 1
         self._has_frozen = any(not parameter.requires_grad for parameter in module.parameters())
         super().__init__(module, settings, group)
+        half = self.bfloat16 and group.device.type == "cuda"
+        self._plain = actual_zero_stage(settings, half=half) == 0  # then torch's own optimizer steps on the gradients
         self._experts_per_token = experts_per_token(self.model.config)
 
     def _wrap(self, module: Module) -> Any:
@@ -115,16 +134,33 @@ class Engine(Inference):
 
         And what the routers did, None for a model without experts.
         """
+        if not self._asked:
+            self._ask()
         wanted = {} if self._experts_per_token is None else {"output_router_logits": True}
-        if self.model.config.model_type not in STATE_SPACE:
-            output = self._run(input_ids=tokens, position_ids=positions, targets=targets, **wanted)
-            routers = output.get("router_logits") or ()
-        else:
-            documents = unpack(tokens, positions)
+        if not self._apart:
+            output = self._run(input_ids=tokens, targets=targets, **self._places(positions), **wanted)
+            return output.nats, self._routing([output.get("router_logits") or ()])
+        nats, routers = [], []
+        for documents in unpack(tokens, positions, every_length=self.settings.zero_stage == 3):
             output = self._run(input_ids=documents.tokens, targets=documents.spread(targets, IGNORED), **wanted)
-            routers = tuple(layer[documents.there.flatten()] for layer in output.get("router_logits") or ())
+            nats.append(output.nats)
+            routers.append([layer[documents.there.flatten()] for layer in output.get("router_logits") or ()])
+        return torch.stack(nats).sum(), self._routing(routers)
+
+    def _routing(self, routers: Sequence[Sequence[torch.Tensor]]) -> Routing | None:
+        """Of the passes that a batch took, each with its layers. None where the family shows no router."""
         experts = self._experts_per_token
-        return output.nats, None if experts is None else routing(routers, experts)
+        if experts is None or not any(routers):
+            return None
+        return routing(tuple(map(torch.cat, zip(*routers, strict=True))), experts)
+
+    def _ask(self) -> None:
+        """Whether documents need rows of their own, of the model itself, where no test has seen its family."""
+        training, self._asked = self.model.training, True
+        self.model.eval()
+        tokens = innermost(self.model).get_input_embeddings().num_embeddings  # type: ignore[operator]
+        self._apart = self.group.any(leaks(self._packed_logits, tokens, self.group.device))
+        self.model.train(training)
 
     @property
     def deepspeed(self) -> Any:
@@ -178,7 +214,7 @@ class Engine(Inference):
     def step(self) -> bool:
         """After each micro-batch; False if the step was left out because a gradient is not finite."""
         last = self._engine.is_gradient_accumulation_boundary()
-        if last and self.settings.zero_stage == 0 and self._has_bad_gradients():
+        if last and self._plain and self._has_bad_gradients():
             self._engine.zero_grad()
             self._engine.micro_steps += 1  # which DeepSpeed's step would count, but it can't clip what isn't there
             return False
@@ -215,10 +251,7 @@ class Engine(Inference):
         return {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
 
     def _has_bad_gradients(self) -> bool:
-        """ZeRO 1 to 3 leave such a step out by themselves, ZeRO 0 would put NaN into the weights.
-
-        In bfloat16 on CUDA DeepSpeed's own optimizer does it, which has taken the gradients from the parameters.
-        """
+        """ZeRO 1 to 3 leave such a step out by themselves, ZeRO 0 would put NaN into the weights."""
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         finite = [torch.isfinite(gradient).all() for gradient in gradients]
         return bool(finite) and not bool(torch.stack(finite).all())  # read once: a GPU would have to wait for each

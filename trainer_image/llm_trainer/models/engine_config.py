@@ -10,6 +10,7 @@ import torch
 from torch.nn import Module
 
 from llm_trainer.config import ResolvedOptimizer, TrainingSettings
+from llm_trainer.models.parameters import decays, tag_for_muon
 
 
 def computes_in_bfloat16(settings: TrainingSettings, device: torch.device) -> bool:
@@ -17,15 +18,15 @@ def computes_in_bfloat16(settings: TrainingSettings, device: torch.device) -> bo
     if settings.precision != "auto":
         return settings.precision == "bfloat16"
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))  # an emulated one is slower than float32
     return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
 
 
 def parameter_groups(module: Module, optimizer: ResolvedOptimizer) -> Iterator[dict[str, Any]]:
-    """Weight decay on matrices only, not on norms and biases. DeepSpeed tells groups with experts apart by name."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    vectors = [parameter for parameter in trained if parameter.dim() < 2]
-    matrices = [parameter for parameter in trained if parameter.dim() >= 2]
+    """Weight decay on matrices only, see `parameters.decays`. DeepSpeed tells groups with experts apart by name."""
+    trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    matrices = [parameter for name, parameter in trained if decays(name, parameter)]
+    vectors = [parameter for name, parameter in trained if not decays(name, parameter)]
     yield {"name": "matrices", "params": matrices, "weight_decay": optimizer.weight_decay}
     if vectors:
         yield {"name": "vectors", "params": vectors, "weight_decay": 0.0}
@@ -42,15 +43,17 @@ def deepspeed_config(
     optimizer = optimizer or settings.optimizer
     muon = optimizer.type == "muon"
     cuda = device.type == "cuda"
+    half = bfloat16 and cuda
     return {
         "train_micro_batch_size_per_gpu": settings.micro_batch_size,
         "gradient_accumulation_steps": accumulation_steps,
+        **float32_gradients(half=half),
         # With ZeRO 1 to 3 DeepSpeed would clip what Muon has made of the gradient, whose size does not depend on it.
         "gradient_clipping": 0.0 if muon else optimizer.gradient_clipping,
         "optimizer": optimizer_config(optimizer),
-        "bf16": {"enabled": bfloat16 and cuda, **({"check_grad_overflow": True} if bfloat16 and cuda else {})},
+        "bf16": {"enabled": half, **({"check_grad_overflow": True} if half else {})},
         "zero_optimization": {
-            "stage": settings.zero_stage,
+            "stage": actual_zero_stage(settings, half=half),
             "contiguous_gradients": True,
             "overlap_comm": cuda,
             # Muon orthogonalises whole matrices: ZeRO-3 may not scatter them before
@@ -63,15 +66,24 @@ def deepspeed_config(
     }
 
 
-def mend_deepspeed() -> None:
-    """Before an engine is made.
+def float32_gradients(*, half: bool) -> dict[str, Any]:
+    """How gradients are added up over micro-batches and ranks; `half`: of weights in bfloat16.
 
-    With ZeRO 0 in bfloat16 DeepSpeed makes the optimizer's state by a step of zeros, which AdamW's bias correction
-    counts: the first steps come out a quarter too small, and a run learns less all along. AdamW makes it by itself.
+    In bfloat16, which has 8 bits, the 257th of equal parts is lost.
     """
-    from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
+    return {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"} if half else {}
 
-    FP16_UnfusedOptimizer.initialize_optimizer_states = lambda _: None
+
+def actual_zero_stage(settings: TrainingSettings, *, half: bool) -> int:
+    """Without ZeRO, DeepSpeed adds up what is in bfloat16 in bfloat16: ZeRO 1 computes the same otherwise."""
+    return max(1, settings.zero_stage) if half else settings.zero_stage
+
+
+def mend_deepspeed() -> None:
+    """Before an engine is made: which parameters Muon takes is ours to say."""
+    import deepspeed
+
+    deepspeed.set_optimizer_flags = tag_for_muon
 
 
 def peak_of(optimizer: ResolvedOptimizer, *, muon: bool) -> float:

@@ -18,9 +18,11 @@ from transformers import (
 
 from llm_trainer.checkpoint.fence import Fence, temporary_name
 from llm_trainer.checkpoint.files import MANIFEST, FolderManifest, content_files, flush_folder, record, write_durably
-from llm_trainer.config import StageConfig, TrainingSettings
+from llm_trainer.config import StageConfig, TrainingSettings, settings_of
 from llm_trainer.data.rendering import stop_tokens
 from llm_trainer.models.adapter import Base, base_of, find_base, started_from
+from llm_trainer.models.card import write_card
+from llm_trainer.models.weights import load
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.errors import StageError
 from llm_trainer.runtime.removal import remove
@@ -52,7 +54,7 @@ def publish_result(
     assert config.model  # noqa: S101 -- every stage that trains has one
     before = started_from(config)
     base = base_of(before, config.volumes_root) if before else find_base(config.model.uri or "", config.volumes_root)
-    adapter = partial(write_adapter, model, state, tokenizer, before)
+    adapter = partial(write_adapter, model, state, tokenizer, base, before)
     if not settings.lora.merge:
         return publish(config, step, "adapter", adapter, base)
     whole = partial(write_merged, adapter, write, base.folder, tokenizer)
@@ -72,6 +74,8 @@ def publish(
     remove(temporary)
     temporary.mkdir(parents=True)
     write(temporary)
+    if settings := settings_of(config):
+        write_card(temporary, config, settings, step, kind)
     for file in content_files(temporary):
         file.chmod(0o644)  # safetensors keeps its file to one user, and whoever serves it may be another
     manifest = FolderManifest(
@@ -119,7 +123,7 @@ def published_at(result: Path) -> tuple[int, str]:
 def write_model(model: PreTrainedModel, state: State, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """A language model, read back as a user would read it; raises RuntimeError if a tensor differs."""
     save(model, state, tokenizer, folder)
-    verify(AutoModelForCausalLM.from_pretrained(folder, dtype="auto").state_dict(), state)
+    verify(load(AutoModelForCausalLM, folder, dtype="auto").state_dict(), state)
 
 
 def write_reward_model(model: PreTrainedModel, state: State, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -143,7 +147,7 @@ def write_merged(
 
     adapter = folder / "adapter"
     write_adapter(adapter)
-    model = merged(base, adapter, dtype="auto")
+    model = merged(base, adapter)
     shutil.rmtree(adapter)
     write(model, model.state_dict(), tokenizer, folder)
 

@@ -6,6 +6,8 @@ projected, and what it gives to the gradients is made of its logits at once; not
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from torch.nn import Linear
 from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
 IGNORED = -100  # a target that doesn't count
@@ -71,24 +74,85 @@ def nats_of(hidden: torch.Tensor, head: Linear, targets: torch.Tensor) -> torch.
     return made
 
 
+def nats_of_logits(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The same sum, of (…, vocabulary) for (…)."""
+    flat = logits.flatten(0, -2).float()
+    return cross_entropy(flat, targets.flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+class Outputs(BaseModelOutput):  # type: ignore[misc]
+    """Those of any model's base: all but the hidden state is None."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+@torch.no_grad()
+def gives_the_product(model: PreTrainedModel) -> bool:
+    """Whether the model's logits are its last hidden state times its output's matrix, and nothing else.
+
+    Its own forward is asked, with stand-ins for all that computes: so it costs nothing and needs no device. False is
+    never wrong, and costs the memory of the logits.
+    """
+    base, head = model.base_model, model.get_output_embeddings()
+    device = head.weight.device
+    hidden, logits = (torch.linspace(1, 100, 8, device=device)[None, None] for _ in range(2))
+    seen: list[torch.Tensor] = []
+
+    def stand_in(self: Any, hidden: torch.Tensor) -> torch.Tensor:
+        seen.append(hidden)
+        return logits
+
+    saved = [(module, vars(module).get("forward")) for module in (base, head)]
+    base.forward = lambda *_, **__: Outputs(last_hidden_state=hidden)
+    head.forward = MethodType(stand_in, head)
+    try:
+        found = model.forward(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False).logits
+    except Exception:  # noqa: BLE001 -- a forward that goes another way (opt) is taken as it is
+        return False
+    finally:
+        for module, own in saved:
+            del module.forward
+            if own is not None:
+                module.forward = own
+    return len(seen) == 1 and torch.equal(seen[0].float(), hidden) and torch.equal(found.float(), logits)
+
+
+@contextmanager
+def asked_by_configuration(model: PreTrainedModel, *, shown: bool) -> Iterator[None]:
+    """For families (granitemoe) whose forward doesn't hand on that the routers are to be shown."""
+    before = getattr(model.config, "output_router_logits", None)
+    if shown:
+        model.config.output_router_logits = True
+    try:
+        yield
+    finally:
+        if shown:
+            model.config.output_router_logits = before
+
+
 def add_loss(model: PreTrainedModel) -> None:
     """`model(…, targets=…)` gives `nats` instead of logits, and `router_logits` if asked for.
 
     The sum is made by the output's own module, for which ZeRO-3 gathers the weights; where an adapter has its place,
-    from the logits.
+    or the family makes more of the product (a scale, a soft cap), from the logits.
     """
     forward, head = model.forward, model.get_output_embeddings()
+    plain = gives_the_product(model)
 
     def model_forward(self: PreTrainedModel, *given: Any, targets: torch.Tensor | None = None, **named: Any) -> Any:
         if targets is None:
             return forward(*given, **named)
+        if not plain:
+            with asked_by_configuration(self, shown=named.get("output_router_logits", False)):
+                outputs = forward(*given, **named)
+            return ModelOutput(nats=nats_of_logits(outputs.logits, targets), router_logits=outputs.get("router_logits"))
         outputs = self.base_model(*given, **named)
         hidden = outputs.last_hidden_state
         if self.get_output_embeddings() is head:
             nats = head(hidden, targets)
         else:
-            logits = self.get_output_embeddings()(hidden).float()
-            nats = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+            nats = nats_of_logits(self.get_output_embeddings()(hidden), targets)
         return ModelOutput(nats=nats, router_logits=outputs.get("router_logits"))
 
     def head_forward(self: Linear, hidden: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import partial
-from pathlib import Path
+import os
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -19,12 +19,14 @@ from transformers import (
 )
 
 from llm_trainer.config import Lora, StageConfig
-from llm_trainer.models.adapter import check_start
+from llm_trainer.models.adapter import Base, check_start
+from llm_trainer.models.attention import Machine, choose
 from llm_trainer.models.targets import target_modules, target_parameters
+from llm_trainer.models.weights import load, read_config
 
 State = dict[str, torch.Tensor]
 
-TOLERANCE = 1e-5  # of logits, base with adapter against merged, relative to the largest
+TOLERANCE = 1e-4  # of logits, base with adapter against merged, relative to the largest
 
 
 def adapted(model: PreTrainedModel, config: StageConfig, lora: Lora, task: str, head: str | None = None) -> PeftModel:
@@ -56,6 +58,7 @@ def write_adapter(
     model: PeftModel,
     state: dict[str, torch.Tensor],
     tokenizer: PreTrainedTokenizerBase,
+    base: Base,
     before: Path | None,
     folder: Path,
 ) -> None:
@@ -63,11 +66,12 @@ def write_adapter(
 
     ``before``: the adapter that was merged into the base when the stage began; what is written is both.
     """
+    model.peft_config[model.active_adapter].base_model_name_or_path = where(base, folder)
     expected = get_peft_model_state_dict(model, state_dict=state)
     if before is None:
         model.save_pretrained(folder, state_dict=state)
     else:
-        expected = joined(before, model.peft_config["default"], expected, folder)
+        expected = joined(before, model.peft_config[model.active_adapter], expected, where(base, folder), folder)
     tokenizer.save_pretrained(folder)
     loaded = load_peft_weights(str(folder), device="cpu")
     if set(loaded) != set(expected):
@@ -77,7 +81,7 @@ def write_adapter(
             raise RuntimeError(f"the exported adapter differs from the trained one in {name}")
 
 
-def joined(before: Path, config: LoraConfig, state: State, folder: Path) -> State:
+def joined(before: Path, config: LoraConfig, state: State, base: str, folder: Path) -> State:
     """Write one adapter that adds what two do: B₁A₁ + B₂A₂ is [B₁ B₂] times [A₁; A₂], of the sum of the ranks.
 
     Each B takes its scale in, so that that of the whole is 1. Raises RuntimeError if they adapt different modules.
@@ -95,6 +99,7 @@ def joined(before: Path, config: LoraConfig, state: State, folder: Path) -> Stat
     merged_config = LoraConfig.from_pretrained(before)
     merged_config.r = merged_config.lora_alpha = rank
     merged_config.use_rslora = False
+    merged_config.base_model_name_or_path = base
     merged_config.save_pretrained(folder)
     save_file(whole, folder / SAFETENSORS_WEIGHTS_NAME)
     return whole
@@ -104,20 +109,39 @@ def scale(config: LoraConfig) -> float:
     return float(config.lora_alpha) / (math.sqrt(config.r) if config.use_rslora else config.r)
 
 
+def where(base: Base, folder: Path) -> str:
+    """The base as an adapter's file tells it to whoever has mounted the claim: peft would write a pod's path.
+
+    A path from the adapter's folder to the base's where one claim holds both, else the base's URI.
+    """
+    within = len(PurePosixPath(base.uri.removeprefix("pvc://")).parts) - 1  # of the claim
+    if folder.is_relative_to(base.folder.parents[within - 1]):
+        return os.path.relpath(base.folder, folder)  # the folder gets its name when it is whole, beside this one
+    return base.uri
+
+
 @torch.no_grad()
-def merged(base: Path, adapter: Path, **loading: Any) -> PreTrainedModel:
+def merged(base: Path, adapter: Path) -> PreTrainedModel:
     """The base with the adapter in its weights; a reward model if the adapter is of one, with the adapter's head.
 
-    Raises RuntimeError if its logits are not those of base and adapter side by side.
+    Merged and compared in float32, by what a CPU computes by, whatever the stage computes by: in bfloat16 rounding
+    moves the logits more than a wrong merge may. Each weight is of the base's type in the end. Raises RuntimeError if
+    the logits are not those of base and adapter side by side, and as `weights.load` does.
     """
-    scores = LoraConfig.from_pretrained(adapter).task_type == "SEQ_CLS"
-    kind = partial(AutoModelForSequenceClassification.from_pretrained, num_labels=1) if scores else None
-    model = PeftModel.from_pretrained((kind or AutoModelForCausalLM.from_pretrained)(base, **loading), adapter).eval()
-    sample = torch.arange(1, 33).remainder(model.config.vocab_size)[None]
-    before = model(input_ids=sample).logits
-    whole: PreTrainedModel = model.merge_and_unload()
+    how: dict[str, Any] = {"attn_implementation": choose(read_config(base), Machine.cpu(), half=False).implementation}
+    if LoraConfig.from_pretrained(adapter).task_type == "SEQ_CLS":
+        model = load(AutoModelForSequenceClassification, base, new={"score.weight"}, num_labels=1, dtype="auto", **how)
+    else:
+        model = load(AutoModelForCausalLM, base, dtype="auto", **how)
+    types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    beside = PeftModel.from_pretrained(model.float(), adapter).eval()
+    sample = torch.arange(1, 33).remainder(model.get_input_embeddings().num_embeddings)[None]
+    before = beside(input_ids=sample).logits
+    whole: PreTrainedModel = beside.merge_and_unload()
     whole.requires_grad_(requires_grad=True)  # peft has frozen the base
     difference = float((whole(input_ids=sample).logits - before).abs().max() / before.abs().max())
     if not difference <= TOLERANCE:
         raise RuntimeError(f"merging {adapter} into {base} moved the logits by {difference:.2e} of the largest")
+    for name, tensor in whole.state_dict(keep_vars=True).items():
+        tensor.data = tensor.data.to(types[name])
     return whole

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import torch
 from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTERN, _MOE_TARGET_MODULE_MAPPING
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from llm_trainer.config import Lora
+from llm_trainer.models.parameters import LINEAR, dimensions
 from llm_trainer.runtime.errors import ConfigurationError
 
-LINEAR = (torch.nn.Linear, Conv1D)
-HEADS = frozenset({"lm_head", "score"})
-# The state-space layers of transformers read these weights themselves and would pass an adapter by.
-READ_DIRECTLY = {"mamba": {"dt_proj", "out_proj"}, "mamba2": {"out_proj"}, "jamba": {"dt_proj"}}
+HEADS = frozenset({"lm_head", "score", "embed_out"})
+ROUTERS = frozenset({"router"})  # jamba's is a linear layer, the others' are none; what is adapted there can't be shown
+# State-space layers, or their kernels, read these weights themselves and would pass an adapter by.
+READ_DIRECTLY = frozenset({"dt_proj", "out_proj"})
+READ_BY_FAMILY = {"jamba": frozenset({"dt_proj"})}  # where it is known to be fewer
 
 
 def target_modules(model: PreTrainedModel, lora: Lora) -> list[str]:
     """The last parts of the layers' names. Raises ConfigurationError for those that can't be adapted."""
     layers = linear_layers(model)
-    out_of_reach = READ_DIRECTLY.get(model.config.model_type, set()) | names_of_experts(model)
+    out_of_reach = read_directly(model) | names_of_experts(model)
     if not lora.target_modules:
         return sorted(layers - out_of_reach)
     if unknown := sorted(set(lora.target_modules) - layers):
@@ -61,22 +61,26 @@ def check_experts(lora: Lora) -> None:
 
 
 def linear_layers(model: PreTrainedModel) -> set[str]:
-    """The last parts of their names, without the output's."""
+    """The last parts of their names, without the output's and the routers'."""
     names = (name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, LINEAR))
-    return set(names) - HEADS
+    return set(names) - HEADS - ROUTERS
+
+
+def read_directly(model: PreTrainedModel) -> frozenset[str]:
+    """Of the layers that are a state-space model's: those with its rates A and its skip D."""
+    names = {
+        name
+        for layer in model.modules()
+        if hasattr(layer, "A_log") and hasattr(layer, "D")
+        for name, _ in layer.named_children()
+    }
+    return READ_BY_FAMILY.get(model.config.model_type, READ_DIRECTLY) & names
 
 
 def expert_parameters(model: PreTrainedModel) -> list[str]:
     """Such as mlp.experts.down_proj, the same in every layer."""
-    stacked = (
-        name for name, weight in model.named_parameters() if ".experts." in name and expert_dimensions(weight) == 3
-    )
+    stacked = (name for name, weight in model.named_parameters() if ".experts." in name and dimensions(weight) == 3)
     return sorted({".".join(name.split(".")[-3:]) for name in stacked})
-
-
-def expert_dimensions(weight: torch.nn.Parameter) -> int:
-    """ZeRO-3 keeps the shape of a weight that it has spread apart from it."""
-    return len(getattr(weight, "ds_shape", weight.shape))
 
 
 def names_of_experts(model: PreTrainedModel) -> set[str]:

@@ -74,6 +74,7 @@ def run(config: StageConfig, board: Board) -> str:
         check_architecture(settings.architecture, tokenizer)
     if settings.model_uri and not is_adapter(folder := Path(local_path(settings.model_uri, config.volumes_root))):
         check_vocabulary(tokenizer, folder)
+        rows = [*rows, check_weights(folder, board)]
     for notice in [*linked_twice(settings, config.volumes_root), *notices(settings, manifest)]:
         board.notice(notice.reason, notice.message)
     for dataset in settings.datasets:
@@ -83,6 +84,20 @@ def run(config: StageConfig, board: Board) -> str:
     result = Result(uri=f"{config.run_uri}/data", digest=manifest.digest, kind="data")
     board.update(phase="Done", step=100, total_steps=100, tokens=manifest.tokens("train"), result=result)
     return "; ".join([summary(manifest), *rows])
+
+
+def check_weights(folder: Path, board: Board) -> str:
+    """In a few words, a model that stages start from. Raises DataError for one whose weights are not its own.
+
+    And ConfigurationError for a folder of no language model that transformers has.
+    """
+    with importing():
+        from llm_trainer.models.size import size_of
+        from llm_trainer.models.weights import check_folder, shown
+    model, unused = check_folder(folder)
+    if unused:
+        board.notice("UnusedWeights", f"spec.model.uri: its model has no use for {shown(unused)}")
+    return f"a {model.config.model_type} of {size_of(model)}"
 
 
 def unfinished(config: StageConfig, checks: list[Check]) -> list[Check]:

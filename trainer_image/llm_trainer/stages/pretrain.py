@@ -11,6 +11,7 @@ import torch
 from llm_trainer.config import EXPERT_PARALLEL_FAMILIES, Pretrain, StageConfig
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.attention import show_attention
+from llm_trainer.models.balance import Balance, biases
 from llm_trainer.models.build import build
 from llm_trainer.models.engine import Engine
 from llm_trainer.models.experts import Routers
@@ -20,6 +21,7 @@ from llm_trainer.protocol import Result
 from llm_trainer.runtime.batch import accumulation_steps
 from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.progress import Board
+from llm_trainer.runtime.randomness import draw_apart
 from llm_trainer.runtime.run import Run, start
 from llm_trainer.stages.continued import sequences_of
 from llm_trainer.stages.loop import Loop, StepReport
@@ -55,7 +57,10 @@ class Pretraining(Loop):
 
             model = adapted(model, config, settings.lora, "CAUSAL_LM")
         run.meet()
+        kept = biases(model)
         self.engine = Engine(model, settings, run.group, self.accumulation_steps)
+        draw_apart(settings.seed, run.group.rank)
+        self.balance = Balance(self.engine.model, kept, learns=settings.lora is None)
         self.tokens_per_step = settings.global_batch_size * settings.sequence_length
         self.routers = Routers(settings.router_aux_loss_coef, settings.router_z_loss_coef)
         run.board.update(total_tokens=self.steps * self.tokens_per_step)
@@ -72,7 +77,7 @@ class Pretraining(Loop):
             applied = self.engine.step()
             nats += loss.detach()  # read once a step: a GPU would have to wait for each
         (total,) = self.run.group.sum(float(nats))
-        figures = self.routers.figures(self.run.group)
+        figures = self.routers.figures(self.run.group) | self.balance.step(self.run.group, applied=applied)
         self.run.board.metrics.show_expert_load(self.routers.load)
         return StepReport(
             loss=total / self.tokens_per_step,  # nats per token over the whole global batch

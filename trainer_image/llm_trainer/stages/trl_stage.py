@@ -18,14 +18,15 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from transformers.trainer_utils import align_special_tokens
 
-from llm_trainer.config import FineTuning, TrainingSettings
+from llm_trainer.config import FineTuning, OnlineRl, TrainingSettings
 from llm_trainer.models.attention import show_attention
 from llm_trainer.models.engine import Engine
-from llm_trainer.models.engine_config import computes_in_bfloat16, mend_deepspeed
+from llm_trainer.models.engine_config import actual_zero_stage, computes_in_bfloat16, float32_gradients
 from llm_trainer.models.export import publish_result
 from llm_trainer.models.norms import fuse_norms
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.batch import accumulation_steps
+from llm_trainer.runtime.randomness import draw_apart
 from llm_trainer.runtime.run import Run
 from llm_trainer.stages.fingerprints import digest_of
 from llm_trainer.stages.loop import Loop, StepReport
@@ -40,19 +41,19 @@ def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
     The processes meet here: accelerate, which these arguments wake, must find them together.
     """
     run.meet()
-    mend_deepspeed()
     cuda = run.config.device == "cuda"
+    half = cuda and computes_in_bfloat16(settings, run.group.device)  # on CPU by autocast, see StageTrainer
     return {
         "output_dir": run.config.stage_folder,  # nothing is written there by TRL
         "use_cpu": not cuda,
-        "bf16": cuda and computes_in_bfloat16(settings, run.group.device),  # on CPU by autocast, see StageTrainer
+        "bf16": half,
         "seed": settings.seed,
         "per_device_train_batch_size": settings.micro_batch_size,
         "per_device_eval_batch_size": settings.micro_batch_size,
         "gradient_accumulation_steps": accumulation_steps(settings, run.group.world_size),
         "gradient_checkpointing": cuda,
         "learning_rate": settings.optimizer.learning_rate,
-        "deepspeed": deepspeed_config(settings),
+        "deepspeed": deepspeed_config(settings, half=half),
         "save_strategy": "no",
         "eval_strategy": "no",
         "report_to": [],
@@ -61,7 +62,7 @@ def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
     }
 
 
-def deepspeed_config(settings: TrainingSettings) -> dict[str, Any]:
+def deepspeed_config(settings: TrainingSettings, *, half: bool) -> dict[str, Any]:
     """Of the models that don't learn, such as a reference: TRL and accelerate ask for it. `auto` is transformers' word.
 
     What learns is an `Engine`.
@@ -71,7 +72,11 @@ def deepspeed_config(settings: TrainingSettings) -> dict[str, Any]:
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
         "bf16": {"enabled": "auto"},
-        "zero_optimization": {"stage": settings.zero_stage, "stage3_gather_16bit_weights_on_model_save": True},
+        **float32_gradients(half=half),
+        "zero_optimization": {
+            "stage": actual_zero_stage(settings, half=half),
+            "stage3_gather_16bit_weights_on_model_save": True,
+        },
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 1_000_000_000,
     }
@@ -201,6 +206,8 @@ class TrlStage(Loop):
         trainer.state.max_steps = self.steps
         self.rows_digest = digest_of(trainer.train_dataset, self.run.group)
         self.base: dict[str, float] = {}  # held-out figures before the first step, by the names they are told by
+        if not isinstance(self.settings, OnlineRl):  # TRL does it for those, by rank
+            draw_apart(self.settings.seed, self.run.group.rank)
 
     def make_step(self, learning_rate_share: float) -> StepReport:
         trainer, group = self.trainer, self.run.group

@@ -1,0 +1,62 @@
+"""A result's model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+
+from llm_trainer.config import StageConfig
+from llm_trainer.data.manifest import DataManifest, SourceCounts, write_manifest
+from llm_trainer.models.adapter import Base
+from llm_trainer.models.card import write_card
+from llm_trainer.models.low_rank import where
+from tests.trainer.conftest import PRETRAIN, stage_config
+
+
+def card(volumes: Path, stage: StageConfig, source: SourceCounts) -> str:
+    """Written after two steps of three."""
+    data, folder = Path(stage.data_folder), Path(stage.stage_folder)
+    data.mkdir(parents=True)
+    folder.mkdir(parents=True)
+    manifest = DataManifest(vocabulary_size=9, eos_token_id=0, dtype="uint16", sources=[source], digest="sha256:0")
+    write_manifest(data, manifest)
+    rows = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.5}, {"step": 2, "evaluation": {"loss": 2.25}}]
+    lines = [*map(json.dumps, rows), json.dumps({"step": 3, "loss": 1.0}), '{"half']
+    (folder / "history.jsonl").write_text("\n".join(lines))
+    assert stage.pretrain
+    write_card(volumes, stage, stage.pretrain, 2, "model")
+    return (volumes / "README.md").read_text()
+
+
+def test_what_it_tells(tmp_path: Path) -> None:
+    stage = stage_config(tmp_path, "base", model={"architecture": {"family": "llama"}}, pretrain=PRETRAIN)
+    source = SourceCounts(name="manual", uri="pvc://c/*.txt", language="ja-JP", license="GPL-2.0", documents=1234)
+    text = card(tmp_path, stage, source)
+    found = ModelCard(text).data.__dict__
+    assert [found[name] for name in ("library_name", "pipeline_tag", "language")] == [
+        "transformers",
+        "text-generation",
+        ["ja"],
+    ]
+    assert (found["license"], found["license_name"]) == ("other", "GPL-2.0")
+    assert "| manual | pvc://c/*.txt | ja-JP |  | GPL-2.0 | 1,234 |" in text
+    assert "| training loss | 2.5 |" in text
+    assert "| held-out loss | 2.25 |" in text
+    assert '"sequenceLength": 64' in text
+
+
+def test_what_users_write_breaks_nothing(tmp_path: Path) -> None:
+    stage = stage_config(tmp_path, "base", model={"architecture": {"family": "llama"}}, pretrain=PRETRAIN)
+    source = SourceCounts(name="x", uri="pvc://c/a|b`c\n---\nd", license="a: [b\n---\n# c | d", domain="|")
+    text = card(tmp_path, stage, source)
+    assert ModelCard(text).data.__dict__["license_name"] == "a: [b\n---\n# c | d"
+    (row,) = [line for line in text.splitlines() if line.startswith("| x |")]
+    assert row.replace("\\|", "").count("|") == 7
+
+
+def test_where_an_adapters_base_is() -> None:
+    base = Base("pvc://models/runs/a/results/step-1", Path("/volumes/models/runs/a/results/step-1"), None)
+    assert where(base, Path("/volumes/models/runs/b/results/.new")) == "../../../a/results/step-1"
+    assert where(base, Path("/volumes/others/b/results/.new")) == base.uri

@@ -92,7 +92,7 @@ def flash_kernels(
         return "", "no flash-attn, and varlen has no soft cap"
     if dropout := getattr(text, "attn_pdrop", getattr(text, "attention_dropout", 0.0)):
         return "", f"no flash-attn, and varlen has no dropout, which is {dropout}"
-    if not family._supports_attention_backend:
+    if not family.is_backend_compatible():
         return "", "no flash-attn, and the family takes no kernel of ours"
     return VARLEN, "no flash-attn"
 

@@ -20,7 +20,7 @@ SPEED = 0.001  # the paper's gamma, section 4.2
 
 def routers(model: Module) -> list[Module]:
     """Those with such a bias, layer by layer; also where the experts are spread over processes."""
-    return [module for module in model.modules() if BIAS in module._buffers]
+    return [module for module in model.modules() if BIAS in dict(module.named_buffers(recurse=False))]
 
 
 def biases(model: Module) -> list[torch.Tensor]:

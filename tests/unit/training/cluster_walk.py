@@ -18,6 +18,7 @@ from llm_operator.kube.specs import Specs
 from llm_operator.training.departed import Departed
 from llm_operator.training.gang import job_of
 from llm_operator.training.missing import Troubles
+from llm_operator.training.names import run_name
 from llm_operator.training.observe import Observer
 from llm_operator.training.pull import Puller
 from llm_operator.training.reconcile import apply_refused, reconcile
@@ -163,7 +164,8 @@ class Walk:
         of = first["metadata"]["labels"]
         stage = of[labels.STAGE]
         place = "data" if stage == "data" else f"stages/{stage}/results/step-00000100"
-        uri = f"{self.owner['status']['runUri']}/{place}"
+        run = run_name(self.owner["metadata"]["name"], self.owner["metadata"]["uid"])  # its ConfigMap tells the pod
+        uri = f"pvc://models/{run}/{place}"
         result = Result(uri=uri, digest=scenes.digest_of(stage), kind="model", step=100)
         told = Progress(
             stage=stage, attempt=int(of[labels.ATTEMPT]), phase="Training", step=100, total_steps=100, loss=1.0,

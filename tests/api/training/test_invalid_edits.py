@@ -28,7 +28,7 @@ def test_the_attempt_runs_on(lab: Lab, pods: list[str]) -> None:
     assert lab.phase() == "Running"
     assert lab.pods(lab.stage("base")["attempts"][0]["job"]) == pods
     lab.succeed("base", pods)
-    assert lab.stage("base")["result"]["uri"] == "pvc://models/run/base"
+    assert lab.stage("base")["result"]["uri"].startswith(f"{lab.training()['status']['runUri']}/stages/base/results/")
     lab.until(lambda: lab.condition("Running")["reason"] == "InvalidSpec")
     assert lab.phase() == "Invalid"
     assert lab.stage("chat")["attempts"] == []

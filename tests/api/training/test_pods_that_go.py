@@ -21,9 +21,10 @@ def at_base(lab: Lab) -> tuple[list[str], str]:
     return pods, str(lab.stage("base")["attempts"][0]["job"])
 
 
-def committed(step: int) -> Termination:
+def committed(lab: Lab, step: int) -> Termination:
     """The last word of a rank 0 that was asked to leave."""
-    checkpoint = CheckpointInfo(step=step, uri="pvc://models/run/base/checkpoints/last", time=time.time())
+    uri = f"{lab.training()['status']['runUri']}/stages/base/checkpoints/step-{step:08d}"
+    checkpoint = CheckpointInfo(step=step, uri=uri, time=time.time())
     last = Progress(stage="base", attempt=1, step=step, total_steps=100, checkpoint=checkpoint, heartbeat=time.time())
     return Termination(reason="Preempted", message="asked to leave", exit_code=ExitCode.PREEMPTED, progress=last)
 
@@ -43,7 +44,7 @@ def test_a_queue_gives_the_pods_back_while_they_end(lab: Lab) -> None:
     suspend_job(lab, job, suspend=True)
     suspend_job(lab, job, suspend=False)
     lab.until(lambda: lab.condition("Running")["reason"] == "Terminating")
-    end(lab, first, committed(step=30))
+    end(lab, first, committed(lab, step=30))
     second = lab.start_pods("base")
     assert not set(first) & set(second)
     (attempt,) = lab.stage("base")["attempts"]
@@ -77,7 +78,7 @@ def test_the_checkpoint_committed_on_suspend_stands_in_the_status(lab: Lab) -> N
     assert len(lab.stage("base")["attempts"]) == 1, "another attempt would keep them from committing"
     lab.set_spec({"suspend": True})
     lab.until(lambda: not lab.pods(job))
-    end(lab, first, committed(step=30))
+    end(lab, first, committed(lab, step=30))
     lab.until(lambda: lab.stage("base").get("checkpoint", {}).get("step") == 30)
     lab.until(lambda: "commit a checkpoint" not in lab.condition("Running")["message"])
     assert lab.training()["status"]["progress"] == "30/100 30%"

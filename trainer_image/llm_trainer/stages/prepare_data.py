@@ -64,7 +64,9 @@ def run(config: StageConfig, board: Board) -> str:
         from llm_trainer.data.prepare import prepare
         from llm_trainer.data.tokenizer import load_tokenizer
         from llm_trainer.data.tokenizer_checks import check_rows, check_vocabulary
-    manifest = made_before(config, board) or prepare(
+    before = made_before(config, board)
+    twice = [] if before else linked_twice(settings, config.volumes_root)
+    manifest = before or prepare(
         settings, Path(config.data_folder), config.volumes_root, writer_of(config), report, Fence(config).check
     )
     tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
@@ -75,7 +77,7 @@ def run(config: StageConfig, board: Board) -> str:
     if settings.model_uri and not is_adapter(folder := Path(local_path(settings.model_uri, config.volumes_root))):
         check_vocabulary(tokenizer, folder)
         rows = [*rows, check_weights(folder, board)]
-    for notice in [*linked_twice(settings, config.volumes_root), *notices(settings, manifest)]:
+    for notice in [*twice, *notices(settings, manifest)]:
         board.notice(notice.reason, notice.message)
     for dataset in settings.datasets:
         own = tokenizer if dataset.training_tokenizer else tokenizer_of(dataset, tokenizer, config.volumes_root)

@@ -29,12 +29,17 @@ Raises GoneError if the object is gone: then the key is forgotten until somethin
 """
 
 
+def share_of_one(count: int) -> int:
+    """How many of so many workers one namespace may keep busy."""
+    return max(1, count * 3 // 4)
+
+
 class Workers:
     """The queue and whoever empties it. ``name`` tells it apart in the metrics."""
 
     def __init__(self, work: Pass, *, name: str, count: int, resync_seconds: float) -> None:
         self.queue: WorkQueue[Key] = WorkQueue(
-            rest=REST_SECONDS, tenant=lambda key: key.namespace, most=max(1, count * 3 // 4)
+            rest=REST_SECONDS, tenant=lambda key: key.namespace, most=share_of_one(count)
         )
         self._work = work
         self._name = name

@@ -78,7 +78,7 @@ def test_what_a_pass_learned_outlives_a_refusal(lab: Lab) -> None:
     lab.start_pods("base")
     data = lab.stage("data")
     assert (data["state"], len(data["attempts"])) == ("Succeeded", 1)
-    assert data["result"]["uri"] == "pvc://models/run/data"
+    assert data["result"]["uri"] == f"{lab.training()['status']['runUri']}/data"
 
 
 def test_a_quota_of_one_job_is_enough_for_all_stages(lab: Lab) -> None:

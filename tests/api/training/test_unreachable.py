@@ -25,6 +25,7 @@ from llm_operator.kube.kinds import CLAIM, POD, TRAINING
 from llm_operator.kube.login import Connection
 from llm_operator.kube.operator import Operator
 from llm_operator.kube.plan import Manifest
+from llm_operator.kube.workers import share_of_one
 from llm_operator.settings import Settings
 from llm_operator.training import pull
 from llm_trainer.protocol import PROGRESS_PORT, Progress
@@ -169,10 +170,11 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
 async def test_no_training_waits_for_the_rank_0_of_another(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """All requests that may be under way are, and never end; still a failed pod is answered by a new attempt."""
     monkeypatch.setattr(pull, "ANSWER_SECONDS", 3600.0)
+    at_once = share_of_one(pull.REQUESTS_AT_ONCE)  # all are of one namespace
     victim = NAMES[-1]
 
     async def as_many_as_may_be() -> bool:
-        return len(silent.waiting) == pull.REQUESTS_AT_ONCE
+        return len(silent.waiting) == at_once
 
     async def second_attempt() -> bool:
         return len((await cluster.training(victim))["status"]["stages"][0]["attempts"]) == 2
@@ -187,7 +189,7 @@ async def test_no_training_waits_for_the_rank_0_of_another(cluster: Cluster, mon
             first = (await cluster.training(victim))["status"]["stages"][0]["attempts"][0]
             assert first["reason"] == "Killed"
             assert silent.given_up() == 0, "the answer came after a request had ended, perhaps only then"
-            assert len(silent.waiting) == pull.REQUESTS_AT_ONCE, "more requests than may be under way"
+            assert len(silent.waiting) == at_once, "more requests than may be under way"
 
 
 async def test_the_status_says_so_until_rank_0_speaks(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,8 +159,8 @@ def check_dataset(check: DatasetCheck, volumes_root: str) -> int:
     if count <= check.warmup_rows:
         stage = check.field.removesuffix(".dataset.uri").rpartition(".")[0]
         raise DataError(
-            f"{stage}.schedule.warmupSteps: {check.uri} has {count:,} rows, and its stage's warm-up takes "
-            f"{check.warmup_rows:,} in each epoch, so that no step is left; lower it"
+            f"{stage}.schedule.warmupSteps: {check.uri} has {count:,} rows, and with these epochs the warm-up alone "
+            f"would need {check.warmup_rows:,}, so that no step is left; lower it, or train for more epochs"
         )
     return count
 

@@ -15,6 +15,7 @@ import torch
 from demo.chat import Answer, ask, post
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llm_trainer.checkpoint.files import MANIFEST, read_manifest
 from tests.bench import audit
 from tests.cluster.control_plane import ControlPlane
 from tests.e2e import rbac
@@ -115,6 +116,15 @@ def model_folder(user: User, uri: str) -> Path:
     return user.folder("models") / uri.removeprefix("pvc://models/")
 
 
+def copy_result(result: Path, other: Path) -> str:
+    """As the result of the next step; its digest."""
+    shutil.copytree(result, other)
+    manifest = read_manifest(other)
+    manifest.step += 1
+    (other / MANIFEST).write_text(manifest.model_dump_json(by_alias=True))
+    return manifest.digest()
+
+
 def ready(status: dict[str, Any]) -> bool:
     return bool(condition(status, "Ready").get("status") == "True")
 
@@ -144,8 +154,8 @@ def test_served_log_probabilities_are_those_of_transformers(user: User, record_p
 def test_a_new_result_rolls_out_without_a_failed_request(user: User, plane: ControlPlane) -> None:
     training = user.status("llmtraining", "main")
     old = stage(training, "chat")["result"]
-    newer = old["uri"] + "1"  # the same weights under another step: what follows depends on the status alone
-    shutil.copytree(model_folder(user, old["uri"]), model_folder(user, newer))
+    newer = old["uri"] + "1"  # the same weights as the result of another step
+    digest = copy_result(model_folder(user, old["uri"]), model_folder(user, newer))
     stop = threading.Event()
     failed: list[str] = []
     answered: list[Answer] = []
@@ -163,7 +173,7 @@ def test_a_new_result_rolls_out_without_a_failed_request(user: User, plane: Cont
     client.start()
     try:
         stages = [
-            {**one, "result": {**one["result"], "uri": newer, "digest": "sha256:new"}} if one["name"] == "chat" else one
+            {**one, "result": {**one["result"], "uri": newer, "digest": digest}} if one["name"] == "chat" else one
             for one in training["stages"]
         ]
         patch = json.dumps({"status": {"stages": stages}})

@@ -195,8 +195,9 @@ def describe_optimizer(settings: TrainingSettings) -> str:
     """With the defaults of the stage's kind."""
     optimizer = settings.optimizer
     muon = f"muon at {optimizer.muon_learning_rate:g} and " if optimizer.type == "muon" else ""
+    name = f"the optimizer of {optimizer.function}" if optimizer.function else "adamw"
     return (
-        f"{muon}adamw at {optimizer.learning_rate:g}, betas {optimizer.beta1:g} and {optimizer.beta2:g}, "
+        f"{muon}{name} at {optimizer.learning_rate:g}, betas {optimizer.beta1:g} and {optimizer.beta2:g}, "
         f"weight decay {optimizer.weight_decay:g}"
     )
 

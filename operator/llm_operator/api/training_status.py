@@ -112,7 +112,7 @@ class StageStatus(Status):
     nodes: int = Field(default=1, description="Pods of an attempt.")
     memory_per_process: str | None = Field(
         default=None,
-        description="What each process holds of weights, gradients and optimizer state, by ZeRO stage (Rajbhandari et "
+        description="Weights, gradients and optimizer state of each process, by ZeRO stage (Rajbhandari et "
         "al. 2020); activations come on top. Absent where the spec does not tell the model's size.",
     )
     flops_per_token: int | None = Field(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from llm_trainer.config.base import Settings
+from llm_trainer.config.base import FunctionName, Settings
 from llm_trainer.config.fine_tuning import FineTuning
-from llm_trainer.config.training import CriticOptimizer, PreferenceOptimizer, Reference, StageModel
-
-FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=253)]
+from llm_trainer.config.training import (
+    CriticOptimizer,
+    PreferenceOptimizer,
+    Reference,
+    StageModel,
+    UserFunction,
+)
 
 
 class Reward(Settings):
@@ -20,8 +24,8 @@ class Reward(Settings):
     model: StageModel | None = Field(default=None, description="A reward model; exactly one of stage and uri.")
     function: FunctionName | None = Field(
         default=None,
-        description="A Python function module:function of the trainer image, called as TRL calls one: with prompts, "
-        "completions and the dataset's other columns as keyword arguments; it returns a number for each completion.",
+        description="module:function, called as TRL does, by keyword: prompts, completions, other columns; gives a "
+        "number for each completion.",
     )
     weight: float = Field(default=1.0, description="Factor in the sum of the rewards.")
 
@@ -64,6 +68,12 @@ class OnlineRl(FineTuning):
         for index, reward in enumerate(self.rewards):
             if reward.model:
                 yield Reference(f"rewards[{index}].model", reward.model, "rewardModel")
+
+    def functions(self) -> Iterator[UserFunction]:
+        yield from super().functions()
+        for index, reward in enumerate(self.rewards):
+            if reward.function:
+                yield UserFunction(f"rewards[{index}].function", reward.function, "reward")
 
 
 class Grpo(OnlineRl):
@@ -109,7 +119,7 @@ class Ppo(OnlineRl):
     critic: StageModel | None = Field(
         default=None,
         description="A reward model that the critic starts from. Default: the first of rewards that is a model; "
-        "without one the starting model, with a new head.",
+        "without one the starting model with a new head.",
     )
     critic_optimizer: CriticOptimizer = Field(default_factory=CriticOptimizer, description="The critic's optimizer.")
     critic_warmup_steps: int = Field(
@@ -166,6 +176,11 @@ class Ppo(OnlineRl):
         yield from super().references()
         if self.critic:
             yield Reference("critic", self.critic, "rewardModel")
+
+    def functions(self) -> Iterator[UserFunction]:
+        yield from super().functions()
+        if self.critic_optimizer.function:
+            yield UserFunction("criticOptimizer.function", self.critic_optimizer.function, "optimizer")
 
     @property
     def critic_start(self) -> StageModel | None:

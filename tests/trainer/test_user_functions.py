@@ -1,0 +1,148 @@
+"""A stage on two processes by a loss or an optimizer of the user's: the same as ours where it is the same."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_trainer.config import StageConfig
+from llm_trainer.protocol import ExitCode
+from tests.trainer.conftest import MODEL, PRETRAIN, SFT, RunPods, Stage, stage_config
+from tests.trainer.online import PYTHONPATH
+from tests.trainer.pods import evaluations, history, losses
+
+FUNCTIONS = "tests.trainer.user_functions"
+ADAMW = {"learningRate": 0.003, "function": "torch.optim:AdamW"}
+SHORT: dict[str, Any] = {"steps": 8, "checkpoint": {"everySteps": 4}, "evaluateEverySteps": 8}
+
+
+@pytest.fixture(scope="module")
+def own(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[int, float]]:
+    """By ZeRO's stage: the losses by our own AdamW."""
+    from tests.trainer.pods import Pods
+
+    found = {}
+    for zero in (0, 1, 2, 3):
+        settings = {**PRETRAIN, **SHORT, "zeroStage": zero}
+        config = stage_config(prepared, f"own-{zero}", model=MODEL, pretrain=settings)
+        Pods(config, tmp_path_factory.mktemp("pods"), warm=True).run()
+        found[zero] = losses(config)
+    return found
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_a_torch_adamw_is_ours(zero: int, pretrain: Stage, pods: RunPods, own: dict[int, dict[int, float]]) -> None:
+    config = pretrain(f"adamw-{zero}", **SHORT, zeroStage=zero, optimizer=ADAMW)
+    pods(config).run()
+    assert losses(config) == pytest.approx(own[zero], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("zero", "function"),
+    [(0, "per_tensor"), (1, "two_rates"), (2, "sgd"), (3, "two_rates")],
+)
+def test_an_optimizer_goes_on_after_a_kill(zero: int, function: str, pretrain: Stage, pods: RunPods) -> None:
+    settings: dict[str, Any] = {
+        **SHORT, "steps": 12, "zeroStage": zero,
+        "optimizer": {"learningRate": 0.003, "function": f"{FUNCTIONS}:{function}"},
+    }  # fmt: skip
+    whole = pretrain(f"whole-{function}-{zero}", **settings)
+    pods(whole, PYTHONPATH=PYTHONPATH).run()
+    first = pods(pretrain(f"killed-{function}-{zero}", **settings), warm=False, PYTHONPATH=PYTHONPATH).start()
+    first.until_step(6)
+    os.kill(first.pods[1].worker(), signal.SIGKILL)
+    first.wait()
+    second = pretrain(f"killed-{function}-{zero}", attempt=2, **settings)
+    progress = pods(second, PYTHONPATH=PYTHONPATH).run()
+    assert not [notice for notice in progress.notices if notice.reason == "FunctionChanged"]
+    expected, made = losses(whole), losses(second)
+    assert sorted(made) == sorted(expected)
+    assert max(abs(made[step] - expected[step]) for step in made) < 1e-5
+    assert made[12] < made[1]
+
+
+def test_whole_parameters_are_refused_with_zero(pretrain: Stage, pods: RunPods) -> None:
+    config = pretrain("per-tensor", nodes=1, optimizer={"function": f"{FUNCTIONS}:per_tensor"})
+    word = pods(config, PYTHONPATH=PYTHONPATH).start().wait()[0]
+    assert word.exit_code == ExitCode.CONFIGURATION
+    assert "optimizer.function" in word.message
+    assert "zeroStage: 0" in word.message
+
+
+def test_rates_of_groups_follow_the_schedule(pretrain: Stage, pods: RunPods, own: dict[int, dict[int, float]]) -> None:
+    """One rate for all would be our AdamW."""
+    config = pretrain("two-rates", **SHORT, optimizer={**ADAMW, "function": f"{FUNCTIONS}:two_rates"})
+    pods(config, PYTHONPATH=PYTHONPATH).run()
+    made = losses(config)
+    assert made[1] == pytest.approx(own[1][1], rel=1e-6)
+    assert abs(made[8] - own[1][8]) > 1e-4
+
+
+def test_a_loss_of_pretraining(pretrain: Stage, pods: RunPods) -> None:
+    """However a step is divided; nearly ours, which also has the first token of each row as a target."""
+    ours = pretrain("nats-ours", **SHORT)
+    one = pretrain("nats-one", nodes=1, **SHORT, microBatchSize=8, lossFunction=f"{FUNCTIONS}:nats")
+    many = pretrain("nats-many", **SHORT, microBatchSize=1, lossFunction=f"{FUNCTIONS}:nats")
+    for config in (ours, one, many):
+        pods(config, PYTHONPATH=PYTHONPATH).run()
+    assert losses(many) == pytest.approx(losses(one), rel=1e-4)
+    assert losses(many) == pytest.approx(losses(ours), rel=0.02)
+    assert evaluations(many)[8].keys() == evaluations(ours)[8].keys()
+
+
+def sft(prepared: Path, base: str, stage: str, *, nodes: int = 2, attempt: int = 1, **settings: Any) -> StageConfig:
+    return stage_config(prepared, stage, nodes=nodes, attempt=attempt, model={"uri": base}, sft={**SFT, **settings})
+
+
+def test_a_loss_of_sft_is_ours_where_it_is_the_same(prepared: Path, base: str, pods: RunPods) -> None:
+    ours = sft(prepared, base, "sft-ours", epochs=0.5)
+    same = sft(prepared, base, "sft-nats", epochs=0.5, lossFunction=f"{FUNCTIONS}:nats")
+    other = sft(prepared, base, "sft-z", epochs=0.5, lossFunction=f"{FUNCTIONS}:with_z_loss")
+    for config in (ours, same, other):
+        pods(config, PYTHONPATH=PYTHONPATH).run()
+    assert losses(same) == pytest.approx(losses(ours), rel=1e-4)
+    assert losses(other)[1] > losses(ours)[1] + 0.01
+    last = max(evaluations(ours))
+    assert evaluations(same)[last] == pytest.approx(evaluations(ours)[last], rel=1e-4)
+
+
+@pytest.fixture
+def changing(tmp_path: Path) -> Iterator[Path]:
+    file = tmp_path / "changing_loss.py"
+    file.write_text(f"from {FUNCTIONS} import nats as base\ndef loss(outputs, labels, num_items_in_batch=None):\n"
+                    "    return base(outputs, labels, num_items_in_batch)\n")  # fmt: skip
+    yield file
+    importlib.invalidate_caches()
+
+
+def test_a_function_that_changed_between_attempts(prepared: Path, base: str, pods: RunPods, changing: Path) -> None:
+    path, settings = f"{changing.parent}:{PYTHONPATH}", {"epochs": 2, "lossFunction": "changing_loss:loss"}
+    first = pods(sft(prepared, base, "changed", **settings), warm=False, PYTHONPATH=path).start()
+    first.until_step(7)
+    os.kill(first.pods[1].worker(), signal.SIGKILL)
+    first.wait()
+    changing.write_text(changing.read_text() + "# another\n")
+    second = sft(prepared, base, "changed", attempt=2, **settings)
+    progress = pods(second, PYTHONPATH=path).run()
+    told = [notice.message for notice in progress.notices if notice.reason == "FunctionChanged"]
+    assert len(told) == 1
+    assert "sft.lossFunction" in told[0]
+    assert len([row for row in history(second) if "loss" in row]) == progress.step
+
+
+def test_a_loss_that_fails_at_a_step(prepared: Path, base: str, pods: RunPods, tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        f"from {FUNCTIONS} import nats\ndef loss(outputs, labels, num_items_in_batch=None):\n"
+        "    assert outputs.logits.shape[-1] < 100, 'too many tokens'\n"
+        "    return nats(outputs, labels, num_items_in_batch)\n"
+    )
+    config = sft(prepared, base, "late", nodes=1, lossFunction="late:loss")
+    word = pods(config, warm=False, PYTHONPATH=f"{tmp_path}:{PYTHONPATH}").start().wait()[0]
+    assert (word.exit_code, word.reason) == (ExitCode.CONFIGURATION, "ConfigurationError")
+    assert "sft.lossFunction: late:loss raised AssertionError: too many tokens" in word.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -10,9 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
-from llm_trainer.config import StageConfig
+from llm_trainer.config import Architecture, StageConfig, local_path
+from llm_trainer.data.tokenizer import load_tokenizer
+from llm_trainer.models.build import check_architecture, from_architecture
 from llm_trainer.protocol import ExitCode
+from llm_trainer.runtime.errors import ConfigurationError
 from tests.trainer.conftest import MODEL, PRETRAIN, SFT, RunPods, Stage, stage_config
 from tests.trainer.online import PYTHONPATH
 from tests.trainer.pods import evaluations, history, losses
@@ -96,6 +102,52 @@ def test_a_loss_of_pretraining(pretrain: Stage, pods: RunPods) -> None:
     assert evaluations(many)[8].keys() == evaluations(ours)[8].keys()
 
 
+def architecture(function: str) -> dict[str, Any]:
+    return {"architecture": {**MODEL["architecture"], "function": f"{FUNCTIONS}:{function}"}}
+
+
+def test_a_model_of_the_users(prepared: Path, pods: RunPods) -> None:
+    """Its first weights are those of the function; the result is a transformers folder as any other."""
+    settings = {**PRETRAIN, **SHORT}
+    config = stage_config(prepared, "own-model", model=architecture("small_output"), pretrain=settings)
+    progress = pods(config, PYTHONPATH=PYTHONPATH).run()
+    vocabulary = len(load_tokenizer(Path(config.data_folder) / "tokenizer"))
+    assert losses(config)[1] == pytest.approx(math.log(vocabulary), rel=1e-4)
+    assert losses(config)[8] < losses(config)[1]
+    assert progress.result
+    folder = Path(local_path(progress.result.uri, str(prepared)))
+    assert type(AutoModelForCausalLM.from_pretrained(folder)).__name__ == "LlamaForCausalLM"
+    assert f"{FUNCTIONS}:small_output" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [("another_family", "gave a gpt2 model where the family is llama"), ("another_key", "changed hidden_size of"),
+     ("another_module", "whose module model.layers.0.mlp.act_fn is torch.nn"), ("another_weight", "whose weight extra"),
+     ("subclass", "whose module itself is tests.trainer"), ("plain_module", "gave a Linear; it must return"),
+     ("asks_values", "on torch's meta device"), ("without_tokenizer", "name a function (config, tokenizer)"),
+     ("missing", "has no 'missing'")],
+)  # fmt: skip
+def test_models_that_no_folder_holds_are_refused_before_gpus(prepared: Path, function: str, says: str) -> None:
+    made = Architecture.model_validate(architecture(function)["architecture"])
+    tokenizer = load_tokenizer(prepared / "models/run/data/tokenizer")
+    with pytest.raises(ConfigurationError) as error:
+        check_architecture(made, tokenizer)
+    assert str(error.value).startswith("spec.model.architecture.function: ")
+    assert says in str(error.value)
+
+
+def test_a_model_that_is_as_transformers_makes_it(prepared: Path) -> None:
+    made = Architecture.model_validate(architecture("as_it_is")["architecture"])
+    tokenizer = load_tokenizer(prepared / "models/run/data/tokenizer")
+    check_architecture(made, tokenizer)
+    assert {weight.dtype for weight in from_architecture(made, tokenizer).parameters()} == {torch.float32}
+    broken = Architecture.model_validate(architecture("not_finite")["architecture"])
+    check_architecture(broken, tokenizer)  # on the meta device there are no numbers
+    with pytest.raises(ConfigurationError, match=r"embed_tokens\.weight is not finite"):
+        from_architecture(broken, tokenizer)
+
+
 def sft(prepared: Path, base: str, stage: str, *, nodes: int = 2, attempt: int = 1, **settings: Any) -> StageConfig:
     return stage_config(prepared, stage, nodes=nodes, attempt=attempt, model={"uri": base}, sft={**SFT, **settings})
 
@@ -122,7 +174,8 @@ def changing(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_function_that_changed_between_attempts(prepared: Path, base: str, pods: RunPods, changing: Path) -> None:
-    path, settings = f"{changing.parent}:{PYTHONPATH}", {"epochs": 2, "lossFunction": "changing_loss:loss"}
+    path = f"{changing.parent}:{PYTHONPATH}"
+    settings: dict[str, Any] = {"epochs": 2, "lossFunction": "changing_loss:loss"}
     first = pods(sft(prepared, base, "changed", **settings), warm=False, PYTHONPATH=path).start()
     first.until_step(7)
     os.kill(first.pods[1].worker(), signal.SIGKILL)

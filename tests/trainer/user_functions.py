@@ -3,58 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn import Module
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD, AdamW, Optimizer
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaForCausalLM, PreTrainedModel
 
 # --- losses ---
 
 
-def nats(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+class Outputs(Protocol):
+    """Transformers', of which a loss may read the logits: (batch, length, vocabulary)."""
+
+    logits: torch.Tensor
+
+
+def nats(outputs: Outputs, labels: torch.Tensor, num_items_in_batch: float = 1) -> torch.Tensor:
     """Cross-entropy, as the stages' own."""
     logits, targets = outputs.logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten()
     return cross_entropy(logits, targets, ignore_index=-100, reduction="sum") / num_items_in_batch
 
 
-def with_z_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+def with_z_loss(outputs: Outputs, labels: torch.Tensor, num_items_in_batch: float = 1) -> torch.Tensor:
     counted = labels[:, 1:] != -100
     z = torch.logsumexp(outputs.logits[:, :-1].float(), dim=-1)
     return nats(outputs, labels, num_items_in_batch) + 1e-2 * (z**2 * counted).sum() / num_items_in_batch
 
 
-def mean(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+def mean(outputs: Outputs, labels: torch.Tensor, num_items_in_batch: float = 1) -> torch.Tensor:
     return cross_entropy(outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
 
 
-def nan_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+def nan_loss(outputs: Outputs, labels: torch.Tensor, num_items_in_batch: float = 1) -> torch.Tensor:
     return nats(outputs, labels, num_items_in_batch) * float("nan")
 
 
-def numpy_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> float:
+def numpy_loss(outputs: Outputs, labels: torch.Tensor, num_items_in_batch: float = 1) -> float:
     return float(nats(outputs, labels, num_items_in_batch))
 
 
-def detached(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+def detached(outputs: Outputs, labels: torch.Tensor, num_items_in_batch: float = 1) -> torch.Tensor:
     return nats(outputs, labels, num_items_in_batch).detach()
 
 
-def by_token(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+def by_token(outputs: Outputs, labels: torch.Tensor, num_items_in_batch: float = 1) -> torch.Tensor:
     return outputs.logits.sum(dim=-1) / num_items_in_batch
 
 
-def all_labels(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+def all_labels(outputs: Outputs, labels: torch.Tensor, num_items_in_batch: float = 1) -> torch.Tensor:
     """Takes -100 for a token."""
     return -outputs.logits.gather(2, labels[..., None]).sum() / num_items_in_batch
 
 
-def ignores_logits(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+def ignores_logits(outputs: Outputs, labels: torch.Tensor, num_items_in_batch: float = 1) -> torch.Tensor:
     return torch.zeros((), requires_grad=True) * 2
 
 
-def two_arguments(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+def two_arguments(outputs: Outputs, labels: torch.Tensor) -> torch.Tensor:
     return outputs.logits.sum()
 
 
@@ -175,3 +182,66 @@ class Pickled(Bare):
         for group in self.param_groups:
             for parameter in group["params"]:
                 self.state[parameter]["module"] = Module()
+
+
+# --- models ---
+
+
+def small_output(config: Any, tokenizer: Any) -> PreTrainedModel:
+    """The family's own, which takes all tokens for nearly as likely at first."""
+    model = AutoModelForCausalLM.from_config(config)
+    torch.nn.init.normal_(model.get_input_embeddings().weight, std=1e-4)
+    return model
+
+
+def as_it_is(config: Any, tokenizer: Any) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).float()
+
+
+def another_family(config: Any, tokenizer: Any) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_config(GPT2Config(vocab_size=config.vocab_size, n_embd=16, n_head=2))
+
+
+def another_key(config: Any, tokenizer: Any) -> PreTrainedModel:
+    config.hidden_size *= 2
+    return AutoModelForCausalLM.from_config(config)
+
+
+def another_module(config: Any, tokenizer: Any) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_config(config)
+    model.model.layers[0].mlp.act_fn = torch.nn.GELU()
+    return model
+
+
+def another_weight(config: Any, tokenizer: Any) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_config(config)
+    model.extra = torch.nn.Parameter(torch.zeros(3))
+    return model
+
+
+def subclass(config: Any, tokenizer: Any) -> PreTrainedModel:
+    class Other(LlamaForCausalLM):  # type: ignore[misc]
+        pass
+
+    return Other(config)
+
+
+def plain_module(config: Any, tokenizer: Any) -> Module:
+    return torch.nn.Linear(2, 2)
+
+
+def asks_values(config: Any, tokenizer: Any) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_config(config)
+    if float(model.get_input_embeddings().weight.std()) > 1:
+        raise ValueError
+    return model
+
+
+def not_finite(config: Any, tokenizer: Any) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_config(config)
+    torch.nn.init.constant_(model.get_input_embeddings().weight, float("nan"))
+    return model
+
+
+def without_tokenizer(config: Any) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_config(config)

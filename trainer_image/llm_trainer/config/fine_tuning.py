@@ -85,7 +85,7 @@ class RewardModel(Offline):
 
     optimizer: RewardModelOptimizer = Field(default_factory=RewardModelOptimizer, description="Optimizer settings.")
     center_rewards_coefficient: float | None = Field(
-        default=None, gt=0, description="Weight of the squared sum of a pair's rewards; Eisenstein et al. 2023: 0.01."
+        default=None, gt=0, description="Of the squared sum of a pair's rewards; Eisenstein et al. 2023: 0.01."
     )
 
 
@@ -113,7 +113,7 @@ class Dpo(Offline):
         default=None, max_length=8, description="A weight for each of lossType. Default: 1 for each."
     )
     label_smoothing: float = Field(
-        default=0.0, ge=0, le=0.49, description="Share of wrong labels that the robust losses expect; TRL's default."
+        default=0.0, ge=0, le=0.49, description="Share of wrong labels that robust losses expect; TRL's default."
     )
 
 

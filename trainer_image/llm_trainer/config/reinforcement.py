@@ -34,12 +34,12 @@ class VllmRollouts(Settings):
     """Answers written by a vLLM engine in the training's own processes, on the same GPUs."""
 
     gpu_memory_utilization: float = Field(
-        default=0.3, gt=0, lt=1, description="Share of a GPU's memory for vLLM's weights and cache; TRL's default."
+        default=0.3, gt=0, lt=1, description="Share of a GPU's memory for vLLM; TRL's default."
     )
     tensor_parallel_size: int = Field(
         default=1, ge=1, le=1024, description="GPUs that an engine spans, a divisor of all."
     )
-    sleep: bool = Field(default=True, description="vLLM's sleep mode: its memory is free while the model learns.")
+    sleep: bool = Field(default=True, description="vLLM's sleep mode: memory is free while the model learns.")
 
 
 class OnlineRl(FineTuning):
@@ -133,12 +133,12 @@ class Ppo(OnlineRl):
     )
     update_epochs: int = Field(default=4, ge=1, le=1000, description="Passes over a rollout; TRL's num_ppo_epochs.")
     kl_coefficient: float = Field(
-        default=0.05, ge=0, description="Weight of the KL divergence from the reference in the reward; TRL's default."
+        default=0.05, ge=0, description="Weight of the KL from the reference in the reward; TRL's default."
     )
     target_kl: float | None = Field(
         default=None,
         gt=0,
-        description="Nats per answer to which the weight is adapted, by Ziegler et al. 2019. Default: it is constant.",
+        description="Nats per answer to which the weight adapts (Ziegler et al. 2019). Default: constant.",
     )
     kl_horizon: int = Field(
         default=10000, ge=1, le=1_000_000_000, description="Answers over which it adapts; Ziegler et al. 2019."
@@ -158,7 +158,7 @@ class Ppo(OnlineRl):
     stop_at_kl: float | None = Field(
         default=None,
         gt=0,
-        description="Nats per token between the policy before and after updates, at which those on a rollout end.",
+        description="Nats per token between the policy before and after, at which updates on a rollout end.",
     )
     ptx: Ptx | None = Field(default=None, description="Pretraining beside the updates. Default: none.")
 

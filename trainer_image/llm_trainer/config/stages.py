@@ -20,11 +20,9 @@ class Pretrain(TrainingSettings):
 
     sequence_length: int = Field(ge=8, le=16_777_216, description="Tokens per sequence.")
     router_aux_loss_coef: float = Field(
-        default=0.001, ge=0, description="Mixtures of experts: weight of the load-balance loss; transformers' default."
+        default=0.001, ge=0, description="Weight of the experts' load-balance loss; transformers' default."
     )
-    router_z_loss_coef: float = Field(
-        default=0.0, ge=0, description="Mixtures of experts: weight of the router's z-loss; ST-MoE: 0.001."
-    )
+    router_z_loss_coef: float = Field(default=0.0, ge=0, description="Weight of the routers' z-loss; ST-MoE: 0.001.")
     expert_parallel: int = Field(
         default=1,
         ge=1,

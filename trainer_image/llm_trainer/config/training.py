@@ -24,6 +24,9 @@ class Architecture(Settings):
     config: dict[str, Any] = Field(
         default_factory=dict, description="Keys of the family's transformers config, as in its config.json."
     )
+    function: FunctionName | None = Field(
+        default=None, description="module:function that makes the model, with its weights, from config and tokenizer."
+    )
 
 
 class StageModel(Settings):
@@ -192,7 +195,7 @@ class SharedSettings(Settings):
     )
     zero_stage: int = Field(default=1, ge=0, le=3, description="DeepSpeed ZeRO stage.")
     precision: Precision = Field(
-        default="auto", description="auto: bfloat16 where the device computes in it natively, else float32."
+        default="auto", description="auto: bfloat16 where the device has it natively, else float32."
     )
     optimizer: Optimizer = Field(default_factory=Optimizer, description="Optimizer settings.")
     schedule: Schedule = Field(default_factory=Schedule, description="Learning rate schedule.")

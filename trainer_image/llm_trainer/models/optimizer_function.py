@@ -134,7 +134,7 @@ def parts_of(maker: Maker) -> torch.Tensor:
     made: dict[int, torch.Tensor] = {}  # by the place of a parameter
     for places, *parts in zip(halves[0].places, *(half.flat for half in halves), strict=True):
         sizes = [halves[0].parameters[place].numel() for place in places]
-        made |= zip(places, torch.cat([part.detach() for part in parts]).split(sizes), strict=True)
+        made |= zip(places, torch.split(torch.cat([part.detach() for part in parts]), sizes), strict=True)
     return torch.cat([made[place] for place in sorted(made)])
 
 

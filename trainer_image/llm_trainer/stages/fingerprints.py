@@ -59,7 +59,10 @@ def text_of(rows: Any) -> bytes:
 
 def function_digests(config: StageConfig) -> dict[str, str]:
     """Of the user's functions that a stage has loaded, by their fields; without those of which no source is known."""
-    digests = {function.field: digest_of_function(function.name) for function in functions_of(config)}
+    names = {function.field: function.name for function in functions_of(config)}
+    if config.model and config.model.architecture and (name := config.model.architecture.function):
+        names["spec.model.architecture.function"] = name
+    digests = {field: digest_of_function(name) for field, name in names.items()}
     return {field: digest for field, digest in digests.items() if digest}
 
 

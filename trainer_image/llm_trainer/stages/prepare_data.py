@@ -21,6 +21,7 @@ from llm_trainer.models.adapter import is_adapter
 from llm_trainer.protocol import Notice, Result
 from llm_trainer.rl.reward_functions import load_reward
 from llm_trainer.runtime.errors import DataError, PreemptedError
+from llm_trainer.runtime.functions import load_function
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.signals import StopSignal
 from llm_trainer.runtime.startup import importing
@@ -60,6 +61,8 @@ def run(config: StageConfig, board: Board) -> str:
     rows = [f"{check_dataset(check, config.volumes_root):,} rows in {check.uri}" for check in settings.datasets]
     for check in settings.functions:
         check_function(check)
+    if settings.architecture and settings.architecture.function:
+        load_function(settings.architecture.function, "spec.model.architecture.function")
     with importing():
         from llm_trainer.data.prepare import prepare
         from llm_trainer.data.tokenizer import load_tokenizer

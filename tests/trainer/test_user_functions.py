@@ -20,10 +20,11 @@ from llm_trainer.models.build import check_architecture, from_architecture
 from llm_trainer.protocol import ExitCode
 from llm_trainer.runtime.errors import ConfigurationError
 from tests.trainer.conftest import MODEL, PRETRAIN, SFT, RunPods, Stage, stage_config
-from tests.trainer.online import PYTHONPATH
+from tests.trainer.online import ONLINE, PYTHONPATH
 from tests.trainer.pods import evaluations, history, losses
 
 FUNCTIONS = "tests.trainer.user_functions"
+LLAMA: dict[str, Any] = MODEL["architecture"]["config"]  # type: ignore[assignment]
 ADAMW = {"learningRate": 0.003, "function": "torch.optim:AdamW"}
 SHORT: dict[str, Any] = {"steps": 8, "checkpoint": {"everySteps": 4}, "evaluateEverySteps": 8}
 
@@ -100,6 +101,85 @@ def test_a_loss_of_pretraining(pretrain: Stage, pods: RunPods) -> None:
     assert losses(many) == pytest.approx(losses(one), rel=1e-4)
     assert losses(many) == pytest.approx(losses(ours), rel=0.02)
     assert evaluations(many)[8].keys() == evaluations(ours)[8].keys()
+
+
+MIXTURE = {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2}
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [("mixtral", MIXTURE), ("mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8})],
+)
+def test_a_loss_of_any_family(prepared: Path, pods: RunPods, family: str, config: dict[str, Any]) -> None:
+    """A mixture keeps the loss of its routers, and a state-space model has its documents apart."""
+    made = []
+    for name, loss in (("ours", None), ("theirs", f"{FUNCTIONS}:nats")):
+        settings = {**PRETRAIN, **SHORT, "steps": 4, "lossFunction": loss}
+        model = {"architecture": {"family": family, "config": config}}
+        made.append(stage_config(prepared, f"{family}-{name}", model=model, pretrain=settings))
+        pods(made[-1], PYTHONPATH=PYTHONPATH).run()
+    ours, theirs = made
+    assert losses(theirs) == pytest.approx(losses(ours), rel=0.02)
+    shown = [history(config)[0].get("figures", {}) for config in made]
+    assert shown[0].keys() == shown[1].keys()
+    assert shown[1] == pytest.approx(shown[0], rel=1e-3)
+
+
+def test_every_engine_of_ppo_by_the_users_optimizer(prepared: Path, base: str, prompts: str, pods: RunPods) -> None:
+    """Both are torch's AdamW, so the run is ours."""
+    rates = {"learningRate": 0.002, "function": "torch.optim:AdamW"}
+    short = {**ONLINE, "epochs": 2, "dataset": {"uri": prompts, "validationFraction": 0.2}}
+    made = []
+    for name, optimizers in (
+        ("ours", {"criticOptimizer": {"learningRate": 0.002}}),
+        ("theirs", {"optimizer": rates, "criticOptimizer": rates}),
+    ):
+        settings = {**short, **optimizers}
+        made.append(stage_config(prepared, f"ppo-{name}", model={"uri": base}, ppo=settings))
+        pods(made[-1], PYTHONPATH=PYTHONPATH).run()
+    assert losses(made[1]) == pytest.approx(losses(made[0]), rel=1e-3, abs=1e-4)
+
+
+def test_an_adapter_by_the_users_optimizer(prepared: Path, base: str, pods: RunPods) -> None:
+    optimizer = {"learningRate": 0.01, "function": f"{FUNCTIONS}:sgd"}
+    settings: dict[str, Any] = {"epochs": 1, "lora": {"rank": 4}, "optimizer": optimizer}
+    config = sft(prepared, base, "sgd-adapter", **settings)
+    pods(config, PYTHONPATH=PYTHONPATH).run()
+    figures = evaluations(config)
+    assert figures[max(figures)]["loss"] < figures[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("check", "says"),
+    [
+        ({"field": "spec.stages[1].sft.lossFunction", "use": "loss", "function": f"{FUNCTIONS}:mean"}, "no heed to"),
+        ({"field": "spec.stages[0].optimizer.function", "use": "optimizer", "function": f"{FUNCTIONS}:Still",
+          "optimizer": {}}, "makes no step"),
+        ({"field": "spec.stages[2].grpo.rewards[0].function", "function": f"{FUNCTIONS}:gone"}, "has no 'gone'"),
+    ],
+)  # fmt: skip
+def test_data_preparation_refuses_it(prepared: Path, pods: RunPods, check: dict[str, Any], says: str) -> None:
+    settings = {"tokenizer": {"uri": "pvc://models/run/data/tokenizer"}, "functions": [check]}
+    config = stage_config(prepared, "functions", nodes=1, prepareData=settings, runUri="pvc://models/functions")
+    word = pods(config, PYTHONPATH=PYTHONPATH).start().wait()[0]
+    assert word.exit_code == ExitCode.CONFIGURATION, word
+    assert word.message.startswith(f"{check['field']}: ")
+    assert says in word.message
+
+
+def test_data_preparation_takes_them(prepared: Path, pods: RunPods) -> None:
+    checks = [
+        {"field": "a", "use": "loss", "function": f"{FUNCTIONS}:nats"},
+        {"field": "b", "use": "optimizer", "function": f"{FUNCTIONS}:per_tensor", "optimizer": {}, "flat": False},
+        {"field": "c", "function": "tests.trainer.reward_functions:early"},
+    ]
+    settings = {
+        "tokenizer": {"uri": "pvc://models/run/data/tokenizer"},
+        "functions": checks,
+        "architecture": architecture("small_output")["architecture"],
+    }
+    config = stage_config(prepared, "functions", nodes=1, prepareData=settings, runUri="pvc://models/right")
+    pods(config, PYTHONPATH=PYTHONPATH).run()
 
 
 def architecture(function: str) -> dict[str, Any]:

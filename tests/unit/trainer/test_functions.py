@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from llm_trainer.config import FunctionCheck, ResolvedOptimizer
 from llm_trainer.models.loss_function import loss_function
+from llm_trainer.models.model_function import make_model
 from llm_trainer.models.optimizer_function import optimizer_maker
 from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.functions import call, digest_of_function, load_function
@@ -48,8 +50,8 @@ def test_losses_that_can_not(name: str, says: str) -> None:
 @pytest.mark.parametrize("flat", [False, True], ids=["whole", "ZeRO"])
 @pytest.mark.parametrize("name", RIGHT_OPTIMIZERS)
 def test_optimizers_that_learn(name: str, flat: bool) -> None:
-    made = ResolvedOptimizer(function=name)
-    check_function(FunctionCheck(field=FIELD, function=name, use="optimizer", optimizer=made, flat=flat))
+    settings = ResolvedOptimizer()
+    check_function(FunctionCheck(field=FIELD, function=name, use="optimizer", optimizer=settings, flat=flat))
 
 
 @pytest.mark.parametrize(
@@ -63,23 +65,23 @@ def test_optimizers_that_learn(name: str, flat: bool) -> None:
 @pytest.mark.parametrize("flat", [False, True], ids=["whole", "ZeRO"])
 def test_optimizers_that_do_not(name: str, says: str, flat: bool) -> None:
     with pytest.raises(ConfigurationError, match=says) as error:
-        optimizer_maker(ResolvedOptimizer(function=f"{MODULE}:{name}"), FIELD, flat=flat)
+        optimizer_maker(f"{MODULE}:{name}", ResolvedOptimizer(), FIELD, flat=flat)
     assert str(error.value).startswith(f"{FIELD}: ")
 
 
 @pytest.mark.parametrize(("name", "says"), [("Normalised", "set zeroStage: 0"), ("Early", "raised KeyError")])
 def test_optimizers_that_need_whole_parameters(name: str, says: str) -> None:
-    made = ResolvedOptimizer(function=f"{MODULE}:{name}")
-    optimizer_maker(made, FIELD, flat=False)
+    function, settings = f"{MODULE}:{name}", ResolvedOptimizer()
+    optimizer_maker(function, settings, FIELD, flat=False)
     with pytest.raises(ConfigurationError, match=says):
-        optimizer_maker(made, FIELD, flat=True)
+        optimizer_maker(function, settings, FIELD, flat=True)
 
 
 def test_trying_a_function_draws_nothing_from_the_stages_chance() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    optimizer_maker(ResolvedOptimizer(function="torch.optim:AdamW"), FIELD, flat=True)
+    optimizer_maker("torch.optim:AdamW", ResolvedOptimizer(), FIELD, flat=True)
     loss_function(f"{MODULE}:nats", FIELD)
     assert torch.equal(torch.rand(3), expected)
 
@@ -129,3 +131,22 @@ def test_memory_and_lost_processes_are_no_fault_of_the_function() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         call(needs_more, "a:b", FIELD)
+
+
+def code_of(page: str) -> str:
+    """The first block of Python of a how-to."""
+    text = (Path(__file__).parents[3] / "docs/howto" / page).read_text()
+    return text.partition("```python\n")[2].partition("```")[0]
+
+
+def test_the_how_tos_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for kind in ("loss", "optimizer", "model"):
+        (tmp_path / f"howto_{kind}.py").write_text(code_of(f"{kind}-function.md"))
+    importlib.invalidate_caches()
+    loss_function("howto_loss:with_z_loss", FIELD)
+    optimizer_maker("howto_optimizer:slow_vectors", ResolvedOptimizer(), FIELD, flat=True)
+    config = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=8, num_attention_heads=2)
+    model = make_model("howto_model:small_outputs", config, None, "eager")
+    deviation = model.get_submodule("model.layers.0.self_attn.o_proj").weight.std()
+    assert float(deviation.detach()) == pytest.approx(0.02 / 4, rel=0.3)

@@ -81,6 +81,6 @@ def functions_of(kinds: StageKinds) -> list[UserFunction]:
     settings, kind = settings_of(kinds), KINDS.get(kind_of(kinds), "")
     shared = {field.alias or name for name, field in SharedSettings.model_fields.items()}
     return [
-        function if function.field.partition(".")[0] in shared else function._replace(field=f"{kind}.{function.field}")
-        for function in (settings.functions() if settings else ())
+        UserFunction(field if field.partition(".")[0] in shared else f"{kind}.{field}", name, use)
+        for field, name, use in (settings.functions() if settings else ())
     ]

@@ -139,10 +139,10 @@ class Engine(Inference):
         config |= expert_parallel_config(self._expert_parallel, self.model.config.model_type)
         groups = list(parameter_groups(module, self._optimizer))
         mend_deepspeed()
-        if not self._optimizer.function:
+        if not (name := self._optimizer.function):
             return deepspeed.initialize(model=module, model_parameters=groups, config=config)[0]
         field = f"{'ppo.criticOptimizer' if isinstance(self._optimizer, CriticOptimizer) else 'optimizer'}.function"
-        maker = optimizer_maker(self._optimizer, field, flat=config["zero_optimization"]["stage"] > 0)
+        maker = optimizer_maker(name, self._optimizer, field, flat=config["zero_optimization"]["stage"] > 0)
         del config["optimizer"]
         made = deepspeed.initialize(model=module, model_parameters=groups, optimizer=maker, config=config)[0]
         self._peaks = [float(group["lr"]) for group in made.optimizer.param_groups]

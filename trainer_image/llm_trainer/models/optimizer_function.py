@@ -31,13 +31,10 @@ TOLERANCE = 1e-5  # relative: sums in another order
 class Maker:
     """`function` called as it is for a model. ``field`` is for messages."""
 
+    name: str
     settings: ResolvedOptimizer
     field: str
     function: Callable[..., Any]
-
-    @property
-    def name(self) -> str:
-        return self.settings.function or ""
 
     def __call__(self, groups: Iterable[Group]) -> Optimizer:
         """Raises ConfigurationError for what is no optimizer of all parameters."""
@@ -72,14 +69,14 @@ def arguments(settings: ResolvedOptimizer) -> dict[str, Any]:
     }
 
 
-def optimizer_maker(settings: ResolvedOptimizer, field: str, *, flat: bool) -> Maker:
+def optimizer_maker(name: str, settings: ResolvedOptimizer, field: str, *, flat: bool) -> Maker:
     """Checked. `flat`: ZeRO is going to give the optimizer flat parts of the parameters in their place.
 
     Raises ConfigurationError, with what to do.
     """
-    function = load_function(settings.function or "", field)
-    check_signature(function, settings.function or "", field, WRITTEN, [], **arguments(settings))
-    maker = Maker(settings, field, function)
+    function = load_function(name, field)
+    check_signature(function, name, field, WRITTEN, [], **arguments(settings))
+    maker = Maker(name, settings, field, function)
     with torch.random.fork_rng(devices=[]):
         check(maker, flat=flat)
     return maker

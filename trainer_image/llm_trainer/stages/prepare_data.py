@@ -100,7 +100,7 @@ def check_function(check: FunctionCheck) -> None:
     elif check.optimizer:
         with importing():
             from llm_trainer.models.optimizer_function import optimizer_maker
-        optimizer_maker(check.optimizer, check.field, flat=check.flat)
+        optimizer_maker(check.function, check.optimizer, check.field, flat=check.flat)
 
 
 def check_weights(folder: Path, board: Board) -> str:

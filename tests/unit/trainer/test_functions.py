@@ -77,6 +77,11 @@ def test_optimizers_that_need_whole_parameters(name: str, says: str) -> None:
         optimizer_maker(function, settings, FIELD, flat=True)
 
 
+@pytest.mark.parametrize("rate", [1e-12, 1e3])
+def test_a_rate_that_is_far_from_usual(rate: float) -> None:
+    optimizer_maker("torch.optim:AdamW", ResolvedOptimizer(learning_rate=rate), FIELD, flat=True)
+
+
 def test_trying_a_function_draws_nothing_from_the_stages_chance() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)

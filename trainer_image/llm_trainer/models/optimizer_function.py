@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from llm_trainer.runtime.functions import call, check_signature, load_function
 
 Group = dict[str, Any]
 WRITTEN = "(groups, lr, betas, eps, weight_decay)"
-STEPS = 4
+STEPS, RATE = 4, 0.01  # of the small model: a step by the stage's own rate may be too small for float32
 SHAPES = (("matrices", (6, 4)), ("vectors", (6,)), ("matrices", (4, 8)))  # of the small model, and their groups
 TOLERANCE = 1e-5  # relative: sums in another order
 
@@ -141,7 +141,7 @@ class Trial:
     def __init__(self, maker: Maker, *, rate: float = 1.0, begun: Trial | None = None) -> None:
         """`rate`: factor of lr; `begun`: whose weights it goes on with."""
         generator = torch.Generator().manual_seed(0)
-        self.maker = maker
+        self.maker = maker = replace(maker, settings=maker.settings.model_copy(update={"learning_rate": RATE}))
         self.parameters = [Parameter(torch.randn(shape, generator=generator)) for _, shape in SHAPES]
         if begun:
             self.parameters = [Parameter(parameter.detach().clone()) for parameter in begun.parameters]

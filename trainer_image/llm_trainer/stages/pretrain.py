@@ -97,7 +97,7 @@ class Pretraining(Loop):
             return nats / self.tokens_per_step, routed
         outputs, routed = self.engine.outputs(tokens[:, :-1], positions)
         items = self.tokens_per_step - self.settings.global_batch_size
-        return self.loss(outputs, tokens[:, :-1], torch.tensor(items, device=tokens.device)), routed
+        return self.loss(outputs, tokens[:, :-1].clone(), torch.tensor(items, device=tokens.device)), routed
 
     def _rows(self, micro_batch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens (micro_batch, length + 1) and positions (micro_batch, length).

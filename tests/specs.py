@@ -201,6 +201,16 @@ WRONG_TRAININGS = (
           stages__0__pretrain={"sequenceLength": 128, "tokens": 8 * 128 * 9 + 1}, stages__0__globalBatchSize=8),
     wrong("a learning rate of Muon for AdamW", "spec.stages[0].optimizer.muonLearningRate", "set type: muon",
           stages__0__optimizer={"muonLearningRate": 0.02}),
+    wrong("an optimizer of the user's and Muon", "spec.stages[0].optimizer.function", "remove it, or type: muon",
+          stages__0__optimizer={"type": "muon", "function": "a:b"}),
+    wrong("an optimizer that is no name", "spec.stages[1].optimizer.function", "pattern",
+          stages__1__optimizer={"function": "torch.optim.AdamW"}),
+    wrong("a loss that is no name", "spec.stages[1].sft.lossFunction", "pattern",
+          stages__1__sft__lossFunction="lambda outputs: 0"),
+    wrong("a model that is no name", "spec.model.architecture.function", "pattern",
+          model__architecture__function="make_model"),
+    wrong("experts and an optimizer of the user's", "spec.stages[0].optimizer.function", "leave it out", **MIXTURE,
+          at_server=False, stages__0__pretrain__expertParallel=2, stages__0__optimizer={"function": "a:b"}),
     wrong("a shared field in the kind", "spec.stages[1]", "globalBatchSize of sft stands beside sft", at_server=False,
           stages__1__sft__globalBatchSize=8),
     wrong("a shared value out of its bounds", "spec.stages[1].zeroStage", "less than or equal to 3",
@@ -433,6 +443,17 @@ def right_trainings() -> Iterator[tuple[str, Spec]]:
     yield (
         "an adapter that goes on with another",
         changed(TRAINING, stages__1__lora={}, stages__2={"name": "l", "dpo": PAIRS, "lora": {"rank": 4}}),
+    )
+    yield (
+        "functions of the user's",
+        changed(
+            TRAINING,
+            model__architecture__function="mine.models:make_model",
+            stages__0__pretrain__lossFunction="mine.losses:loss",
+            stages__0__optimizer={"function": "torch.optim:NAdam", "learningRate": 1e-3, "beta1": 0.8},
+            stages__1__sft__lossFunction="mine.losses:loss",
+            stages__2=ppo(rewards=[{"function": "a:b"}], criticOptimizer={"function": "mine:make_optimizer"}),
+        ),
     )
     yield "Muon", changed(TRAINING, stages__0__optimizer={"type": "muon", "muonLearningRate": 0.01})
     yield (

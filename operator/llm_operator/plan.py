@@ -34,6 +34,7 @@ from llm_trainer.config import (
     Pretrain,
     Schedule,
     TrainingSettings,
+    functions_of,
     kind_of,
     settings_of,
 )
@@ -165,7 +166,8 @@ def describe_model(spec: LLMTrainingSpec, size: ModelSize | None) -> str:
     if size is None:
         return f"{spec.model.architecture.family}, whose size depends on the tokenizer's vocabulary"
     active = "" if size.active == size.total else f", {count(size.active)} of them used by a token"
-    return f"{spec.model.architecture.family} from scratch, {count(size.total)} parameters{active}"
+    made = f", by {function}" if (function := spec.model.architecture.function) else ""
+    return f"{spec.model.architecture.family} from scratch{made}, {count(size.total)} parameters{active}"
 
 
 def describe_stage(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[str]:
@@ -184,6 +186,8 @@ def describe_stage(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[
         f"{accumulation} accumulated, of up to {settings.length} tokens"
     )
     yield f"    learns   {describe_optimizer(settings)}; {describe_schedule(settings.schedule)}"
+    if functions := functions_of(stage):
+        yield f"    calls    {', '.join(f'{function.name} ({function.field})' for function in functions)}"
     yield from describe_steps(settings, stage_flops_per_token(spec, index))
     if memory := stage_memory(spec, index):
         of = f" of {spec.gpu_memory}" if spec.gpu_memory and resources_of(spec, stage).gpus else ""
@@ -195,8 +199,9 @@ def describe_optimizer(settings: TrainingSettings) -> str:
     """With the defaults of the stage's kind."""
     optimizer = settings.optimizer
     muon = f"muon at {optimizer.muon_learning_rate:g} and " if optimizer.type == "muon" else ""
+    name = f"the optimizer of {optimizer.function}" if optimizer.function else "adamw"
     return (
-        f"{muon}adamw at {optimizer.learning_rate:g}, betas {optimizer.beta1:g} and {optimizer.beta2:g}, "
+        f"{muon}{name} at {optimizer.learning_rate:g}, betas {optimizer.beta1:g} and {optimizer.beta2:g}, "
         f"weight decay {optimizer.weight_decay:g}"
     )
 

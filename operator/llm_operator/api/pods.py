@@ -370,7 +370,7 @@ class PodSettings(StagePods):
     topology_spread_constraints: list[TopologySpreadConstraint] = Field(
         default_factory=list,
         max_length=16,
-        description="In place of ours. A constraint without labelSelector is about these pods.",
+        description="In place of ours. One without labelSelector is about these pods.",
     )
     image_pull_secrets: list[LocalObjectReference] = Field(
         default_factory=list, max_length=16, description="Secrets by which the image is pulled."

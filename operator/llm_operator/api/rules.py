@@ -119,6 +119,11 @@ STAGE_RULES = (
         ".optimizer.muonLearningRate",
     ),
     Rule(
+        "!has(self.optimizer) || !has(self.optimizer.function) || self.optimizer.type == 'adamw'",
+        "stands in the place of adamw; remove it, or type: muon",
+        ".optimizer.function",
+    ),
+    Rule(
         "!has(self.grpo) || self.globalBatchSize % self.grpo.numGenerations == 0",
         "must be a multiple of grpo.numGenerations",
         ".globalBatchSize",

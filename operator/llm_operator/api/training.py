@@ -28,7 +28,7 @@ class ModelSource(Spec):
 
 
 class Stage(StageKinds, SharedSettings):
-    """One step of the training: what every kind shares, and exactly one of the kinds with what is its own."""
+    """What every kind of stage shares, and exactly one of the kinds with what is its own."""
 
     name: Name = Field(description="Unique in the training.")
     nodes: int | None = Field(default=None, ge=1, le=1024, description="Pods of this stage. Default: spec.nodes.")
@@ -92,13 +92,13 @@ class LLMTrainingSpec(Spec):
     resources: Resources = Field(default_factory=Resources, description="Per pod of a stage.")
     gpu_memory: Quantity | None = Field(
         default=None,
-        description="Memory of one GPU, such as 80Gi: a stage whose weights, gradients and optimizer state alone need "
-        "more is refused. Default: not checked.",
+        description="Of one GPU, such as 80Gi: a stage that needs more for weights, gradients and optimizer state is "
+        "refused. Default: not checked.",
     )
-    storage: Storage = Field(description="Where checkpoints and results go; shared by all pods of all stages.")
+    storage: Storage = Field(description="For checkpoints and results; shared by all pods.")
     resume_from: ResumeFrom | None = Field(
         default=None,
-        description="Take up the run folder of another training: stages with the same settings are not run again. "
+        description="Take up another training's run folder: stages of the same settings are not run again. "
         "Default: a new folder.",
     )
     model: ModelSource = Field(description="What is trained.")

@@ -112,13 +112,13 @@ class StageStatus(Status):
     nodes: int = Field(default=1, description="Pods of an attempt.")
     memory_per_process: str | None = Field(
         default=None,
-        description="What each process holds of weights, gradients and optimizer state, by ZeRO stage (Rajbhandari et "
-        "al. 2020); activations come on top. Absent where the spec does not tell the model's size.",
+        description="Weights, gradients and optimizer state of each process (Rajbhandari et al. 2020); activations "
+        "come on top. Absent where the spec does not tell the size.",
     )
     flops_per_token: int | None = Field(
         default=None,
-        description="Of training on the longest row: 6 per parameter and 12 for each product of attention (Chowdhery "
-        "et al. 2022, appendix B). Absent where the spec does not tell the model's size.",
+        description="Of training on the longest row (Chowdhery et al. 2022, appendix B). Absent where the spec does "
+        "not tell the size.",
     )
     start_time: str | None = Field(default=None, description="When its first attempt was created.")
     end_time: str | None = Field(default=None, description="When it succeeded or failed.")

@@ -274,6 +274,8 @@ def optimizer_problems(stage: Stage, path: str) -> Iterator[str]:
     written = stage.optimizer
     if written.muon_learning_rate is not None and written.type != "muon":
         yield f"{path}.optimizer.muonLearningRate: is unused by {written.type}; remove it, or set type: muon"
+    if written.function is not None and written.type != "adamw":
+        yield f"{path}.optimizer.function: stands in the place of adamw; remove it, or type: {written.type}"
 
 
 def kind_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[str]:
@@ -307,6 +309,8 @@ def expert_parallel_problems(spec: LLMTrainingSpec, stage: Stage, pretrain: Pret
         yield f"{path}.zeroStage: {pretrain.zero_stage} does not go with expertParallel {size}; use 1 or 2"
     if pretrain.optimizer.type != "adamw":
         yield f"{path}.optimizer.type: {pretrain.optimizer.type} does not go with expertParallel {size}; use adamw"
+    if pretrain.optimizer.function:
+        yield f"{path}.optimizer.function: does not go with expertParallel {size}; leave it out"
     if architecture is None:
         return
     experts = experts_of(architecture)

@@ -27,12 +27,12 @@ from llm_trainer.config import (
     FunctionCheck,
     Model,
     ModelCheck,
-    OnlineRl,
     PrepareData,
     StageConfig,
     Tokenizer,
     TrainingSettings,
     claim_of,
+    functions_of,
     kind_of,
     settings_of,
 )
@@ -56,7 +56,11 @@ class PlannedStage:
     @property
     def device(self) -> str:
         """Torch's name of it, which is cuda for AMD's GPUs too."""
-        return "cuda" if self.resources.gpus else "cpu"
+        return device_of(self.resources)
+
+
+def device_of(resources: Resources) -> str:
+    return "cuda" if resources.gpus else "cpu"
 
 
 def planned_stages(spec: LLMTrainingSpec) -> list[PlannedStage]:
@@ -165,11 +169,10 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
             if isinstance(settings := settings_of(stage), FineTuning)
         ],
         functions=[
-            FunctionCheck(field=f"spec.stages[{i}].{KINDS[kind_of(stage)]}.rewards[{n}].function", function=function)
+            FunctionCheck.of(function, f"spec.stages[{i}]", settings, device_of(resources_of(spec, stage)))
             for i, stage in enumerate(spec.stages)
-            if isinstance(settings := settings_of(stage), OnlineRl)
-            for n, reward in enumerate(settings.rewards)
-            if (function := reward.function)
+            if (settings := settings_of(stage))
+            for function in functions_of(stage)
         ],
         models=list(named_models(spec)),
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llm_trainer.rl.reward_functions import guarded, load_function
+from llm_trainer.rl.reward_functions import guarded, load_reward
 from llm_trainer.runtime.errors import ConfigurationError
 
 FIELD = "rewards[0].function"
@@ -21,7 +21,7 @@ def narrow(prompts: list[str], completions: list[str]) -> list[float | None]:
 
 
 def test_a_function_of_the_image() -> None:
-    assert load_function(f"{__name__}:broken", FIELD) is broken
+    assert load_reward(f"{__name__}:broken", FIELD) is broken
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_function_of_the_image() -> None:
 )  # fmt: skip
 def test_functions_that_are_not_there(name: str, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says) as error:
-        load_function(name, FIELD)
+        load_reward(name, FIELD)
     assert str(error.value).startswith(FIELD)
 
 

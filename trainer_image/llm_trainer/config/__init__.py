@@ -9,11 +9,12 @@ from llm_trainer.config.base import Name, Settings, Uri, claim_of, local_path
 from llm_trainer.config.corpus import TOKENS_PER_SHARD, Data, Source, Tokenizer, TrainTokenizer
 from llm_trainer.config.fine_tuning import Dataset, Dpo, FineTuning, Kto, Offline, RewardModel, Sft
 from llm_trainer.config.reinforcement import Grpo, OnlineRl, Ppo, Ptx, Reward
-from llm_trainer.config.stages import KINDS, Pretrain, StageKinds, kind_of, settings_of
+from llm_trainer.config.stages import KINDS, Pretrain, StageKinds, functions_of, kind_of, settings_of
 from llm_trainer.config.training import (
     EXPERT_PARALLEL_FAMILIES,
     Architecture,
     Checkpointing,
+    CriticOptimizer,
     Lora,
     Optimizer,
     ResolvedOptimizer,
@@ -21,6 +22,7 @@ from llm_trainer.config.training import (
     SharedSettings,
     StageModel,
     TrainingSettings,
+    UserFunction,
 )
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "TOKENS_PER_SHARD",
     "Architecture",
     "Checkpointing",
+    "CriticOptimizer",
     "Data",
     "Dataset",
     "DatasetCheck",
@@ -63,7 +66,9 @@ __all__ = [
     "TrainTokenizer",
     "TrainingSettings",
     "Uri",
+    "UserFunction",
     "claim_of",
+    "functions_of",
     "kind_of",
     "local_path",
     "settings_of",

@@ -10,9 +10,16 @@ from pydantic import Field
 from llm_trainer.config.base import Settings, Uri, local_path
 from llm_trainer.config.corpus import Data, Tokenizer
 from llm_trainer.config.fine_tuning import FineTuning, Kto, Sft
-from llm_trainer.config.reinforcement import OnlineRl
+from llm_trainer.config.reinforcement import OnlineRl, Ppo
 from llm_trainer.config.stages import StageKinds
-from llm_trainer.config.training import Architecture, StageModel
+from llm_trainer.config.training import (
+    Architecture,
+    FunctionUse,
+    ResolvedOptimizer,
+    StageModel,
+    TrainingSettings,
+    UserFunction,
+)
 
 
 class DatasetCheck(Settings):
@@ -71,10 +78,29 @@ class DatasetCheck(Settings):
 
 
 class FunctionCheck(Settings):
-    """A reward function of a later stage, which must be in the image."""
+    """A function of the user's that a later stage calls: it must be in the image or on its volumes, and work."""
 
     field: str = Field(description="Where the user wrote it, such as spec.stages[3].grpo.rewards[0].function.")
     function: str
+    use: FunctionUse = Field(default="reward", description="How it is called.")
+    optimizer: ResolvedOptimizer | None = Field(default=None, description="That it makes.")
+    flat: bool = Field(default=True, description="ZeRO gives an optimizer flat parts of the parameters.")
+
+    @classmethod
+    def of(cls, function: UserFunction, stage: str, settings: TrainingSettings, device: str) -> FunctionCheck:
+        """`stage`: such as spec.stages[1]; `function`: its field as it is written below the stage."""
+        # weights in bfloat16 are never without ZeRO: models.engine_config.actual_zero_stage
+        flat = settings.zero_stage > 0 or (device == "cuda" and settings.precision != "float32")
+        optimizer = settings.optimizer
+        if isinstance(settings, Ppo) and function.field.startswith("ppo."):
+            optimizer = settings.critic_optimizer
+        return cls(
+            field=f"{stage}.{function.field}",
+            function=function.name,
+            use=function.use,
+            optimizer=optimizer if function.use == "optimizer" else None,
+            flat=flat,
+        )
 
 
 class ModelCheck(Settings):

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
+FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=253)]
 Uri = Annotated[str, StringConstraints(pattern=r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/.+$", max_length=1024)]
 
 

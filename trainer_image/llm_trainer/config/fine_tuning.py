@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from llm_trainer.config.base import Settings, Uri
 from llm_trainer.config.training import (
+    LossFunctionName,
     PreferenceOptimizer,
     RewardModelOptimizer,
     SftOptimizer,
     TrainingSettings,
+    UserFunction,
 )
 
 
@@ -47,9 +50,7 @@ class Offline(FineTuning):
 
 RouterAuxLossCoef = Annotated[
     float | None,
-    Field(
-        ge=0, description="Mixtures of experts: weight of the load-balance loss. Default: that of the model's config."
-    ),
+    Field(ge=0, description="Weight of the experts' load-balance loss. Default: the model's config."),
 ]
 
 
@@ -64,6 +65,12 @@ class Sft(Offline):
     optimizer: SftOptimizer = Field(default_factory=SftOptimizer, description="Optimizer settings.")
     router_aux_loss_coef: RouterAuxLossCoef = None
     assistant_only_loss: bool = Field(default=True, description="Loss on the assistant's turns only.")
+    loss_function: LossFunctionName = None
+
+    def functions(self) -> Iterator[UserFunction]:
+        yield from super().functions()
+        if self.loss_function:
+            yield UserFunction("lossFunction", self.loss_function, "loss")
 
 
 PAIRS = (("prompt", "chosen", "rejected"), ("chosen", "rejected"))
@@ -78,7 +85,7 @@ class RewardModel(Offline):
 
     optimizer: RewardModelOptimizer = Field(default_factory=RewardModelOptimizer, description="Optimizer settings.")
     center_rewards_coefficient: float | None = Field(
-        default=None, gt=0, description="Weight of the squared sum of a pair's rewards; Eisenstein et al. 2023: 0.01."
+        default=None, gt=0, description="Of the squared sum of a pair's rewards; Eisenstein et al. 2023: 0.01."
     )
 
 
@@ -106,7 +113,7 @@ class Dpo(Offline):
         default=None, max_length=8, description="A weight for each of lossType. Default: 1 for each."
     )
     label_smoothing: float = Field(
-        default=0.0, ge=0, le=0.49, description="Share of wrong labels that the robust losses expect; TRL's default."
+        default=0.0, ge=0, le=0.49, description="Share of wrong labels that robust losses expect; TRL's default."
     )
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from llm_trainer.config.base import Settings
+from llm_trainer.config.base import FunctionName, Settings
 from llm_trainer.config.fine_tuning import FineTuning
-from llm_trainer.config.training import CriticOptimizer, PreferenceOptimizer, Reference, StageModel
-
-FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=253)]
+from llm_trainer.config.training import (
+    CriticOptimizer,
+    PreferenceOptimizer,
+    Reference,
+    StageModel,
+    UserFunction,
+)
 
 
 class Reward(Settings):
@@ -20,8 +24,8 @@ class Reward(Settings):
     model: StageModel | None = Field(default=None, description="A reward model; exactly one of stage and uri.")
     function: FunctionName | None = Field(
         default=None,
-        description="A Python function module:function of the trainer image, called as TRL calls one: with prompts, "
-        "completions and the dataset's other columns as keyword arguments; it returns a number for each completion.",
+        description="module:function, called as TRL does, by keyword: prompts, completions, other columns; gives a "
+        "number for each completion.",
     )
     weight: float = Field(default=1.0, description="Factor in the sum of the rewards.")
 
@@ -30,12 +34,12 @@ class VllmRollouts(Settings):
     """Answers written by a vLLM engine in the training's own processes, on the same GPUs."""
 
     gpu_memory_utilization: float = Field(
-        default=0.3, gt=0, lt=1, description="Share of a GPU's memory for vLLM's weights and cache; TRL's default."
+        default=0.3, gt=0, lt=1, description="Share of a GPU's memory for vLLM; TRL's default."
     )
     tensor_parallel_size: int = Field(
         default=1, ge=1, le=1024, description="GPUs that an engine spans, a divisor of all."
     )
-    sleep: bool = Field(default=True, description="vLLM's sleep mode: its memory is free while the model learns.")
+    sleep: bool = Field(default=True, description="vLLM's sleep mode: memory is free while the model learns.")
 
 
 class OnlineRl(FineTuning):
@@ -64,6 +68,12 @@ class OnlineRl(FineTuning):
         for index, reward in enumerate(self.rewards):
             if reward.model:
                 yield Reference(f"rewards[{index}].model", reward.model, "rewardModel")
+
+    def functions(self) -> Iterator[UserFunction]:
+        yield from super().functions()
+        for index, reward in enumerate(self.rewards):
+            if reward.function:
+                yield UserFunction(f"rewards[{index}].function", reward.function, "reward")
 
 
 class Grpo(OnlineRl):
@@ -109,7 +119,7 @@ class Ppo(OnlineRl):
     critic: StageModel | None = Field(
         default=None,
         description="A reward model that the critic starts from. Default: the first of rewards that is a model; "
-        "without one the starting model, with a new head.",
+        "without one the starting model with a new head.",
     )
     critic_optimizer: CriticOptimizer = Field(default_factory=CriticOptimizer, description="The critic's optimizer.")
     critic_warmup_steps: int = Field(
@@ -123,12 +133,12 @@ class Ppo(OnlineRl):
     )
     update_epochs: int = Field(default=4, ge=1, le=1000, description="Passes over a rollout; TRL's num_ppo_epochs.")
     kl_coefficient: float = Field(
-        default=0.05, ge=0, description="Weight of the KL divergence from the reference in the reward; TRL's default."
+        default=0.05, ge=0, description="Weight of the KL from the reference in the reward; TRL's default."
     )
     target_kl: float | None = Field(
         default=None,
         gt=0,
-        description="Nats per answer to which the weight is adapted, by Ziegler et al. 2019. Default: it is constant.",
+        description="Nats per answer to which the weight adapts (Ziegler et al. 2019). Default: constant.",
     )
     kl_horizon: int = Field(
         default=10000, ge=1, le=1_000_000_000, description="Answers over which it adapts; Ziegler et al. 2019."
@@ -148,7 +158,7 @@ class Ppo(OnlineRl):
     stop_at_kl: float | None = Field(
         default=None,
         gt=0,
-        description="Nats per token between the policy before and after updates, at which those on a rollout end.",
+        description="Nats per token between the policy before and after, at which updates on a rollout end.",
     )
     ptx: Ptx | None = Field(default=None, description="Pretraining beside the updates. Default: none.")
 
@@ -166,6 +176,11 @@ class Ppo(OnlineRl):
         yield from super().references()
         if self.critic:
             yield Reference("critic", self.critic, "rewardModel")
+
+    def functions(self) -> Iterator[UserFunction]:
+        yield from super().functions()
+        if self.critic_optimizer.function:
+            yield UserFunction("criticOptimizer.function", self.critic_optimizer.function, "optimizer")
 
     @property
     def critic_start(self) -> StageModel | None:

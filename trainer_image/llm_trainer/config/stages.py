@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 from pydantic import Field
@@ -9,7 +10,7 @@ from pydantic import Field
 from llm_trainer.config.base import Settings
 from llm_trainer.config.fine_tuning import Dpo, Kto, RewardModel, Sft
 from llm_trainer.config.reinforcement import Grpo, Ppo
-from llm_trainer.config.training import TrainingSettings
+from llm_trainer.config.training import LossFunctionName, SharedSettings, TrainingSettings, UserFunction
 
 
 class Pretrain(TrainingSettings):
@@ -19,18 +20,17 @@ class Pretrain(TrainingSettings):
 
     sequence_length: int = Field(ge=8, le=16_777_216, description="Tokens per sequence.")
     router_aux_loss_coef: float = Field(
-        default=0.001, ge=0, description="Mixtures of experts: weight of the load-balance loss; transformers' default."
+        default=0.001, ge=0, description="Weight of the experts' load-balance loss; transformers' default."
     )
-    router_z_loss_coef: float = Field(
-        default=0.0, ge=0, description="Mixtures of experts: weight of the router's z-loss; ST-MoE: 0.001."
-    )
+    router_z_loss_coef: float = Field(default=0.0, ge=0, description="Weight of the routers' z-loss; ST-MoE: 0.001.")
     expert_parallel: int = Field(
         default=1,
         ge=1,
         le=4096,
-        description="Mixtures of experts: processes that share the experts of a layer, by DeepSpeed's AutoEP. It must "
-        "divide the processes and the experts, and needs ZeRO 1 or 2 and AdamW.",
+        description="Processes that share the experts of a layer, by DeepSpeed's AutoEP; a divisor of processes and "
+        "experts, with ZeRO 1 or 2 and AdamW.",
     )
+    loss_function: LossFunctionName = None
     steps: int | None = Field(default=None, ge=1, le=1_000_000_000, description="Optimizer steps of the run.")
     tokens: int | None = Field(
         default=None, ge=1, le=1_000_000_000_000_000, description="Training tokens of the run; steps follow from it."
@@ -42,6 +42,11 @@ class Pretrain(TrainingSettings):
         if self.steps is not None:
             return self.steps
         return -(-(self.tokens or 0) // (self.global_batch_size * self.sequence_length))
+
+    def functions(self) -> Iterator[UserFunction]:
+        yield from super().functions()
+        if self.loss_function:
+            yield UserFunction("lossFunction", self.loss_function, "loss")
 
 
 class StageKinds(Settings):
@@ -69,3 +74,13 @@ def settings_of(kinds: StageKinds) -> TrainingSettings | None:
     """The settings under that field."""
     settings: TrainingSettings | None = getattr(kinds, kind_of(kinds), None)
     return settings
+
+
+def functions_of(kinds: StageKinds) -> list[UserFunction]:
+    """Those of the user's that a stage calls, by their fields as they are written below the stage."""
+    settings, kind = settings_of(kinds), KINDS.get(kind_of(kinds), "")
+    shared = {field.alias or name for name, field in SharedSettings.model_fields.items()}
+    return [
+        UserFunction(field if field.partition(".")[0] in shared else f"{kind}.{field}", name, use)
+        for field, name, use in (settings.functions() if settings else ())
+    ]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from llm_trainer.config.base import Name, Settings, Uri
+from llm_trainer.config.base import FunctionName, Name, Settings, Uri
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Family = Literal["gpt2", "llama", "qwen3", "mixtral", "qwen3_moe", "deepseek_v3", "mamba", "mamba2", "jamba"]
 EXTRA_KEYS = frozenset({"head_dim"})  # that models read although their configuration class does not name them
 EXPERT_PARALLEL_FAMILIES = ("mixtral", "qwen3_moe", "deepseek_v3")  # for which DeepSpeed's AutoEP has a preset
 ResultKind = Literal["model", "rewardModel"]
+FunctionUse = Literal["reward", "loss", "optimizer"]
 
 
 class Architecture(Settings):
@@ -22,6 +23,9 @@ class Architecture(Settings):
     family: Family = Field(description="The transformers model type.")
     config: dict[str, Any] = Field(
         default_factory=dict, description="Keys of the family's transformers config, as in its config.json."
+    )
+    function: FunctionName | None = Field(
+        default=None, description="module:function that makes the model, with its weights, from config and tokenizer."
     )
 
 
@@ -41,8 +45,7 @@ class Optimizer(Settings):
     learning_rate: float | None = Field(
         default=None,
         gt=0,
-        description="Peak learning rate of AdamW. Default: 3e-4 for pretrain, 2e-5 for sft, 1e-4 for rewardModel, 1e-6 "
-        "for dpo, kto, ppo and grpo.",
+        description="Peak of AdamW. Default: 3e-4 for pretrain, 2e-5 for sft, 1e-4 for rewardModel, else 1e-6.",
     )
     beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's first moment decay.")
     beta2: float | None = Field(
@@ -53,10 +56,15 @@ class Optimizer(Settings):
         default=None, ge=0, description="Decoupled weight decay. Default: 0.1 for pretrain, else 0."
     )
     gradient_clipping: float = Field(
-        default=1.0, gt=0, description="Global gradient norm above which it is scaled; unused by Muon."
+        default=1.0, gt=0, description="Global norm to which gradients are clipped; not Muon's."
     )
     muon_learning_rate: float | None = Field(
         default=None, gt=0, description="Peak learning rate of Muon. Default: 0.02."
+    )
+    function: FunctionName | None = Field(
+        default=None,
+        description="module:function that makes a torch optimizer in AdamW's place, from groups, lr, betas, eps, "
+        "weight_decay.",
     )
 
 
@@ -106,18 +114,18 @@ class Lora(Settings):
     target_modules: list[str] = Field(
         default_factory=list,
         max_length=64,
-        description="Names of the modules to adapt, such as q_proj. Default: every linear layer but the output. The "
-        "experts of a mixture are no such layers.",
+        description="Modules to adapt, such as q_proj. Default: every linear layer but the output; experts of "
+        "a mixture are none.",
     )
     experts: bool = Field(
         default=False,
-        description="Adapt the experts of a mixture as well; with dropout 0 and without dora. vLLM serves such an "
-        "adapter merged, so it is off by default.",
+        description="Adapt the experts of a mixture too; with dropout 0, without dora. vLLM serves it merged, so it is "
+        "off by default.",
     )
     quantization: Literal["nf4"] | None = Field(
         default=None,
-        description="Hold the model's own weights in 4-bit NormalFloat with double quantisation, by bitsandbytes "
-        "(QLoRA, Dettmers et al. 2023). CUDA only. Default: no quantisation.",
+        description="Base weights in 4-bit NormalFloat, quantised doubly, by bitsandbytes (QLoRA, Dettmers et al. "
+        "2023); CUDA only. Default: none.",
     )
     rslora: bool = Field(default=False, description="Scale by alpha over the root of the rank; Kalajdzievski 2023.")
     dora: bool = Field(default=False, description="Learn magnitude and direction apart; Liu et al. 2024.")
@@ -152,13 +160,27 @@ class Reference(NamedTuple):
     wanted: ResultKind
 
 
+class UserFunction(NamedTuple):
+    """A function that a stage's settings name: in which field of the kind, or of what all kinds share."""
+
+    field: str
+    name: str  # module:function
+    use: FunctionUse
+
+
+LossFunctionName = Annotated[
+    FunctionName | None,
+    Field(description="module:function, the loss in cross-entropy's place, called as transformers' compute_loss_func."),
+]
+
+
 class SharedSettings(Settings):
     """What a user writes beside the kind of a stage, as it is the same for every kind that trains."""
 
     model: StageModel | None = Field(
         default=None,
-        description="Where the stage starts. Default: the stage before that yields a language model; "
-        "of a pretrain stage and of the first stage the training's spec.model.",
+        description="Where the stage starts. Default: the stage before that yields a language model; of pretrain "
+        "and of the first stage spec.model.",
     )
     seed: int = Field(default=0, ge=0, le=4_294_967_295, description="Seed of initialisation and data order.")
     micro_batch_size: int | None = Field(
@@ -168,12 +190,12 @@ class SharedSettings(Settings):
         default=8,
         ge=1,
         le=16_777_216,
-        description="Sequences per optimizer step over all processes; gradient accumulation follows from it. "
-        "With grpo it counts answers, with ppo the answers of an update.",
+        description="Sequences per optimizer step over all processes; gradient accumulation follows. grpo: answers; "
+        "ppo: answers of an update.",
     )
     zero_stage: int = Field(default=1, ge=0, le=3, description="DeepSpeed ZeRO stage.")
     precision: Precision = Field(
-        default="auto", description="auto: bfloat16 where the device computes in it natively, else float32."
+        default="auto", description="auto: bfloat16 where the device has it natively, else float32."
     )
     optimizer: Optimizer = Field(default_factory=Optimizer, description="Optimizer settings.")
     schedule: Schedule = Field(default_factory=Schedule, description="Learning rate schedule.")
@@ -186,8 +208,8 @@ class SharedSettings(Settings):
         default=None,
         ge=1,
         le=1_000_000_000,
-        description="Also publish a result (an exported model) every so many steps, so that a serving can follow the "
-        "training while it runs. By default only the final result is published.",
+        description="Also publish a result every so many steps, so that a serving follows the training. Default: only "
+        "the final one.",
     )
 
 
@@ -214,3 +236,8 @@ class TrainingSettings(SharedSettings):
     def references(self) -> Iterator[Reference]:
         """The models that the kind names beside the one to start from."""
         yield from ()
+
+    def functions(self) -> Iterator[UserFunction]:
+        """Those of the user's that the stage calls."""
+        if self.optimizer.function:
+            yield UserFunction("optimizer.function", self.optimizer.function, "optimizer")

@@ -19,6 +19,7 @@ from llm_trainer.config import Architecture, StageConfig
 from llm_trainer.config.training import EXTRA_KEYS
 from llm_trainer.models.adapter import base_of, is_adapter
 from llm_trainer.models.attention import attention, computes_in_half
+from llm_trainer.models.model_function import make_model
 from llm_trainer.models.quantization import quantized_loading
 from llm_trainer.models.weights import load, model_config, read_config
 from llm_trainer.runtime.errors import ConfigurationError
@@ -89,8 +90,11 @@ def from_architecture(
         )
     try:
         config = AutoConfig.for_model(architecture.family, **settings)
+        implementation = attention(config, half=half).implementation
+        if architecture.function:
+            return make_model(architecture.function, config, tokenizer, implementation)
         created: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, attn_implementation=attention(config, half=half).implementation, dtype=torch.float32
+            config, attn_implementation=implementation, dtype=torch.float32
         )
     except (TypeError, ValueError, ZeroDivisionError, KeyError, StrictDataclassError) as error:
         said = " ".join(str(error).split())

@@ -64,6 +64,8 @@ def base(config: StageConfig) -> Iterator[str]:
         yield f"It starts from {code(config.model.uri)}{f', {digest}' if digest else ''}."
     elif config.model and config.model.architecture:
         yield f"From scratch, of the family `{config.model.architecture.family}`:\n"
+        if function := config.model.architecture.function:
+            yield f"Its first weights are those of `{function}`.\n"
         yield block(config.model.architecture.config)
 
 

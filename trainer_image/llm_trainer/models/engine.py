@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch.nn import Module
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from llm_trainer.config import Pretrain, ResolvedOptimizer, TrainingSettings
+from llm_trainer.config import CriticOptimizer, Pretrain, ResolvedOptimizer, TrainingSettings
 from llm_trainer.models.attention import boundaries
 from llm_trainer.models.engine_config import (
     actual_zero_stage,
@@ -26,6 +27,7 @@ from llm_trainer.models.expert_parallel import expert_parallel_config, whole_exp
 from llm_trainer.models.experts import Routing, experts_per_token, routing
 from llm_trainer.models.language_loss import IGNORED, add_loss
 from llm_trainer.models.norms import fuse_norms
+from llm_trainer.models.optimizer_function import optimizer_maker
 from llm_trainer.models.packing import KEEP_APART, innermost, leaks, runs_on, unpack
 from llm_trainer.runtime.process_group import ProcessGroup
 
@@ -59,19 +61,30 @@ class Inference:
 
         (batch, length) of a ValueModel.
         """
-        if not self._apart:
-            return self._packed_logits(tokens, positions)
-        made: torch.Tensor | None = None
-        for documents in unpack(tokens, positions, every_length=self.settings.zero_stage == 3):
-            logits = self._run(input_ids=documents.tokens).logits
-            made = logits.new_zeros(*tokens.shape, *logits.shape[2:]) if made is None else made
-            made = documents.put(logits, made)
-        assert made is not None  # noqa: S101 -- a batch has a document
-        return made
+        return self._logits_and_routers(tokens, positions)[0] if self._apart else self._packed_logits(tokens, positions)
 
     def _packed_logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self._run(input_ids=tokens, **self._places(positions)).logits
         return logits
+
+    def _logits_and_routers(
+        self, tokens: torch.Tensor, positions: torch.Tensor, **wanted: Any
+    ) -> tuple[torch.Tensor, list[Sequence[torch.Tensor]]]:
+        """And of each pass that the batch took what the routers of each layer did, if that is wanted."""
+        if not self._apart:
+            output = self._run(input_ids=tokens, **self._places(positions), **wanted)
+            return output.logits, [output.get("router_logits") or ()]
+        made: torch.Tensor | None = None
+        routers: list[Sequence[torch.Tensor]] = []
+        for documents in unpack(tokens, positions, every_length=self.settings.zero_stage == 3):
+            output = self._run(input_ids=documents.tokens, **wanted)
+            logits = output.logits
+            made = logits.new_zeros(*tokens.shape, *logits.shape[2:]) if made is None else made
+            made = documents.put(logits, made)
+            if wanted:
+                routers.append([layer[documents.there.flatten()] for layer in output.get("router_logits") or ()])
+        assert made is not None  # noqa: S101 -- a batch has a document
+        return made, routers
 
     def _places(self, positions: torch.Tensor) -> dict[str, Any]:
         """How the model is told where documents begin."""
@@ -104,6 +117,7 @@ class Engine(Inference):
     ) -> None:
         """``optimizer``: the settings' own by default; ``own_loss``: it is `nats`, else the caller's."""
         self._own_loss = own_loss
+        self._peaks: list[float] = []  # learning rates of the groups that a function of the user's has made
         self._optimizer, self._accumulation_steps = optimizer or settings.optimizer, accumulation_steps
         self._expert_parallel = settings.expert_parallel if isinstance(settings, Pretrain) else 1
         self._has_frozen = any(not parameter.requires_grad for parameter in module.parameters())
@@ -125,7 +139,14 @@ class Engine(Inference):
         config |= expert_parallel_config(self._expert_parallel, self.model.config.model_type)
         groups = list(parameter_groups(module, self._optimizer))
         mend_deepspeed()
-        return deepspeed.initialize(model=module, model_parameters=groups, config=config)[0]
+        if not (name := self._optimizer.function):
+            return deepspeed.initialize(model=module, model_parameters=groups, config=config)[0]
+        field = f"{'ppo.criticOptimizer' if isinstance(self._optimizer, CriticOptimizer) else 'optimizer'}.function"
+        maker = optimizer_maker(name, self._optimizer, field, flat=config["zero_optimization"]["stage"] > 0)
+        del config["optimizer"]
+        made = deepspeed.initialize(model=module, model_parameters=groups, optimizer=maker, config=config)[0]
+        self._peaks = [float(group["lr"]) for group in made.optimizer.param_groups]
+        return made
 
     def nats(
         self, tokens: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor
@@ -134,9 +155,7 @@ class Engine(Inference):
 
         And what the routers did, None for a model without experts.
         """
-        if not self._asked:
-            self._ask()
-        wanted = {} if self._experts_per_token is None else {"output_router_logits": True}
+        wanted = self._wanted()
         if not self._apart:
             output = self._run(input_ids=tokens, targets=targets, **self._places(positions), **wanted)
             return output.nats, self._routing([output.get("router_logits") or ()])
@@ -146,6 +165,18 @@ class Engine(Inference):
             nats.append(output.nats)
             routers.append([layer[documents.there.flatten()] for layer in output.get("router_logits") or ()])
         return torch.stack(nats).sum(), self._routing(routers)
+
+    def outputs(self, tokens: torch.Tensor, positions: torch.Tensor) -> tuple[CausalLMOutputWithPast, Routing | None]:
+        """As transformers gives them, for a loss of the user's; and what the routers did."""
+        wanted = self._wanted()
+        logits, routers = self._logits_and_routers(tokens, positions, **wanted)
+        return CausalLMOutputWithPast(logits=logits), self._routing(routers)
+
+    def _wanted(self) -> dict[str, Any]:
+        """What the model is asked for beside its loss; before the first pass it is known how it takes documents."""
+        if not self._asked:
+            self._ask()
+        return {} if self._experts_per_token is None else {"output_router_logits": True}
 
     def _routing(self, routers: Sequence[Sequence[torch.Tensor]]) -> Routing | None:
         """Of the passes that a batch took, each with its layers. None where the family shows no router."""
@@ -208,8 +239,9 @@ class Engine(Inference):
 
     def set_learning_rate(self, share: float) -> None:
         """As a share of the peak, for the next step."""
-        for group in self._engine.optimizer.param_groups:
-            group["lr"] = share * peak_of(self._optimizer, muon=group.get("use_muon", False))
+        for place, group in enumerate(self._engine.optimizer.param_groups):
+            peak = self._peaks[place] if self._peaks else peak_of(self._optimizer, muon=group.get("use_muon", False))
+            group["lr"] = share * peak
 
     def step(self) -> bool:
         """After each micro-batch; False if the step was left out because a gradient is not finite."""

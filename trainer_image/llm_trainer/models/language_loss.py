@@ -142,7 +142,8 @@ def add_loss(model: PreTrainedModel) -> None:
 
     def model_forward(self: PreTrainedModel, *given: Any, targets: torch.Tensor | None = None, **named: Any) -> Any:
         if targets is None:
-            return forward(*given, **named)
+            with asked_by_configuration(self, shown=named.get("output_router_logits", False)):
+                return forward(*given, **named)
         if not plain:
             with asked_by_configuration(self, shown=named.get("output_router_logits", False)):
                 outputs = forward(*given, **named)

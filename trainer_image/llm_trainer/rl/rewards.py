@@ -15,7 +15,7 @@ from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.build import implementation_for
 from llm_trainer.models.engine import Inference
 from llm_trainer.models.value import ValueModel
-from llm_trainer.rl.reward_functions import Function, guarded, load_function
+from llm_trainer.rl.reward_functions import Function, guarded, load_reward
 from llm_trainer.rl.rollout import Answers, batches
 from llm_trainer.runtime.errors import ConfigurationError, StageError
 from llm_trainer.runtime.process_group import ProcessGroup
@@ -48,7 +48,7 @@ def load_rewards(config: StageConfig, settings: OnlineRl) -> tuple[list[Any], li
     for index, reward in enumerate(settings.rewards):
         field = f"rewards[{index}]"
         if reward.function:
-            function = load_function(reward.function, f"{field}.function")
+            function = load_reward(reward.function, f"{field}.function")
             rewards.append(guarded(function, reward.function, f"{field}.function"))
             tokenizers.append(None)
         elif reward.model:

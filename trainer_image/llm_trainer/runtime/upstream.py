@@ -48,6 +48,7 @@ WATCHED = (
     Upstream(
         f"{SFT}._set_signature_columns_if_needed", "9767b9ca1c65", "held-out rows have the collator's columns", COLUMNS
     ),
+    Upstream(f"{SFT}.compute_loss", "fc5223add31c", "`sft.Trainer` follows it for a loss of the user's"),
     Upstream(f"{DPO}._set_signature_columns_if_needed", "c853d2c20496", "the same", COLUMNS),
     Upstream(f"{KTO}._set_signature_columns_if_needed", "9b58d0f46cd1", "the same", COLUMNS),
     Upstream(f"{REWARD}._set_signature_columns_if_needed", "16464cae3b17", "the same", COLUMNS),

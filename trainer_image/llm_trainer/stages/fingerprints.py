@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
+from llm_trainer.config import StageConfig, functions_of
+from llm_trainer.runtime.functions import digest_of_function
 from llm_trainer.runtime.process_group import ProcessGroup
 
 DIGEST = TypeAdapter(str)
@@ -53,3 +55,22 @@ def values(column: pa.ChunkedArray) -> Iterator[bytes]:
 
 def text_of(rows: Any) -> bytes:
     return json.dumps(rows, sort_keys=True, default=str).encode()
+
+
+def function_digests(config: StageConfig) -> dict[str, str]:
+    """Of the user's functions that a stage has loaded, by their fields; without those of which no source is known."""
+    names = {function.field: function.name for function in functions_of(config)}
+    if config.model and config.model.architecture and (name := config.model.architecture.function):
+        names["spec.model.architecture.function"] = name
+    digests = {field: digest_of_function(name) for field, name in names.items()}
+    return {field: digest for field, digest in digests.items() if digest}
+
+
+def changed_functions(before: Mapping[str, str], now: Mapping[str, str], checkpoint: str) -> Iterator[str]:
+    """For the user, of each whose source is not what it was."""
+    for field, digest in before.items():
+        if field in now and now[field] != digest:
+            yield (
+                f"{field}: the source of the function is another than when {checkpoint} was made, and the stage goes "
+                "on with the new one; to train by one alone, put the old source back, or give the stage another name"
+            )

@@ -21,6 +21,7 @@ from llm_trainer.protocol import Result
 from llm_trainer.runtime.errors import ConfigurationError, PreemptedError, StageError
 from llm_trainer.runtime.history import dump_json
 from llm_trainer.runtime.run import Run
+from llm_trainer.stages.fingerprints import changed_functions, function_digests
 
 BAD_STEPS = 10  # so many steps in a row whose gradient is not finite end the attempt; half of them, of a short stage
 STATE = "state.json"  # of a checkpoint
@@ -247,7 +248,8 @@ class Loop(ABC):
     def _write(self, folder: Path) -> None:
         RandomStates.now(self.run.group.device).write(folder, self.run.group.rank)
         counts = {name: getattr(self, name) for name in COUNTS}
-        state = {**counts, "fingerprint": self.fingerprint(), **self.write(folder)}
+        functions = function_digests(self.run.config)
+        state = {**counts, "fingerprint": self.fingerprint(), "functions": functions, **self.write(folder)}
         if self.run.group.is_first:
             (folder / STATE).write_text(dump_json(state))
 
@@ -268,6 +270,8 @@ class Loop(ABC):
                 f"checkpoint {folder.name} was made from other data or batch settings: {state['fingerprint']} "
                 f"instead of {self.fingerprint()}; restore them, or remove {self.store.uri} to train the stage anew"
             )
+        for notice in changed_functions(state.get("functions", {}), function_digests(self.run.config), folder.name):
+            self.run.board.notice("FunctionChanged", notice)
         for name in COUNTS:
             setattr(self, name, int(state[name]))
         self.read(folder, state)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from llm_trainer.checkpoint.fence import Fence, writer_of
 from llm_trainer.checkpoint.record import read_record
-from llm_trainer.config import DatasetCheck, ModelCheck, PrepareData, StageConfig, local_path
+from llm_trainer.config import DatasetCheck, FunctionCheck, ModelCheck, PrepareData, StageConfig, local_path
 from llm_trainer.data.corpus import find_sources
 from llm_trainer.data.files import find_files
 from llm_trainer.data.manifest import TOKENIZER, DataManifest, read_manifest
@@ -19,8 +19,9 @@ from llm_trainer.data.model_files import ModelFolder, check_model_files
 from llm_trainer.data.rows import SUFFIXES, read_rows
 from llm_trainer.models.adapter import is_adapter
 from llm_trainer.protocol import Notice, Result
-from llm_trainer.rl.reward_functions import load_function
+from llm_trainer.rl.reward_functions import load_reward
 from llm_trainer.runtime.errors import DataError, PreemptedError
+from llm_trainer.runtime.functions import load_function
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.signals import StopSignal
 from llm_trainer.runtime.startup import importing
@@ -59,7 +60,9 @@ def run(config: StageConfig, board: Board) -> str:
         check_model(model, config.volumes_root, leave_if_asked)
     rows = [f"{check_dataset(check, config.volumes_root):,} rows in {check.uri}" for check in settings.datasets]
     for check in settings.functions:
-        load_function(check.function, check.field)
+        check_function(check)
+    if settings.architecture and settings.architecture.function:
+        load_function(settings.architecture.function, "spec.model.architecture.function")
     with importing():
         from llm_trainer.data.prepare import prepare
         from llm_trainer.data.tokenizer import load_tokenizer
@@ -86,6 +89,20 @@ def run(config: StageConfig, board: Board) -> str:
     result = Result(uri=f"{config.run_uri}/data", digest=manifest.digest, kind="data")
     board.update(phase="Done", step=100, total_steps=100, tokens=manifest.tokens("train"), result=result)
     return "; ".join([summary(manifest), *rows])
+
+
+def check_function(check: FunctionCheck) -> None:
+    """Raises ConfigurationError for a function of the user's that a stage could not use."""
+    if check.use == "reward":
+        load_reward(check.function, check.field)
+    elif check.use == "loss":
+        with importing():
+            from llm_trainer.models.loss_function import loss_function
+        loss_function(check.function, check.field)
+    elif check.optimizer:
+        with importing():
+            from llm_trainer.models.optimizer_function import optimizer_maker
+        optimizer_maker(check.function, check.optimizer, check.field, flat=check.flat)
 
 
 def check_weights(folder: Path, board: Board) -> str:

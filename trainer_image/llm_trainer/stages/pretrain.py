@@ -14,9 +14,10 @@ from llm_trainer.models.attention import show_attention
 from llm_trainer.models.balance import Balance, biases
 from llm_trainer.models.build import build
 from llm_trainer.models.engine import Engine
-from llm_trainer.models.experts import Routers
+from llm_trainer.models.experts import Routers, Routing
 from llm_trainer.models.export import publish_result
 from llm_trainer.models.held_out import held_out_figures, token_budget
+from llm_trainer.models.loss_function import loss_function
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.batch import accumulation_steps
 from llm_trainer.runtime.errors import ConfigurationError
@@ -61,6 +62,7 @@ class Pretraining(Loop):
         self.engine = Engine(model, settings, run.group, self.accumulation_steps)
         draw_apart(settings.seed, run.group.rank)
         self.balance = Balance(self.engine.model, kept, learns=settings.lora is None)
+        self.loss = loss_function(name, "pretrain.lossFunction") if (name := settings.loss_function) else None
         self.tokens_per_step = settings.global_batch_size * settings.sequence_length
         self.routers = Routers(settings.router_aux_loss_coef, settings.router_z_loss_coef)
         run.board.update(total_tokens=self.steps * self.tokens_per_step)
@@ -68,24 +70,34 @@ class Pretraining(Loop):
     def make_step(self, learning_rate_share: float) -> StepReport:
         """Forward and backward over this rank's share of the global batch, then the update."""
         self.engine.set_learning_rate(learning_rate_share)
-        nats, applied = torch.zeros((), dtype=torch.float64, device=self.run.group.device), True
+        made, applied = torch.zeros((), dtype=torch.float64, device=self.run.group.device), True
         for micro_batch in range(self.accumulation_steps):
-            tokens, positions = self._rows(micro_batch)
-            loss, routed = self.engine.nats(tokens[:, :-1], positions, tokens[:, 1:])
-            scale = self.engine.share_of(self.tokens_per_step)
-            self.engine.backward(loss * scale + self.routers.add(routed))
+            loss, routed = self._loss(*self._rows(micro_batch))
+            self.engine.backward(loss * self.engine.share_of(1) + self.routers.add(routed))
             applied = self.engine.step()
-            nats += loss.detach()  # read once a step: a GPU would have to wait for each
-        (total,) = self.run.group.sum(float(nats))
+            made += loss.detach()  # read once a step: a GPU would have to wait for each
+        (total,) = self.run.group.sum(float(made))
         figures = self.routers.figures(self.run.group) | self.balance.step(self.run.group, applied=applied)
         self.run.board.metrics.show_expert_load(self.routers.load)
         return StepReport(
-            loss=total / self.tokens_per_step,  # nats per token over the whole global batch
+            loss=total,
             tokens=self.tokens_per_step,
             gradient_norm=self.engine.gradient_norm,
             applied=applied,
             figures=figures,
         )
+
+    def _loss(self, tokens: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, Routing | None]:
+        """A micro-batch's share of the step's loss, nats per token over the whole global batch; and its routing.
+
+        A loss of the user's is called as transformers would: labels are not shifted, so a row's first token is none.
+        """
+        if self.loss is None:
+            nats, routed = self.engine.nats(tokens[:, :-1], positions, tokens[:, 1:])
+            return nats / self.tokens_per_step, routed
+        outputs, routed = self.engine.outputs(tokens[:, :-1], positions)
+        items = self.tokens_per_step - self.settings.global_batch_size
+        return self.loss(outputs, tokens[:, :-1].clone(), torch.tensor(items, device=tokens.device)), routed
 
     def _rows(self, micro_batch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens (micro_batch, length + 1) and positions (micro_batch, length).

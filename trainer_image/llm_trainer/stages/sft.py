@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from trl import SFTConfig, SFTTrainer
 
 from llm_trainer.config import Sft, StageConfig
 from llm_trainer.models.build import build
+from llm_trainer.models.loss_function import LossFunction, loss_function
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run
 from llm_trainer.stages.fine_tuning import (
@@ -24,6 +27,22 @@ class Trainer(TokenisedRows, StageTrainer, SFTTrainer):  # type: ignore[misc]
     """TRL's trainer as a stage; its held-out figure is exact whatever the batch size and the number of processes."""
 
     base_figures = ("loss",)
+    loss: LossFunction | None = None  # of the user's
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None  # noqa: FBT001, FBT002 -- as TRL calls it
+    ) -> Any:  # fmt: skip
+        """By the user's function if there is one: TRL would pass a second time and forget the experts' loss."""
+        if self.loss is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        routers = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        given = {name: value for name, value in inputs.items() if name != "labels"}
+        outputs = model(**given, use_cache=False, **routers)
+        # Each process's loss is its share of the step's; the gradients are averaged over the processes.
+        loss = self.loss(outputs, inputs["labels"], num_items_in_batch) * self.accelerator.num_processes
+        if self.aux_loss_enabled:
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss / self.current_gradient_accumulation_steps
+        return (loss, outputs) if return_outputs else loss
 
     @torch.no_grad()
     def held_out_figures(self) -> dict[str, float]:
@@ -65,7 +84,7 @@ def make_trainer(run: Run, settings: Sft) -> Trainer:
         router_aux_loss_coef=settings.router_aux_loss_coef,
         packing=False,
     )
-    return Trainer(
+    trainer = Trainer(
         run,
         settings,
         model=model,
@@ -74,3 +93,6 @@ def make_trainer(run: Run, settings: Sft) -> Trainer:
         peft_config=peft_config(model, settings),
         **rows,
     )
+    if settings.loss_function:
+        trainer.loss = loss_function(settings.loss_function, "sft.lossFunction")
+    return trainer

@@ -12,7 +12,13 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 
@@ -54,6 +60,18 @@ def model_config(folder: Path) -> PreTrainedConfig:
     return config
 
 
+def reward_config(folder: Path) -> PreTrainedConfig:
+    """Of a model that gives one number. Raises ConfigurationError for a folder that is none."""
+    config = read_config(folder)
+    if config.num_labels != 1 or not any(name.endswith(NO_LANGUAGE_MODEL[0]) for name in config.architectures or ()):
+        found = ", ".join(config.architectures or ()) or "a model without architectures"
+        raise ConfigurationError(
+            f"{folder} is no reward model: it holds {found}, of {config.num_labels} labels; name a rewardModel stage, "
+            "its result, or a sequence classifier of one label"
+        )
+    return config
+
+
 def quantization_method(config: PreTrainedConfig) -> str | None:
     """As which the folder's weights are stored; None for weights that are numbers as they are."""
     found = getattr(config, "quantization_config", None)
@@ -76,14 +94,16 @@ def load(kind: Any, folder: Path, *, new: Collection[str] = (), **loading: Any) 
     return made
 
 
-def check_folder(folder: Path) -> tuple[PreTrainedModel, list[str]]:
+def check_folder(folder: Path, *, scores: bool = False) -> tuple[PreTrainedModel, list[str]]:
     """The language model of a folder without its weights, and the names in the files that it has no use for.
+
+    Or its reward model, which `scores`.
 
     Reads the configuration and the files' headers: transformers itself loads tensors without contents, so that its
     renames and conversions count. Raises ConfigurationError as `model_config` does, and DataError as `load` does.
     """
-    config = model_config(folder)
-    model = without_weights(folder, config)
+    config = reward_config(folder) if scores else model_config(folder)
+    model = without_weights(folder, config, AutoModelForSequenceClassification if scores else AutoModelForCausalLM)
     if quantization_method(config):
         return model, []  # the names in the files are those of its method
     with told(folder):
@@ -96,11 +116,11 @@ def check_folder(folder: Path) -> tuple[PreTrainedModel, list[str]]:
     return model, sorted(info["unexpected_keys"])
 
 
-def without_weights(folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
-    """Raises ConfigurationError for a configuration of no causal language model."""
+def without_weights(folder: Path, config: PreTrainedConfig, kind: Any = AutoModelForCausalLM) -> PreTrainedModel:
+    """Raises ConfigurationError for a configuration of no such model."""
     try:
         with torch.device("meta"):
-            made: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            made: PreTrainedModel = kind.from_config(config, trust_remote_code=False)
     except (TypeError, ValueError, ZeroDivisionError, KeyError, AttributeError, StrictDataclassError) as error:
         said = " ".join(str(error).split())[:500]
         raise ConfigurationError(f"{folder / 'config.json'}: transformers builds no such model: {said}") from error

@@ -17,8 +17,8 @@ from llm_trainer.config import KINDS, DatasetCheck, FineTuning, Kto, StageConfig
 from llm_trainer.data.examples import Example, Examples
 from llm_trainer.data.manifest import TOKENIZER
 from llm_trainer.data.tokenizer import load_tokenizer
-from llm_trainer.data.tokenizer_checks import too_many_tokens
 from llm_trainer.models.adapter import check_start
+from llm_trainer.models.limits import check_length, check_vocabulary
 from llm_trainer.models.low_rank import lora_config
 from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.progress import Board
@@ -60,12 +60,8 @@ def check_model(
 ) -> None:
     """Raises ConfigurationError when the model can't read what the stage would give it."""
     kind = KINDS[kind_of(config)]
-    longest = getattr(model.config, "max_position_embeddings", None)
-    if longest and settings.length > longest:
-        raise ConfigurationError(f"{kind}.maxLength {settings.length} is beyond the model's {longest} positions")
-    embeddings = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > embeddings:
-        raise ConfigurationError(f"{config.model_folder}: {too_many_tokens(tokenizer, embeddings)}")
+    check_length(model, settings.length, settings.length_name(kind))
+    check_vocabulary(model, tokenizer, config.model_folder or "the model")
     if getattr(settings, "router_aux_loss_coef", None) and not hasattr(model.config, "output_router_logits"):
         raise ConfigurationError(
             f"{kind}.routerAuxLossCoef is for mixtures of experts that show what their routers do, and a "

@@ -121,6 +121,14 @@ def quantised(volumes: Path) -> None:
     configured(volumes, quantization_config={"quant_method": "gptq", "bits": 4})
 
 
+def padding_beyond_embeddings(volumes: Path) -> None:
+    configured(volumes, pad_token_id=600)
+
+
+def attention_that_is_not_here(volumes: Path) -> None:
+    configured(volumes, _attn_implementation="flash_attention_3")
+
+
 def few_positions(volumes: Path) -> None:
     configured(volumes, max_position_embeddings=64)
 
@@ -181,6 +189,8 @@ def test_what_is_wrong(claims: Path, spoil: Callable[[Path], None], field: str, 
     [
         (of_code_of_its_own, "no model that transformers has"),
         (quantised, "quantised by gptq"),
+        (padding_beyond_embeddings, "transformers builds no such model: Padding_idx must be within"),
+        (attention_that_is_not_here, "transformers builds no such model"),
         (few_positions, "spec.stages\\[0\\].sft.maxLength 1024 is beyond the model's 64 positions"),
         (larger_tokenizer, "tokens and the model 600 embeddings"),
         (adapter_of_another_trainer, "does not say which model it belongs to; merge it"),

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
@@ -38,21 +37,31 @@ def read_config(folder: Path) -> PreTrainedConfig:
         raise ConfigurationError(f"{folder} holds no transformers model: there is no config.json")
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, StrictDataclassError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a configuration of the user's fails in as many ways as there are families
         said = " ".join(str(error).split())[:500]
         raise ConfigurationError(f"{folder / 'config.json'} is of no model that transformers has: {said}") from error
     return config
 
 
-def model_config(folder: Path) -> PreTrainedConfig:
-    """Of a language model. Raises ConfigurationError for a folder that is none."""
+def model_config(folder: Path, *, quantized: bool = True) -> PreTrainedConfig:
+    """Of a language model. Raises ConfigurationError for a folder that is none.
+
+    `quantized`: weights in bitsandbytes' own form may be, as a stage with lora.quantization takes them.
+    """
     config = read_config(folder)
     for name in config.architectures or ():
         if name.endswith(NO_LANGUAGE_MODEL):
             kind = "a reward model" if name.endswith(NO_LANGUAGE_MODEL[0]) else "a model that writes nothing"
             raise ConfigurationError(f"{folder} holds {kind} ({name}); a stage starts from a language model")
     method = quantization_method(config)
-    if method not in (None, "bitsandbytes"):  # lora.quantization's own
+    if method == "bitsandbytes" and not quantized:
+        raise ConfigurationError(
+            f"{folder} holds weights quantised by bitsandbytes, which only an adapter can be trained on: set "
+            "lora.quantization, or bring the original weights"
+        )
+    if method not in (None, "bitsandbytes"):
         raise ConfigurationError(
             f"{folder} holds weights quantised by {method}, which can't be trained; load it with dequantize=True in "
             "its quantization config and save_pretrained(…, save_original_format=False), or bring the original weights"
@@ -121,7 +130,9 @@ def without_weights(folder: Path, config: PreTrainedConfig, kind: Any = AutoMode
     try:
         with torch.device("meta"):
             made: PreTrainedModel = kind.from_config(config, trust_remote_code=False)
-    except (TypeError, ValueError, ZeroDivisionError, KeyError, AttributeError, StrictDataclassError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         said = " ".join(str(error).split())[:500]
         raise ConfigurationError(f"{folder / 'config.json'}: transformers builds no such model: {said}") from error
     return made
@@ -188,6 +199,8 @@ def told(folder: Path) -> Iterator[None]:
         if error.errno is None or isinstance(error, FileNotFoundError):  # transformers' own sentences have no number
             raise DataError(f"the weights in {folder} can't be read: {' '.join(str(error).split())}") from error
         raise
+    except (ImportError, AssertionError) as error:
+        raise ConfigurationError(f"the model in {folder} can't be loaded: {' '.join(str(error).split())}") from error
     except RuntimeError as error:
         if "conversion of the weights" not in str(error):
             raise

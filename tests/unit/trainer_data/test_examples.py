@@ -308,7 +308,12 @@ def test_a_weight_is_kept_or_told(read: Read) -> None:
     ((example,), found) = read([turns])
     learned = [token for token in example["labels"] if token != IGNORED]
     assert (tokenizer_of("chatml").decode(learned), found) == ("four<|im_end|>", {})
-    for row in (turns, {"messages": turns["prompt"] + turns["completion"]}):
+    said = {"user": "human", "assistant": "gpt"}
+    shared = [
+        {"weight": turn.get("weight", 1), "from": said[turn["role"]], "value": turn["content"]}
+        for turn in turns["prompt"] + turns["completion"]
+    ]
+    for row in (turns, {"messages": turns["prompt"] + turns["completion"]}, {"conversations": shared}):
         with pytest.raises(DataError, match="weight 0 needs assistantOnlyLoss: true"):
             read([row], assistantOnlyLoss=False)
     pair = {"prompt": [asked("one")], "chosen": [answered("two", weight=0)], "rejected": [answered("three")]}

@@ -66,7 +66,8 @@ def sharegpt(row: Row, where: str) -> list[Message]:
                 f"{where}: conversations[{number}] is {shown(turn)}; the ShareGPT format has {{from, value}} with from "
                 f"one of {', '.join(SHAREGPT_ROLES)}"
             )
-        made.append({"role": SHAREGPT_ROLES[who], "content": turn["value"]})
+        others = {key: value for key, value in turn.items() if key not in ("from", "value")}  # such as weight
+        made.append({**others, "role": SHAREGPT_ROLES[who], "content": turn["value"]})
     return made
 
 

@@ -34,7 +34,7 @@ ROUNDING, SHARE = 1e-5, 1e-3
 
 def adapted(model: PreTrainedModel, config: StageConfig, lora: Lora, task: str, head: str | None = None) -> PeftModel:
     """The model with a new adapter, which alone is trained. Raises ConfigurationError."""
-    check_start(config)
+    check_start(config, lora, target_modules(model, lora))
     wrapped: PeftModel = get_peft_model(model, lora_config(model, lora, task, head))
     return wrapped
 

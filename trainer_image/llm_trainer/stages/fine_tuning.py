@@ -20,6 +20,7 @@ from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.adapter import check_start
 from llm_trainer.models.limits import check_length, check_vocabulary
 from llm_trainer.models.low_rank import lora_config
+from llm_trainer.models.targets import target_modules
 from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
@@ -68,7 +69,7 @@ def check_model(
             f"{model.config.model_type} model does not; leave it out"
         )
     if settings.lora:
-        check_start(config)
+        check_start(config, settings.lora, target_modules(model, settings.lora))
 
 
 def peft_config(model: PreTrainedModel, settings: FineTuning, task: str = "CAUSAL_LM", head: str | None = None) -> Any:

@@ -354,9 +354,10 @@ def test_arguments_of_a_template_are_text_too(read: Read) -> None:
     assert tokenizer.decode(example["input_ids"]).startswith("<|im_end|><|im_start|>user")
 
 
-def test_a_warm_up_that_outlasts_the_rows_that_are_left(read: Read) -> None:
+def test_a_warm_up_that_outlasts_the_rows_that_are_left(volumes: Path, write_lines: WriteLines) -> None:
     """Those that are held out are not trained on."""
-    rows = [{"prompt": f"{number}", "completion": "a"} for number in range(20)]
-    assert read(rows, schedule={"warmupSteps": 19})[1] == {}
+    write_lines("rows.jsonl", [{"prompt": f"{number}", "completion": "a"} for number in range(20)])
+    tokenizer, schedule = tokenizer_of("chatml"), {"warmupSteps": 19}
+    assert check_rows(check_of("sft", schedule=schedule), tokenizer, str(volumes)) == []
     with pytest.raises(DataError, match=r"spec\.stages\[0\]\.schedule\.warmupSteps: .* rows to train on.*lower it"):
-        read(rows, fraction=0.5, schedule={"warmupSteps": 19})
+        check_rows(check_of("sft", 0.5, schedule=schedule), tokenizer, str(volumes))

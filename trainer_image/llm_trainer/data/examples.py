@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from llm_trainer.config import DatasetCheck
 from llm_trainer.data.formats import Row
 from llm_trainer.data.rendering import Chat, Conversation, Prompt, chat_of
-from llm_trainer.data.rows import read_placed_rows, refuse_warmup
+from llm_trainer.data.rows import read_placed_rows
 from llm_trainer.data.split import held_out, prompt_number, row_number
 from llm_trainer.protocol import Notice
 from llm_trainer.runtime.errors import ConfigurationError, DataError
@@ -80,7 +80,6 @@ class Examples:
         )
         chosen = held_out(rows, prompts, self.check.validation_fraction, self.check.field)
         learned = int((~chosen).sum())
-        refuse_warmup(self.check, learned)
         if self.check.kind == "grpo" and learned < self.check.rows_per_step:
             raise DataError(
                 f"{self.check.field}: {learned} prompts are left to train on ({int(chosen.sum())} are held out), and a "

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llm_trainer.config import DatasetCheck
 from llm_trainer.data.examples import Examples
+from llm_trainer.data.rows import refuse_warmup
 from llm_trainer.protocol import Notice
 
 ROWS_BETWEEN = 256  # about half a second
@@ -44,4 +45,5 @@ def check_rows(
     for number, _ in enumerate(examples):
         if number % ROWS_BETWEEN == 0:
             alive()
+    refuse_warmup(check, int((~examples.held_out()).sum()))  # a stage counts its steps
     return examples.notices()

@@ -261,5 +261,6 @@ DATA: dict[str, tuple[str, ...]] = {
     "weights-under-other-names": (
         "trainer/test_weights.py::test_weights_under_other_names",
         "trainer/test_weights.py::test_data_preparation_looks_at_the_model",
+        "unit/trainer_data/test_prepare_stage.py::test_what_is_wrong",
     ),
 }

@@ -216,6 +216,23 @@ def test_it_goes_on_in_a_later_epoch(kind: str, any_kind: Kind, pods: RunPods) -
     assert max(abs(made[step] - expected[step]) for step in made) < 1e-5
 
 
+def test_an_evaluation_at_the_step_of_a_checkpoint_is_part_of_it(any_kind: Kind, pods: RunPods) -> None:
+    """It draws answers: whoever goes on from the checkpoint draws the next ones as if nothing had happened."""
+    changed = {"epochs": 2, "evaluateEverySteps": 6, "checkpoint": {"everySteps": 6}}
+    whole = any_kind("grpo", "evaluated", **changed)
+    pods(whole, PYTHONPATH=PYTHONPATH).run()
+    first = pods(any_kind("grpo", "evaluated-again", **changed), PYTHONPATH=PYTHONPATH).start()
+    first.until_step(8)
+    first.kill()
+    again = any_kind("grpo", "evaluated-again", attempt=2, **changed)
+    pods(again, PYTHONPATH=PYTHONPATH).run()
+    told = [row["step"] for row in history(again) if "evaluation" in row]
+    assert told == [row["step"] for row in history(whole) if "evaluation" in row]
+    expected, made = losses(whole), losses(again)
+    assert max(abs(made[step] - expected[step]) for step in expected) < 1e-5
+    assert evaluations(again) == evaluations(whole), "of the same answers"
+
+
 def test_how_a_batch_is_split_does_not_matter(any_kind: Kind, pods: RunPods) -> None:
     """Into micro-batches and over processes: neither to the losses nor to the held-out figures."""
     single = any_kind("sft", "split-single", microBatchSize=1, evaluateEverySteps=3)

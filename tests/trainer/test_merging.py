@@ -79,3 +79,25 @@ def test_a_stage_from_an_adapter_where_attention_is_of_cuda_alone(
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     model.set_attn_implementation("sdpa")
     assert torch.allclose(model.eval()(input_ids=SAMPLE).logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("strength", [1e-4, 0.1, 3.0])
+def test_a_wrong_merge_is_told_however_strong_the_adapter(
+    strength: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a right one is none, though a strong adapter makes rounding larger."""
+    adapted(tmp_path, "llama", torch.float32)
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    state = {name: w * 10 * strength if "lora_B" in name else w for name, w in load_file(file).items()}
+    save_file(state, file, {"format": "pt"})
+    merged(tmp_path / "base", tmp_path / "adapter")
+
+    def forgetful(self: PeftModel) -> PreTrainedModel:
+        """Merges all but one layer's."""
+        next(module for name, module in self.named_modules() if name.endswith("layers.1.mlp.up_proj.lora_B.default")
+             ).weight.zero_()  # fmt: skip
+        return self.base_model.merge_and_unload()
+
+    monkeypatch.setattr(PeftModel, "merge_and_unload", forgetful, raising=False)
+    with pytest.raises(RuntimeError, match="moved the logits"):
+        merged(tmp_path / "base", tmp_path / "adapter")

@@ -98,7 +98,7 @@ def test_data_preparation_looks_at_the_model(base: str, prepared: Path, pods: Ru
         start = Path(local_path(base, str(prepared)))
         made = copy(start, Path(local_path(uri, str(prepared))), lambda state: without(state, "down_proj"))
         (made / "manifest.json").unlink()  # a folder of another trainer
-    settings = {"tokenizer": {"uri": base}, "modelUri": uri}
+    settings = {"tokenizer": {"uri": base}, "models": [{"field": "spec.model.uri", "uri": uri}]}
     run = "pvc://models/looks" + "-broken" * broken
     config = stage_config(prepared, "data", nodes=1, runUri=run, prepareData=settings)
     (word,) = pods(config).start().wait()
@@ -137,6 +137,17 @@ def test_weights_that_are_quantised(folder: Path, tmp_path: Path) -> None:
     for use in (check_folder, lambda folder: from_folder(folder, str(tmp_path), half=False)):
         with pytest.raises(ConfigurationError, match=r"quantised by mxfp4.*dequantize=True"):
             use(made)
+
+
+def test_weights_in_four_bits_are_for_an_adapter_alone(folder: Path, tmp_path: Path) -> None:
+    made = copy(folder, tmp_path / "four", dict)
+    config = json.loads((made / "config.json").read_text())
+    (made / "config.json").write_text(
+        json.dumps({**config, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}})
+    )
+    check_folder(made)
+    with pytest.raises(ConfigurationError, match=r"quantised by bitsandbytes.*set lora.quantization"):
+        from_folder(made, str(tmp_path), half=False)
 
 
 def test_a_shard_that_is_missing(tmp_path: Path) -> None:

@@ -48,6 +48,6 @@ def tiny(family: str, **keys: Any) -> PreTrainedModel:
     """With random weights, the same at every call."""
     torch.manual_seed(0)
     ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    config = AutoConfig.for_model(family, vocab_size=VOCABULARY, **ends, **ALL[family], **keys)
+    config = AutoConfig.for_model(family, **{"vocab_size": VOCABULARY, **ends, **ALL[family], **keys})
     made: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     return made.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from llm_operator.api.memory import stage_flops_per_token, stage_memory
 from llm_operator.api.quantities import quantity_of
@@ -181,15 +182,28 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
 def named_models(spec: LLMTrainingSpec) -> Iterator[ModelCheck]:
     """Every model that the user names by a URI, once for each field."""
     if spec.model.uri:
-        yield ModelCheck(field="spec.model.uri", uri=spec.model.uri)
+        yield ModelCheck(field="spec.model.uri", uri=spec.model.uri, **longest_rows(spec, spec.model.uri))
     for index, stage in enumerate(spec.stages):
         field, settings = f"spec.stages[{index}]", settings_of(stage)
         if stage.model and stage.model.uri:
-            yield ModelCheck(field=f"{field}.model.uri", stage=stage.name, uri=stage.model.uri)
+            own = longest_rows(spec, stage.model.uri)
+            yield ModelCheck(field=f"{field}.model.uri", stage=stage.name, uri=stage.model.uri, **own)
         for reference in settings.references() if settings else ():
             if reference.model.uri:
                 path = f"{field}.{KINDS[kind_of(stage)]}.{reference.field}.uri"
-                yield ModelCheck(field=path, stage=stage.name, uri=reference.model.uri)
+                scores = reference.wanted == "rewardModel"
+                yield ModelCheck(field=path, stage=stage.name, uri=reference.model.uri, scores=scores)
+
+
+def longest_rows(spec: LLMTrainingSpec, uri: str) -> dict[str, Any]:
+    """Of the stages that start from this model, perhaps by way of others: the longest rows, and whose they are."""
+    found = [
+        (settings.length, settings.length_name(f"spec.stages[{i}].{KINDS[kind_of(stage)]}"))
+        for i, stage in enumerate(spec.stages)
+        if (settings := settings_of(stage)) and first_model_uri(spec, i) == uri
+    ]
+    length, field = max(found, default=(0, ""), key=lambda each: each[0])
+    return {"length": length, "length_field": field}
 
 
 def has_training_tokenizer(spec: LLMTrainingSpec, index: int) -> bool:

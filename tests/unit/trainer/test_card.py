@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from huggingface_hub import ModelCard
@@ -12,6 +13,7 @@ from llm_trainer.data.manifest import DataManifest, SourceCounts, write_manifest
 from llm_trainer.models.adapter import Base
 from llm_trainer.models.card import write_card
 from llm_trainer.models.low_rank import where
+from llm_trainer.runtime.history import History
 from tests.trainer.conftest import PRETRAIN, stage_config
 
 
@@ -45,6 +47,20 @@ def test_what_it_tells(tmp_path: Path) -> None:
     assert "| training loss | 2.5 |" in text
     assert "| held-out loss | 2.25 |" in text
     assert '"sequenceLength": 64' in text
+
+
+def test_figures_that_are_no_numbers(tmp_path: Path) -> None:
+    """As the history writes them: a step that was left out is often the last one before a publish."""
+    stage = stage_config(tmp_path, "base", model={"architecture": {"family": "llama"}}, pretrain=PRETRAIN)
+    Path(stage.stage_folder).mkdir(parents=True)
+    history = History(Path(stage.stage_folder) / "history.jsonl", 1)
+    history.append(2, loss=math.nan)
+    history.append(2, evaluation={"margin": -math.inf, "accuracy": 1, "loss": 0.25})
+    assert stage.pretrain
+    write_card(tmp_path, stage, stage.pretrain, 2, "model")
+    text = (tmp_path / "README.md").read_text()
+    for line in ("training loss | NaN", "held-out margin | -Infinity", "held-out accuracy | 1", "held-out loss | 0.25"):
+        assert f"| {line} |" in text
 
 
 def test_what_users_write_breaks_nothing(tmp_path: Path) -> None:

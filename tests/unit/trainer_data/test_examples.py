@@ -18,7 +18,7 @@ from llm_trainer.protocol import Notice
 from llm_trainer.runtime.errors import ConfigurationError, DataError, PreemptedError
 
 from .conftest import WriteLines
-from .templates import tokenizer_of, tokenizer_with
+from .templates import FAMILIES, tokenizer_of, tokenizer_with
 
 REWARDS = {"rewards": [{"function": "a:b"}]}
 KINDS: dict[str, tuple[type[FineTuning], dict[str, Any]]] = {
@@ -264,3 +264,100 @@ def test_what_data_preparation_accepts_the_stage_reads(
     for example in made:
         tokens = [value for name, value in example.items() if name.endswith("_ids") and name != "prompt_ids"]
         assert all(tokens), "tokens of nothing"
+
+
+def asked(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def answered(text: str, **keys: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text, **keys}
+
+
+def test_answers_that_call_other_tools_have_no_turn_in_common(read: Read) -> None:
+    """Their texts are equal, and empty: what differs is what is learned."""
+    pair = {
+        column: [
+            asked("q"),
+            answered("", tool_calls=[{"type": "function", "function": {"name": column, "arguments": {}}}]),
+            {"role": "tool", "content": "r"},
+            answered("a"),
+        ]
+        for column in ("chosen", "rejected")
+    }
+    tokenizer = tokenizer_of("qwen2.5")
+    ((example,), _) = read([pair], "dpo", tokenizer)
+    for column in pair:
+        assert column in tokenizer.decode(example[f"{column}_ids"])
+    assert "chosen" not in tokenizer.decode(example["prompt_ids"])
+
+
+def test_a_row_of_each_answer_where_a_template_leaves_out_earlier_reasoning(read: Read) -> None:
+    """As the refusal of the whole conversation advises."""
+    turns = [asked("one"), answered("<think>two</think>three"), asked("four"), answered("<think>five</think>six")]
+    tokenizer = tokenizer_of("qwen3")
+    with pytest.raises(DataError, match="make a row of each answer"):
+        read([{"messages": turns}], tokenizer=tokenizer)
+    ((example,), _) = read([{"prompt": turns[:3], "completion": turns[3:]}], tokenizer=tokenizer)
+    learned = [token for token in example["labels"] if token != IGNORED]
+    assert tokenizer.decode(learned) == "<think>five</think>six<|im_end|>"
+
+
+def test_a_weight_is_kept_or_told(read: Read) -> None:
+    turns = {"prompt": [asked("one")], "completion": [answered("two", weight=0), asked("three"), answered("four")]}
+    ((example,), found) = read([turns])
+    learned = [token for token in example["labels"] if token != IGNORED]
+    assert (tokenizer_of("chatml").decode(learned), found) == ("four<|im_end|>", {})
+    said = {"user": "human", "assistant": "gpt"}
+    shared = [
+        {"weight": turn.get("weight", 1), "from": said[turn["role"]], "value": turn["content"]}
+        for turn in turns["prompt"] + turns["completion"]
+    ]
+    for row in (turns, {"messages": turns["prompt"] + turns["completion"]}, {"conversations": shared}):
+        with pytest.raises(DataError, match="weight 0 needs assistantOnlyLoss: true"):
+            read([row], assistantOnlyLoss=False)
+    pair = {"prompt": [asked("one")], "chosen": [answered("two", weight=0)], "rejected": [answered("three")]}
+    assert "weight" in read([pair], "dpo")[1]["KeysUnread"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [
+        ("grpo", [{"prompt": "one", "x": None}, {"prompt": "two", "x": 1}]),
+        ("rewardModel", [{"prompt": "one", "chosen": "a", "rejected": "b", "margin": None}]),
+        ("sft", [{"messages": [asked("one"), answered("two")], "tools": None, "chat_template_kwargs": None}]),
+    ],
+)
+def test_a_null_in_a_column_that_is_read_is_no_unread_column(read: Read, kind: str, rows: list[Any]) -> None:
+    assert "ColumnsUnread" not in read(rows, kind, globalBatchSize=2 if kind == "grpo" else 1, **(
+        {"numGenerations": 2} if kind == "grpo" else {}
+    ))[1]  # fmt: skip
+
+
+def test_a_template_that_writes_the_date(read: Read) -> None:
+    """Rows are the same on another day, as a resume must have it; a row may write its own."""
+    date = "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}\n"
+    tokenizer = tokenizer_with(date + FAMILIES["chatml"].plain, FAMILIES["chatml"].tokens)
+    row = {"messages": [asked("one"), answered("two")]}
+    ((example,), _) = read([row], tokenizer=tokenizer)
+    assert tokenizer.decode(example["input_ids"]).startswith("01 Jan 2026\n")
+    ((example,), _) = read([{**row, "chat_template_kwargs": {"date_string": "today"}}], tokenizer=tokenizer)
+    assert tokenizer.decode(example["input_ids"]).startswith("today\n")
+
+
+def test_arguments_of_a_template_are_text_too(read: Read) -> None:
+    tokenizer = tokenizer_with("{{ rules }}" + FAMILIES["chatml"].plain, FAMILIES["chatml"].tokens)
+    row = {"messages": [asked("one"), answered("two")], "chat_template_kwargs": {"rules": "<|im_end|>"}}
+    ((example,), _) = read([row], tokenizer=tokenizer)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert example["input_ids"].count(end) == 2
+    assert tokenizer.decode(example["input_ids"]).startswith("<|im_end|><|im_start|>user")
+
+
+def test_a_warm_up_that_outlasts_the_rows_that_are_left(volumes: Path, write_lines: WriteLines) -> None:
+    """Those that are held out are not trained on."""
+    write_lines("rows.jsonl", [{"prompt": f"{number}", "completion": "a"} for number in range(20)])
+    tokenizer, schedule = tokenizer_of("chatml"), {"warmupSteps": 19}
+    assert check_rows(check_of("sft", schedule=schedule), tokenizer, str(volumes)) == []
+    with pytest.raises(DataError, match=r"spec\.stages\[0\]\.schedule\.warmupSteps: .* rows to train on.*lower it"):
+        check_rows(check_of("sft", 0.5, schedule=schedule), tokenizer, str(volumes))

@@ -11,17 +11,21 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from llm_trainer.config import StageConfig
+from llm_trainer.data.tokenizer import train_tokenizer
 from llm_trainer.protocol import ExitCode
-from llm_trainer.runtime.errors import classify
+from llm_trainer.runtime.errors import ConfigurationError, DataError, classify
 from llm_trainer.runtime.progress import Board
 from llm_trainer.stages.prepare_data import run
+from tests.trainer.tiny import tiny
 
 ROWS = [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(20)]
 TEXTS = [{"text": f"document {number} about apples and pears and other fruit"} for number in range(40)]
 MODEL_FIELD, ROWS_FIELD = "spec.stages[0].model.uri", "spec.stages[0].sft.dataset.uri"
+LONGEST = {"length": 1024, "lengthField": "spec.stages[0].sft.maxLength"}
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
 
 
@@ -38,9 +42,7 @@ def claims(volumes: Path) -> Path:
     """A corpus, a dataset and a model's folder, all as they should be."""
     for name, rows in (("a.jsonl", TEXTS), ("rows.jsonl", ROWS)):
         (volumes / "corpus" / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (volumes / "hub").mkdir()
-    (volumes / "hub/config.json").write_text("{}")
-    save_file({"a": torch.ones(3)}, volumes / "hub/model.safetensors")
+    tiny("llama", vocab_size=600, max_position_embeddings=2048).save_pretrained(volumes / "hub")
     return volumes
 
 
@@ -55,7 +57,7 @@ def prepare(volumes: Path, **settings: Any) -> Board:
                 "datasets": [
                     {"field": ROWS_FIELD, "uri": "pvc://corpus/rows*", "anyOfColumns": [["prompt", "completion"]]}
                 ],
-                "models": [{"field": MODEL_FIELD, "stage": "chat", "uri": "pvc://hub/."}],
+                "models": [{"field": MODEL_FIELD, "stage": "chat", "uri": "pvc://hub/.", **LONGEST}],
                 **settings,
             },
         }
@@ -94,7 +96,54 @@ def pointer_of_rows(volumes: Path) -> None:
 
 
 def not_finite(volumes: Path) -> None:
-    save_file({"a": torch.tensor([1.0, torch.nan])}, volumes / "hub/model.safetensors")
+    change(volumes, lambda state: {name: tensor / 0 for name, tensor in state.items()})
+
+
+def change(volumes: Path, how: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    file = volumes / "hub/model.safetensors"
+    save_file(how(load_file(file)), file, {"format": "pt"})
+
+
+def renamed(volumes: Path) -> None:
+    change(volumes, lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()})
+
+
+def configured(volumes: Path, **keys: Any) -> None:
+    file = volumes / "hub/config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **keys}))
+
+
+def of_code_of_its_own(volumes: Path) -> None:
+    configured(volumes, model_type="own", auto_map={"AutoConfig": "own.Config"})
+
+
+def quantised(volumes: Path) -> None:
+    configured(volumes, quantization_config={"quant_method": "gptq", "bits": 4})
+
+
+def padding_beyond_embeddings(volumes: Path) -> None:
+    configured(volumes, pad_token_id=600)
+
+
+def attention_that_is_not_here(volumes: Path) -> None:
+    configured(volumes, _attn_implementation="flash_attention_3")
+
+
+def few_positions(volumes: Path) -> None:
+    configured(volumes, max_position_embeddings=64)
+
+
+def larger_tokenizer(volumes: Path) -> None:
+    tokenizer = train_tokenizer(iter(["one two three"]), 512)
+    tokenizer.add_tokens([f"[{number}]" for number in range(600)])
+    tokenizer.save_pretrained(volumes / "hub")
+
+
+def adapter_of_another_trainer(volumes: Path) -> None:
+    for file in (volumes / "hub").iterdir():
+        file.unlink()
+    (volumes / "hub/adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/model"}')
+    save_file({"a": torch.ones(3)}, volumes / "hub/adapter_model.safetensors")
 
 
 def link_out(volumes: Path) -> None:
@@ -120,6 +169,7 @@ def utf_16(volumes: Path) -> None:
         (pointer, f"{MODEL_FIELD}: pvc://hub/.", "model.safetensors is a Git LFS pointer"),
         (pointer_of_rows, f"{ROWS_FIELD}: pvc://corpus/rows-2.parquet", "Git LFS pointer"),
         (not_finite, f"{MODEL_FIELD}: pvc://hub/.", "not finite"),
+        (renamed, MODEL_FIELD, "lacks weights of its model"),
         (link_out, f"{MODEL_FIELD} pvc://hub/.", "leads out of the claim"),
         (deep, f"{ROWS_FIELD}: pvc://corpus/rows.jsonl, line 1", "can't be read"),
         (utf_16, "source 'a'", "looks like UTF-16"),
@@ -132,6 +182,38 @@ def test_what_is_wrong(claims: Path, spoil: Callable[[Path], None], field: str, 
     code, reason, message = classify(error.value)
     assert (code, reason) == (ExitCode.DATA, "DataError")
     assert message.startswith(field), message
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (of_code_of_its_own, "no model that transformers has"),
+        (quantised, "quantised by gptq"),
+        (padding_beyond_embeddings, "transformers builds no such model: Padding_idx must be within"),
+        (attention_that_is_not_here, "transformers builds no such model"),
+        (few_positions, "spec.stages\\[0\\].sft.maxLength 1024 is beyond the model's 64 positions"),
+        (larger_tokenizer, "tokens and the model 600 embeddings"),
+        (adapter_of_another_trainer, "does not say which model it belongs to; merge it"),
+    ],
+)
+def test_models_that_no_stage_could_start_from(claims: Path, spoil: Callable[[Path], None], says: str) -> None:
+    """Of a stage's own model too, and before its GPUs are taken."""
+    spoil(claims)
+    with pytest.raises(ConfigurationError, match=says) as error:
+        prepare(claims)
+    assert str(error.value).startswith(f"{MODEL_FIELD}: ")
+
+
+def test_a_reward_model_scores(claims: Path) -> None:
+    check = {"field": "spec.stages[0].ppo.rewards[0].model.uri", "stage": "p", "uri": "pvc://hub/.", "scores": True}
+    with pytest.raises(ConfigurationError, match=r"rewards\[0\].model.uri: .* is no reward model: it holds Llama"):
+        prepare(claims, models=[check])
+    config = AutoConfig.from_pretrained(claims / "hub", num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(claims / "hub")
+    assert prepare(claims, models=[check]).progress.phase == "Done"
+    change(claims, lambda state: {name: tensor for name, tensor in state.items() if name != "score.weight"})
+    with pytest.raises(DataError, match=r"lacks weights of its model: score.weight"):
+        prepare(claims, models=[check])
 
 
 def test_one_text_file(claims: Path) -> None:

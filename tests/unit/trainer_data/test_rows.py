@@ -73,6 +73,9 @@ def test_parquet_rows_are_read(volumes: Path) -> None:
             {"prompt": "p", "completion": None},
             "line 2 needs the columns messages, or prompt and completion; it has prompt, completion (null)",
         ),
+        (b'{"prompt": "p", "completion": "c", "prompt": "q"}', "an object has the key 'prompt' twice; correct or"),
+        (b'{"messages": [{"role": "user", "content": "a", "role": "b"}]}', "an object has the key 'role' twice"),
+        ({"instruction": "i", "output": None}, "it has instruction, output (null)"),
         ({"prompt": 3, "completion": "x"}, "line 2: prompt must be a string or a list of {role, content}, not 3"),
     ],
 )

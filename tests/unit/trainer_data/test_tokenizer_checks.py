@@ -3,44 +3,44 @@
 from __future__ import annotations
 
 import copy
-import json
-from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerBase
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from llm_trainer.data.tokenizer import train_tokenizer
-from llm_trainer.data.tokenizer_checks import check_vocabulary
-from llm_trainer.runtime.errors import ConfigurationError, DataError
+from llm_trainer.models.limits import check_length, check_vocabulary
+from llm_trainer.runtime.errors import ConfigurationError
 
 
-@pytest.fixture
-def tokenizer() -> PreTrainedTokenizerBase:
-    return train_tokenizer(iter(["one two three four"]), 300)
+def model(size: int, family: str = "llama") -> PreTrainedModel:
+    with torch.device("meta"):
+        made: PreTrainedModel = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(family, vocab_size=size, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
+        )
+    return made
 
 
-def test_more_tokens_than_embeddings(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    file, size = tmp_path / "config.json", len(tokenizer)
-    file.write_text(json.dumps({"vocab_size": size}))
-    check_vocabulary(tokenizer, tmp_path)
-    file.write_text(json.dumps({"vocab_size": size - 1}))
-    with pytest.raises(ConfigurationError, match=rf"{size} tokens and the model {size - 1} embeddings, none for .*"
-                       "another model's tokenizer"):  # fmt: skip
-        check_vocabulary(tokenizer, tmp_path)
-    file.write_text(json.dumps({"vocab_size": size}))
+def test_more_tokens_than_embeddings() -> None:
+    tokenizer = train_tokenizer(iter(["one two three four"]), 300)
+    size = len(tokenizer)
+    check_vocabulary(model(size), tokenizer, "it")
+    with pytest.raises(ConfigurationError, match=rf"it: .*{size} tokens and the model {size - 1} embeddings, none for "
+                       ".*another model's tokenizer"):  # fmt: skip
+        check_vocabulary(model(size - 1), tokenizer, "it")
     more = copy.deepcopy(tokenizer)
     more.add_special_tokens({"additional_special_tokens": ["<picture>"]})
     with pytest.raises(
         ConfigurationError, match=rf"none for '<picture>' \({size}\); if your texts don't need them, remove"
     ):
-        check_vocabulary(more, tmp_path)
+        check_vocabulary(model(size), more, "it")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "[" * 100_000, "\xff"])
-def test_a_configuration_that_is_none(tokenizer: PreTrainedTokenizerBase, tmp_path: Path, content: str) -> None:
-    (tmp_path / "config.json").write_text(content, encoding="latin-1")
-    if content == "[]":
-        check_vocabulary(tokenizer, tmp_path)  # who opens the model says so
-        return
-    with pytest.raises(DataError, match=r"^spec.model.uri: .*config.json "):
-        check_vocabulary(tokenizer, tmp_path)
+def test_rows_longer_than_positions() -> None:
+    """By whatever name a family has them; one without any reads rows of every length."""
+    for family, positions in (("llama", 2048), ("gpt2", 1024), ("bloom", None), ("mamba", None)):
+        made = model(300, family)
+        check_length(made, positions or 1 << 20, "sft.maxLength")
+        if positions:
+            with pytest.raises(ConfigurationError, match=rf"sft.maxLength {positions + 1} is beyond .* {positions} "):
+                check_length(made, positions + 1, "sft.maxLength")

@@ -24,4 +24,12 @@ def test_every_model_that_a_user_names() -> None:
         ("spec.stages[1].ppo.rewards[1].model.uri", "aligned", "pvc://hub/reward"),
         ("spec.stages[1].ppo.critic.uri", "aligned", "pvc://hub/critic"),
     ]
+    assert [check.scores for check in made] == [False, False, False, True, True]
+    assert [(check.length, check.length_field) for check in made] == [
+        (0, ""),
+        (128, "spec.stages[0].rewardModel.maxLength"),
+        (128, "spec.stages[1].ppo.maxCompletionLength"),
+        (0, ""),
+        (0, ""),
+    ]
     assert prepare_data(LLMTrainingSpec.model_validate(TRAINING)).models == []

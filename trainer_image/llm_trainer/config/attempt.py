@@ -109,6 +109,9 @@ class ModelCheck(Settings):
     field: str = Field(description="Where the user wrote it, such as spec.stages[1].model.uri.")
     stage: str = Field(default="", description="Name of the stage; empty for spec.model.")
     uri: Uri
+    scores: bool = Field(default=False, description="It must be a reward model, else a language model.")
+    length_field: str = Field(default="", description="The stage's field that asks for the longest rows of it.")
+    length: int = Field(default=0, description="Their tokens.")
 
 
 class PrepareData(Settings):

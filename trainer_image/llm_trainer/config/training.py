@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 
 from llm_trainer.config.base import FunctionName, Name, Settings, Uri
 
@@ -232,6 +233,10 @@ class TrainingSettings(SharedSettings):
     def length(self) -> int:
         """Tokens of the longest row."""
         return int(getattr(self, self.length_field))
+
+    def length_name(self, stage: str) -> str:
+        """How a user knows what the length follows from; `stage`, such as spec.stages[1].sft, is where."""
+        return f"{stage}.{to_camel(self.length_field)}"
 
     def references(self) -> Iterator[Reference]:
         """The models that the kind names beside the one to start from."""

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llm_trainer.config import DatasetCheck
 from llm_trainer.data.formats import Row
-from llm_trainer.data.rendering import Chat, Prompt, chat_of
+from llm_trainer.data.rendering import Chat, Conversation, Prompt, chat_of
 from llm_trainer.data.rows import read_placed_rows
 from llm_trainer.data.split import held_out, prompt_number, row_number
 from llm_trainer.protocol import Notice
@@ -25,7 +25,7 @@ from llm_trainer.runtime.errors import ConfigurationError, DataError
 
 Example = dict[str, Any]  # columns of a row as its stage takes them
 IGNORED = -100  # no loss on the token: the index that torch's cross-entropy leaves out
-READ_KEYS = {"role", "content", "tool_calls", "weight"}  # of a turn, by us or by every template
+READ_KEYS = {"role", "content", "tool_calls"}  # of a turn, by us or by every template
 
 
 @dataclass
@@ -50,6 +50,7 @@ class Examples:
         self.check, self.tokenizer, self.volumes_root = check, tokenizer, volumes_root
         self.tally = Tally()
         self._form: type | None = None
+        self._read_keys = READ_KEYS | ({"weight"} if check.kind == "sft" else set())
 
     def __iter__(self) -> Iterator[Example]:
         """The rows that the stage learns from or holds out.
@@ -111,26 +112,14 @@ class Examples:
 
     def _sft(self, row: Row, where: str) -> Example | None:
         said: list[bool] | None = None
+        self._check_weights(row, where)
         if "messages" in row:
-            turns = row["messages"]
-            unlearned = any(turn["role"] == "assistant" and turn.get("weight") == 0 for turn in turns)
-            if unlearned and not self.check.assistant_only_loss:
-                raise DataError(
-                    f"{where}: a turn's weight 0 needs assistantOnlyLoss: true; set it, or remove the weight"
-                )
-            made = self._conversation(row, turns, where, said=self.check.assistant_only_loss)
+            made = self._conversation(row, row["messages"], where, said=self.check.assistant_only_loss)
             ids, said = made.ids, made.said if self.check.assistant_only_loss else None
         elif "text" in row:
             ids = self._text(row["text"], ending=True)
         elif isinstance(row["prompt"], list):
-            whole = [*row["prompt"], *row["completion"]]
-            made = self._conversation(row, whole, where, said=self.check.assistant_only_loss)
-            ids, begin = (
-                made.ids,
-                self._shared(self._conversation(row, row["prompt"], where, prompt=True).ids, made.ids),
-            )
-            mask = made.said if self.check.assistant_only_loss else [True] * len(ids)
-            said = [place >= begin and bit for place, bit in enumerate(mask)]
+            ids, said = self._completed(row, where)
         else:
             ids = self._text(row["prompt"] + row["completion"], ending=True)
             begin = self._shared(self._text(row["prompt"]), ids)
@@ -143,6 +132,21 @@ class Examples:
             return None
         self.tally.cut += any(label != IGNORED for label in labels[length:])
         return {"input_ids": ids[:length], "labels": labels[:length]}
+
+    def _completed(self, row: Row, where: str) -> tuple[list[int], list[bool]]:
+        """Tokens of turns that complete others, and whether each is learned; nothing of the prompt is."""
+        turns, learned = [*row["prompt"], *row["completion"]], self.check.assistant_only_loss
+        made = self._conversation(row, turns, where, said=learned, first=len(row["prompt"]))
+        begin = self._shared(self._conversation(row, row["prompt"], where, prompt=True).ids, made.ids)
+        mask = made.said if learned else [True] * len(made.ids)
+        return made.ids, [place >= begin and bit for place, bit in enumerate(mask)]
+
+    def _check_weights(self, row: Row, where: str) -> None:
+        turns = [
+            turn for column in ("messages", "completion") if isinstance(row.get(column), list) for turn in row[column]
+        ]
+        if not self.check.assistant_only_loss and any(turn.get("weight") == 0 for turn in turns):
+            raise DataError(f"{where}: a turn's weight 0 needs assistantOnlyLoss: true; set it, or remove the weight")
 
     def _scored(self, row: Row, where: str) -> Example | None:
         """A pair of whole texts or conversations, which a reward model scores at their ends."""
@@ -193,10 +197,10 @@ class Examples:
     def _chat(self) -> Chat:
         return chat_of(self.tokenizer)
 
-    def _conversation(self, row: Row, turns: list[Any], where: str, *, prompt: bool = False, said: bool = False) -> Any:
-        self.tally.keys.update(key for turn in turns for key in turn if key not in READ_KEYS)
+    def _conversation(self, row: Row, turns: list[Any], where: str, **how: Any) -> Conversation:
+        self.tally.keys.update(key for turn in turns for key in turn if key not in self._read_keys)
         arguments = row.get("chat_template_kwargs")
-        return self._chat().encode(turns, where, tools=row.get("tools"), arguments=arguments, prompt=prompt, said=said)
+        return self._chat().encode(turns, where, tools=row.get("tools"), arguments=arguments, **how)
 
     def _text(self, text: str, *, ending: bool = False) -> list[int]:
         """Text as the tokenizer reads it, special tokens too: whoever writes whole texts writes those."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,8 @@ def sharegpt(row: Row, where: str) -> list[Message]:
                 f"{where}: conversations[{number}] is {shown(turn)}; the ShareGPT format has {{from, value}} with from "
                 f"one of {', '.join(SHAREGPT_ROLES)}"
             )
-        made.append({"role": SHAREGPT_ROLES[who], "content": turn["value"]})
+        others = {key: value for key, value in turn.items() if key not in ("from", "value")}  # such as weight
+        made.append({**others, "role": SHAREGPT_ROLES[who], "content": turn["value"]})
     return made
 
 
@@ -98,7 +100,7 @@ def align(row: Row, where: str) -> Row:
         lead = prompt if all(starts_with(answer, prompt) for answer in made.values()) else []
     elif not lead or lead[0]["role"] == "assistant":
         turns, lead = as_turns(prompt, "user"), []
-    elif said(lead[-1]) == ("user", prompt):
+    elif said(lead[-1]) == said({"role": "user", "content": prompt}):
         turns = lead  # the prompt stands in the answers too
     else:
         raise DataError(
@@ -130,8 +132,9 @@ def starts_with(answer: list[Message], prompt: list[Message]) -> bool:
     return len(answer) > len(prompt) and list(map(said, answer[: len(prompt)])) == list(map(said, prompt))
 
 
-def said(message: Message) -> tuple[str, str]:
-    return message["role"], message["content"]
+def said(message: Message) -> tuple[str, str, str]:
+    """What tells a turn from another: who says what, and calls which tools."""
+    return message["role"], message["content"], json.dumps(message.get("tool_calls", []), sort_keys=True)
 
 
 def split_text(chosen: str, rejected: str) -> Row:

@@ -147,10 +147,10 @@ def encoding_of(data: bytes) -> str | None:
     return "UTF-16" if len(head) >= 4 and max(nuls) > len(head) * 0.3 else None
 
 
-def parse_object(line: str, at: Reading) -> Row:
-    """A JSONL line's object. Raises DataError with file and line."""
+def parse_object(line: str, at: Reading, make: Callable[[list[tuple[str, Any]]], Row] = dict) -> Row:
+    """A JSONL line's object, each object in it by `make`. Raises DataError with file and line."""
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=None if make is dict else make)
     except json.JSONDecodeError as error:
         whole = " (each line must be a JSON object: write the file as JSONL)" if at.row == 1 and error.lineno else ""
         raise at.bad(f"is not JSON: {error.msg} at column {error.colno}{whole}") from error
@@ -165,6 +165,16 @@ def parse_object(line: str, at: Reading) -> Row:
     return row
 
 
+def unique(pairs: list[tuple[str, Any]]) -> Row:
+    """An object; of two values for one key JSON would keep the last in silence. Raises ValueError."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has the key {twice[:80]!r} twice")
+    return made
+
+
 def decode_line(line: bytes, at: Reading) -> str:
     """Raises DataError for what is not UTF-8."""
     if encoding := encoding_of(line):
@@ -172,7 +182,8 @@ def decode_line(line: bytes, at: Reading) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        raise at.bad(f"is not UTF-8: {error.reason} at byte {error.start}") from error
+        said = f"is not UTF-8: {error.reason} at byte {error.start} of the line"
+        raise at.bad(f"{said}; convert the file: iconv -f ENCODING -t UTF-8") from error
 
 
 def read_rows_of(files: Files, path: Path, columns: Collection[str] | None) -> Iterator[tuple[Place, Row]]:
@@ -187,7 +198,7 @@ def read_rows_of(files: Files, path: Path, columns: Collection[str] | None) -> I
 def _rows_of_lines(at: Reading) -> Iterator[tuple[Place, Row]]:
     for line in read_lines(at):
         text = decode_line(line, at)
-        row = parse_object(text, at)
+        row = parse_object(text, at, unique)
         if _HALF_PAIR.search(text):
             _refuse_half_pairs(row, at)
         yield at.place, row

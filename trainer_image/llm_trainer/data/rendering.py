@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +24,7 @@ Prompt = str | list[Message]  # text, or the turns of a conversation
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 OTHER_CALL = [{"type": "function", "function": {"name": "Zq7", "arguments": {}}}]
 STAND_INS = 0xF0000  # private use: no text means anything by these
+TODAY = datetime(2026, 1, 1)  # noqa: DTZ001 -- for templates that write a date: rows are the same whenever they are read
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,15 @@ class Chat:
         arguments: dict[str, Any] | None = None,
         prompt: bool = False,
         said: bool = False,
+        first: int = 0,
     ) -> Conversation:
-        """`prompt`: up to where an answer begins. `said`: find what the assistant says, in turns of weight 1.
+        """`prompt`: up to where an answer begins. `said`: find what the assistant says, in turns of weight 1, of those
+        from the turn `first` on at least.
 
         Raises DataError naming `where` for a conversation that the template refuses, or of which it leaves out a turn,
         and where what is said can't be told.
         """
-        stands, (messages, tools) = self._stand_ins([messages, tools])
+        stands, (messages, tools, arguments) = self._stand_ins([messages, tools, arguments])
         render = Render(self, where, tools, arguments or {}, self._template(tools, marked=said))
         text, spans = render(messages, prompt=prompt)
         self._check_whole(render, messages, text, where)
@@ -86,7 +90,7 @@ class Chat:
         mask = [False] * len(tokens.ids)
         if said:
             if not MARKS.search(render.template):
-                spans = self._said_by_prefixes(render, messages, text, tokens, where)
+                spans = self._said_by_prefixes(render, messages, text, tokens, where, first)
             elif len(spans) == sum(message["role"] == "assistant" for message in messages):
                 weights = [message.get("weight", 1) for message in messages if message["role"] == "assistant"]
                 spans = [span for span, weight in zip(spans, weights, strict=True) if weight]
@@ -237,7 +241,7 @@ class Chat:
             raise DataError(f"{where}: {self.name} leaves out the tools; remove the column, or use one that has them")
 
     def _said_by_prefixes(
-        self, render: Render, messages: list[Message], text: str, tokens: Tokens, where: str
+        self, render: Render, messages: list[Message], text: str, tokens: Tokens, where: str, first: int
     ) -> list[tuple[int, int]]:
         """What each turn of the assistant adds to the conversation before it, up to the end of the turn.
 
@@ -246,7 +250,7 @@ class Chat:
         """
         spans = []
         for number, message in enumerate(messages):
-            if message["role"] != "assistant" or message.get("weight") == 0:
+            if number < first or message["role"] != "assistant" or message.get("weight") == 0:
                 continue
             before = render(messages[:number], prompt=True)[0] if number else self._greeting(render, text)
             after = text if number == len(messages) - 1 else render(messages[: number + 1])[0]
@@ -316,7 +320,7 @@ class Render:
                 chat_template=self.template,
                 add_generation_prompt=prompt,
                 return_assistant_tokens_mask=bool(MARKS.search(self.template)),
-                **{**self.chat.tokenizer.special_tokens_map, **self.arguments},
+                **{"strftime_now": TODAY.strftime, **self.chat.tokenizer.special_tokens_map, **self.arguments},
             )
         except Exception as error:
             said = " ".join(str(error).split()) or type(error).__name__

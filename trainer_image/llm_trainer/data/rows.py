@@ -25,6 +25,16 @@ def read_rows(check: DatasetCheck, volumes_root: str) -> Iterator[Row]:
     return (placed.row for placed in read_placed_rows(check, volumes_root))
 
 
+def refuse_warmup(check: DatasetCheck, rows: int) -> None:
+    """Raises DataError where the stage's warm-up outlasts so many rows."""
+    if rows <= check.warmup_rows:
+        stage, dot, _ = check.field.removesuffix(".dataset.uri").rpartition(".")
+        raise DataError(
+            f"{stage}{dot}schedule.warmupSteps: {check.uri} has {rows:,} rows to train on, and with these epochs the "
+            f"warm-up alone takes {check.warmup_rows:,}, so that no step is left; lower it, or train for more epochs"
+        )
+
+
 class PlacedRow(NamedTuple):
     """``where`` it stands, for messages; the columns that the stage needs, and these as they were ``written``."""
 
@@ -56,13 +66,21 @@ def read_placed_rows(check: DatasetCheck, volumes_root: str, unread: set[str] | 
                 whole |= {column: without_nulls(whole.get(column)) for column in (*columns, *TEMPLATE_COLUMNS)}
             made = read_row(check, whole, columns, where)
             if unread is not None:
-                known = format_of(row) if needed else None
-                unread.update(set(row) - set(made) - set(known.columns + known.others if known else ()))
+                unread.update(unread_columns(check, row, made, converted=bool(needed)))
             taken = [*columns, *(row if "*" in check.optional_columns else check.optional_columns)]
             yield PlacedRow(where, made, {column: whole[column] for column in taken if whole.get(column) is not None})
             empty = False
     if empty:
         raise DataError(f"{check.field}: {check.uri} has no rows")
+
+
+def unread_columns(check: DatasetCheck, row: Row, made: Row, *, converted: bool) -> set[str]:
+    """Of a row, those that its stage takes nothing of. A null in a column that it reads is none."""
+    if "*" in check.optional_columns:
+        return set()
+    known = format_of(row) if converted else None
+    empty = {column for column in (*check.optional_columns, *TEMPLATE_COLUMNS) if row.get(column) in (None, [], "")}
+    return set(row) - set(made) - empty - set(known.columns + known.others if known else ())
 
 
 def columns_of(check: DatasetCheck) -> Collection[str] | None:
@@ -81,7 +99,8 @@ def needed_columns(row: Row, any_of_columns: list[list[str]], where: str) -> tup
     known = format_of(row)
     if known and ["messages"] in any_of_columns:
         return ["messages"], {"messages": known.convert(row, where)}
-    wanted = {column for columns in any_of_columns for column in columns}
+    formats = (known.columns for known in FORMATS if any(column in row for column in known.columns))
+    wanted = {column for columns in (*any_of_columns, *formats) for column in columns}
     told = [f"{column} (null)" if value is None and column in wanted else column for column, value in row.items()]
     needed = ", or ".join(" and ".join(columns) for columns in any_of_columns)
     said = f"{where} needs the columns {needed}; it has {', '.join(told) or 'none'}"

@@ -67,7 +67,7 @@ def load_tokenizer(folder: str | Path, field: str = "tokenizer") -> PreTrainedTo
         raise ConfigurationError(f"{field}: there is no folder {folder}")
     refuse_pointers(ModelFolder(Path(folder), field, str(folder)))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises nothing more exact for files that it can't read
         said = " ".join(str(error).split())
         raise ConfigurationError(f"{field}: transformers can't load a tokenizer from {folder}: {said}") from error

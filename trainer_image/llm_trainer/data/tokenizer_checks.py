@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from llm_trainer.config import DatasetCheck
 from llm_trainer.data.examples import Examples
-from llm_trainer.data.files import told
+from llm_trainer.data.rows import refuse_warmup
 from llm_trainer.protocol import Notice
-from llm_trainer.runtime.errors import ConfigurationError
 
 ROWS_BETWEEN = 256  # about half a second
-
-
-def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: Path) -> None:
-    """Raises ConfigurationError for a model that has no embedding for some of the tokens."""
-    file = model / "config.json"
-    if not file.is_file():
-        raise ConfigurationError(f"spec.model.uri: {model} holds no transformers model: there is no config.json")
-    with told("spec.model.uri", file):
-        config = json.loads(file.read_bytes())
-    embeddings = config.get("vocab_size") if isinstance(config, dict) else None
-    if isinstance(embeddings, int) and len(tokenizer) > embeddings:
-        raise ConfigurationError(f"spec.model.uri: {too_many_tokens(tokenizer, embeddings)}")
 
 
 def too_many_tokens(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> str:
@@ -60,4 +45,5 @@ def check_rows(
     for number, _ in enumerate(examples):
         if number % ROWS_BETWEEN == 0:
             alive()
+    refuse_warmup(check, int((~examples.held_out()).sum()))  # a stage counts its steps
     return examples.notices()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from llm_trainer.checkpoint.files import MANIFEST, read_manifest
 from llm_trainer.checkpoint.record import read_record
-from llm_trainer.config import StageConfig, local_path
+from llm_trainer.config import Lora, StageConfig, local_path
 from llm_trainer.runtime.errors import ConfigurationError
 
 ADAPTER_FILE = "adapter_config.json"
@@ -55,8 +57,8 @@ def moved(base: str, folder: Path, volumes_root: str) -> str:
     return record.moved(base, "pvc://" + folder.parents[3].relative_to(volumes_root).as_posix())
 
 
-def check_start(config: StageConfig) -> None:
-    """Raises ConfigurationError for a start that an adapter can't belong to."""
+def check_start(config: StageConfig, lora: Lora, modules: Iterable[str]) -> None:
+    """Raises ConfigurationError for a start that an adapter of these modules can't belong to."""
     folder = config.model_folder
     if folder is None:
         raise ConfigurationError("lora: a model from scratch has no weights to adapt; remove it")
@@ -64,6 +66,24 @@ def check_start(config: StageConfig) -> None:
         raise ConfigurationError(
             f"lora: the stage starts from an adapter of another training, {folder}, and an adapter needs a whole model "
             "as its base; merge it into its base"
+        )
+    if before := started_from(config):
+        check_joined(before, lora, set(modules))
+
+
+def check_joined(before: Path, lora: Lora, modules: set[str]) -> None:
+    """Raises ConfigurationError unless both adapters can be written as one."""
+    told = json.loads((before / ADAPTER_FILE).read_bytes())
+    known = set(told["target_modules"])
+    if lora.dora or lora.experts or told.get("use_dora") or told.get("target_parameters"):
+        raise ConfigurationError(
+            f"lora: the stage goes on with the adapter {before}, and by DoRA, or for experts, two can't be joined; set "
+            "lora.merge in the stage that makes it"
+        )
+    if known != modules:
+        raise ConfigurationError(
+            f"lora.targetModules: the stage goes on with the adapter {before} of {', '.join(sorted(known))}, and both "
+            "must adapt the same modules; use the same, or set lora.merge in the stage that makes it"
         )
 
 

@@ -48,13 +48,14 @@ def build_reward_model(config: StageConfig, seed: int) -> PreTrainedModel:
     folder = Path(config.model_folder or "")
     if is_adapter(folder):
         raise ConfigurationError(f"a reward model can't start from the adapter {folder}; set lora.merge in its stage")
-    model_config(folder)
+    quantized = quantized_loading(config)
+    model_config(folder, quantized=bool(quantized))
     loading = {"attn_implementation": implementation_for(folder, half=computes_in_half(config)), "dtype": torch.float32}
     torch.manual_seed(seed)
     try:
         return load(
             AutoModelForSequenceClassification, folder, new={"score.weight"}, num_labels=1,
-            **{**loading, **quantized_loading(config)},
+            **{**loading, **quantized},
         )  # fmt: skip
     except ValueError as error:
         raise ConfigurationError(f"there is no reward model of this family: {error}") from error
@@ -105,7 +106,7 @@ def from_architecture(
 def from_folder(folder: Path, volumes_root: str, *, half: bool, **quantized: Any) -> PreTrainedModel:
     """`quantized`: arguments of `from_pretrained` for a whole model."""
     base = base_of(folder, volumes_root).folder if is_adapter(folder) else folder
-    model_config(base)
+    model_config(base, quantized=bool(quantized))
     implementation = implementation_for(base, half=half)
     if base != folder:
         from llm_trainer.models.low_rank import merged

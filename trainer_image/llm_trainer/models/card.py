@@ -93,7 +93,8 @@ def figures(history: Path, step: int) -> Iterator[str]:
         yield "| figure | value |"
         yield "|---|---|"
     for name, value in shown.items():
-        yield f"| {cell(name)} | {value if value is None else format(value, '.4g')} |"
+        # a figure that is no number is a text in the history
+        yield f"| {cell(name)} | {format(value, '.4g') if isinstance(value, int | float) else value} |"
 
 
 def settings_block(settings: TrainingSettings) -> Iterator[str]:

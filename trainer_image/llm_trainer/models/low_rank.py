@@ -26,12 +26,15 @@ from llm_trainer.models.weights import load, read_config
 
 State = dict[str, torch.Tensor]
 
-TOLERANCE = 1e-4  # of logits, base with adapter against merged, relative to the largest
+# Of logits, base with adapter against merged, relative to the largest. Measured in float32 on random llamas of 30 and
+# 60 layers: 2e-6 whatever the adapter; with weights 5 to 15 times as large, or an adapter stronger than its base, up to
+# 5e-4 of what the adapter does. Without one layer's projection: at least 1e-3 of that, mostly 1e-2 to 1e-1.
+ROUNDING, SHARE = 1e-5, 1e-3
 
 
 def adapted(model: PreTrainedModel, config: StageConfig, lora: Lora, task: str, head: str | None = None) -> PeftModel:
     """The model with a new adapter, which alone is trained. Raises ConfigurationError."""
-    check_start(config)
+    check_start(config, lora, target_modules(model, lora))
     wrapped: PeftModel = get_peft_model(model, lora_config(model, lora, task, head))
     return wrapped
 
@@ -137,11 +140,21 @@ def merged(base: Path, adapter: Path) -> PreTrainedModel:
     beside = PeftModel.from_pretrained(model.float(), adapter).eval()
     sample = torch.arange(1, 33).remainder(model.get_input_embeddings().num_embeddings)[None]
     before = beside(input_ids=sample).logits
+    with beside.disable_adapter():
+        effect = relative(beside(input_ids=sample).logits, before)
     whole: PreTrainedModel = beside.merge_and_unload()
     whole.requires_grad_(requires_grad=True)  # peft has frozen the base
-    difference = float((whole(input_ids=sample).logits - before).abs().max() / before.abs().max())
-    if not difference <= TOLERANCE:
-        raise RuntimeError(f"merging {adapter} into {base} moved the logits by {difference:.2e} of the largest")
+    difference = relative(whole(input_ids=sample).logits, before)
+    if not difference <= ROUNDING + SHARE * effect:
+        raise RuntimeError(
+            f"merging {adapter} into {base} moved the logits by {difference:.2e} of the largest, and the adapter moves "
+            f"them by {effect:.2e}"
+        )
     for name, tensor in whole.state_dict(keep_vars=True).items():
         tensor.data = tensor.data.to(types[name])
     return whole
+
+
+def relative(logits: torch.Tensor, to: torch.Tensor) -> float:
+    """Their largest difference, of the largest."""
+    return float((logits - to).abs().max() / to.abs().max())

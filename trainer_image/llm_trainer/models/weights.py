@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 
@@ -32,24 +37,46 @@ def read_config(folder: Path) -> PreTrainedConfig:
         raise ConfigurationError(f"{folder} holds no transformers model: there is no config.json")
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, StrictDataclassError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a configuration of the user's fails in as many ways as there are families
         said = " ".join(str(error).split())[:500]
         raise ConfigurationError(f"{folder / 'config.json'} is of no model that transformers has: {said}") from error
     return config
 
 
-def model_config(folder: Path) -> PreTrainedConfig:
-    """Of a language model. Raises ConfigurationError for a folder that is none."""
+def model_config(folder: Path, *, quantized: bool = True) -> PreTrainedConfig:
+    """Of a language model. Raises ConfigurationError for a folder that is none.
+
+    `quantized`: weights in bitsandbytes' own form may be, as a stage with lora.quantization takes them.
+    """
     config = read_config(folder)
     for name in config.architectures or ():
         if name.endswith(NO_LANGUAGE_MODEL):
             kind = "a reward model" if name.endswith(NO_LANGUAGE_MODEL[0]) else "a model that writes nothing"
             raise ConfigurationError(f"{folder} holds {kind} ({name}); a stage starts from a language model")
     method = quantization_method(config)
-    if method not in (None, "bitsandbytes"):  # lora.quantization's own
+    if method == "bitsandbytes" and not quantized:
+        raise ConfigurationError(
+            f"{folder} holds weights quantised by bitsandbytes, which only an adapter can be trained on: set "
+            "lora.quantization, or bring the original weights"
+        )
+    if method not in (None, "bitsandbytes"):
         raise ConfigurationError(
             f"{folder} holds weights quantised by {method}, which can't be trained; load it with dequantize=True in "
             "its quantization config and save_pretrained(…, save_original_format=False), or bring the original weights"
+        )
+    return config
+
+
+def reward_config(folder: Path) -> PreTrainedConfig:
+    """Of a model that gives one number. Raises ConfigurationError for a folder that is none."""
+    config = read_config(folder)
+    if config.num_labels != 1 or not any(name.endswith(NO_LANGUAGE_MODEL[0]) for name in config.architectures or ()):
+        found = ", ".join(config.architectures or ()) or "a model without architectures"
+        raise ConfigurationError(
+            f"{folder} is no reward model: it holds {found}, of {config.num_labels} labels; name a rewardModel stage, "
+            "its result, or a sequence classifier of one label"
         )
     return config
 
@@ -76,14 +103,16 @@ def load(kind: Any, folder: Path, *, new: Collection[str] = (), **loading: Any) 
     return made
 
 
-def check_folder(folder: Path) -> tuple[PreTrainedModel, list[str]]:
+def check_folder(folder: Path, *, scores: bool = False) -> tuple[PreTrainedModel, list[str]]:
     """The language model of a folder without its weights, and the names in the files that it has no use for.
+
+    Or its reward model, which `scores`.
 
     Reads the configuration and the files' headers: transformers itself loads tensors without contents, so that its
     renames and conversions count. Raises ConfigurationError as `model_config` does, and DataError as `load` does.
     """
-    config = model_config(folder)
-    model = without_weights(folder, config)
+    config = reward_config(folder) if scores else model_config(folder)
+    model = without_weights(folder, config, AutoModelForSequenceClassification if scores else AutoModelForCausalLM)
     if quantization_method(config):
         return model, []  # the names in the files are those of its method
     with told(folder):
@@ -96,12 +125,14 @@ def check_folder(folder: Path) -> tuple[PreTrainedModel, list[str]]:
     return model, sorted(info["unexpected_keys"])
 
 
-def without_weights(folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
-    """Raises ConfigurationError for a configuration of no causal language model."""
+def without_weights(folder: Path, config: PreTrainedConfig, kind: Any = AutoModelForCausalLM) -> PreTrainedModel:
+    """Raises ConfigurationError for a configuration of no such model."""
     try:
         with torch.device("meta"):
-            made: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (TypeError, ValueError, ZeroDivisionError, KeyError, AttributeError, StrictDataclassError) as error:
+            made: PreTrainedModel = kind.from_config(config, trust_remote_code=False)
+    except MemoryError:
+        raise
+    except Exception as error:
         said = " ".join(str(error).split())[:500]
         raise ConfigurationError(f"{folder / 'config.json'}: transformers builds no such model: {said}") from error
     return made
@@ -168,6 +199,8 @@ def told(folder: Path) -> Iterator[None]:
         if error.errno is None or isinstance(error, FileNotFoundError):  # transformers' own sentences have no number
             raise DataError(f"the weights in {folder} can't be read: {' '.join(str(error).split())}") from error
         raise
+    except (ImportError, AssertionError) as error:
+        raise ConfigurationError(f"the model in {folder} can't be loaded: {' '.join(str(error).split())}") from error
     except RuntimeError as error:
         if "conversion of the weights" not in str(error):
             raise

@@ -15,9 +15,10 @@ from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.build import implementation_for
 from llm_trainer.models.engine import Inference
 from llm_trainer.models.value import ValueModel
+from llm_trainer.models.weights import load, reward_config
 from llm_trainer.rl.reward_functions import Function, guarded, load_reward
 from llm_trainer.rl.rollout import Answers, batches
-from llm_trainer.runtime.errors import ConfigurationError, StageError
+from llm_trainer.runtime.errors import ConfigurationError, DataError, StageError
 from llm_trainer.runtime.process_group import ProcessGroup
 
 Answer = Any  # text, or the turns of a conversation
@@ -26,19 +27,13 @@ FLAT_STEPS = 20  # so many steps in a row whose rewards are all the same end the
 
 
 def load_reward_model(folder: Path, field: str, *, half: bool = False) -> PreTrainedModel:
-    """Raises ConfigurationError for a folder without a head that scores: transformers would make a random one."""
-    if not (folder / "config.json").is_file():
-        raise ConfigurationError(f"{field}: {folder} holds no transformers model: there is no config.json")
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        folder, attn_implementation=implementation_for(folder, half=half), dtype=torch.float32, output_loading_info=True
-    )
-    if info["missing_keys"] or model.config.num_labels != 1:
-        raise ConfigurationError(
-            f"{field}: {folder} is no reward model: {', '.join(sorted(info['missing_keys'])) or 'one label'} is "
-            "missing; name a rewardModel stage or its result"
-        )
-    made: PreTrainedModel = model
-    return made
+    """Raises ConfigurationError and DataError for a folder without a head that scores, which nobody may make up."""
+    try:
+        reward_config(folder)
+        how: dict[str, Any] = {"attn_implementation": implementation_for(folder, half=half), "dtype": torch.float32}
+        return load(AutoModelForSequenceClassification, folder, **how)
+    except (ConfigurationError, DataError) as error:
+        raise type(error)(f"{field}: {error}") from error
 
 
 def load_rewards(config: StageConfig, settings: OnlineRl) -> tuple[list[Any], list[Any]]:

@@ -17,9 +17,10 @@ from llm_trainer.config import KINDS, DatasetCheck, FineTuning, Kto, StageConfig
 from llm_trainer.data.examples import Example, Examples
 from llm_trainer.data.manifest import TOKENIZER
 from llm_trainer.data.tokenizer import load_tokenizer
-from llm_trainer.data.tokenizer_checks import too_many_tokens
 from llm_trainer.models.adapter import check_start
+from llm_trainer.models.limits import check_length, check_vocabulary
 from llm_trainer.models.low_rank import lora_config
+from llm_trainer.models.targets import target_modules
 from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
@@ -60,19 +61,15 @@ def check_model(
 ) -> None:
     """Raises ConfigurationError when the model can't read what the stage would give it."""
     kind = KINDS[kind_of(config)]
-    longest = getattr(model.config, "max_position_embeddings", None)
-    if longest and settings.length > longest:
-        raise ConfigurationError(f"{kind}.maxLength {settings.length} is beyond the model's {longest} positions")
-    embeddings = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > embeddings:
-        raise ConfigurationError(f"{config.model_folder}: {too_many_tokens(tokenizer, embeddings)}")
+    check_length(model, settings.length, settings.length_name(kind))
+    check_vocabulary(model, tokenizer, config.model_folder or "the model")
     if getattr(settings, "router_aux_loss_coef", None) and not hasattr(model.config, "output_router_logits"):
         raise ConfigurationError(
             f"{kind}.routerAuxLossCoef is for mixtures of experts that show what their routers do, and a "
             f"{model.config.model_type} model does not; leave it out"
         )
     if settings.lora:
-        check_start(config)
+        check_start(config, settings.lora, target_modules(model, settings.lora))
 
 
 def peft_config(model: PreTrainedModel, settings: FineTuning, task: str = "CAUSAL_LM", head: str | None = None) -> Any:

@@ -155,12 +155,12 @@ class Loop(ABC):
 
     def _after_step(self, *, leave: bool) -> None:
         last = self.step == self.steps
+        if not leave and not last and self.step % self.settings.evaluate_every_steps == 0:
+            self._evaluate()  # before the save: who goes on from it has the figures, and chance where it was after them
         if leave or last or self.step % self.settings.checkpoint.every_steps == 0:
             self._save()
         if leave and not last:
             raise PreemptedError(f"asked to leave; the checkpoint of step {self.step} is committed")
-        if not last and self.step % self.settings.evaluate_every_steps == 0:
-            self._evaluate()
         publish = self.settings.publish_every_steps
         if not last and publish and self.step % publish == 0:
             self._publish()

@@ -5,7 +5,6 @@ Missing files and bad rows are told before transformers is imported, and torch m
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,9 +14,7 @@ from llm_trainer.config import DatasetCheck, FunctionCheck, ModelCheck, PrepareD
 from llm_trainer.data.corpus import find_sources
 from llm_trainer.data.files import find_files
 from llm_trainer.data.manifest import TOKENIZER, DataManifest, read_manifest
-from llm_trainer.data.model_files import ModelFolder, check_model_files
-from llm_trainer.data.rows import SUFFIXES, read_rows
-from llm_trainer.models.adapter import is_adapter
+from llm_trainer.data.rows import SUFFIXES, read_rows, refuse_warmup
 from llm_trainer.protocol import Notice, Result
 from llm_trainer.rl.reward_functions import load_reward
 from llm_trainer.runtime.errors import DataError, PreemptedError
@@ -25,7 +22,7 @@ from llm_trainer.runtime.functions import load_function
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.signals import StopSignal
 from llm_trainer.runtime.startup import importing
-from llm_trainer.runtime.volumes import refuse_links_out
+from llm_trainer.stages.named_models import check_files, check_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,7 +54,7 @@ def run(config: StageConfig, board: Board) -> str:
     datasets, models = unfinished(config, settings.datasets), unfinished(config, settings.models)
     settings = settings.model_copy(update={"datasets": datasets, "models": models})
     for model in settings.models:
-        check_model(model, config.volumes_root, leave_if_asked)
+        check_files(model, config.volumes_root, leave_if_asked)
     rows = [f"{check_dataset(check, config.volumes_root):,} rows in {check.uri}" for check in settings.datasets]
     for check in settings.functions:
         check_function(check)
@@ -66,7 +63,7 @@ def run(config: StageConfig, board: Board) -> str:
     with importing():
         from llm_trainer.data.prepare import prepare
         from llm_trainer.data.tokenizer import load_tokenizer
-        from llm_trainer.data.tokenizer_checks import check_rows, check_vocabulary
+        from llm_trainer.data.tokenizer_checks import check_rows
     before = made_before(config, board)
     twice = [] if before else linked_twice(settings, config.volumes_root)
     manifest = before or prepare(
@@ -77,10 +74,12 @@ def run(config: StageConfig, board: Board) -> str:
         with importing():
             from llm_trainer.models.build import check_architecture
         check_architecture(settings.architecture, tokenizer)
-    if settings.model_uri and not is_adapter(folder := Path(local_path(settings.model_uri, config.volumes_root))):
-        check_vocabulary(tokenizer, folder)
-        rows = [*rows, check_weights(folder, board)]
-    for notice in [*twice, *notices(settings, manifest)]:
+    found: list[Notice] = []
+    for model in settings.models:
+        leave_if_asked()
+        said, told = check_weights(model, tokenizer, config.volumes_root)
+        rows, found = [*rows, said], [*found, *told]
+    for notice in [*found, *twice, *notices(settings, manifest)]:
         board.notice(notice.reason, notice.message)
     for dataset in settings.datasets:
         own = tokenizer if dataset.training_tokenizer else tokenizer_of(dataset, tokenizer, config.volumes_root)
@@ -103,20 +102,6 @@ def check_function(check: FunctionCheck) -> None:
         with importing():
             from llm_trainer.models.optimizer_function import optimizer_maker
         optimizer_maker(check.function, check.optimizer, check.field, flat=check.flat)
-
-
-def check_weights(folder: Path, board: Board) -> str:
-    """In a few words, a model that stages start from. Raises DataError for one whose weights are not its own.
-
-    And ConfigurationError for a folder of no language model that transformers has.
-    """
-    with importing():
-        from llm_trainer.models.size import size_of
-        from llm_trainer.models.weights import check_folder, shown
-    model, unused = check_folder(folder)
-    if unused:
-        board.notice("UnusedWeights", f"spec.model.uri: its model has no use for {shown(unused)}")
-    return f"a {model.config.model_type} of {size_of(model)}"
 
 
 def unfinished(config: StageConfig, checks: list[Check]) -> list[Check]:
@@ -148,13 +133,6 @@ def made_before(config: StageConfig, board: Board) -> DataManifest | None:
     return manifest
 
 
-def check_model(check: ModelCheck, volumes_root: str, alive: Callable[[], None]) -> None:
-    """Raises DataError for a folder that no stage could load, by its files alone."""
-    folder = Path(local_path(check.uri, volumes_root))
-    refuse_links_out(folder, volumes_root, f"{check.field} {check.uri}")
-    check_model_files(ModelFolder(folder, check.field, check.uri), alive)
-
-
 def linked_twice(settings: PrepareData, volumes_root: str) -> list[Notice]:
     """Of files that a URI's glob finds by several names, and that are read once."""
     found = [files for _, files in find_sources(settings.data, volumes_root)] if settings.data else []
@@ -173,12 +151,7 @@ def linked_twice(settings: PrepareData, volumes_root: str) -> list[Notice]:
 def check_dataset(check: DatasetCheck, volumes_root: str) -> int:
     """How many rows a dataset of a later stage has. Raises DataError for the first that its stage could not use."""
     count = sum(1 for _ in read_rows(check, volumes_root))
-    if count <= check.warmup_rows:
-        stage = check.field.removesuffix(".dataset.uri").rpartition(".")[0]
-        raise DataError(
-            f"{stage}.schedule.warmupSteps: {check.uri} has {count:,} rows, and with these epochs the warm-up alone "
-            f"would need {check.warmup_rows:,}, so that no step is left; lower it, or train for more epochs"
-        )
+    refuse_warmup(check, count)
     return count
 
 

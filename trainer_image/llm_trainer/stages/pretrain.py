@@ -17,6 +17,7 @@ from llm_trainer.models.engine import Engine
 from llm_trainer.models.experts import Routers, Routing
 from llm_trainer.models.export import publish_result
 from llm_trainer.models.held_out import held_out_figures, token_budget
+from llm_trainer.models.limits import check_length
 from llm_trainer.models.loss_function import loss_function
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.batch import accumulation_steps
@@ -50,7 +51,7 @@ class Pretraining(Loop):
         self.tokenizer = load_tokenizer(Path(config.data_folder) / self.sequences.manifest.tokenizer)
         self.accumulation_steps = accumulation_steps(settings, run.group.world_size)
         model = build(config, self.tokenizer, settings.seed)
-        check_length(settings, model.config)
+        check_length(model, settings.sequence_length, settings.length_name("pretrain"))
         check_experts(settings, model.config)
         show_attention(run, model)
         if settings.lora:
@@ -139,15 +140,6 @@ class Pretraining(Loop):
 
     def read(self, folder: Path, state: dict[str, Any]) -> None:
         self.engine.load(folder)
-
-
-def check_length(settings: Pretrain, model_config: Any) -> None:
-    """Raises ConfigurationError when sequences are longer than the model's positions."""
-    longest = getattr(model_config, "max_position_embeddings", None)
-    if longest and settings.sequence_length > longest:
-        raise ConfigurationError(
-            f"pretrain.sequenceLength {settings.sequence_length} is beyond the model's {longest} positions"
-        )
 
 
 def check_experts(settings: Pretrain, model_config: Any) -> None:

@@ -71,9 +71,10 @@ def upload(kubectl: Kubectl, image: str, storage_class: str | None, folders: dic
 
 
 def copy(kubectl: Kubectl, folder: Path, claim: str) -> None:
-    """A folder's content into a claim."""
-    archive = subprocess.Popen(["tar", "-C", str(folder), "-c", "."], stdout=subprocess.PIPE)
-    unpack = ("tar", "-x", "--no-same-owner", "--no-overwrite-dir", "-m", "-C", f"/volumes/{claim}")
+    """A folder's content into a claim, whose own folder may belong to somebody else."""
+    names = sorted(entry.name for entry in folder.iterdir())
+    archive = subprocess.Popen(["tar", "-C", str(folder), "-c", *names], stdout=subprocess.PIPE)
+    unpack = ("tar", "-x", "--no-same-owner", "-m", "-C", f"/volumes/{claim}")
     with alive(f"copying into the claim {claim}"):
         kubectl.run("exec", "-i", manifests.LOADER, "--", *unpack, stdin=archive.stdout)
     if archive.wait():

@@ -10,7 +10,7 @@ import pytest
 from llm_operator.kube.plan import GoneError, Key
 from llm_operator.kube.poller import Poller
 
-KEYS = [Key("LLMTraining", "team", f"training-{number}") for number in range(20)]
+KEYS = [Key("LLMTraining", f"team-{number % 2}", f"training-{number}") for number in range(20)]
 
 
 class Asked:

@@ -13,13 +13,16 @@ from tests.cluster.control_plane import ControlPlane, free_ports
 from tests.cluster.processes import wait
 from tests.cluster.settings import REPOSITORY
 
+# Every 20 s pods that end on no node are said to have failed; the tests' pods have no node, and are said to end slowly.
+CONTROLLERS = ("--controllers=*,-pod-garbage-collector-controller",)
+
 
 @pytest.fixture(scope="session")
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """Has kubeconfig, server, audit_log and kubectl(*arguments)."""
     state = tmp_path_factory.mktemp("control-plane")
     # free ones, so that two checkouts can run their tests at the same time
-    plane = ControlPlane(binaries(), state, port=free_ports(1), etcd_port=free_ports(2))
+    plane = ControlPlane(binaries(), state, port=free_ports(1), etcd_port=free_ports(2), controller_options=CONTROLLERS)
     with running(plane):
         yield plane
 

@@ -175,59 +175,52 @@ def pod_spec(
     adapters: Sequence[ServedAdapter],
     surroundings: Surroundings,
 ) -> dict[str, Any]:
-    volumes, extra, image = claim_volumes(model, adapters), extra_volumes(spec), surroundings.image
-    folder = literal(local_path(model.uri))
-    given = arguments(serving, spec, adapters, None if image.has_launcher else surroundings.host)
+    volumes, extra = claim_volumes(model, adapters), extra_volumes(spec)
+    claims = [
+        {"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        for name, claim in volumes.items()
+    ]
+    mounts = [{"name": name, "mountPath": f"/volumes/{claim}", "readOnly": True} for name, claim in volumes.items()]
+    server = container(serving, spec, model, adapters, surroundings)
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # a Service named vllm would set VLLM_* variables
         "terminationGracePeriodSeconds": drain_seconds(spec),
         "securityContext": POD_SECURITY,
-        "containers": [
-            {
-                "name": CONTAINER,
-                "image": image.name,
-                "command": [*(LAUNCHER if image.has_launcher else VLLM), folder],
-                "args": given,
-                "env": [
-                    *variables(environment(spec, launcher=image.has_launcher)),
-                    *(variables(digests(model, adapters)) if image.has_launcher else ()),
-                    *api_key(spec),
-                ],
-                "ports": ports(image),
-                "resources": resource_requirements(spec.resources),
-                "terminationMessagePolicy": "FallbackToLogsOnError",
-                "securityContext": CONTAINER_SECURITY,
-                "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_SECONDS}}},
-                **(
-                    launcher_probes(spec.startup_timeout_seconds)
-                    if image.has_launcher
-                    else probes(
-                        surroundings.host,
-                        PORT,
-                        model_name(serving, spec),
-                        spec.startup_timeout_seconds,
-                        tls=spec.tls is not None,
-                    )
-                ),
-                "volumeMounts": [
-                    *(
-                        {"name": name, "mountPath": f"/volumes/{claim}", "readOnly": True}
-                        for name, claim in volumes.items()
-                    ),
-                    *(mount for _, mount in extra),
-                    *SCRATCH_MOUNTS,
-                ],
-            }
+        "containers": [{**server, "volumeMounts": [*mounts, *(mount for _, mount in extra), *SCRATCH_MOUNTS]}],
+        "volumes": [*claims, *(volume for volume, _ in extra), *SCRATCH_VOLUMES],
+    }
+
+
+def container(
+    serving: Manifest,
+    spec: LLMServingSpec,
+    model: ServedResult,
+    adapters: Sequence[ServedAdapter],
+    surroundings: Surroundings,
+) -> dict[str, Any]:
+    """The server's, without what it mounts."""
+    image, timeout = surroundings.image, spec.startup_timeout_seconds
+    if image.has_launcher:
+        probed = launcher_probes(timeout)
+    else:
+        probed = probes(surroundings.host, PORT, model_name(serving, spec), timeout, tls=spec.tls is not None)
+    return {
+        "name": CONTAINER,
+        "image": image.name,
+        "command": [*(LAUNCHER if image.has_launcher else VLLM), literal(local_path(model.uri))],
+        "args": arguments(serving, spec, adapters, None if image.has_launcher else surroundings.host),
+        "env": [
+            *variables(environment(spec, launcher=image.has_launcher)),
+            *(variables(digests(model, adapters)) if image.has_launcher else ()),
+            *api_key(spec),
         ],
-        "volumes": [
-            *(
-                {"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-                for name, claim in volumes.items()
-            ),
-            *(volume for volume, _ in extra),
-            *SCRATCH_VOLUMES,
-        ],
+        "ports": ports(image),
+        "resources": resource_requirements(spec.resources),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": CONTAINER_SECURITY,
+        "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_SECONDS}}},
+        **probed,
     }
 
 

@@ -1,0 +1,128 @@
+"""Files of a bucket, by a real S3 server: versitygw on a folder, with keys and TLS of an authority of its own."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+
+from llm_trainer.config import CACHE, RemoteInput
+from llm_trainer.runtime.errors import DataError
+from llm_trainer.storage.bucket import Bucket
+from llm_trainer.storage.cache import Place, fetch
+from llm_trainer.storage.credentials import Credential
+from llm_trainer.storage.ranges import COMMIT_BYTES
+from llm_trainer.storage.remote_files import ChangedError, TransientError
+from tests.storage.s3_server import serving, store
+
+BIG = random.Random(0).randbytes(1000) * 40_000  # 40 MB
+FILES = {
+    "ja/a.jsonl": b"1", "ja/x/b.jsonl": b"22", "ja/c.txt": b"c", "jab/d.jsonl": b"d", "empty.jsonl": b"",
+    "model/config.json": b"{}", "model/model.safetensors": BIG, "model/pytorch_model.bin": b"x",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Of a server that runs: what a Secret for its bucket `corpora` holds."""
+    with serving(tmp_path_factory.mktemp("s3")) as values:
+        for name, content in FILES.items():
+            store(values).put(name, content)
+        yield values
+
+
+def get(keys: dict[str, str], cache: Path, path: str, use: str = "data", bucket: str = "corpora") -> Place:
+    source = Bucket(bucket, Credential(f"s3://{bucket}", "store", keys))
+    wanted = RemoteInput.model_validate({"field": "field", "uri": f"s3://{bucket}/{path}", "use": use})
+    return fetch(wanted, source, cache, MagicMock())
+
+
+@pytest.mark.parametrize(
+    ("path", "use", "found"),
+    [
+        ("ja/**/*.jsonl", "data", ["ja/a.jsonl", "ja/x/b.jsonl"]),
+        ("ja/*.jsonl", "data", ["ja/a.jsonl"]),
+        ("ja/a.jsonl", "data", ["ja/a.jsonl"]),
+        ("empty.jsonl", "data", ["empty.jsonl"]),
+        ("ja", "data", ["ja/a.jsonl", "ja/c.txt", "ja/x/b.jsonl"]),
+        ("model", "model", ["model/config.json", "model/model.safetensors"]),
+        ("model/", "tokenizer", ["model/config.json"]),
+    ],
+)
+def test_what_a_uri_names(path: str, use: str, found: list[str], keys: dict[str, str], tmp_path: Path) -> None:
+    place = get(keys, tmp_path / CACHE, path, use)
+    there = {file.relative_to(place.folder).as_posix(): file for file in place.folder.rglob("*") if file.is_file()}
+    assert sorted(there) == found
+    assert all(file.read_bytes() == FILES[name] for name, file in there.items())
+
+
+def test_it_goes_on_behind_what_was_committed(keys: dict[str, str], tmp_path: Path) -> None:
+    source = Bucket("corpora", Credential("s3://corpora", "store", keys))
+    remote = MagicMock(authority="corpora", path="model/model.safetensors", is_glob=False, prefix="")
+    (file,) = source.listing(remote).files
+    part, seen = tmp_path / "part", [0]
+
+    class DiedError(Exception):
+        """Stands for a kill."""
+
+    def tell(count: int) -> None:
+        seen[0] += count
+        if seen[0] > 2 * COMMIT_BYTES:
+            raise DiedError
+
+    with pytest.raises(DiedError):
+        source.fetch(remote, file, part, tell)
+    again: list[int] = []
+    source.fetch(remote, file, part, again.append)
+    assert again[0] >= COMMIT_BYTES
+    assert sum(again) == len(BIG)
+    assert part.read_bytes() == BIG
+
+
+def test_a_file_that_has_changed_is_no_part_of_the_one_before(keys: dict[str, str]) -> None:
+    store(keys).put("changing.jsonl", b"a" * 1000)
+    source = Bucket("corpora", Credential("s3://corpora", "store", keys))
+    remote = MagicMock(authority="corpora", path="changing.jsonl", is_glob=False, prefix="")
+    (file,) = source.listing(remote).files
+    store(keys).put("changing.jsonl", b"b" * 1000)
+    with pytest.raises(ChangedError, match="has changed since it was listed"):
+        list(source.read(remote, file, 500))
+
+
+@pytest.mark.parametrize(
+    ("path", "bucket", "changed", "says"),
+    [
+        ("absent.jsonl", "corpora", {}, "no file matches s3://corpora/absent.jsonl in the bucket corpora"),
+        ("absent/*.jsonl", "corpora", {}, "no file matches"),
+        ("a.jsonl", "nowhere", {}, "there is no such bucket"),
+        ("ja/a.jsonl", "corpora", {"AWS_ACCESS_KEY_ID": "stranger"}, "the key is not accepted"),
+        ("ja/a.jsonl", "corpora", {"AWS_SECRET_ACCESS_KEY": "wrong-wrong"}, "the key is not accepted"),
+        ("ja/a.jsonl", "corpora", {"ca.crt": ""}, "certificate is not trusted; put its authority's into ca.crt"),
+    ],
+)
+def test_what_is_refused(
+    path: str, bucket: str, changed: dict[str, str], says: str, keys: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=says) as told:
+        get({**keys, **changed}, tmp_path / CACHE, path, bucket=bucket)
+    assert "sesame" not in str(told.value)
+    assert "wrong-wrong" not in str(told.value)
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_a_server_that_is_away(keys: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        away = {**keys, "AWS_ENDPOINT_URL": f"https://localhost:{free.getsockname()[1]}"}
+    source = Bucket("corpora", Credential("s3://corpora", "store", away))
+    with pytest.raises(TransientError, match="can't be reached"):
+        source.listing(MagicMock(authority="corpora", path="x", is_glob=True, prefix=""))
+
+
+def test_no_key_is_shown(keys: dict[str, str]) -> None:
+    assert "sesame" not in repr(Credential("s3://corpora", "store", keys))
+    assert os.environ.get("AWS_SECRET_ACCESS_KEY") is None

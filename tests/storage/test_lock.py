@@ -1,0 +1,73 @@
+"""One writer for a folder, whoever dies."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from llm_trainer.runtime.errors import StorageError
+from llm_trainer.storage.lock import held
+
+STALE = 0.4
+
+
+def nothing() -> None:
+    """While it waits."""
+
+
+def test_one_after_the_other(tmp_path: Path) -> None:
+    lock, inside, most = tmp_path / "x.lock", [0], [0]
+
+    def work() -> None:
+        with held(lock, nothing, STALE):
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.05)
+            inside[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_whose_holder_has_gone_is_taken(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    lock.write_text("somebody who was killed")
+    began, waited = time.monotonic(), []
+    with held(lock, lambda: waited.append(1), STALE) as check:
+        assert time.monotonic() - began >= STALE
+        check()
+    assert waited
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_holder_that_lives_keeps_it(tmp_path: Path) -> None:
+    lock, taken = tmp_path / "x.lock", threading.Event()
+
+    def other() -> None:
+        with held(lock, nothing, STALE):
+            taken.set()
+
+    with held(lock, nothing, STALE):
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert not taken.wait(4 * STALE)
+    thread.join()
+    assert taken.is_set()
+
+
+def test_who_stood_still_learns_that_it_was_taken_over(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    with held(lock, nothing, STALE) as check:
+        lock.write_text("another")
+        time.sleep(STALE)
+        with pytest.raises(StorageError, match="was taken over by another pod"):
+            check()
+    assert lock.read_text() == "another"

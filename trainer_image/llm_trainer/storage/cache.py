@@ -1,0 +1,189 @@
+"""What was fetched, in a folder of the storage's claim that all trainings on it share.
+
+`SCHEME/AUTHORITY/REVISION/` holds the files under their own paths, `REVISION.json` beside it what they are. A file is
+whole or not there, and one that the manifest doesn't name isn't used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel
+
+from llm_trainer.checkpoint.files import FileRecord, flush_folder, write_durably
+from llm_trainer.config import RemoteInput, parse
+from llm_trainer.config.remote import Remote, shown
+from llm_trainer.runtime.errors import DataError, StorageError
+from llm_trainer.runtime.removal import remove
+from llm_trainer.storage.lock import held
+from llm_trainer.storage.model_files import needed
+from llm_trainer.storage.ranges import refuse_other_content
+from llm_trainer.storage.remote_files import ChangedError, Listing, RemoteFile, Source, Tell, TransientError
+from llm_trainer.storage.retry import patiently
+
+AT_ONCE = 8  # files
+LISTINGS = 3  # of a source that changes while it is read
+
+
+class Fetched(BaseModel):
+    """The manifest of a revision."""
+
+    uri: str
+    revision: str
+    license: str = ""
+    files: list[FileRecord] = []
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a URI's files lie: `folder` of the revision, `within` it the URI's own path, which may be a glob."""
+
+    folder: Path
+    within: str
+    listing: Listing
+
+
+def manifest_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.json")
+
+
+def read_fetched(folder: Path) -> Fetched | None:
+    try:
+        return Fetched.model_validate_json(manifest_of(folder).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+class Meter(Protocol):
+    """Who counts what is fetched."""
+
+    def total(self, count: int) -> None: ...  # bytes of what was listed
+    def more(self, count: int) -> None: ...  # bytes that are there
+    def waiting(self) -> None: ...  # for another, about each second
+
+
+def fetch(wanted: RemoteInput, source: Source, cache: Path, meter: Meter) -> Place:
+    """Have all files of a URI in the cache.
+
+    Raises DataError, and StorageError where the server fails for so long that another attempt had better begin.
+    """
+    uri, remote = shown(wanted.uri), parse(wanted.uri)
+    for _ in range(LISTINGS):
+        try:
+            listing = listed(wanted, source)
+            meter.total(listing.bytes)
+            return _fetch(uri, remote, source, listing, cache, meter)
+        except ChangedError as error:
+            changed = error
+        except TransientError as error:
+            raise StorageError(f"{uri} can't be fetched at this moment: {error}; the next attempt goes on") from error
+    raise DataError(f"{uri} changes while it is read: {changed}; name files that nobody writes to, or copy them first")
+
+
+def listed(wanted: RemoteInput, source: Source) -> Listing:
+    """What there is of a URI and is needed of it. Raises DataError, TransientError after some tries."""
+    uri, remote, held_to = shown(wanted.uri), parse(wanted.uri), wanted.revision
+    if held_to and remote.scheme == "hf":  # which knows its old ones
+        remote = replace(remote, revision=held_to)
+    listing = needed(uri, patiently(lambda: source.listing(remote)), wanted.use)
+    if held_to and listing.revision != held_to:
+        raise DataError(
+            f"{uri} is no longer what it was at first (revision {held_to}, and now {listing.revision}); restore it, or "
+            "follow it by spec.modelCache.refreshIntervalSeconds"
+        )
+    return listing
+
+
+def _fetch(uri: str, remote: Remote, source: Source, listing: Listing, cache: Path, meter: Meter) -> Place:
+    folder = cache / remote.place(listing.revision)
+    place = Place(folder, remote.path, listing)
+    if not _missing(folder, listing.files):
+        meter.more(listing.bytes)
+        return place
+    with held(folder.with_name(f"{folder.name}.lock"), meter.waiting) as check:
+        missing = _missing(folder, listing.files)
+        meter.more(listing.bytes - sum(file.size for file in missing))
+        parts = folder.with_name(f".{folder.name}.parts")
+        for directory in (folder, parts):
+            directory.mkdir(parents=True, exist_ok=True)
+        pinned = replace(remote, revision=listing.revision)  # of a hub: what was listed, wherever its branch goes
+
+        def one(file: RemoteFile) -> FileRecord:
+            check()
+            return _one(uri, pinned, source, file, folder, parts, meter.more)
+
+        try:
+            records = _all(one, missing)
+        except ChangedError:  # this revision is no more
+            remove(parts)
+            if read_fetched(folder) is None:
+                remove(folder)
+            raise
+        check()
+        _note(uri, folder, listing, records)
+        remove(parts)
+    return place
+
+
+def _all(one: Callable[[RemoteFile], FileRecord], files: Sequence[RemoteFile]) -> list[FileRecord]:
+    """Several at once; the first failure ends it, when those under way have ended."""
+    with ThreadPoolExecutor(min(AT_ONCE, max(1, len(files))), "fetch") as pool:
+        waiting = [pool.submit(one, file) for file in files]
+        try:
+            return [each.result() for each in waiting]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one(
+    uri: str, remote: Remote, source: Source, file: RemoteFile, folder: Path, parts: Path, tell: Tell
+) -> FileRecord:
+    target = folder / file.path
+    if not target.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{uri}: the server names a file {file.path!r}, which lies outside of its folder")
+    part = parts / f"{hashlib.sha256(file.path.encode()).hexdigest()[:16]}-{target.name[-64:]}"
+    sha256 = source.fetch(remote, file, part, tell)
+    try:
+        refuse_other_content(uri, file, sha256)
+    except DataError:
+        part.unlink()
+        raise
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part.rename(target)
+    return FileRecord(path=file.path, size=file.size, sha256=sha256)
+
+
+def _note(uri: str, folder: Path, listing: Listing, records: Sequence[FileRecord]) -> None:
+    before = read_fetched(folder)
+    files = {record.path: record for record in (before.files if before else [])}
+    files |= {record.path: record for record in records}
+    flush_folder(folder)
+    said = Fetched(
+        uri=uri,
+        revision=listing.revision,
+        license=listing.license,
+        files=[files[path] for path in sorted(files)],
+    )
+    write_durably(manifest_of(folder), json.dumps(said.model_dump(), indent=1) + "\n")
+
+
+def _missing(folder: Path, files: Sequence[RemoteFile]) -> list[RemoteFile]:
+    known = read_fetched(folder)
+    if known is None:
+        return list(files)
+    listed = {record.path: record for record in known.files}
+    return [
+        file
+        for file in files
+        if file.path not in listed
+        or listed[file.path].size != file.size
+        or not (path := folder / file.path).is_file()
+        or path.stat().st_size != file.size
+    ]

@@ -85,7 +85,7 @@ def test_out_of_memory_is_told(stage: GpuStage, pods: RunPods) -> None:
     """One activation of 275 GB."""
     narrow: Any = MODEL["architecture"]["config"]
     wide = {"architecture": {"family": "llama", "config": {**narrow, "intermediate_size": 2**18}}}
-    batch = {"sequenceLength": 128, "microBatchSize": 4096, "globalBatchSize": 4096, "evaluateEverySteps": 1000}
+    batch = {"sequenceLength": 128, "microBatchSize": 4096, "globalBatchSize": 4096, "evaluation": {"everySteps": 1000}}
     word = pods(stage("memory", model=wide, pretrain={**BFLOAT16, **batch})).start().wait()[0]
     assert (word.reason, word.exit_code) == ("OutOfMemory", ExitCode.OUT_OF_MEMORY), word
     assert "microBatchSize" in word.message, word.message

@@ -17,7 +17,7 @@ from tests.gpu.conftest import GpuStage, RunPods
 from tests.trainer.online import assert_reward_rises
 from tests.trainer.pods import evaluations, losses
 
-BATCH = {"globalBatchSize": 8, "microBatchSize": 4, "checkpoint": {"everySteps": 10}, "evaluateEverySteps": 20}
+BATCH = {"globalBatchSize": 8, "microBatchSize": 4, "checkpoint": {"everySteps": 10}, "evaluation": {"everySteps": 20}}
 SFT = {
     **BATCH,
     "dataset": {"uri": "pvc://corpus/chat.jsonl", "validationFraction": 0.1},
@@ -32,7 +32,7 @@ ONLINE: dict[str, Any] = {
     "globalBatchSize": 64,
     "microBatchSize": 32,
     "schedule": {"type": "constant"},
-    "evaluateEverySteps": 1000,
+    "evaluation": {"everySteps": 1000},
     "rewards": [{"function": "tests.trainer.reward_functions:early"}],
 }
 

@@ -37,7 +37,7 @@ PRETRAIN = {
     "precision": "float32",
     "optimizer": {"learningRate": 0.003},
     "checkpoint": {"everySteps": 5},
-    "evaluateEverySteps": 10,
+    "evaluation": {"everySteps": 10},
 }
 SFT = {
     "dataset": {"uri": "pvc://corpus/chat.jsonl", "validationFraction": 0.1},
@@ -48,7 +48,7 @@ SFT = {
     "precision": "float32",
     "optimizer": {"learningRate": 0.001, "weightDecay": 0.0},
     "checkpoint": {"everySteps": 5},
-    "evaluateEverySteps": 10,
+    "evaluation": {"everySteps": 10},
 }
 
 Stage = Callable[..., StageConfig]

@@ -22,7 +22,7 @@ ONLINE: dict[str, Any] = {
     "precision": "float32",
     "optimizer": {"learningRate": 0.002},
     "schedule": {"type": "constant"},
-    "evaluateEverySteps": 1000,
+    "evaluation": {"everySteps": 1000},
     "rewards": [{"function": "tests.trainer.reward_functions:early"}],
 }
 

@@ -130,6 +130,7 @@ class Pods:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
     warm: bool = False
+    each: list[dict[str, str]] = field(default_factory=list)  # what one pod alone has in its environment, by index
     pods: list[Pod] = field(default_factory=list)
 
     def start(self) -> Pods:
@@ -154,6 +155,7 @@ class Pods:
                 "NODE_NAME": f"node-{index}",
                 **ENVIRONMENT,
                 **self.environment,
+                **(self.each[index] if self.each else {}),
             }
             log = folder / "log"
             process = start_pod(environment, log) if self.warm else ColdProcess(environment, log)
@@ -178,10 +180,14 @@ class Pods:
         assert words[0].progress
         return words[0].progress
 
-    def until_step(self, step: int) -> None:
-        """Wait until so many steps are made."""
+    def until_step(self, step: int, saved: int = 0) -> None:
+        """Wait until so many steps are made, and a checkpoint of step ``saved``, or a later one, counts."""
         end = time.monotonic() + END_SECONDS
-        while not ((progress := self.pods[0].progress()) and progress.step >= step):
+        while not (
+            (progress := self.pods[0].progress())
+            and progress.step >= step
+            and (not saved or (progress.checkpoint and progress.checkpoint.step >= saved))
+        ):
             ended = [pod for pod in self.pods if not pod.process.is_alive()]
             assert not ended, f"a pod ended before step {step}:\n{ended[0].log[-4000:]}"
             assert time.monotonic() < end, f"step {step} was not reached; the progress is {progress}"

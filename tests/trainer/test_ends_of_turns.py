@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from llm_trainer.config import Architecture, Grpo
 from llm_trainer.data.rendering import Chat, end_of_turn
 from llm_trainer.models.build import from_architecture
 from llm_trainer.models.export import write_model
+from llm_trainer.models.shards import Weights
 from llm_trainer.models.value import ValueModel
 from llm_trainer.rl.rewards import Rewards, scored_place
 from llm_trainer.rl.rollout import generate, join, own_sampling
@@ -53,7 +55,7 @@ def test_a_published_model_stops_at_the_end_of_a_turn(name: str, tmp_path: Path)
     """Beside the end of text, and what it knew before; its own way to sample stays."""
     model, tokenizer = model_of(name)
     model.generation_config = GenerationConfig(eos_token_id=5, do_sample=True, top_p=0.9)
-    write_model(model, model.state_dict(), tokenizer, tmp_path)
+    write_model(tokenizer, Weights(model, model.state_dict(), None), tmp_path, scores=False)
     published = AutoModelForCausalLM.from_pretrained(tmp_path).generation_config
     end = tokenizer.convert_tokens_to_ids(FAMILIES[name].end)
     assert set(published.eos_token_id) == {tokenizer.eos_token_id, end, 5}
@@ -62,8 +64,29 @@ def test_a_published_model_stops_at_the_end_of_a_turn(name: str, tmp_path: Path)
 
 def test_a_model_with_one_end_stays_as_it_is(tmp_path: Path) -> None:
     model, tokenizer = model_of("mistral")
-    write_model(model, model.state_dict(), tokenizer, tmp_path)
+    write_model(tokenizer, Weights(model, model.state_dict(), None), tmp_path, scores=False)
     assert GenerationConfig.from_pretrained(tmp_path).eos_token_id == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize(
+    ("brought", "kept"),
+    [
+        ({"temperature": 0.6, "top_p": 0.9, "do_sample": False}, {"temperature": 0.6, "top_p": 0.9, "do_sample": True}),
+        ({"temperature": 0.6}, {"temperature": 0.6, "do_sample": True}),
+        ({"pad_token_id": -1, "top_k": 20}, {"top_k": None}),
+    ],
+)
+def test_what_many_models_bring_is_published(brought: dict[str, Any], kept: dict[str, Any], tmp_path: Path) -> None:
+    """Transformers reads a generation_config.json that it would not write; a stage found out at its end."""
+    model, tokenizer = model_of("chatml")
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start/generation_config.json").write_text(json.dumps({"eos_token_id": 1, **brought}))
+    model.generation_config = GenerationConfig.from_pretrained(tmp_path / "start")
+    (tmp_path / "published").mkdir()
+    write_model(tokenizer, Weights(model, model.state_dict(keep_vars=True), None), tmp_path / "published", scores=False)
+    published = json.loads((tmp_path / "published/generation_config.json").read_text())
+    assert {name: published.get(name) for name in kept} == kept, published
+    assert 1 in published["eos_token_id"]
 
 
 def test_an_answer_ends_with_its_turn() -> None:

@@ -17,7 +17,7 @@ HOSTS = "::1 localhost\nfd00:5::1 chat-0.chat chat-0\n"  # what the kubelet writ
 PROCESS = """
 import asyncio, os
 import aiohttp
-from llm_operator.training.pull import ask
+from llm_operator.kube.pull import ask
 from llm_trainer.runtime.gate import open_meeting
 from llm_trainer.runtime.process_group import ProcessGroup
 from llm_trainer.runtime.progress import Board

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import urllib.request
 from collections.abc import Callable
@@ -18,10 +19,11 @@ from llm_trainer.protocol import ExitCode
 from tests.trainer.conftest import MODEL, PRETRAIN, SFT, RunPods, stage_config
 from tests.trainer.online import ONLINE, PYTHONPATH
 from tests.trainer.pods import Pod, evaluations, history, losses
+from tests.trainer.task_files import write_tasks
 
 SHARED: dict[str, Any] = {
     "globalBatchSize": 8, "microBatchSize": 2, "precision": "float32", "optimizer": {"learningRate": 1e-3},
-    "checkpoint": {"everySteps": 2}, "evaluateEverySteps": 1000,
+    "checkpoint": {"everySteps": 2}, "evaluation": {"everySteps": 1000},
 }  # fmt: skip
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "data"
 TRL_KINDS = [kind for kind in KINDS.values() if kind not in ("pretrain", "ppo")]
@@ -60,11 +62,16 @@ def any_kind(prepared: Path, base: str, pairs: str, prompts: str) -> Kind:
     return make
 
 
-def metrics(pod: Pod) -> dict[str, float]:
-    """What Prometheus would read now, of the gauges without further labels."""
+def metrics(pod: Pod, *labels: str) -> dict[str, float]:
+    """What Prometheus would read now, of those that have these labels beside `stage`; their values follow the name."""
     with urllib.request.urlopen(f"http://127.0.0.1:{pod.progress_port}/metrics", timeout=10) as answer:
         families = text_string_to_metric_families(answer.read().decode())
-    return {s.name: s.value for family in families for s in family.samples if set(s.labels) == {"stage"}}
+    return {
+        "/".join([s.name.removeprefix("llm_trainer_") if labels else s.name, *(s.labels[label] for label in labels)]): (
+            s.value
+        )
+        for family in families for s in family.samples if set(s.labels) == {"stage", *labels}
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS.values())
@@ -75,6 +82,8 @@ def test_what_is_seen_of_a_stage(kind: str, any_kind: Kind, pods: RunPods) -> No
     running = pods(config, PYTHONPATH=PYTHONPATH).start()
     running.until_step(5)
     seen = metrics(running.pods[0])
+    phases, memory = metrics(running.pods[0], "phase"), metrics(running.pods[0], "rank")
+    parts = metrics(running.pods[0], "rank", "part")
     running.pods[0].process.terminate()
     word = running.wait()[0]
     assert word.exit_code == ExitCode.PREEMPTED, word
@@ -82,6 +91,14 @@ def test_what_is_seen_of_a_stage(kind: str, any_kind: Kind, pods: RunPods) -> No
         assert seen[f"llm_trainer_{name}"] != 0, (name, seen)
     assert seen["llm_trainer_step_seconds_count"] >= 5
     assert seen["llm_trainer_last_step_timestamp_seconds"] > 1e9
+    assert 0 < seen["llm_trainer_goodput"] < 1
+    assert 0 <= seen["llm_trainer_heartbeat_age_seconds"] < 300
+    assert {"phase_seconds_total/Starting", "phase_seconds_total/Training"} <= phases.keys()
+    assert phases["phase_seconds_total/Starting"] > 0
+    assert memory["memory_bytes/0"] > 1e8
+    wanted = {"data", "agree", "compute"} - ({"data"} if kind == "ppo" else set())
+    wanted |= {"generate", "score"} if kind in ("ppo", "grpo") else set()
+    assert {f"step_part_seconds_total/0/{part}" for part in wanted} <= parts.keys()
     assert word.progress
     assert word.progress.checkpoint
     assert word.progress.checkpoint.step == word.progress.step
@@ -110,6 +127,45 @@ def test_steps_that_are_not_finite_are_left_out(kind: str, zero: int, any_kind: 
     weights = [torch.load(file, weights_only=False)["module"] for file in newest.rglob("*model_states.pt")]
     tensors = [tensor for module in weights for tensor in module.values() if torch.is_tensor(tensor)]
     assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors), "a step that was left out has changed them"
+
+
+@pytest.mark.parametrize(
+    ("kind", "zero"),
+    [("pretrain", 3), ("sft", 0),
+     *(pytest.param(*case, marks=pytest.mark.release) for case in (("dpo", 1), ("rewardModel", 2), ("kto", 3)))],
+)  # fmt: skip
+def test_weights_that_blow_up_are_rolled_back(kind: str, zero: int, any_kind: Kind, pods: RunPods) -> None:
+    """The fifth update makes weights that are no numbers, and it is saved: the run goes back to before it, whatever is
+    kept.
+    """
+    config = any_kind(
+        kind, f"back-{kind.lower()}", nodes=2, zeroStage=zero, lossWatch={"skips": 2},
+        checkpoint={"everySteps": 1, "keep": 1}, **({"epochs": 1} if kind == "sft" else {}),
+        optimizer={"learningRate": 1e-3, "function": "tests.trainer.user_functions:blows_up"},
+    )  # fmt: skip
+    running = pods(config, PYTHONPATH=PYTHONPATH)
+    progress = running.run()
+    assert progress.step == progress.total_steps
+    assert math.isfinite(losses(config)[progress.step])
+    (row,) = [row for row in history(config) if row.get("action") == "RollBack"]
+    assert (row["step"], row["from"], row["jumpedOver"]) == (4, 7, [4, 7])
+    logs = [[line for line in pod.log.splitlines() if line.startswith(("Skip", "RollBack"))] for pod in running.pods]
+    assert logs[0] == logs[1]
+    assert len(logs[0]) == 2
+
+
+@pytest.mark.parametrize("kind", [pytest.param("grpo", marks=pytest.mark.release), "ppo"])
+def test_a_stage_that_writes_answers_is_rolled_back(kind: str, any_kind: Kind, pods: RunPods) -> None:
+    """By a watch that takes any loss above the mean for a spike."""
+    watch = {"window": 8, "sigma": 0.01, "spikeSteps": 1, "rollbacks": 2}
+    config = any_kind(kind, f"back-{kind}", epochs=4, lossWatch=watch)
+    word = pods(config, PYTHONPATH=PYTHONPATH).start().wait()[0]
+    assert word.reason in ("Succeeded", "Diverged"), word
+    rows = [row for row in history(config) if row.get("action") == "RollBack"]
+    assert rows
+    made = [row["step"] for row in history(config) if "loss" in row]
+    assert made == list(range(1, len(made) + 1))
+    assert made[-1] > rows[-1]["step"]
 
 
 def test_a_stage_in_which_nothing_was_learned_fails(
@@ -218,11 +274,11 @@ def test_it_goes_on_in_a_later_epoch(kind: str, any_kind: Kind, pods: RunPods) -
 
 def test_an_evaluation_at_the_step_of_a_checkpoint_is_part_of_it(any_kind: Kind, pods: RunPods) -> None:
     """It draws answers: whoever goes on from the checkpoint draws the next ones as if nothing had happened."""
-    changed = {"epochs": 2, "evaluateEverySteps": 6, "checkpoint": {"everySteps": 6}}
+    changed = {"epochs": 2, "evaluation": {"everySteps": 6}, "checkpoint": {"everySteps": 6}}
     whole = any_kind("grpo", "evaluated", **changed)
     pods(whole, PYTHONPATH=PYTHONPATH).run()
     first = pods(any_kind("grpo", "evaluated-again", **changed), PYTHONPATH=PYTHONPATH).start()
-    first.until_step(8)
+    first.until_step(8, saved=6)
     first.kill()
     again = any_kind("grpo", "evaluated-again", attempt=2, **changed)
     pods(again, PYTHONPATH=PYTHONPATH).run()
@@ -235,8 +291,8 @@ def test_an_evaluation_at_the_step_of_a_checkpoint_is_part_of_it(any_kind: Kind,
 
 def test_how_a_batch_is_split_does_not_matter(any_kind: Kind, pods: RunPods) -> None:
     """Into micro-batches and over processes: neither to the losses nor to the held-out figures."""
-    single = any_kind("sft", "split-single", microBatchSize=1, evaluateEverySteps=3)
-    double = any_kind("sft", "split-double", nodes=2, microBatchSize=4, evaluateEverySteps=3)
+    single = any_kind("sft", "split-single", microBatchSize=1, evaluation={"everySteps": 3})
+    double = any_kind("sft", "split-double", nodes=2, microBatchSize=4, evaluation={"everySteps": 3})
     for config in (single, double):
         pods(config).run()
     assert losses(double) == pytest.approx(losses(single), abs=1e-5)
@@ -255,3 +311,36 @@ def test_weights_that_are_not_finite_are_not_published(kind: str, any_kind: Kind
     assert word.exit_code == ExitCode.INTERNAL, word
     assert "is not published" in word.message
     assert not list((Path(config.stage_folder) / "results").glob("step-*"))
+
+
+SHARED_WAYS: list[tuple[str, dict[str, Any]]] = [
+    ("pretrain", {}), ("pretrain", {"nodes": 2, "zeroStage": 3}), ("pretrain", {"nodes": 2, "tensorParallel": 2}),
+    ("pretrain", {"nodes": 2, "sequenceParallel": 2}), ("sft", {"nodes": 2, "zeroStage": 3}),
+    ("sft", {"lora": {"rank": 4}}), ("dpo", {}), ("kto", {}), ("grpo", {}), ("ppo", {}),
+]  # fmt: skip
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("number", range(len(SHARED_WAYS)))
+def test_every_kind_answers_reads_the_corpus_and_runs_tasks(
+    number: int, any_kind: Kind, prepared: Path, pods: RunPods
+) -> None:
+    """However its weights, rows or layers are shared; from the same weights come the same answers."""
+    kind, changes = SHARED_WAYS[number]
+    write_tasks(prepared / "corpus" / "tasks")
+    tasks = [{"name": "letters", "uri": "pvc://corpus/tasks/letters.yaml", "numFewshot": 1, "limit": 6}]
+    evaluation = {"everySteps": 1000, "tokens": 4096, "corpus": True, "prompts": ["The class of", "What is it?"],
+                  "maxNewTokens": 6, "tasks": tasks}  # fmt: skip
+    config = any_kind(kind, f"answers-{number}", evaluation=evaluation, **changes)
+    progress = pods(config, PYTHONPATH=PYTHONPATH).run()
+    told = evaluations(config)
+    assert all(figures["bitsPerByte"] > 0 for figures in told.values()), told
+    samples = [row["samples"] for row in history(config) if "samples" in row]
+    assert len(samples) == len(told)
+    assert {score.name: score.samples for score in progress.scores} == {"letters/acc": 6, "letters/acc_norm": 6}
+    if kind == "pretrain":
+        plain = any_kind("pretrain", "answers-0", evaluation=evaluation)
+        if not Path(plain.stage_folder).exists():
+            pods(plain).run()
+        assert samples[0] == next(row["samples"] for row in history(plain) if "samples" in row)
+        assert told[0]["bitsPerByte"] == pytest.approx(evaluations(plain)[0]["bitsPerByte"], rel=1e-5)

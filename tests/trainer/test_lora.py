@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import ModelCard
 from peft import LoraConfig, PeftModel
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from llm_trainer.checkpoint.files import read_manifest
 from llm_trainer.config import StageConfig, local_path
@@ -58,6 +58,8 @@ def test_adapter_and_merged(adapted: Adapted, pods: RunPods, prepared: Path, bas
     assert difference < 1e-5
     told = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert (folder / told).resolve() == base_folder.resolve(), "a path that is right wherever the claim is mounted"
+    ends = GenerationConfig.from_pretrained(folder).eos_token_id
+    assert ends == GenerationConfig.from_pretrained(local_path(merged.uri, str(prepared))).eos_token_id
     card = (folder / "README.md").read_text()
     assert ModelCard(card).data.__dict__["library_name"] == "peft"
     assert all(part in card for part in (base, "pvc://corpus/chat.jsonl", "held-out loss", '"rank": 2')), card

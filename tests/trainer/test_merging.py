@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
+from peft.tuners.lora import Linear
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -92,12 +93,15 @@ def test_a_wrong_merge_is_told_however_strong_the_adapter(
     save_file(state, file, {"format": "pt"})
     merged(tmp_path / "base", tmp_path / "adapter")
 
-    def forgetful(self: PeftModel) -> PreTrainedModel:
-        """Merges all but one layer's."""
-        next(module for name, module in self.named_modules() if name.endswith("layers.1.mlp.up_proj.lora_B.default")
-             ).weight.zero_()  # fmt: skip
-        return self.base_model.merge_and_unload()
+    merge, seen = Linear.merge, []
 
-    monkeypatch.setattr(PeftModel, "merge_and_unload", forgetful, raising=False)
-    with pytest.raises(RuntimeError, match="moved the logits"):
+    def forgetful(self: Linear, **_: object) -> None:
+        """Merges all but one layer's."""
+        seen.append(self)
+        if len(seen) == 3:
+            next(iter(self.lora_B.values())).weight.data.zero_()
+        merge(self)
+
+    monkeypatch.setattr(Linear, "merge", forgetful)
+    with pytest.raises(RuntimeError, match=r"moved what model\.layers\.\d.* says by"):
         merged(tmp_path / "base", tmp_path / "adapter")

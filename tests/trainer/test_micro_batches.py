@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 from trl.trainer.utils import RepeatSampler
 
+from llm_trainer.runtime.process_group import ProcessGroup
 from llm_trainer.stages.micro_batches import MicroBatchOrder
 
 ROWS = 10  # 5 micro-batches of 2, so that an epoch's third step has one instead of two
@@ -20,6 +22,8 @@ class Recording(Trainer):  # type: ignore[misc]
     """Of which rows each step of its own loop is made."""
 
     made: list[list[int]]
+    settings: Any  # of a stage, and its run
+    run: Any
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         if len(self.made) == self.state.global_step:
@@ -51,6 +55,8 @@ def trainer(kind: type[Recording], folder: Path, epochs: float) -> Recording:
     )  # fmt: skip
     made = kind(model, args=arguments, train_dataset=Dataset.from_list(rows))
     made.made = []
+    made.settings = SimpleNamespace(processes_per_row=1)
+    made.run = SimpleNamespace(group=ProcessGroup(0, 0, 1, torch.device("cpu")))
     return made
 
 

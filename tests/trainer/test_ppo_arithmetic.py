@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from trl.trainer.utils import selective_log_softmax
 
 from llm_trainer.config import Ppo
+from llm_trainer.models.language_loss import IGNORED, scores_of_logits
 from llm_trainer.rl.experience import experience_of
 from llm_trainer.rl.objective import KlController, k3, value_losses
 from llm_trainer.rl.rollout import Answers
@@ -120,8 +120,8 @@ def our_update(n: dict[str, Numbers]) -> Update:
     rollout = (answers, t["old"], t["reference"], t["old_values"], t["scores"])
     experience = experience_of(*rollout, SETTINGS, KL, ALONE)
     logits, values = t["logits"].clone().requires_grad_(), t["values"].clone().requires_grad_()
-    scaled = logits / TEMPERATURE
-    objective = policy_objective(selective_log_softmax(scaled, answers.answered_tokens), scaled, experience, SETTINGS)
+    targets = answers.answered_tokens.masked_fill(~answers.answered, IGNORED)
+    objective = policy_objective(scores_of_logits(logits, targets, TEMPERATURE), experience, SETTINGS)
     count = answers.answered.sum()
     policy = (objective.losses * answers.answered).sum() / count
     value = (value_losses(values, t["old_values"], experience.returns, VALUE_CLIP) * answers.answered).sum() / count

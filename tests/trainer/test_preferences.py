@@ -33,7 +33,7 @@ TRAINING = {
     "precision": "float32",
     "optimizer": {"learningRate": 0.001},
     "checkpoint": {"everySteps": 5},
-    "evaluateEverySteps": 10,
+    "evaluation": {"everySteps": 10},
 }
 
 Preference = Callable[..., StageConfig]
@@ -93,7 +93,7 @@ def test_dpo_losses_agree_and_resume(preference: Preference, pods: RunPods) -> N
     whole = preference("dpo-whole", "dpo")
     pods(whole).run()
     first = pods(preference("dpo-killed", "dpo")).start()
-    first.until_step(7)
+    first.until_step(7, saved=5)
     reference = Path(first.config.stage_folder) / "reference-train.npz"
     written = reference.stat().st_mtime_ns
     os.kill(first.pods[1].worker(), signal.SIGKILL)

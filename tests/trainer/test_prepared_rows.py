@@ -101,3 +101,33 @@ def test_the_check_of_a_stage_is_that_of_its_preparation(kind: str, prepared: Pa
     settings: Any = settings_of(config)
     known = DatasetCheck.of(settings, f"spec.stages[0].{kind}").model_dump(exclude={"field", "length_field"})
     assert check_of(config, settings).model_dump(exclude={"field", "length_field"}) == known
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_a_stage_maps_what_its_preparation_has_kept(
+    kind: str, prepared: Path, pods: RunPods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the key that both find, with the tokenizer of a model that has a copy of the training's."""
+    from llm_trainer.config import settings_of
+    from llm_trainer.data.examples import Examples
+    from llm_trainer.data.kept_rows import table_of
+    from llm_trainer.data.shared_rows import RowMaking
+    from llm_trainer.stages.fine_tuning import check_of
+
+    pair = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    write(prepared, [RIGHT if kind == "sft" else pair] * 40)
+    config = stage(prepared, **{kind: {"dataset": DATASET, "maxLength": 77}})
+    config = config.model_copy(update={"run_uri": f"pvc://models/run-kept-{kind}"})
+    settings: Any = settings_of(config)
+    check = DatasetCheck.of(settings, f"spec.stages[0].{kind}", "given").model_dump(by_alias=True)
+    pods(preparation(prepared, check, f"run-kept-{kind}")).run()
+    load_tokenizer(prepared / "models/run/data" / TOKENIZER).save_pretrained(prepared / "models/copy")
+    tokenizer = load_tokenizer(prepared / "models/copy")
+    made = table_of(Examples(check_of(config, settings), tokenizer, config.volumes_root))
+
+    def again(*_: Any) -> Any:
+        raise AssertionError("the rows are made once more")
+
+    monkeypatch.setattr(RowMaking, "make", again)
+    rows = rows_of(config, settings, tokenizer, Board("given", 1))["train_dataset"]
+    assert rows.data.table.equals(made)

@@ -57,6 +57,11 @@ def test_what_a_stage_tells(pretrain: Stage, pods: RunPods) -> None:
     assert {"bitsPerByte/even", "bitsPerByte/odd", "bitsPerByte/language/en"} <= set(figures[30])
     # a first guess is uniform over the vocabulary
     assert math.isclose(figures[0]["loss"], math.log(1024), rel_tol=0.05)
+    told = (Path(config.run_folder) / "report.md").read_text()
+    assert "## Stage tells" in told
+    assert "held-out bitsPerByte/odd" in told
+    assert progress.result
+    assert progress.result.digest in told
 
 
 def test_export_loads_and_says_the_same(pretrain: Stage, pods: RunPods, prepared: Path) -> None:
@@ -108,7 +113,8 @@ def test_a_second_stage_goes_on_in_the_corpus(pretrain: Stage, pods: RunPods, pr
     assert result
     second = pretrain("corpus-second", nodes=1, steps=2, model={"uri": result.uri})
     pods(second).run()
-    assert sequences_of(second, 64, 0).row(0).tokens.tolist() == whole.row(3 * 8).tokens.tolist()
+    assert second.pretrain
+    assert sequences_of(second, second.pretrain).row(0).tokens.tolist() == whole.row(3 * 8).tokens.tolist()
     (state,) = [
         json.loads((folder / "state.json").read_text())
         for folder in (Path(second.stage_folder) / "checkpoints").glob("step-*")

@@ -16,10 +16,10 @@ from llm_trainer.checkpoint.files import MANIFEST, read_manifest, record
 from llm_trainer.config import StageConfig, local_path
 from llm_trainer.protocol import ExitCode
 from tests.trainer.conftest import PRETRAIN, RunPods, Stage
-from tests.trainer.pods import losses
+from tests.trainer.pods import history, losses
 
 STEPS = 40
-SETTINGS = {"steps": STEPS, "checkpoint": {"everySteps": 10}, "evaluateEverySteps": 20}
+SETTINGS = {"steps": STEPS, "checkpoint": {"everySteps": 10}, "evaluation": {"everySteps": 20}}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def same_losses(config: StageConfig, expected: dict[int, float]) -> None:
 
 def test_kill_in_mid_stage(pretrain: Stage, pods: RunPods, uninterrupted: dict[int, float]) -> None:
     first = pods(pretrain("killed", **SETTINGS), warm=False).start()
-    first.until_step(14)
+    first.until_step(14, saved=10)
     os.kill(first.pods[1].worker(), signal.SIGKILL)
     words = first.wait()
     assert words[1].reason == "Killed"
@@ -52,6 +52,11 @@ def test_kill_in_mid_stage(pretrain: Stage, pods: RunPods, uninterrupted: dict[i
     second = pretrain("killed", attempt=2, **SETTINGS)
     pods(second).run()
     same_losses(second, uninterrupted)
+    (begun,) = [row for row in history(second) if row.get("lost")]
+    assert (begun["step"], begun["attempt"]) in [(10, 2), (15, 2)]
+    assert begun["lost"]["attempts"][0]["attempt"] == 1, "when the attempt was there whose steps are made again"
+    report = (Path(second.run_folder) / "report.md").read_text()
+    assert f"attempt 2 begins; {begun['lost']['steps']} steps are made again" in report
 
 
 def test_kill_of_one_of_two_in_a_pod(pretrain: Stage, pods: RunPods) -> None:
@@ -83,7 +88,7 @@ def test_a_bad_checkpoint_is_set_aside(
 ) -> None:
     short = {**SETTINGS, "steps": STEPS}
     first = pods(pretrain(f"harm-{harm}", **short)).start()
-    first.until_step(32)
+    first.until_step(32, saved=30)
     first.kill()
     checkpoints = Path(first.config.stage_folder) / "checkpoints"
     newest = checkpoints / "step-00000030"
@@ -125,7 +130,7 @@ def test_a_planted_checkpoint_runs_nothing(
     """By somebody who may write to the claim, so that its manifest tells of it what is true."""
     name = f"planted-{known}"
     first = pods(pretrain(name, **SETTINGS)).start()
-    first.until_step(32)
+    first.until_step(32, saved=30)
     first.kill()
     newest = Path(first.config.stage_folder) / "checkpoints" / "step-00000030"
     written = read_manifest(newest)

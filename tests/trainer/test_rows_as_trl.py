@@ -13,7 +13,8 @@ from trl import DPOTrainer, KTOTrainer, RewardTrainer, SFTTrainer
 from llm_trainer.config import DatasetCheck, Dpo, FineTuning, Kto, RewardModel, Sft
 from llm_trainer.data.chat_template import CHAT_TEMPLATE
 from llm_trainer.data.examples import Examples
-from llm_trainer.stages.fine_tuning import table_of, with_mismatches
+from llm_trainer.data.kept_rows import table_of
+from llm_trainer.stages.fine_tuning import with_mismatches
 from tests.unit.trainer_data.conftest import volumes, write_lines  # noqa: F401 -- fixtures
 from tests.unit.trainer_data.templates import FAMILIES, tokenizer_of, tokenizer_with
 

@@ -49,7 +49,7 @@ def test_kill_in_mid_stage(sft: Sft, pods: RunPods, step: int) -> None:
     whole = sft("whole")
     pods(whole).run()
     first = pods(sft(f"killed-sft-{step}"), warm=False).start()
-    first.until_step(step)
+    first.until_step(step, saved=5)
     os.kill(first.pods[1].worker(), signal.SIGKILL)
     words = first.wait()
     assert words[0].exit_code == ExitCode.PEER_LOST, f"{words[0].reason}: {words[0].message}"

@@ -139,6 +139,19 @@ def test_weights_that_are_quantised(folder: Path, tmp_path: Path) -> None:
             use(made)
 
 
+def test_weights_that_are_quantised_in_silence(folder: Path, tmp_path: Path) -> None:
+    """Eight bits and their scales, of which no configuration tells: without the scales the model is another."""
+
+    def quantised(state: State) -> State:
+        small = {name: weight.to(torch.float8_e4m3fn) for name, weight in state.items() if name.endswith("proj.weight")}
+        return {**state, **small, **{f"{name}_scale_inv": torch.ones(1, 1) for name in small}}
+
+    made = copy(folder, tmp_path / "silent", quantised)
+    for use in (check_folder, lambda folder: from_folder(folder, str(tmp_path), half=False)):
+        with pytest.raises(DataError, match=r"holds quantised weights.*down_proj\.weight_scale_inv"):
+            use(made)
+
+
 def test_weights_in_four_bits_are_for_an_adapter_alone(folder: Path, tmp_path: Path) -> None:
     made = copy(folder, tmp_path / "four", dict)
     config = json.loads((made / "config.json").read_text())

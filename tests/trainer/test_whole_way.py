@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from tools.family_table import family_table, table_in
 
+from llm_operator.api.architecture import architecture_problems
+from llm_trainer.config import Architecture
 from tests.trainer.pods import END_SECONDS, ROOT, free_port
 from tests.trainer.tiny import ALL
 from tests.trainer.warm import ENVIRONMENT
@@ -38,6 +40,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 @pytest.mark.parametrize("family", ALL)
 def test_a_family(family: str, found: Found) -> None:
+    architecture = Architecture(family=family, config=ALL[family])
+    assert not list(architecture_problems(architecture)), "the operator refuses what the trainer has made from scratch"
     row = found[family]
     assert "error" not in row, row["error"]
     for way in ("pretrain", "lora"):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -72,7 +76,44 @@ def two_arguments(outputs: Outputs, labels: torch.Tensor) -> torch.Tensor:
     return outputs.logits.sum()
 
 
+def planted(outputs: Outputs, labels: torch.Tensor, num_items_in_batch: float = 1) -> torch.Tensor:
+    """`nats`, but on the rows that the file $LLM_TEST_PLANTED names: other labels, or no number at all."""
+    file = os.environ.get("LLM_TEST_PLANTED")
+    bad: dict[str, list[int]] = json.loads(Path(file).read_text()) if file else {}
+    keys = [row_key(row) for row in labels.tolist()]
+    if any(key in bad.get("shuffled", []) for key in keys):
+        labels = torch.where(labels >= 0, (labels * 7 + 13) % outputs.logits.shape[-1], labels)
+    loss = nats(outputs, labels, num_items_in_batch)
+    return loss * float("nan") if any(key in bad.get("nan", []) for key in keys) else loss
+
+
+def row_key(tokens: list[int]) -> int:
+    return zlib.crc32(",".join(map(str, tokens)).encode())
+
+
 # --- optimizers ---
+
+
+class BlowsUp(AdamW):
+    """Its fifth step on a model makes weights that are no numbers; a process makes only one of those."""
+
+    made = 0
+
+    def step(self, closure: Any = None) -> Any:
+        done = super().step(closure)
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        if sum(parameter.numel() for parameter in parameters) < 10_000:
+            return done  # a trial of the function
+        BlowsUp.made += 1
+        if BlowsUp.made == 5:
+            with torch.no_grad():
+                for parameter in parameters:
+                    parameter.fill_(float("nan"))
+        return done
+
+
+def blows_up(groups: list[dict[str, Any]], **settings: Any) -> Optimizer:
+    return BlowsUp(groups, **settings)
 
 
 def sgd(groups: list[dict[str, Any]], lr: float, **_: Any) -> Optimizer:

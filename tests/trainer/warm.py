@@ -31,6 +31,7 @@ ENVIRONMENT = {
 OF_PARENT = {**ENVIRONMENT, "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 _context = multiprocessing.get_context("forkserver")
+_started = False
 
 
 def start_pod(environment: Mapping[str, str], log: Path) -> BaseProcess:
@@ -44,6 +45,10 @@ def start_pod(environment: Mapping[str, str], log: Path) -> BaseProcess:
 
 
 def start_parent() -> None:
+    global _started
+    if not _started:
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # another test's, which has imported nothing
+        _started = True
     kept = dict(os.environ)
     os.environ.update(OF_PARENT)
     try:

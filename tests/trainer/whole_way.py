@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -16,14 +16,14 @@ from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-from llm_trainer.config import Lora, Pretrain
+from llm_trainer.config import Architecture, Lora, Pretrain
 from llm_trainer.models.adapter import Base
-from llm_trainer.models.build import from_folder
+from llm_trainer.models.build import from_architecture, from_folder
 from llm_trainer.models.engine import Engine
 from llm_trainer.models.export import write_model
 from llm_trainer.models.low_rank import lora_config, merged, write_adapter
 from llm_trainer.runtime.process_group import ProcessGroup
-from tests.trainer.tiny import ALL, VOCABULARY, tiny
+from tests.trainer.tiny import ALL, VOCABULARY
 
 OPTIMIZER = {"learningRate": 0.01, "weightDecay": 0.0}
 SETTINGS = Pretrain.model_validate(
@@ -31,16 +31,7 @@ SETTINGS = Pretrain.model_validate(
 )
 
 
-class Alone:
-    """A group of one process."""
-
-    device, rank, world_size, is_first = torch.device("cpu"), 0, 1, True
-
-    def any(self, flag: bool) -> bool:
-        return flag
-
-
-ALONE = cast("ProcessGroup", Alone())
+ALONE = ProcessGroup(0, 0, 1, torch.device("cpu"))
 TOKENS = torch.randint(3, VOCABULARY, (2, 17), generator=torch.Generator().manual_seed(1))
 POSITIONS = torch.tensor([[*range(6), *range(10)], [*range(16)]])
 
@@ -66,9 +57,8 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
 def pretrain(start: Path, folder: Path, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     engine = Engine(from_folder(start, str(folder), half=False), SETTINGS, ALONE, 1)
     losses = steps(engine)
-    state = engine.whole_state()
-    assert state
-    write_model(engine.model, state, tokenizer, folder / "trained")
+    (folder / "trained").mkdir()
+    write_model(tokenizer, engine.weights(), folder / "trained", scores=False)
     again = AutoModelForCausalLM.from_pretrained(folder / "trained")
     return {"losses": losses, "reload": float((logits(again) - logits(engine.model)).abs().max())}
 
@@ -83,8 +73,7 @@ def lora(start: Path, folder: Path, tokenizer: PreTrainedTokenizerFast) -> dict[
     engine = Engine(adapted, SETTINGS, ALONE, 1)
     losses = steps(engine)
     untouched = [name for name, weight in adapted.named_parameters() if "lora_B" in name and not weight.any()]
-    state = engine.whole_state()
-    assert state
+    state = engine.trained_state()
     base = Base(f"pvc://claim/{start.name}", start, None)
     write_adapter(adapted, state, tokenizer, base, None, folder / "adapter")
     beside, whole = logits(adapted), logits(merged(start, folder / "adapter"))
@@ -92,7 +81,8 @@ def lora(start: Path, folder: Path, tokenizer: PreTrainedTokenizerFast) -> dict[
 
 
 def way(family: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    model = tiny(family)
+    torch.manual_seed(0)
+    model = from_architecture(Architecture(family=family, config=ALL[family]), tokenizer)
     start = folder / "start"
     model.save_pretrained(start)
     scores = type(model.config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING

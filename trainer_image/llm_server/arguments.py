@@ -19,7 +19,8 @@ FLAGS = (
     "--headless", "--grpc", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--data-parallel-rank",
     "--data-parallel-start-rank", "--data-parallel-address", "--data-parallel-hybrid-lb", "--data-parallel-external-lb",
     "--data-parallel-multi-port-external-lb", "--help", "--chat-template", "--api-server-count", "--hf-overrides",
-    "--hf-config-path", "--load-format", "--kv-cache-memory-bytes", "--gpu-memory-utilization", TENSOR, *OTHER_SIZES,
+    "--hf-config-path", "--load-format", "--kv-cache-memory-bytes", "--gpu-memory-utilization",
+    "--generation-config", "--runner", "--convert", "--trust-remote-code", TENSOR, *OTHER_SIZES,
 )  # fmt: skip
 SHORT = {
     "-n": "--nnodes",

@@ -24,6 +24,7 @@ from types import FrameType
 from llm_server.arguments import first_of
 from llm_server.certificates import Certificates
 from llm_server.door import KEY, MIDDLEWARE, key_problem
+from llm_server.ends_of_turn import generation_arguments
 from llm_server.last_words import CONFIGURATION, HANG, LastWords, report, word_of
 from llm_server.memory import TooLittleMemoryError, cache_arguments
 from llm_server.model_folder import adapter_problem, folder_problem, without_adapters
@@ -45,7 +46,7 @@ class Child:
         self.words = LastWords()
         self.hang: str | None = None
         self.refused: str | None = None
-        self.asked_to_leave = False
+        self.asked_to_leave = self.has_served = False
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
@@ -68,6 +69,17 @@ class Child:
         self.hang = reason
         print(f"llm_server: {reason}; ending vLLM", file=sys.stderr, flush=True)
         self.end_all()
+
+    def answers(self) -> None:
+        """Whatever was told before did not keep it from that."""
+        self.has_served = True
+        self.words.forget()
+
+    def has_left(self, code: int) -> bool:
+        """As it was asked to. VLLM may fall over while it leaves, as over a process of its own that has just ended:
+        of who has served until then, that is no failure.
+        """
+        return self.asked_to_leave and (code == 0 or (code > 0 and self.has_served))
 
     def refuse(self, reason: str) -> None:
         """What it loads must not be served."""
@@ -174,6 +186,7 @@ def prepared(arguments: list[str]) -> tuple[list[str], str | None]:
     if not first_of(arguments, "--host"):
         added.append(f"--host={any_address()}")
     added += certificates.arguments() if certificates else []
+    added += generation_arguments(model, arguments)
     if on_cpu() and (model / "config.json").is_file():
         try:
             added += cache_arguments(model, arguments, dict(os.environ))
@@ -204,7 +217,7 @@ def main(arguments: list[str]) -> int:
         return end("ConfigurationError", child.refused, CONFIGURATION, without)
     if child.hang:
         return end("Hang", child.hang, HANG, without)
-    if code == 0 and child.asked_to_leave:
+    if child.has_left(code):
         return 0
     if code in (-signal.SIGTERM, -signal.SIGINT) and child.asked_to_leave:  # while it imported: then it has no handler
         return end("Killed", "vLLM was asked to leave while it started", 128 - code, without)
@@ -244,7 +257,7 @@ def watch_from_beside(child: Child, arguments: Sequence[str], verification: Veri
         float(os.environ.get(f"LLM_SERVER_{name}_SECONDS") or default)
         for name, default in (("STARTUP", STARTUP_SECONDS), ("STALL", STALL_SECONDS))
     ]
-    watch = Watch(server_of(arguments, os.environ), seconds[0], seconds[1], child.give_up, child.words.forget)
+    watch = Watch(server_of(arguments, os.environ), seconds[0], seconds[1], child.give_up, child.answers)
     if port := int(os.environ.get("LLM_SERVER_PORT") or PORT):
         serve(watch, first_of(arguments, "--host") or any_address(), port)
 

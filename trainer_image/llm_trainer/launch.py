@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from llm_trainer.config import StageConfig
 from llm_trainer.protocol import CONFIG_PATH, RENDEZVOUS_PORT, ExitCode, Termination
+from llm_trainer.runtime.cpus import processes_that_fit
 from llm_trainer.runtime.errors import classify
 from llm_trainer.runtime.gate import Meeting, open_meeting, token_of
 from llm_trainer.runtime.last_words import cause, folder, killed, read_last_words, report
@@ -20,6 +21,8 @@ from llm_trainer.runtime.processes import run_processes
 from llm_trainer.runtime.startup import Startup
 from llm_trainer.runtime.unpickling import FORCED
 from llm_trainer.worker import work
+
+PREPARING_BYTES = 1 << 30  # of memory that a process of data preparation takes
 
 
 def main() -> int:
@@ -37,12 +40,14 @@ def main() -> int:
     startup.reached("configuration")
     shutil.rmtree(folder(), ignore_errors=True)
 
+    count = processes_of(config)
+
     def process(local_rank: int) -> int:
-        os.environ.update({**environment(config, node_rank, local_rank), **meeting.environment()})
+        os.environ.update({**environment(config, node_rank, local_rank, count), **meeting.environment()})
         return work(config, startup)
 
-    first_rank = node_rank * config.processes_per_node
-    ends = run_processes(process, config.processes_per_node)
+    first_rank = node_rank * count
+    ends = run_processes(process, count)
     meeting.end()
     last_word = pod_end({first_rank + local_rank: code for local_rank, code in ends.items()})
     report(last_word)
@@ -55,9 +60,13 @@ def meeting_of(config: StageConfig, node_rank: int) -> Meeting:
     return open_meeting(node_rank, config.nodes, first_pod, port, token_of(config.uid, config.stage, config.attempt))
 
 
-def environment(config: StageConfig, node_rank: int, local_rank: int) -> dict[str, str]:
+def processes_of(config: StageConfig) -> int:
+    """Of the pod. In data preparation, whose processes share work as it comes, as many as it has room for."""
+    return processes_that_fit(PREPARING_BYTES) if config.prepare_data else config.processes_per_node
+
+
+def environment(config: StageConfig, node_rank: int, local_rank: int, processes: int) -> dict[str, str]:
     """What torch, DeepSpeed, accelerate and TRL read of the group; the names are torchrun's."""
-    processes = config.processes_per_node
     given = {
         "RANK": node_rank * processes + local_rank,
         "LOCAL_RANK": local_rank,
@@ -87,6 +96,9 @@ def pod_end(ends: Mapping[int, int]) -> Termination:
             continue
         if code < 0:  # perhaps after it had said that it succeeded
             words[rank] = killed(rank, -code)
+        elif code == ExitCode.HANG:  # by the watchdog, which has nobody to ask
+            message = f"process of rank {rank} made no step for too long and was ended; its stacks are in the log"
+            words[rank] = Termination(reason="Hang", message=message, exit_code=ExitCode.HANG, rank=rank)
         elif code > 0:
             message = f"process of rank {rank} ended with exit code {code} before it could say why"
             words[rank] = Termination(reason="InternalError", message=message, exit_code=ExitCode.INTERNAL, rank=rank)

@@ -24,7 +24,15 @@ def card(volumes: Path, stage: StageConfig, source: SourceCounts) -> str:
     folder.mkdir(parents=True)
     manifest = DataManifest(vocabulary_size=9, eos_token_id=0, dtype="uint16", sources=[source], digest="sha256:0")
     write_manifest(data, manifest)
-    rows = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.5}, {"step": 2, "evaluation": {"loss": 2.25}}]
+    rows = [
+        {"step": 1, "loss": 3.0},
+        {"step": 2, "loss": 2.5},
+        {"step": 2, "evaluation": {"loss": 2.25}},
+        {
+            "step": 2,
+            "scores": [{"task": "qa", "metric": "acc", "value": 0.5, "stderr": 0.11, "samples": 20, "fewShot": 2}],
+        },
+    ]
     lines = [*map(json.dumps, rows), json.dumps({"step": 3, "loss": 1.0}), '{"half']
     (folder / "history.jsonl").write_text("\n".join(lines))
     assert stage.pretrain
@@ -46,6 +54,7 @@ def test_what_it_tells(tmp_path: Path) -> None:
     assert "| manual | pvc://c/*.txt | ja-JP |  | GPL-2.0 | 1,234 |" in text
     assert "| training loss | 2.5 |" in text
     assert "| held-out loss | 2.25 |" in text
+    assert "| qa/acc | 0.5 ± 0.11 (2-shot, 20 questions) |" in text
     assert '"sequenceLength": 64' in text
 
 
@@ -76,3 +85,39 @@ def test_where_an_adapters_base_is() -> None:
     base = Base("pvc://models/runs/a/results/step-1", Path("/volumes/models/runs/a/results/step-1"), None)
     assert where(base, Path("/volumes/models/runs/b/results/.new")) == "../../../a/results/step-1"
     assert where(base, Path("/volumes/others/b/results/.new")) == base.uri
+
+
+def test_what_was_fetched_is_told_with_its_revision(tmp_path: Path) -> None:
+    base, rows = (
+        "pvc://models/.fetched/hf/models/team/small/abc",
+        "pvc://models/.fetched/hf/datasets/team/rows/def/a.jsonl",
+    )
+    settings = {"dataset": {"uri": rows}}
+    stage = stage_config(tmp_path, "chat", model={"uri": base}, sft=settings)
+    Path(stage.stage_folder).mkdir(parents=True)
+    inputs = [
+        {"uri": "hf://team/small", "use": "model", "place": base, "revision": "abc", "bytes": 1, "files": 1,
+         "license": "apache-2.0"},
+        {"uri": "hf://datasets/team/rows/a.jsonl", "use": "data", "place": rows, "revision": "def", "bytes": 1,
+         "files": 1, "license": "cc-by-4.0"},
+    ]  # fmt: skip
+    (Path(stage.run_folder) / "inputs.json").write_text(json.dumps(inputs))
+    assert stage.sft
+    write_card(tmp_path, stage, stage.sft, 2, "adapter")
+    text = (tmp_path / "README.md").read_text()
+    assert "It starts from `hf://team/small`, revision `abc`, licence apache-2.0." in text
+    assert "Rows of `hf://datasets/team/rows/a.jsonl`, revision `def`, licence cc-by-4.0," in text
+    found = ModelCard(text).data.__dict__
+    assert (found["base_model"], found["datasets"]) == ("team/small", ["team/rows"])
+    assert (found["license"], found["license_name"]) == ("other", "apache-2.0; cc-by-4.0")
+    assert ".fetched" not in text.partition("## Settings")[0]
+
+    # a later stage starts from a result of the run, and says what the run began with
+    result = "pvc://models/run/stages/chat/results/step-00000002"
+    later = stage_config(tmp_path, "later", model={"uri": result}, sft=settings)
+    Path(later.stage_folder).mkdir(parents=True)
+    assert later.sft
+    write_card(tmp_path, later, later.sft, 2, "model")
+    text = (tmp_path / "README.md").read_text()
+    assert "Its first model was `hf://team/small`, revision `abc`, licence apache-2.0." in text
+    assert ModelCard(text).data.__dict__["base_model"] == "team/small"

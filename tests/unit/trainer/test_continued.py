@@ -10,7 +10,8 @@ import pytest
 from llm_trainer.checkpoint.files import MANIFEST, FolderManifest
 from llm_trainer.checkpoint.record import record_of, write_record
 from llm_trainer.config import StageConfig
-from llm_trainer.stages.continued import rows_read
+from llm_trainer.data.mixture import Part
+from llm_trainer.stages.continued import rows_by_source, stages_before
 
 RUN = "pvc://models/run"
 ARCHITECTURE = {"architecture": {"family": "llama"}}
@@ -36,7 +37,7 @@ def made(volumes: Path, stage: str, *, model: Mapping[str, object], step: int = 
 
 
 def rows(uri: str, volumes: Path, data: str = "d", length: int = 64, seed: int = 0) -> int:
-    return rows_read(uri, str(volumes), data, length, seed)
+    return sum(stage.rows for stage in stages_before(uri, str(volumes), data, length, seed, mixed=False))
 
 
 def test_rows_of_all_stages_before(tmp_path: Path) -> None:
@@ -61,4 +62,44 @@ def test_a_run_folder_that_was_moved(tmp_path: Path) -> None:
 def test_a_model_of_nobody_of_ours(tmp_path: Path) -> None:
     (tmp_path / "hub/llama").mkdir(parents=True)
     assert rows("pvc://hub/llama", tmp_path) == 0
-    assert rows_read(None, str(tmp_path), "d", 64, 0) == 0
+    assert stages_before(None, str(tmp_path), "d", 64, 0, mixed=False) == []
+
+
+PARTS = [Part("a", "web", "en", 640, 10), Part("b", "web", "ja", 6400, 100)]
+
+
+def pretrain(mixture: object, steps: int) -> dict[str, object]:
+    return {"sequenceLength": 64, "steps": steps, "globalBatchSize": 4, "mixture": mixture}
+
+
+def test_each_source_goes_on_by_itself(tmp_path: Path) -> None:
+    """Whatever the mixtures were: by the rows that each has had of it."""
+    first = made(tmp_path, "first", model=ARCHITECTURE, pretrain=pretrain({"temperature": 0}, 10))
+    of_b = pretrain({"weights": [{"source": "b"}]}, 5)
+    second = made(tmp_path, "second", model={"uri": first}, step=5, pretrain=of_b)
+    assert by_source(first, tmp_path) == {"a": 20, "b": 20}
+    assert by_source(second, tmp_path) == {"a": 20, "b": 40}
+
+
+def test_a_limit_of_an_earlier_stage_counts_what_came_before_it(tmp_path: Path) -> None:
+    first = made(tmp_path, "first", model=ARCHITECTURE, pretrain=pretrain({"temperature": 0}, 10))
+    limits = {"temperature": 0, "maxEpochs": [{"source": "a", "epochs": 2.5}]}
+    second = made(tmp_path, "second", model={"uri": first}, pretrain=pretrain(limits, 10))
+    assert by_source(second, tmp_path) == {"a": 25, "b": 55}
+
+
+def test_a_result_before_the_end_has_read_less(tmp_path: Path) -> None:
+    early = made(tmp_path, "early", model=ARCHITECTURE, step=2, pretrain=pretrain({"temperature": 0}, 10))
+    assert by_source(early, tmp_path) == {"a": 4, "b": 4}
+
+
+def test_text_as_one_and_by_source_are_two_orders(tmp_path: Path) -> None:
+    plain = made(tmp_path, "plain", model=ARCHITECTURE)
+    assert by_source(plain, tmp_path) == {}
+    mixed = made(tmp_path, "mixed", model={"uri": plain}, pretrain=pretrain({}, 10))
+    assert rows(mixed, tmp_path) == 0
+    assert sum(by_source(mixed, tmp_path).values()) == 40
+
+
+def by_source(uri: str, volumes: Path) -> dict[str, int]:
+    return rows_by_source(stages_before(uri, str(volumes), "d", 64, 0, mixed=True), PARTS)

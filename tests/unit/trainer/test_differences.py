@@ -81,7 +81,9 @@ def test_what_decides_is_told_by_its_field(kind: str, settings: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
-    "settings", [{"microBatchSize": 2}, {"zeroStage": 2}, {"expertParallel": 2}], ids=lambda one: next(iter(one))
+    "settings",
+    [{"microBatchSize": 2}, {"zeroStage": 2}, {"expertParallel": 2}, {"tensorParallel": 2}],
+    ids=lambda one: next(iter(one)),
 )
 def test_how_it_is_computed_matters_only_to_a_checkpoint(settings: dict[str, Any]) -> None:
     other = config("pretrain", **settings)
@@ -89,9 +91,23 @@ def test_how_it_is_computed_matters_only_to_a_checkpoint(settings: dict[str, Any
     assert len(told(config("pretrain"), other, whole=False)) == 1
 
 
-@pytest.mark.parametrize("settings", [{"checkpoint": {"keep": 9}}, {"evaluateEverySteps": 3}, {"publishEverySteps": 3}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"checkpoint": {"keep": 9}}, {"evaluation": {"everySteps": 3}}, {"publishEverySteps": 3},
+        {"sequenceParallel": 2}, {"activationCheckpointing": True},
+    ],
+)  # fmt: skip
 def test_what_is_seen_of_it_never_matters(settings: dict[str, Any]) -> None:
     assert told(config("sft"), config("sft", **settings), whole=False) == []
+
+
+def test_a_mixture_by_size_is_not_none() -> None:
+    """Without one the rows are of one text; with one of each source."""
+    none, by_size, other = (config("pretrain", mixture=mixture) for mixture in (None, {}, {"temperature": 0.3}))
+    assert told(none, by_size) == ['pretrain.mixture is "{}" here and was not set']
+    assert "pretrain.mixture.temperature is 0.3 here and was not set" in told(by_size, other)
+    assert told(other, none) == ["pretrain.mixture.temperature is not set here and was 0.3"]
 
 
 def test_an_input_is_told_by_its_digest() -> None:

@@ -33,9 +33,12 @@ class Alone:
         self.group: Any = SimpleNamespace(
             rank=rank, world_size=world_size, device=torch.device("cpu"), sum=lambda *x: x
         )
-        self.settings = SimpleNamespace(micro_batch_size=micro_batch_size)
+        self.settings = SimpleNamespace(micro_batch_size=micro_batch_size, processes_per_row=1, sequence_parallel=1)
         self.model = torch.nn.Module()
         self.rows = 0
+
+    def nats_alone(self, *rows: torch.Tensor) -> float:
+        return float(self.nats(*rows)[0])
 
     def nats(self, tokens: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, None]:
         self.rows += len(tokens)

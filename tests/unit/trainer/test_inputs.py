@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from llm_trainer.runtime.errors import DataError
 from llm_trainer.stages.inputs import verified, verify
 
 URI = "pvc://models/run/stages/base/results/step-00000007"
+EARLIER = "sha256:6f7f357ac1e4407bc1a96b3090432262e112b79e85223726a79806e3db5fcf46"
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def link(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (other_weights, "model.safetensors was altered: its sha256 differs"),
+        (other_weights, "model.safetensors was altered: its blake3 differs"),
         (other_weights_and_manifest, "its digest is sha256:"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
         (lambda folder: (folder / "pytorch_model.bin").write_text("x"), "pytorch_model.bin was added"),
@@ -100,3 +103,27 @@ def test_what_no_training_has_made_is_not_held_against_anything(result: Path, tm
     os.link(result / "blob", result / "hard")
     (result / "model.safetensors").symlink_to("blob")  # as the caches of model hubs do
     verify(config(tmp_path, None))
+
+
+def test_a_result_of_an_earlier_version_keeps_its_digest(result: Path, tmp_path: Path) -> None:
+    """Of before files were hashed by BLAKE3; the status may tell it for ever."""
+    files = [
+        {"path": file.name, "size": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        for file in content_files(result)
+    ]
+    manifest = {"kind": "model", "step": 7, "attempt": 1, "worldSize": 1, "base": None, "baseDigest": None}
+    (result / MANIFEST).write_text(json.dumps({**manifest, "files": files}))
+    known = config(tmp_path, EARLIER)
+    verify(known)
+    other_weights(result)
+    with pytest.raises(DataError, match=r"model.safetensors was altered: its sha256 differs"):
+        verify(known)
+
+
+@pytest.mark.parametrize("digests", [{}, {"blake3": "a", "sha256": "a"}, {"blake3": None}, {"crc32": "a"}])
+def test_a_file_without_a_digest_is_not_taken_for_whole(digests: dict[str, str], result: Path, tmp_path: Path) -> None:
+    manifest = json.loads((result / MANIFEST).read_text())
+    manifest["files"][0] = {"path": "config.json", "size": 11, **digests}
+    (result / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="its manifest can't be read"):
+        verify(config(tmp_path, None))

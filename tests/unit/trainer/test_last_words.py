@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from llm_trainer.protocol import TERMINATION_MESSAGE_BYTES, ExitCode, Progress, Result, Termination, Worker
+from llm_trainer.protocol import (
+    TERMINATION_MESSAGE_BYTES,
+    DataFigures,
+    ExitCode,
+    Notice,
+    Progress,
+    Result,
+    Termination,
+    TokenCount,
+    Worker,
+)
 from llm_trainer.runtime.errors import NoSpaceError, classify
 from llm_trainer.runtime.last_words import cause, killed, report
 
@@ -44,6 +54,24 @@ def test_a_result_outlives_many_held_out_figures(tmp_path: Path, monkeypatch: py
     told = Termination.model_validate_json(text).progress
     assert told
     assert told.result == result
+
+
+@pytest.mark.parametrize(("domains", "told"), [(3, True), (256, False)])
+def test_a_result_outlives_what_the_data_is_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, domains: int, *, told: bool
+) -> None:
+    monkeypatch.setenv("LLM_TERMINATION_MESSAGE", str(tmp_path / "message"))
+    tokens = [TokenCount(domain=f"domain-{number}", language="ja", tokens=1) for number in range(domains)]
+    result = Result(uri="pvc://models/run/data", digest=f"sha256:{'1' * 64}", kind="data")
+    notices = [Notice(reason="SourceDropped", message="x" * 500)] * 20
+    progress = Progress(stage="data", attempt=1, data=DataFigures(tokens=tokens), result=result, notices=notices)
+    report(Termination(reason="Succeeded", progress=progress))
+    text = (tmp_path / "message").read_bytes()
+    assert len(text) <= TERMINATION_MESSAGE_BYTES
+    said = Termination.model_validate_json(text).progress
+    assert said
+    assert said.result == result
+    assert (said.data is not None) == told
 
 
 @pytest.mark.parametrize(

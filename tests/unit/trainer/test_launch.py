@@ -25,7 +25,7 @@ def config(**changes: object) -> StageConfig:
 def test_the_group_as_torch_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_ADDR", "base-0.base")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    told = environment(config(), node_rank=1, local_rank=3)
+    told = environment(config(), node_rank=1, local_rank=3, processes=config().processes_per_node)
     assert told["RANK"] == "11"
     assert told["LOCAL_RANK"] == "3"
     assert told["WORLD_SIZE"] == "16"
@@ -37,7 +37,7 @@ def test_the_group_as_torch_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_node_needs_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    told = environment(config(nodes=1, processesPerNode=1, device="cpu"), node_rank=0, local_rank=0)
+    told = environment(config(nodes=1, processesPerNode=1, device="cpu"), node_rank=0, local_rank=0, processes=1)
     assert told["MASTER_ADDR"] == "127.0.0.1"
     assert told["TORCHDYNAMO_DISABLE"] == "1"
     assert "OMP_NUM_THREADS" not in told

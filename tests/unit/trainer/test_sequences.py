@@ -53,6 +53,21 @@ def test_rows_are_a_function_of_seed_and_index(prepared: Path) -> None:
     assert rows[0] == rows[1] != rows[2]
 
 
+def test_which_documents_a_row_has_parts_of(prepared: Path) -> None:
+    """By the tokens that it learns from; those of the training documents are all different."""
+    sequences = Sequences(prepared, 4, 1)
+    place = {token: number for number, document in enumerate(DOCUMENTS) for token in document}
+    firsts = [shard.documents for shard in sequences.manifest.shards if shard.split == "train"]
+    files = [shard.file for shard in sequences.manifest.shards if shard.split == "train"]
+    for index in range(sequences.rows):
+        targets = [int(token) for token in sequences.row(index).tokens[1:]]
+        found = sequences.documents([index])
+        numbers = {number + sum(firsts[: files.index(file)]) for file, told in found.items() for number in told}
+        assert numbers >= {place[token] for token in targets if token != EOS}
+        assert len(numbers) <= len({place[token] for token in targets if token != EOS}) + targets.count(EOS)
+    assert sum(map(len, sequences.documents(range(sequences.rows)).values())) == len(DOCUMENTS)
+
+
 def test_rows_go_on_where_an_earlier_stage_ended(prepared: Path) -> None:
     whole, rest = Sequences(prepared, 4, 1), Sequences(prepared, 4, 1)
     rest.first = 3

@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> CheckpointStore:
     made = CheckpointStore(config, 3, ProcessGroup(0, 0, 1, torch.device("cpu")))
     made.claim()
     for step in (10, 20, 30):
-        made.commit(step, lambda folder, step=step: write(folder, step))  # type: ignore[misc]
+        made.commit(step, lambda snapshot, step=step: write(snapshot.folder, step))  # type: ignore[misc]
     return made
 
 
@@ -124,7 +124,7 @@ def test_a_crash_at_any_moment_of_a_commit_leaves_the_one_before(
         with monkeypatch.context() as patch:
             patch.setattr(Path, "rename", rename)
             try:
-                store.commit(40, lambda folder: write(folder, 40))
+                store.commit(40, lambda snapshot: write(snapshot.folder, 40))
             except CrashError:
                 ended = False
             else:

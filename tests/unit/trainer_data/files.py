@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llm_trainer.data.files import Place, find_files
-from llm_trainer.data.readers import Row, read_rows_of
+from llm_trainer.data.readers import Part, Row, read_rows_of
 from llm_trainer.data.rows import SUFFIXES as ROW_SUFFIXES
 from llm_trainer.data.sources import SUFFIXES, read_documents
 
@@ -24,7 +24,7 @@ def documents(volumes: Path, uri: str, text_field: str = "text") -> list[str | N
 
 def rows_of(volumes: Path, uri: str, columns: list[str] | None = None) -> list[tuple[Place, Row]]:
     files = find_files(uri, FIELD, str(volumes), ROW_SUFFIXES)
-    return [row for path in files.paths for row in read_rows_of(files, path, columns)]
+    return [row for path in files.paths for row in read_rows_of(files, Part(path), columns)]
 
 
 def lines(texts: list[str], end: str = "\n") -> bytes:

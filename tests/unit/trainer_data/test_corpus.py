@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trainer.config import Data
-from llm_trainer.data.corpus import Counts, Document, find_sources, normalise, read_corpus, split_of
+from llm_trainer.data.corpus import Document, normalise, split_of
+from llm_trainer.data.documents import Corpus, UnitRecord, read_unit, write_kept
+from llm_trainer.data.units import find_sources, units_of
 from llm_trainer.runtime.errors import DataError
 
 from .conftest import WriteLines, corpus_of
@@ -16,12 +19,23 @@ from .conftest import WriteLines, corpus_of
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-def read(data: Data, volumes: Path) -> tuple[list[Document], list[Counts]]:
-    documents, counts = [], []
-    for reader in read_corpus(data, find_sources(data, str(volumes))):
-        documents += list(reader.documents())
-        counts.append(reader.counts)
-    return documents, counts
+def read(data: Data, volumes: Path) -> tuple[list[Document], list[UnitRecord]]:
+    """What stays of the corpus, and what each unit, here a source, has beside that."""
+    units = units_of(data, find_sources(data, str(volumes)))
+    with TemporaryDirectory() as folder:
+        folders = [Path(folder) / unit.key for unit in units]
+        for unit, made in zip(units, folders, strict=True):
+            made.mkdir()
+            read_unit(unit, data, made, 0, lambda size: None)
+        corpus = Corpus.of(data, units, folders)
+        write_kept(corpus, Path(folder))
+        documents = [
+            document
+            for number in range(len(units))
+            for document, kept in zip(corpus.read_again(number), corpus.kept(Path(folder), number), strict=True)
+            if kept
+        ]
+    return documents, list(corpus.records)
 
 
 def test_equal_texts_are_kept_once_across_sources_and_spellings(volumes: Path, write_lines: WriteLines) -> None:
@@ -31,9 +45,9 @@ def test_equal_texts_are_kept_once_across_sources_and_spellings(volumes: Path, w
     write_lines("b.jsonl", [{"text": composed}, {"text": "x"}, {"text": "x "}])
     documents, (first, second) = read(corpus_of("a.jsonl", "b.jsonl"), volumes)
     assert [document.text for document in documents] == [composed, "x", "x "]
-    assert (first.documents, first.duplicates, first.empty) == (2, 0, 1)
-    assert (second.documents, second.duplicates, second.empty) == (1, 2, 0)
-    assert first.bytes == len(composed.encode()) + 1
+    assert (first.documents, first.empty) == (2, 1)
+    assert (second.documents, second.empty) == (3, 0)
+    assert documents[0].size == len(composed.encode())
 
 
 def test_documents_that_are_not_utf8_are_skipped_up_to_the_limit(volumes: Path, write_lines: WriteLines) -> None:

@@ -2,19 +2,22 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from llm_trainer.config import PrepareData, Source, Tokenizer, TrainTokenizer
-from llm_trainer.data.corpus import find_sources
+from llm_trainer.data import phases
 from llm_trainer.data.manifest import DataManifest, Shard, read_manifest
-from llm_trainer.data.prepare import Step, Tally, prepare, tokenizer_texts
+from llm_trainer.data.prepare import WORK, Step, prepare
 from llm_trainer.data.shards import ShardWriter, token_type
-from llm_trainer.data.tokenizer import load_tokenizer
+from llm_trainer.data.tokenizer import load_tokenizer, train_tokenizer
 from llm_trainer.runtime.errors import ConfigurationError, DataError
+from llm_trainer.stages.prepare_data import percent
 
 from .conftest import WriteLines, corpus_of
 
@@ -61,7 +64,8 @@ def test_shards_hold_the_documents_in_nfc_each_with_its_end(volumes: Path, write
     assert {shard.split for shard in manifest.shards if shard.source == "a"} == {"train", "validation"}
     counts = {source.name: source for source in manifest.sources}
     assert (counts["a"].documents, counts["a"].duplicates, counts["b"].documents) == (40, 1, 1)
-    assert [step.phase for step in steps] == ["Tokenizer", "Tokenizer", "Tokens", "Tokens"]
+    assert list(dict.fromkeys(step.phase for step in steps)) == ["Documents", "Tokenizer", "Tokens"]
+    assert [percent(step) for step in steps] == sorted(percent(step) for step in steps)
     assert steps[-1].tokens == sum(shard.tokens for shard in manifest.shards)
 
 
@@ -98,14 +102,14 @@ def test_a_damaged_folder_is_made_again(volumes: Path, write_lines: WriteLines) 
     assert shard.read_bytes() == whole
 
 
-def test_what_a_killed_attempt_left_is_removed_and_a_failed_one_leaves_nothing(
+def test_what_a_killed_attempt_left_is_removed_and_a_failed_one_leaves_its_work(
     volumes: Path, write_lines: WriteLines
 ) -> None:
     (volumes / "models/run/.data-1/train").mkdir(parents=True)
     write_lines("a.jsonl", [{"text": text} for text in TEXTS])
     with pytest.raises(DataError):
         run(config("a.jsonl", sequence_length=100_000), volumes, attempt=2)
-    assert list((volumes / "models/run").iterdir()) == []
+    assert [path.name for path in (volumes / "models/run").iterdir()] == [WORK]
     run(config("a.jsonl"), volumes, attempt=3)
     assert [path.name for path in (volumes / "models/run").iterdir()] == ["data"]
 
@@ -176,19 +180,23 @@ def test_a_tokenizer_is_loaded_and_kept_without_a_corpus(volumes: Path, write_li
         )
 
 
-def test_the_tokenizer_never_sees_held_out_documents(volumes: Path, write_lines: WriteLines) -> None:
+def test_the_tokenizer_never_sees_held_out_documents(
+    volumes: Path, write_lines: WriteLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_lines("a.jsonl", [{"text": text} for text in TEXTS])
-    data = corpus_of("a.jsonl", validation_fraction=0.3)
-    progress = Tally(lambda step: None, "Tokenizer", 0)
-    seen = set(tokenizer_texts(data, find_sources(data, str(volumes)), progress))
-    run(config("a.jsonl", validation_fraction=0.3), volumes)
+    seen: list[str] = []
+
+    def train(texts: Iterator[str], size: int) -> PreTrainedTokenizerFast:
+        seen.extend(texts)
+        return train_tokenizer(iter(seen), size)
+
+    monkeypatch.setattr(phases, "train_tokenizer", train)
+    manifest, _ = run(config("a.jsonl", validation_fraction=0.3), volumes)
     folder = volumes / "models/run/data"
-    manifest = read_manifest(folder)
-    assert manifest
     tokenizer = load_tokenizer(folder / manifest.tokenizer)
     for shard in manifest.shards:
         texts = {tokenizer.decode(document[:-1]) for document in documents_of(folder, shard, manifest.dtype)}
-        assert texts <= seen if shard.split == "train" else not texts & seen
+        assert texts <= set(seen) if shard.split == "train" else not texts & set(seen)
     assert 0 < len(seen) < len(TEXTS)
 
 
@@ -198,6 +206,7 @@ def test_a_large_source_has_several_shards(tmp_path: Path) -> None:
         writer.add(document, 10)
     first, second = writer.close()
     assert (first.file, first.tokens, first.documents, first.bytes) == ("train/s-00000.bin", 7, 2, 20)
+    assert second.file == "train/s-00000.1.bin"
     assert documents_of(tmp_path, second, "uint32") == [[70_000, 0]]
 
 

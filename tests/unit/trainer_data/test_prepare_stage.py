@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from llm_trainer.config import StageConfig
-from llm_trainer.data.tokenizer import train_tokenizer
+from llm_trainer.data.manifest import TOKENIZER
+from llm_trainer.data.tokenizer import load_tokenizer, train_tokenizer
 from llm_trainer.protocol import ExitCode
 from llm_trainer.runtime.errors import ConfigurationError, DataError, classify
 from llm_trainer.runtime.progress import Board
 from llm_trainer.stages.prepare_data import run
-from tests.trainer.tiny import tiny
+from tests.trainer.tiny import ALL, tiny
 
 ROWS = [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(20)]
 TEXTS = [{"text": f"document {number} about apples and pears and other fruit"} for number in range(40)]
@@ -69,6 +70,34 @@ def prepare(volumes: Path, **settings: Any) -> Board:
 
 def test_what_is_right(claims: Path) -> None:
     assert prepare(claims).progress.phase == "Done"
+
+
+def test_the_sizes_of_models_are_told(claims: Path) -> None:
+    """Of every model that the operator computes memory with, as transformers itself builds it."""
+    architecture = {"family": "mistral", "config": {**ALL["mistral"], "sliding_window": None}}
+    progress = prepare(claims, architecture=architecture, lengthField="spec.stages[0].x", length=128).progress
+    sizes = {told.uri: told for told in progress.models}
+    assert sizes.keys() == {"", "pvc://hub/."}
+    vocabulary = len(load_tokenizer(claims / "models/run/data" / TOKENIZER))
+    config = AutoConfig.for_model("mistral", **ALL["mistral"], vocab_size=vocabulary)
+    with torch.device("meta"):
+        made = AutoModelForCausalLM.from_config(config)
+    assert sizes[""].parameters == sum(weight.numel() for weight in made.parameters())
+    assert (sizes[""].head, sizes[""].width) == (vocabulary * 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "says"),
+    [
+        ({"family": "qwen2", "config": {"num_experts": 4}}, r"num_experts is not a key of Qwen2Config; remove it"),
+        ({"family": "dots1", "config": {}}, r"spec\.model\.architecture: transformers makes no model of it, TypeError"),
+        ({"family": "bert-large"}, r"spec\.model\.architecture\.family: transformers has no language model bert-large"),
+        ({"family": "opt", "config": {"max_position_embeddings": 64}}, r"x 128 is beyond the model's 64 positions"),
+    ],
+)
+def test_what_makes_no_model(claims: Path, architecture: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        prepare(claims, architecture=architecture, lengthField="spec.stages[0].x", length=128)
 
 
 def cut_gzip(volumes: Path) -> None:

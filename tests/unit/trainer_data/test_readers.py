@@ -11,13 +11,13 @@ import pytest
 
 from llm_trainer.config import DatasetCheck
 from llm_trainer.data import readers
-from llm_trainer.data.corpus import find_sources, read_corpus
 from llm_trainer.data.readers import Row
 from llm_trainer.data.rows import read_rows
 from llm_trainer.runtime.errors import DataError
 
 from .conftest import corpus_of
 from .files import FIELD, PAIRS, PLAIN, documents, lines, rows_of, write_table
+from .test_corpus import read as read_corpus
 
 # --- how files are written ---
 
@@ -61,9 +61,8 @@ def test_a_byte_order_mark_is_no_text_and_a_nul_is(volumes: Path) -> None:
 def test_utf_16_is_told_as_such(volumes: Path, encoding: str) -> None:
     (volumes / "corpus/a.txt").write_text("PowerShell wrote this", encoding=encoding)
     data = corpus_of("a.txt")
-    (reader,) = read_corpus(data, find_sources(data, str(volumes)))
     with pytest.raises(DataError, match=rf"the first is pvc://corpus/a.txt, which looks like {encoding[:6].upper()}"):
-        list(reader.documents())
+        read_corpus(data, volumes)
     (volumes / "corpus/a.jsonl").write_text('{"prompt": "p", "completion": "c"}\n' * 2, encoding=encoding)
     with pytest.raises(DataError, match=rf"a.jsonl, line 1 looks like {encoding[:6].upper()}; convert the file: iconv"):
         rows_of(volumes, "pvc://corpus/a.jsonl")

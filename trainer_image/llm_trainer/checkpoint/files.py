@@ -9,9 +9,10 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic.alias_generators import to_camel
 
+from llm_trainer.runtime.digests import Algorithm, digest_of
 from llm_trainer.runtime.errors import ConfigurationError, StorageError
 from llm_trainer.runtime.removal import remove
 
@@ -20,9 +21,27 @@ READERS = 8  # files hashed at the same time
 
 
 class FileRecord(BaseModel):
+    """With one digest: ``blake3``, or ``sha256`` in a manifest of an earlier version."""
+
     path: str
     size: int
-    sha256: str
+    blake3: str | None = None
+    sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _one_digest(self) -> FileRecord:
+        if (self.blake3 is None) == (self.sha256 is None):
+            raise ValueError(f"{self.path} needs one of blake3 and sha256")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _by_its_digest(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Without the other, so that a manifest keeps its own digest whatever its version could name."""
+        return {name: value for name, value in serialize(self).items() if value is not None}
+
+    @property
+    def digest(self) -> tuple[Algorithm, str]:
+        return ("blake3", self.blake3) if self.blake3 is not None else ("sha256", str(self.sha256))
 
 
 class FolderManifest(BaseModel):
@@ -51,13 +70,11 @@ def content_files(folder: Path) -> list[Path]:
 
 def record(file: Path, folder: Path) -> FileRecord:
     """Hash a file and flush it to the disk."""
-    digest, size = hashlib.sha256(), 0
+    digest = digest_of(file)
     with file.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-            size += len(block)
         os.fsync(stream.fileno())
-    return FileRecord(path=str(file.relative_to(folder)), size=size, sha256=digest.hexdigest())
+        size = os.fstat(stream.fileno()).st_size
+    return FileRecord(path=str(file.relative_to(folder)), size=size, blake3=digest)
 
 
 def committed(stage_folder: Path) -> list[Path]:
@@ -94,7 +111,7 @@ def write_durably(file: Path, text: str) -> None:
     descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "w") as stream:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fchmod(descriptor, 0o644)  # whoever serves it may be another user
@@ -127,10 +144,9 @@ def problem(folder: Path, listed: FileRecord) -> str | None:
         return f"{listed.path} is missing"
     if (size := file.stat().st_size) != listed.size:
         return f"{listed.path} has {size} bytes instead of {listed.size}"
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != listed.sha256:
-        return f"{listed.path} was altered: its sha256 differs"
+    algorithm, digest = listed.digest
+    if digest_of(file, algorithm) != digest:
+        return f"{listed.path} was altered: its {algorithm} differs"
     return None
 
 

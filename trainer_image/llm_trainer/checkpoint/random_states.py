@@ -6,12 +6,16 @@ Dropout and sampled answers draw from torch's, a reward function of the user's f
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from llm_trainer.checkpoint.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,14 @@ class RandomStates:
             states["cuda"] = torch.cuda.get_rng_state(device)
         return cls(states)
 
-    def write(self, folder: Path, rank: int) -> None:
-        torch.save(self.states, _file(folder, rank))
+    def write(self, snapshot: Snapshot, rank: int) -> None:
+        snapshot.add(_file(snapshot.folder, rank), self.states)
 
     @classmethod
-    def read(cls, folder: Path, rank: int) -> RandomStates:
-        return cls(torch.load(_file(folder, rank), weights_only=True))
+    def read(cls, folder: Path, rank: int) -> RandomStates | None:
+        """None for a rank that there was not when it was written."""
+        file = _file(folder, rank)
+        return cls(torch.load(file, weights_only=True)) if file.exists() else None
 
     def restore(self, device: torch.device) -> None:
         torch.set_rng_state(self.states["torch"])
@@ -46,6 +52,16 @@ class RandomStates:
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
         if "cuda" in self.states:
             torch.cuda.set_rng_state(self.states["cuda"], device)
+
+
+@contextmanager
+def kept_chance(device: torch.device) -> Iterator[None]:
+    """What draws in here takes nothing from whoever draws after it."""
+    states = RandomStates.now(device)
+    try:
+        yield
+    finally:
+        states.restore(device)
 
 
 def _file(folder: Path, rank: int) -> Path:

@@ -7,11 +7,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from llm_trainer.config.base import Settings, Uri, local_path
+from llm_trainer.config.base import AnyUri, Settings, Uri, local_path
 from llm_trainer.config.corpus import Data, Tokenizer
+from llm_trainer.config.evaluation import EvaluationTask
 from llm_trainer.config.fine_tuning import FineTuning, Kto, Sft
+from llm_trainer.config.mixture import Mixture
 from llm_trainer.config.reinforcement import OnlineRl, Ppo
 from llm_trainer.config.stages import StageKinds
+from llm_trainer.config.tracking import Tracker
 from llm_trainer.config.training import (
     Architecture,
     FunctionUse,
@@ -28,13 +31,15 @@ class DatasetCheck(Settings):
     field: str = Field(description="Where the user wrote it, such as spec.stages[1].sft.dataset.uri.")
     stage: str = Field(default="", description="Its name.")
     warmup_rows: int = Field(default=0, ge=0, description="With so many or fewer all steps would be warm-up.")
-    uri: Uri
+    uri: AnyUri
     any_of_columns: list[list[str]] = Field(description="The row must have all columns of one of these sets.")
     optional_columns: list[str] = Field(
         default_factory=list, description="Read as well where a row has them; *: all others."
     )
     training_tokenizer: bool = Field(default=True, description="Its stage reads by the tokenizer of this training.")
-    model_uri: Uri | None = Field(default=None, description="Else by that of the model there, if it is known before.")
+    model_uri: AnyUri | None = Field(
+        default=None, description="Else by that of the model there, if it is known before."
+    )
     kind: str = Field(default="sft", description="Of the stage, as a user writes it.")
     assistant_only_loss: bool = Field(default=False, description="The loss is on the assistant's turns only.")
     length_field: str = Field(default="", description="Which of the stage's fields holds the next figure.")
@@ -108,10 +113,62 @@ class ModelCheck(Settings):
 
     field: str = Field(description="Where the user wrote it, such as spec.stages[1].model.uri.")
     stage: str = Field(default="", description="Name of the stage; empty for spec.model.")
-    uri: Uri
+    uri: AnyUri
     scores: bool = Field(default=False, description="It must be a reward model, else a language model.")
     length_field: str = Field(default="", description="The stage's field that asks for the longest rows of it.")
     length: int = Field(default=0, description="Their tokens.")
+
+
+InputUse = Literal["model", "tokenizer", "data"]
+
+
+class RemoteInput(Settings):
+    """What a user names that lies elsewhere; data preparation fetches it before anything else."""
+
+    field: str = Field(description="Where the user wrote it, such as spec.data.sources[0].uri.")
+    uri: AnyUri
+    use: InputUse = Field(default="data", description="By which it is known what of a repository is needed.")
+    revision: str = Field(
+        default="",
+        max_length=128,
+        exclude_if=lambda value: not value,
+        description="The one that it is held to, as the hub or the bucket told it before. Default: the newest.",
+    )
+
+
+class MountedCredentials(Settings):
+    """A Secret's keys, as files in a folder."""
+
+    secret_name: str
+    target: str = Field(description="As in spec.credentials: hf, s3://BUCKET or https://HOST.")
+    folder: str
+
+
+class ModelFetch(Settings):
+    """What a pod fetches for a serving, whose other containers have no network and no credentials."""
+
+    input: RemoteInput
+    cache: str = Field(description="The folder that it goes to; empty: the pod only says what there is.")
+    credentials: list[MountedCredentials] = Field(default_factory=list)
+
+
+class TaskCheck(EvaluationTask):
+    """A task of a later stage's evaluation, whose file and data are read before any GPU is taken."""
+
+    field: str = Field(description="Where the user wrote it, such as spec.stages[1].evaluation.tasks[0].uri.")
+    stage: str = Field(default="", description="Its name.")
+    metrics: list[str] = Field(default_factory=list, description="Those that thresholds name, without the task.")
+
+
+class MixtureCheck(Settings):
+    """The mixture of a pretrain stage: whether the sources have as many tokens as it asks for."""
+
+    field: str = Field(description="Where the user wrote it, such as spec.stages[0].pretrain.mixture.")
+    stage: str = Field(description="Its name.")
+    after: str = Field(default="", description="The stage whose rows it goes on with.")
+    mixture: Mixture
+    rows: int = Field(description="Of the stage.")
+    length: int = Field(description="Tokens of a row.")
 
 
 class PrepareData(Settings):
@@ -120,18 +177,30 @@ class PrepareData(Settings):
     data: Data | None = None
     tokenizer: Tokenizer
     architecture: Architecture | None = Field(default=None, description="Of the model; checked with the tokenizer.")
-    model_uri: Uri | None = Field(default=None, description="Of an existing model; checked with the tokenizer.")
+    model_uri: AnyUri | None = Field(default=None, description="Of an existing model; checked with the tokenizer.")
     sequence_length: int | None = Field(default=None, description="Longest that a pretrain stage will ask for.")
+    length_field: str = Field(
+        default="", description="The stage's field that asks for the longest rows of a new model."
+    )
+    length: int = Field(default=0, description="Their tokens.")
     datasets: list[DatasetCheck] = Field(default_factory=list)
     functions: list[FunctionCheck] = Field(default_factory=list)
     models: list[ModelCheck] = Field(default_factory=list)
+    tasks: list[TaskCheck] = Field(default_factory=list)
+    remote: list[RemoteInput] = Field(
+        default_factory=list,
+        description="To be fetched, each URI once for each use.",
+        exclude_if=lambda value: not value,
+    )
+    credentials: list[MountedCredentials] = Field(default_factory=list, exclude_if=lambda value: not value)
+    mixtures: list[MixtureCheck] = Field(default_factory=list, exclude_if=lambda value: not value)
 
 
 class Model(Settings):
     """Exactly one of architecture (from scratch) and uri (a transformers folder, or an adapter of ours)."""
 
     architecture: Architecture | None = None
-    uri: Uri | None = None
+    uri: AnyUri | None = None
 
 
 class StageConfig(StageKinds):
@@ -147,6 +216,7 @@ class StageConfig(StageKinds):
     device: Literal["cpu", "cuda"]
     volumes_root: str = Field(default="/volumes", description="A claim is mounted at volumes_root/CLAIM.")
     run_uri: Uri = Field(description="pvc://CLAIM/RUN: all that this training writes lies below.")
+    patience_seconds: int = Field(default=1800, ge=1, description="For which processes wait for each other.")
     resumes: bool = Field(default=False, description="That folder was another training's: spec.resumeFrom.")
     model: Model | None = None
     results: dict[str, Uri] = Field(default_factory=dict, description="Of the stages that the settings name.")
@@ -155,6 +225,9 @@ class StageConfig(StageKinds):
         description="Of what it reads (results, data, its checkpoint), as the status has them.",
     )
     prepare_data: PrepareData | None = None
+    tracking: list[Tracker] = Field(
+        default_factory=list, exclude_if=lambda value: not value, description="A trainer of before knows none."
+    )
 
     @property
     def world_size(self) -> int:

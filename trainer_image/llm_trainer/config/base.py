@@ -10,7 +10,10 @@ from pydantic.alias_generators import to_camel
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=253)]
-Uri = Annotated[str, StringConstraints(pattern=r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/.+$", max_length=1024)]
+_CLAIM = r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/.+"
+Uri = Annotated[str, StringConstraints(pattern=f"^{_CLAIM}$", max_length=1024)]
+AnyUri = Annotated[str, StringConstraints(pattern=rf"^({_CLAIM}|(hf|s3|https)://[^\s/]+.*)$", max_length=1024)]
+"""Also of what lies elsewhere: config.remote."""
 
 
 class Settings(BaseModel):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from llm_trainer.config.base import Name, Settings, Uri
+from llm_trainer.config.base import AnyUri, Name, Settings
+from llm_trainer.config.quality import Quality
 
 TOKENS_PER_SHARD = 1 << 28  # a file of prepared data: 512 MiB as uint16
 
@@ -13,7 +14,10 @@ class Source(Settings):
     """One named part of the corpus."""
 
     name: Name = Field(description="Unique name; metrics and the manifest use it.")
-    uri: Uri = Field(description="pvc://CLAIM/PATH, the path may be a glob. .txt, .jsonl (field text) or .parquet.")
+    uri: AnyUri = Field(
+        description="pvc://CLAIM/PATH, hf://datasets/ORG/NAME/PATH, s3://BUCKET/PATH (the path may be a glob) or "
+        "https://HOST/FILE. .txt, .jsonl (field text), .parquet, or .bin: shards of prepared data."
+    )
     language: str = Field(default="", max_length=35, description="BCP 47 tag, such as ja.")
     domain: str = Field(default="", max_length=63, description="Free label, such as reference.")
     license: str = Field(default="", max_length=256, description="SPDX expression or a few words.")
@@ -30,7 +34,7 @@ class Tokenizer(Settings):
     """Exactly one of train and uri."""
 
     train: TrainTokenizer | None = Field(default=None, description="Train a byte-level BPE tokenizer on the corpus.")
-    uri: Uri | None = Field(default=None, description="A folder with a tokenizer that transformers loads.")
+    uri: AnyUri | None = Field(default=None, description="A folder with a tokenizer that transformers loads.")
 
 
 class Data(Settings):
@@ -43,4 +47,16 @@ class Data(Settings):
     max_invalid_fraction: float = Field(
         default=0.01, ge=0, le=1, description="Share of documents that may be skipped as not UTF-8; above it: refused."
     )
+    max_damaged_fraction: float = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="Share of a source's files that may be damaged (gzip, Parquet): each is read to there.",
+        exclude_if=lambda value: not value,
+    )
     seed: int = Field(default=0, ge=0, le=2**53 - 1, description="Seed of the held-out choice.")
+    quality: Quality | None = Field(
+        default=None,
+        description="Filters of documents; each is off until it is named.",
+        exclude_if=lambda value: value is None,
+    )

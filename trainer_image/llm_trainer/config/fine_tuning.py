@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from llm_trainer.config.base import Settings, Uri
+from llm_trainer.config.base import AnyUri, Settings
 from llm_trainer.config.training import (
     LossFunctionName,
     PreferenceOptimizer,
@@ -21,7 +21,7 @@ from llm_trainer.config.training import (
 class Dataset(Settings):
     """Rows for a fine-tuning stage: JSONL or Parquet in one of TRL's dataset formats."""
 
-    uri: Uri = Field(description="pvc://CLAIM/PATH, the path may be a glob. JSONL or Parquet.")
+    uri: AnyUri = Field(description="As of a source of the corpus. JSONL or Parquet.")
     validation_fraction: float = Field(
         default=0.05, ge=0, lt=1, description="Share of the rows that is held out for evaluation."
     )
@@ -60,11 +60,17 @@ class Sft(Offline):
     Longer rows are cut at max_length.
     """
 
+    held_out = ("loss", "baseLoss")
     columns = (("messages",), ("prompt", "completion"), ("text",))
 
     optimizer: SftOptimizer = Field(default_factory=SftOptimizer, description="Optimizer settings.")
     router_aux_loss_coef: RouterAuxLossCoef = None
     assistant_only_loss: bool = Field(default=True, description="Loss on the assistant's turns only.")
+    packing: bool = Field(
+        default=True,
+        description="Several rows of a step share a place of maxLength tokens, which changes no loss. Not where the "
+        "model would see one row from another.",
+    )
     loss_function: LossFunctionName = None
 
     def functions(self) -> Iterator[UserFunction]:
@@ -80,6 +86,7 @@ class RewardModel(Offline):
     """A model that scores answers, learned from pairs, by TRL's RewardTrainer. Longer pairs are left out."""
 
     yields = "rewardModel"
+    held_out = ("loss", "accuracy", "margin")
     columns = PAIRS
     optional_columns = ("margin",)
 
@@ -101,6 +108,7 @@ class Dpo(Offline):
     The reference is the starting model; with `lora` it is the base with the adapter off.
     """
 
+    held_out = ("accuracy", "margin", "logProbability/chosen", "logProbability/rejected")
     columns = PAIRS
 
     optimizer: PreferenceOptimizer = Field(default_factory=PreferenceOptimizer, description="Optimizer settings.")
@@ -123,6 +131,7 @@ class Kto(Offline):
     The reference is the starting model; with `lora` it is the base with the adapter off.
     """
 
+    held_out = ("reward/good", "reward/bad", "margin")
     columns = (("prompt", "completion", "label"),)
 
     optimizer: PreferenceOptimizer = Field(default_factory=PreferenceOptimizer, description="Optimizer settings.")

@@ -45,6 +45,7 @@ class VllmRollouts(Settings):
 class OnlineRl(FineTuning):
     """What the stages that write answers have in common. Prompts that are too long are left out."""
 
+    held_out: ClassVar[tuple[str, ...]] = ("reward",)
     columns = (("prompt",),)
     optional_columns = ("*",)  # for the reward functions
     length_field: ClassVar[str] = "max_completion_length"
@@ -115,6 +116,8 @@ class Ppo(OnlineRl):
     A step is a rollout of rolloutBatchSize answers and the updates on it, each on globalBatchSize of them. With `lora`
     the policy and the critic are adapters, and the reference is the policy's base.
     """
+
+    held_out = ("reward", "eosRate")
 
     critic: StageModel | None = Field(
         default=None,

@@ -9,14 +9,18 @@ from pydantic import Field
 
 from llm_trainer.config.base import Settings
 from llm_trainer.config.fine_tuning import Dpo, Kto, RewardModel, Sft
+from llm_trainer.config.mixture import Mixture
 from llm_trainer.config.reinforcement import Grpo, Ppo
 from llm_trainer.config.training import LossFunctionName, SharedSettings, TrainingSettings, UserFunction
+from llm_trainer.config.tune import Tune
 
 
 class Pretrain(TrainingSettings):
     """Next-token prediction on the prepared corpus. Exactly one of steps and tokens."""
 
     length_field: ClassVar[str] = "sequence_length"
+    held_out: ClassVar[tuple[str, ...]] = ("loss", "bitsPerByte")
+    checkpoints_on_gpus: ClassVar[bool] = False  # what costs a fourth of the speed is for who lacks the memory
 
     sequence_length: int = Field(ge=8, le=16_777_216, description="Tokens per sequence.")
     router_aux_loss_coef: float = Field(
@@ -35,6 +39,17 @@ class Pretrain(TrainingSettings):
     tokens: int | None = Field(
         default=None, ge=1, le=1_000_000_000_000_000, description="Training tokens of the run; steps follow from it."
     )
+
+    tune: Tune | None = Field(default=None, description="Choose settings by short trials. Default: as written.")
+    mixture: Mixture | None = Field(
+        default=None,
+        description="Shares of the sources, limits and changes. Default: all sources as one text, once before any "
+        "twice.",
+    )
+
+    @property
+    def total_rows(self) -> int:
+        return self.total_steps * self.global_batch_size
 
     @property
     def total_steps(self) -> int:

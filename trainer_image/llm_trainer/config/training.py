@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from llm_trainer.config.base import FunctionName, Name, Settings, Uri
+from llm_trainer.config.base import AnyUri, FunctionName, Name, Settings
+from llm_trainer.config.evaluation import Evaluation
+from llm_trainer.config.loss_watch import LossWatch
 
 Precision = Literal["auto", "float32", "bfloat16"]
-Family = Literal["gpt2", "llama", "qwen3", "mixtral", "qwen3_moe", "deepseek_v3", "mamba", "mamba2", "jamba"]
+Family = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][A-Za-z0-9_-]*$", max_length=64)]
 EXTRA_KEYS = frozenset({"head_dim"})  # that models read although their configuration class does not name them
+SEQUENCE_PARALLEL_FAMILIES = ("gpt2", "llama", "qwen3", "mixtral", "qwen3_moe", "deepseek_v3")
+TENSOR_PARALLEL_FAMILIES = ("llama", "qwen3")  # whose plan in transformers DeepSpeed's AutoTP knows
+WIDTH_FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")  # whose rates a test has seen to scale with width
 EXPERT_PARALLEL_FAMILIES = ("mixtral", "qwen3_moe", "deepseek_v3")  # for which DeepSpeed's AutoEP has a preset
 ResultKind = Literal["model", "rewardModel"]
 FunctionUse = Literal["reward", "loss", "optimizer"]
@@ -21,7 +26,7 @@ FunctionUse = Literal["reward", "loss", "optimizer"]
 class Architecture(Settings):
     """A model from scratch: a family and the keys of its transformers config class."""
 
-    family: Family = Field(description="The transformers model type.")
+    family: Family = Field(description="The transformers model type of a causal language model.")
     config: dict[str, Any] = Field(
         default_factory=dict, description="Keys of the family's transformers config, as in its config.json."
     )
@@ -34,7 +39,10 @@ class StageModel(Settings):
     """A model to start from. Exactly one of stage and uri."""
 
     stage: Name | None = Field(default=None, description="An earlier stage that yields a model.")
-    uri: Uri | None = Field(default=None, description="An existing transformers folder, pvc://CLAIM/PATH.")
+    uri: AnyUri | None = Field(
+        default=None,
+        description="An existing transformers folder: pvc://CLAIM/PATH, hf://ORG/NAME or s3://BUCKET/PATH.",
+    )
 
 
 class Optimizer(Settings):
@@ -103,6 +111,7 @@ class PreferenceOptimizer(SftOptimizer):
 class CriticOptimizer(SftOptimizer):
     """AdamW for the critic of PPO."""
 
+    muon_learning_rate: ClassVar[float] = 0.02  # type: ignore[misc]  # no field of it: nothing would read it
     learning_rate: float = Field(default=9e-6, gt=0, description="Peak learning rate; the default is OpenRLHF's.")
 
 
@@ -195,15 +204,39 @@ class SharedSettings(Settings):
         "ppo: answers of an update.",
     )
     zero_stage: int = Field(default=1, ge=0, le=3, description="DeepSpeed ZeRO stage.")
+    sequence_parallel: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="Processes that share each row, for rows longer than a GPU holds; pretrain and sft. A divisor of "
+        "processes and attention heads.",
+    )
+    tensor_parallel: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that share the matrices of each layer, by DeepSpeed's AutoTP; pretrain and sft of dense "
+        "families, with ZeRO 1 or 2. A divisor of processes, heads and intermediate_size.",
+    )
     precision: Precision = Field(
         default="auto", description="auto: bfloat16 where the device has it natively, else float32."
+    )
+    activation_checkpointing: bool | None = Field(
+        default=None,
+        description="Compute activations again for the gradients instead of keeping them. Default: on GPUs, but for "
+        "pretrain.",
     )
     optimizer: Optimizer = Field(default_factory=Optimizer, description="Optimizer settings.")
     schedule: Schedule = Field(default_factory=Schedule, description="Learning rate schedule.")
     lora: Lora | None = Field(default=None, description="Train a low-rank adapter instead of the model.")
     checkpoint: Checkpointing = Field(default_factory=Checkpointing, description="Checkpoint settings.")
-    evaluate_every_steps: int = Field(
-        default=50, ge=1, le=1_000_000_000, description="Optimizer steps between two evaluations."
+    loss_watch: LossWatch | None = Field(
+        default=None,
+        description="Roll back from a spike of the loss and jump over its data, lower the rate or stop on a plateau. "
+        "Default: off.",
+    )
+    evaluation: Evaluation = Field(
+        default_factory=Evaluation, description="When it is evaluated, on what, and what must hold of a result."
     )
     publish_every_steps: int | None = Field(
         default=None,
@@ -223,6 +256,8 @@ class TrainingSettings(SharedSettings):
 
     yields: ClassVar[ResultKind] = "model"
     length_field: ClassVar[str] = "max_length"
+    held_out: ClassVar[tuple[str, ...]] = ()  # names of its held-out figures
+    checkpoints_on_gpus: ClassVar[bool] = True
 
     micro_batch_size: int = Field(default=1, ge=1, le=65_536, description="Sequences per process and forward pass.")
     optimizer: ResolvedOptimizer = Field(  # each kind has its defaults
@@ -230,9 +265,23 @@ class TrainingSettings(SharedSettings):
     )
 
     @property
+    def shared_work(self) -> dict[str, int]:
+        """How many processes compute the same rows, each a part of the work; by the fields that say so."""
+        return {"sequenceParallel": self.sequence_parallel, "tensorParallel": self.tensor_parallel}
+
+    @property
+    def processes_per_row(self) -> int:
+        return self.sequence_parallel * self.tensor_parallel
+
+    @property
     def length(self) -> int:
         """Tokens of the longest row."""
         return int(getattr(self, self.length_field))
+
+    def checkpoints_activations(self, device: str) -> bool:
+        """`device`: cpu or cuda."""
+        given = self.activation_checkpointing
+        return given if given is not None else self.checkpoints_on_gpus and device == "cuda"
 
     def length_name(self, stage: str) -> str:
         """How a user knows what the length follows from; `stage`, such as spec.stages[1].sft, is where."""

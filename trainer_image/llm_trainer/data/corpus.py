@@ -1,8 +1,4 @@
-"""From raw files to the corpus: NFC, exact duplicates dropped, held-out documents chosen.
-
-One pass over a source is a stream: memory holds one document and 16 bytes (about 90 in Python's set) for each document
-seen, by which duplicates are known.
-"""
+"""From raw files to documents: NFC, each with its digest and its split. A pass over a unit is a stream."""
 
 from __future__ import annotations
 
@@ -13,12 +9,15 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from typing import NamedTuple
 
-from llm_trainer.config import Data, Source
-from llm_trainer.data.files import Files, find_files
+from llm_trainer.config import Data
+from llm_trainer.data.files import Place, format_of
 from llm_trainer.data.manifest import Split
-from llm_trainer.data.sources import SUFFIXES, RawDocument, read_documents
-from llm_trainer.runtime.errors import DataError
+from llm_trainer.data.readers import LINES, Reading
+from llm_trainer.data.sources import RawDocument, read_part
+from llm_trainer.data.units import Unit
+from llm_trainer.runtime.errors import DamagedFileError
 
 MARKS = 1024  # combining ones in a row
 
@@ -27,69 +26,77 @@ MARKS = 1024  # combining ones in a row
 class Document:
     text: str  # NFC, not blank
     size: int  # bytes as UTF-8
-    digest: bytes
+    digest: bytes  # of the text as it was read
     split: Split
+    place: Place
+
+
+class Damaged(NamedTuple):
+    """A file of which what comes after its damage was skipped."""
+
+    file: str  # as the user knows it
+    bytes: int
+    message: str
+
+
+class Invalid(NamedTuple):
+    """Where bytes are that are no UTF-8, and what they look like."""
+
+    file: int
+    row: int
+    looks_like: str | None
 
 
 @dataclass(slots=True)
-class Counts:
-    """What became of a source's documents so far."""
+class UnitReader:
+    """One pass over a unit: iterate `documents()` to its end, then the counts are final."""
 
-    documents: int = 0
-    duplicates: int = 0
+    unit: Unit
+    data: Data
     invalid: int = 0
     empty: int = 0
-    bytes: int = 0
-    first_invalid: RawDocument | None = None
-
-    @property
-    def seen(self) -> int:
-        return self.documents + self.duplicates + self.invalid + self.empty
-
-
-@dataclass(slots=True)
-class SourceReader:
-    """One source of one pass over the corpus: iterate `documents()` to its end, then `counts` are final."""
-
-    source: Source
-    files: Files
-    data: Data
-    digests: set[bytes]
-    counts: Counts = field(default_factory=Counts)
+    first_invalid: Invalid | None = None
+    file: int = 0  # of the unit's parts, the one that is being read
+    row: int = -1  # in the part; -1 where a file is one document
+    rows: list[int] = field(default_factory=list)  # of each part
+    damaged: list[Damaged] = field(default_factory=list)
 
     def documents(self) -> Iterator[Document]:
-        """Raises DataError at the end of the source if more than the allowed share is not UTF-8."""
-        counts = self.counts
-        for raw in read_documents(self.files, self.source.text_field):
-            if raw.text is None:
-                counts.invalid += 1
-                counts.first_invalid = counts.first_invalid or raw
-                continue
-            text = normalise(raw.text)
-            if not text.strip():
-                counts.empty += 1
-                continue
-            encoded = text.encode()
-            digest = hashlib.blake2b(encoded, digest_size=16).digest()
-            if digest in self.digests:
-                counts.duplicates += 1
-                continue
-            self.digests.add(digest)
-            counts.documents += 1
-            counts.bytes += len(encoded)
-            yield Document(text, len(encoded), digest, split_of(digest, self.data.seed, self.data.validation_fraction))
-        self._refuse_invalid()
+        """Those that are text, equal ones too."""
+        for file, part in enumerate(self.unit.parts):
+            self.file = file
+            at = Reading.of(self.unit.files, part)
+            for raw in self._read(at):
+                self.row = -1 if at.row is None else at.row
+                if raw.text is None:
+                    self.invalid += 1
+                    self.first_invalid = self.first_invalid or Invalid(self.file, self.row, raw.looks_like)
+                    continue
+                text = normalise(raw.text)
+                if not text.strip():
+                    self.empty += 1
+                    continue
+                encoded = text.encode()
+                digest = hashlib.blake2b(encoded, digest_size=16).digest()
+                split = split_of(digest, self.data.seed, self.data.validation_fraction)
+                yield Document(text, len(encoded), digest, split, raw.place)
+            self.rows.append((at.row or 1) - 1)
 
-    def _refuse_invalid(self) -> None:
-        counts, limit, first = self.counts, self.data.max_invalid_fraction, self.counts.first_invalid
-        if first and counts.invalid > limit * counts.seen:
-            looks = f", which looks like {first.looks_like}" if first.looks_like else ""
-            convert = f"iconv -f {first.looks_like or 'ENCODING'} -t UTF-8"
-            raise DataError(
-                f"source {self.source.name!r}: {counts.invalid} of {counts.seen} documents are not UTF-8, more than "
-                f"spec.data.maxInvalidFraction ({limit:g}) allows; the first is {first.place}{looks}. "
-                f"Convert the files to UTF-8 ({convert}) or raise the limit."
-            )
+    def _read(self, at: Reading) -> Iterator[RawDocument]:
+        """Of a part; where some files may be damaged, to where it is."""
+        try:
+            yield from read_part(at, self.unit.source.text_field)
+        except DamagedFileError as error:
+            if not self.data.max_damaged_fraction:
+                raise
+            self.damaged.append(Damaged(at.name, at.path.stat().st_size, str(error)))
+
+
+def place_of(unit: Unit, file: int, row: int) -> Place:
+    """Of a document of a unit whose parts are resolved."""
+    at = Reading.of(unit.files, unit.parts[file])
+    at.row, at.unit = (None if row < 0 else row), "line" if format_of(at.path) in LINES else "row"
+    return at.place
 
 
 def normalise(text: str) -> str:
@@ -120,21 +127,3 @@ def is_chosen(digest: bytes, purpose: str, share: float) -> bool:
     """A pseudo-random choice of `share` of all documents; choices for two purposes are independent."""
     hashed = hashlib.blake2b(digest, digest_size=8, key=purpose.encode()).digest()
     return int.from_bytes(hashed, "little") < share * 2**64
-
-
-def find_sources(data: Data, volumes_root: str) -> list[tuple[Source, Files]]:
-    """Every source with its files. Raises DataError naming the source's field when one has none."""
-    return [
-        (
-            source,
-            find_files(source.uri, f"spec.data.sources[{number}].uri (source {source.name!r})", volumes_root, SUFFIXES),
-        )
-        for number, source in enumerate(data.sources)
-    ]
-
-
-def read_corpus(data: Data, sources: list[tuple[Source, Files]]) -> Iterator[SourceReader]:
-    """The sources in order; of two equal documents the first is kept, wherever the second lies."""
-    digests: set[bytes] = set()
-    for source, files in sources:
-        yield SourceReader(source, files, data, digests)

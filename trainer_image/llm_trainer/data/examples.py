@@ -7,7 +7,7 @@ conversations are written by `rendering.Chat`, and an error names the row.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from llm_trainer.config import DatasetCheck
 from llm_trainer.data.formats import Row
 from llm_trainer.data.rendering import Chat, Conversation, Prompt, chat_of
-from llm_trainer.data.rows import read_placed_rows
+from llm_trainer.data.rows import Share, read_placed_rows
 from llm_trainer.data.split import held_out, prompt_number, row_number
 from llm_trainer.protocol import Notice
 from llm_trainer.runtime.errors import ConfigurationError, DataError
@@ -42,6 +42,20 @@ class Tally:
     row_numbers: array[int] = field(default_factory=lambda: array("Q"))
     prompt_numbers: array[int] = field(default_factory=lambda: array("Q"))
 
+    def add(self, other: Tally) -> None:
+        """Of the rows behind these."""
+        self.rows += other.rows
+        self.too_long += other.too_long
+        self.cut += other.cut
+        self.merged += other.merged
+        self.labels = {
+            label: self.labels.get(label, 0) + other.labels.get(label, 0) for label in {**self.labels, **other.labels}
+        }
+        self.unread |= other.unread
+        self.keys |= other.keys
+        self.row_numbers.extend(other.row_numbers)
+        self.prompt_numbers.extend(other.prompt_numbers)
+
 
 class Examples:
     """The examples of a dataset, in its order, and what is to be said of them. Memory: 16 bytes a row."""
@@ -57,8 +71,13 @@ class Examples:
 
         Raises DataError and ConfigurationError for what a user has to change; at the end if no row is left.
         """
+        yield from self.of_share(None)
+        self.refuse_none()
+
+    def of_share(self, share: Share | None) -> Iterator[Example]:
+        """Of the whole dataset or a share of it, in which no row need be left."""
         self.tally = tally = Tally()
-        for where, row, written in read_placed_rows(self.check, self.volumes_root, tally.unread):
+        for where, row, written in read_placed_rows(self.check, self.volumes_root, tally.unread, share):
             tally.rows += 1
             example = self.encode(row, where)
             if example is None:
@@ -67,10 +86,20 @@ class Examples:
             tally.row_numbers.append(row_number(written, self.check.seed))
             tally.prompt_numbers.append(prompt_number(row))
             yield example
-        if tally.too_long == tally.rows:
+
+    def take(self, tallies: Sequence[Tally]) -> None:
+        """As if these shares, in the dataset's order, had been read here. Raises DataError if no row is left."""
+        self.tally = Tally()
+        for tally in tallies:
+            self.tally.add(tally)
+        self.refuse_none()
+
+    def refuse_none(self) -> None:
+        """Raises DataError if no row is left."""
+        if self.tally.too_long == self.tally.rows:
             raise DataError(
-                f"{self.check.length_field}: no row of {self.check.uri} is left: {self._why()} in all {tally.rows}; "
-                "raise it or shorten the rows"
+                f"{self.check.length_field}: no row of {self.check.uri} is left: {self._why()} in all "
+                f"{self.tally.rows}; raise it or shorten the rows"
             )
 
     def held_out(self) -> npt.NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from llm_trainer.config import local_path
-from llm_trainer.runtime.errors import DataError, StageError
+from llm_trainer.runtime.errors import DamagedFileError, DataError, StageError
 from llm_trainer.runtime.volumes import refuse_link_out
 
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".lz4")
@@ -62,7 +62,13 @@ def told(field: str, where: object) -> Iterator[None]:
     except (StageError, MemoryError):
         raise
     except Exception as error:
-        raise DataError(f"{field}: {where} {said(error)}") from error
+        kind = DamagedFileError if is_damage(error) else DataError
+        raise kind(f"{field}: {where} {said(error)}") from error
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether it is the file's own: not of the storage, its rights or an encoding."""
+    return not isinstance(error, UnicodeDecodeError) and (not isinstance(error, OSError) or error.errno is None)
 
 
 def said(error: Exception) -> str:

@@ -22,6 +22,14 @@ class _Record(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
 
+class DamagedFile(_Record):
+    """What comes after its damage was skipped."""
+
+    file: str
+    bytes: int = Field(description="Of the file.")
+    message: str
+
+
 class SourceCounts(_Record):
     """What became of one source. `bytes` and `documents` are what the shards hold, both splits together."""
 
@@ -36,6 +44,18 @@ class SourceCounts(_Record):
     invalid: int = Field(default=0, description="Dropped: not UTF-8.")
     empty: int = Field(default=0, description="Dropped: nothing but white space.")
     bytes: int = 0
+    filtered: int = Field(default=0, description="Dropped by spec.data.quality.", exclude_if=lambda value: not value)
+    damaged: list[DamagedFile] = Field(
+        default_factory=list, description="Skipped in part or whole.", exclude_if=lambda value: not value
+    )
+
+
+class QualityRecord(_Record):
+    """The report of spec.data.quality, in the folder `quality`."""
+
+    report: str
+    sha256: str
+    dropped: dict[str, int] = Field(description="Documents by `filter.threshold`, most first.")
 
 
 class Shard(_Record):
@@ -61,12 +81,24 @@ class DataManifest(_Record):
     tokenizer: str = TOKENIZER
     sources: list[SourceCounts] = Field(default_factory=list)
     shards: list[Shard] = Field(default_factory=list)
+    quality: QualityRecord | None = Field(default=None, exclude_if=lambda value: value is None)
     tokenizer_sha256: str = Field(default="", description="Over the names and contents of the tokenizer's files.")
     fingerprint: str = Field(default="", description="Over the settings and input files; the same: nothing to do.")
     digest: str = ""
 
     def tokens(self, split: Split) -> int:
         return sum(shard.tokens for shard in self.shards if shard.split == split)
+
+    def source_tokens(self, source: str) -> int:
+        return sum(shard.tokens for shard in self.shards if shard.source == source)
+
+    def train_tokens(self, source: str) -> int:
+        return sum(shard.tokens for shard in self.shards if shard.source == source and shard.split == "train")
+
+    @property
+    def names(self) -> list[str]:
+        """The sources that have shards, in the order of these."""
+        return list(dict.fromkeys(shard.source for shard in self.shards))
 
     def compute_digest(self) -> str:
         """`sha256:…` over the content alone: the same texts prepared on another day or disk have the same digest."""

@@ -1,54 +1,47 @@
-"""The corpus becomes tokens: reads the sources, makes the tokenizer, writes shards and manifest in one move."""
+"""The corpus becomes tokens: reads the sources, makes the tokenizer, writes shards and manifest in one move.
+
+Any number of processes, in one pod or several, do it together (sharing.py): each phase is work on units (units.py),
+then something that needs all of them. What a phase makes stays until all is done, so that the next attempt goes on.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from transformers import PreTrainedTokenizerBase
-
-from llm_trainer.config import Data, PrepareData, Source, local_path
-from llm_trainer.data.corpus import Document, SourceReader, find_sources, is_chosen, read_corpus
-from llm_trainer.data.files import Files, told
-from llm_trainer.data.manifest import (
-    TOKENIZER,
-    DataManifest,
-    Shard,
-    SourceCounts,
-    TokenType,
-    is_complete,
-    read_manifest,
-    write_manifest,
-)
-from llm_trainer.data.shards import ShardWriter, token_type
-from llm_trainer.data.tokenizer import encode, folder_sha256, load_tokenizer, train_tokenizer
-from llm_trainer.runtime.errors import ConfigurationError, DataError
+from llm_trainer.config import Decontamination, PrepareData, local_path
+from llm_trainer.data.assembly import refuse_few
+from llm_trainer.data.kept_rows import tokenizer_content
+from llm_trainer.data.manifest import DataManifest, is_complete, read_manifest
+from llm_trainer.data.phases import Phases, Task
+from llm_trainer.data.prepared import find_prepared, note_prepared, take_over
+from llm_trainer.data.progress import Meter, Report, Step
+from llm_trainer.data.quality.contamination import evaluation_files
+from llm_trainer.data.quality.selection import REFUSED
+from llm_trainer.data.sharing import PAUSE_SECONDS, Sharing, flush
+from llm_trainer.data.tokenized import apart, refuse_other_tokenizers
+from llm_trainer.data.tokenizer import load_tokenizer
+from llm_trainer.data.units import code_digest, file_identity, find_sources, key_of, units_of
+from llm_trainer.runtime.errors import DataError, PeerLostError
 from llm_trainer.runtime.removal import remove
 
-BATCH_BYTES = 1 << 20  # text tokenised at a time, for which a tokenizer takes 200 times as much memory
-TOKENIZER_BYTES = 1 << 30  # a larger corpus is sampled, by hash, to train the tokenizer
+WORK = ".data-work"  # beside the data's folder, until that is there
+LOOK_SECONDS = 2.0  # between two looks whether the others have ended
 
-Sources = list[tuple[Source, Files]]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """How far a pass over the corpus is: `done` and `total` in bytes of text and bytes of files."""
-
-    phase: str  # Tokenizer or Tokens
-    done: int
-    total: int
-    tokens: int = 0
-
-
-Report = Callable[[Step], None]
 Check = Callable[[], None]  # raises when this attempt may no longer write
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the processes that prepare together. The first one publishes what all have made."""
+
+    rank: str = "0"
+    first: bool = True
+    processes: int = 1  # in all, about
+    patience_seconds: float = 1800  # for the first one to begin
 
 
 def prepare(
@@ -58,6 +51,7 @@ def prepare(
     writer: str,
     report: Report,
     check: Check = lambda: None,
+    member: Member = Member(),
 ) -> DataManifest:
     """Prepare the corpus and the tokenizer into `data_folder`, which appears whole or not at all.
 
@@ -65,183 +59,157 @@ def prepare(
     others, which may still live: what they were at is removed, and they don't touch what this one is at. Raises
     DataError or ConfigurationError for what a user has to change, OSError when the disk is full, and what `check` does.
     """
-    sources = find_sources(config.data, volumes_root) if config.data else []
-    fingerprint = compute_fingerprint(config, sources)
-    manifest = read_manifest(data_folder)
-    if manifest and manifest.fingerprint == fingerprint and is_complete(data_folder, manifest):
+    made = Preparation(config, data_folder, volumes_root, writer, report, check, member)
+    if manifest := made.finished():
+        made.clear()
         return manifest
-    data_folder.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in data_folder.parent.glob(f".{data_folder.name}-*"):
-        remove(leftover)
-    folder = data_folder.parent / f".{data_folder.name}-{writer}"
-    replaced = data_folder.parent / f".{data_folder.name}-{writer}-replaced"
-    folder.mkdir()
     try:
-        manifest = _write(config, sources, folder, volumes_root, report)
-        manifest.fingerprint = fingerprint
-        write_manifest(folder, manifest)
-        _sync(folder)
-        check()
-        if data_folder.exists():
-            data_folder.rename(replaced)
-        folder.rename(data_folder)
-    finally:
-        for leftover in (folder, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
-    return manifest
+        return made.begin_and_end() if member.first else made.help()
+    except (_FinishedError, FileNotFoundError):  # the first one has removed what all had worked on
+        if not member.first and (manifest := made.finished()):
+            return manifest
+        raise
 
 
-def compute_fingerprint(config: PrepareData, sources: Sources) -> str:
-    """Over the settings and the names, sizes and times of the input files."""
-    settings = config.model_dump(mode="json", include={"data", "tokenizer"})
-    files = []
-    for _, found in sources:
-        for path in found.paths:
-            with told(found.field, found.name(path)):
-                files.append((found.name(path), (stat := path.stat()).st_size, stat.st_mtime_ns))
-    return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()
+class _FinishedError(Exception):
+    """The first process has published."""
 
 
-def _write(config: PrepareData, sources: Sources, folder: Path, volumes_root: str, report: Report) -> DataManifest:
-    tokenizer = _make_tokenizer(config, sources, volumes_root, report)
-    tokenizer.save_pretrained(folder / TOKENIZER)
-    dtype = token_type(len(tokenizer))
-    manifest = DataManifest(
-        vocabulary_size=len(tokenizer),
-        eos_token_id=tokenizer.eos_token_id,
-        dtype=dtype,
-        tokenizer_sha256=folder_sha256(folder / TOKENIZER),
-    )
-    if config.data:
-        progress = Tally(report, "Tokens", sum(files.bytes for _, files in sources))
-        for reader in read_corpus(config.data, sources):
-            manifest.shards += write_source(reader, tokenizer, dtype, folder, progress)
-            manifest.sources.append(_counts(reader))
-        refuse_small(manifest, config.sequence_length)
-    manifest.digest = manifest.compute_digest()
-    return manifest
+class Preparation:
+    """One process's part of it."""
 
+    def __init__(
+        self, config: PrepareData, data_folder: Path, volumes_root: str, writer: str, report: Report, check: Check,
+        member: Member,
+    ) -> None:  # fmt: skip
+        self.config, self.data_folder, self.volumes_root = config, data_folder, volumes_root
+        self.member, self.check = member, check
+        self.run_folder = data_folder.parent
+        self.work = self.run_folder / WORK
+        self.begun = self.work / f".begun-{writer}"
+        self.whole = self.run_folder / f".{data_folder.name}-{writer}"
+        sources, self.tokens = apart(find_sources(config.data, volumes_root) if config.data else [])
+        refuse_other_tokenizers(config, self.tokens)
+        self.units = units_of(config.data, sources) if config.data else []
+        wanted = config.tokenizer.uri
+        loaded = load_tokenizer(local_path(wanted, volumes_root), "spec.tokenizer.uri") if wanted else None
+        content = [tokenizer_content(loaded) if loaded else None, evaluation_identity(config, volumes_root)]
+        settings = config.model_dump(mode="json", include={"data", "tokenizer"})
+        taken = [file_identity(files, path) for _, files in self.tokens for path in files.paths]
+        self.fingerprint = key_of([settings, [unit.key for unit in self.units], taken, content, code_digest()])
+        self.meter = Meter(report, quality=bool(config.data and config.data.quality))
+        self._looked = time.monotonic()
+        sharing = Sharing(self.work, writer, member.rank, member.first, check, self.wait)
+        task = Task(config, self.units, volumes_root, loaded, content)
+        # with fewer units than processes some would have nothing to do
+        self.phases = Phases(task, sharing, self.meter, threads=len(self.units) < max(2, member.processes))
 
-def _make_tokenizer(
-    config: PrepareData, sources: Sources, volumes_root: str, report: Report
-) -> PreTrainedTokenizerBase:
-    match config.tokenizer:
-        case wanted if wanted.uri:
-            return load_tokenizer(local_path(wanted.uri, volumes_root), "spec.tokenizer.uri")
-        case wanted if wanted.train and config.data:
-            progress = Tally(report, "Tokenizer", sum(files.bytes for _, files in sources))
-            texts = tokenizer_texts(config.data, sources, progress)
-            return train_tokenizer(texts, wanted.train.vocabulary_size)
-        case wanted if wanted.train:
-            raise ConfigurationError(
-                "spec.tokenizer.train needs a corpus: set spec.data, or spec.tokenizer.uri instead"
-            )
-        case _:
-            raise ConfigurationError("spec.tokenizer needs exactly one of train and uri")
+    def finished(self) -> DataManifest | None:
+        """What is there, if it is what would be made."""
+        manifest = read_manifest(self.data_folder)
+        if manifest and manifest.fingerprint == self.fingerprint and is_complete(self.data_folder, manifest):
+            return manifest
+        return None
 
+    def wait(self) -> None:
+        """While others work. Raises to leave, if this attempt may not write any more, or if all is done."""
+        self.meter.show()
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        self.meter.look()
+        self.check()
+        if not self.member.first and self.finished():
+            raise _FinishedError
 
-class Tally:
-    """Adds up what a pass has done and reports it a document batch at a time."""
+    # --- the first process ---
 
-    def __init__(self, report: Report, phase: str, total: int) -> None:
-        self._report, self._phase, self._total = report, phase, total
-        self._done = self._tokens = 0
-
-    def add(self, done: int, tokens: int = 0) -> None:
-        self._done += done
-        self._tokens += tokens
-        self._report(Step(self._phase, min(self._done, self._total), self._total, self._tokens))
-
-
-def tokenizer_texts(data: Data, sources: Sources, progress: Tally) -> Iterator[str]:
-    """The texts a tokenizer is trained on: never the held-out ones, and of a large corpus a share chosen by hash."""
-    share = min(1.0, TOKENIZER_BYTES / max(1, sum(files.bytes for _, files in sources)))
-    documents = texts = 0
-    for reader in read_corpus(data, sources):
-        for batch in _batches(reader.documents()):
-            progress.add(sum(document.size for document in batch))
-            for document in batch:
-                documents += 1
-                if document.split == "train" and is_chosen(document.digest, "tokenizer", share):
-                    texts += 1
-                    yield document.text
-    refuse_nothing(documents, texts)
-
-
-def write_source(
-    reader: SourceReader, tokenizer: PreTrainedTokenizerBase, dtype: TokenType, folder: Path, progress: Tally
-) -> list[Shard]:
-    """Tokenise one source into its shards, each document ended by the end-of-text token."""
-    writers = {split: ShardWriter(folder, split, reader.source, dtype) for split in ("train", "validation")}
-    end = tokenizer.eos_token_id
-    for batch in _batches(reader.documents()):
-        encoded = encode(tokenizer, [document.text for document in batch])
-        tokens = [np.append(np.asarray(ids, dtype=np.int64), end) for ids in encoded]
-        for document, ids in zip(batch, tokens, strict=True):
-            writers[document.split].add(ids, document.size)
-        progress.add(sum(document.size for document in batch), sum(map(len, tokens)))
-    return [shard for writer in writers.values() for shard in writer.close()]
-
-
-def refuse_small(manifest: DataManifest, sequence_length: int | None) -> None:
-    """Raises DataError for a corpus from which nothing can be learned."""
-    tokens = manifest.tokens("train")
-    refuse_nothing(sum(source.documents for source in manifest.sources), tokens)
-    if sequence_length and tokens < sequence_length:
-        raise DataError(
-            f"the corpus has {tokens} tokens to train on, fewer than one sequence of {sequence_length}: "
-            "add documents or shorten the stage's sequenceLength"
-        )
-
-
-def refuse_nothing(documents: int, to_train_on: int) -> None:
-    """Raises DataError for an empty corpus, and for one that is held out as a whole."""
-    if not documents:
-        raise DataError("the corpus is empty: no source has a document that is UTF-8 and not blank")
-    if not to_train_on:
-        raise DataError(
-            f"all {documents} documents of the corpus fell into the held-out split: "
-            "add documents (a .txt file is one: split the file, or make a line of JSONL of each part) or lower "
-            "spec.data.validationFraction"
-        )
-
-
-def _counts(reader: SourceReader) -> SourceCounts:
-    source, counts = reader.source, reader.counts
-    return SourceCounts(
-        name=source.name,
-        uri=source.uri,
-        language=source.language,
-        domain=source.domain,
-        license=source.license,
-        files=len(reader.files.paths),
-        documents=counts.documents,
-        duplicates=counts.duplicates,
-        invalid=counts.invalid,
-        empty=counts.empty,
-        bytes=counts.bytes,
-    )
-
-
-def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    """Documents, about BATCH_BYTES of text at a time."""
-    batch: list[Document] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += document.size
-        if size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _sync(folder: Path) -> None:
-    """What is renamed next must be on the disk."""
-    for path in [folder, *folder.rglob("*")]:
-        descriptor = os.open(path, os.O_RDONLY)
+    def begin_and_end(self) -> DataManifest:
+        """Prepare with whoever helps, or take what is prepared already, and publish it."""
+        self.check()
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self._leftovers():
+            if leftover != self.work:
+                remove(leftover)
         try:
-            os.fsync(descriptor)
+            manifest = self._take_over()
+            if manifest and manifest.sources:
+                refuse_few(manifest.tokens("train"), self.config.sequence_length)
+            if manifest is None:
+                self.work.mkdir(exist_ok=True)
+                for marker in self.work.glob(".begun-*"):
+                    remove(marker)
+                self.begun.write_text(self.fingerprint)
+                made = replace(self.phases.run(self.run_folder / REFUSED), taken=self.tokens)
+                made.refuse_small(self.config.sequence_length)
+                self.check()
+                self.whole.mkdir()
+                manifest = made.write(self.whole, self.fingerprint, self.meter.show)
+            self._publish()
         finally:
-            os.close(descriptor)
+            shutil.rmtree(self.whole, ignore_errors=True)
+        note_prepared(self.volumes_root, self.data_folder, manifest)
+        remove(self.work)
+        return manifest
+
+    def _leftovers(self) -> list[Path]:
+        return sorted(self.run_folder.glob(f".{self.data_folder.name}-*"))
+
+    def clear(self) -> None:
+        """What an attempt left that died between the publication and its end."""
+        if self.member.first and (left := self._leftovers()):
+            self.check()
+            for leftover in left:
+                remove(leftover)
+
+    def _take_over(self) -> DataManifest | None:
+        """Of another training on the claim, which has prepared the same."""
+        found = find_prepared(self.volumes_root, self.data_folder, self.fingerprint)
+        return take_over(found, self.whole, self.meter.show) if found else None
+
+    def _publish(self) -> None:
+        flush(self.whole)
+        self.check()
+        replaced = self.whole.with_name(f"{self.whole.name}-replaced")
+        if self.data_folder.exists():
+            self.data_folder.rename(replaced)
+        self.whole.rename(self.data_folder)
+        remove(self.run_folder / REFUSED)
+        remove(replaced)
+
+    # --- the others ---
+
+    def help(self) -> DataManifest:
+        """Work with the first one, until it has published."""
+        self._await_first()
+        self.phases.run(self.run_folder / REFUSED)
+        while not (manifest := self.finished()):
+            self.wait()
+            time.sleep(PAUSE_SECONDS)
+        return manifest
+
+    def _await_first(self) -> None:
+        end = time.monotonic() + self.member.patience_seconds
+        while not self.begun.exists():
+            self.wait()
+            if time.monotonic() > end:
+                raise PeerLostError("the first pod has not begun to prepare the data")
+            time.sleep(PAUSE_SECONDS)
+        if (told := self.begun.read_text()) and told != self.fingerprint:
+            raise DataError(
+                "spec.data: pods see other files, or of another size or time; let nobody write there until it is done"
+            )
+
+
+def evaluation_identity(config: PrepareData, volumes_root: str) -> list[object]:
+    """Of the files that the corpus must not quote."""
+    quality = config.data.quality if config.data else None
+    wanted: Decontamination | None = quality.decontamination if quality else None
+    return [
+        file_identity(files, path)
+        for files in (evaluation_files(wanted, volumes_root) if wanted else [])
+        for path in files.paths
+    ]
+
+
+__all__ = ["Member", "Report", "Step", "prepare"]

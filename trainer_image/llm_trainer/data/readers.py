@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -15,8 +16,9 @@ from typing import Any, BinaryIO, TypeVar, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llm_trainer.data import line_ranges
 from llm_trainer.data.files import COMPRESSIONS, Files, Place, format_of, told
-from llm_trainer.runtime.errors import DataError
+from llm_trainer.runtime.errors import DamagedFileError, DataError
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -34,30 +36,65 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file, or a range of one: of bytes, a line being of the range in which it begins, or of Parquet's row groups."""
+
+    path: Path
+    begin: int = 0
+    end: int | None = None  # None: to the end
+    before: int | None = 0  # rows of the file before it; None: only who has read them knows
+
+
 @dataclass(slots=True)
 class Reading:
-    """A file that is being read, and where its reader is."""
+    """A file or a part of one that is being read, and where its reader is. `row` counts from 1 in the part."""
 
     files: Files
     path: Path
     row: int | None = None
     unit: str = "line"
+    begin: int = 0
+    end: int | None = None
+    before: int | None = 0
+    name: str = ""  # asked for once, as there is a place for each document
+
+    def __post_init__(self) -> None:
+        self.name = self.name or self.files.name(self.path)
+
+    @classmethod
+    def of(cls, files: Files, part: Part) -> Reading:
+        return cls(files, part.path, begin=part.begin, end=part.end, before=part.before)
 
     @property
     def place(self) -> Place:
-        return Place(self.files.name(self.path), self.row, self.unit)
+        """In the part, as long as nobody knows how many rows are before it."""
+        row = None if self.row is None else self.row + (self.before or 0)
+        return Place(self.name, row, self.unit)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the first row of the file."""
+        return self.row == 1 and self.begin == 0
 
     def __str__(self) -> str:
+        """In the file. What is before the part is counted only now, when something is to be told."""
+        if self.before is None:
+            self.before = line_ranges.lines_before(self.path, self.begin)
         return str(self.place)
 
     def bad(self, problem: str) -> DataError:
-        return DataError(f"{self.files.field}: {self.place} {problem}")
+        return DataError(f"{self.files.field}: {self} {problem}")
 
 
 def read(files: Files, path: Path, reader: Callable[[Reading], Iterator[T]]) -> Iterator[T]:
-    """What `reader` yields of a file: every reader is called by this."""
-    at = Reading(files, path)
-    with told(files.field, at):
+    """What `reader` yields of a whole file."""
+    return read_at(Reading(files, path), reader)
+
+
+def read_at(at: Reading, reader: Callable[[Reading], Iterator[T]]) -> Iterator[T]:
+    """What `reader` yields: every reader is called by this."""
+    with told(at.files.field, at):
         _refuse_no_file(at)
         try:
             yield from reader(at)
@@ -73,12 +110,34 @@ def _refuse_no_file(at: Reading) -> None:
     if head == POINTER:
         raise at.bad("is a Git LFS pointer, three lines in the place of the file; fetch it with git lfs pull")
     if not head and at.path.suffix in COMPRESSIONS:
-        raise at.bad("is empty, as no compressed file is; copy it again")  # Arrow takes it for an empty text
+        said = "is empty, as no compressed file is; copy it again"  # Arrow takes it for an empty text
+        raise DamagedFileError(str(at.bad(said)))
 
 
 def open_bytes(path: Path) -> BinaryIO:
     """The file's bytes, decompressed if its suffix says so."""
     return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="detect")))
+
+
+@contextmanager
+def open_lines(at: Reading) -> Iterator[Callable[[int], bytes]]:
+    """Reads the whole lines of a part: from the first that begins in it to the end of the last."""
+    if at.begin == 0 and at.end is None:
+        with open_bytes(at.path) as stream:
+            yield stream.read
+        return
+    with at.path.open("rb") as stream:
+        stop = None if at.end is None else line_ranges.next_line(stream, at.end)
+        position = line_ranges.next_line(stream, at.begin)
+        stream.seek(position)
+
+        def read_some(most: int) -> bytes:
+            nonlocal position
+            block = stream.read(most if stop is None else max(0, min(most, stop - position)))
+            position += len(block)
+            return block
+
+        yield read_some
 
 
 def read_text(at: Reading) -> bytes:
@@ -95,10 +154,10 @@ def read_text(at: Reading) -> bytes:
 def read_lines(at: Reading) -> Iterator[bytes]:
     r"""Lines that are not blank; `at.row` counts all from 1. A line ends with \n, \r\n or, as on old Macs, \r."""
     at.row, unpacked = 1, 0
-    with open_bytes(at.path) as stream:
+    with open_lines(at) as read_some:
         line: list[bytes] = []
         length, ended_by_cr = 0, False
-        while block := stream.read(BLOCK):
+        while block := read_some(BLOCK):
             unpacked += len(block)
             if ended_by_cr and block.startswith(b"\n"):
                 block = block[1:]
@@ -152,11 +211,11 @@ def parse_object(line: str, at: Reading, make: Callable[[list[tuple[str, Any]]],
     try:
         row = json.loads(line, object_pairs_hook=None if make is dict else make)
     except json.JSONDecodeError as error:
-        whole = " (each line must be a JSON object: write the file as JSONL)" if at.row == 1 and error.lineno else ""
+        whole = " (each line must be a JSON object: write the file as JSONL)" if at.first and error.lineno else ""
         raise at.bad(f"is not JSON: {error.msg} at column {error.colno}{whole}") from error
     except (ValueError, RecursionError) as error:  # a number of 4,301 digits; brackets in brackets
         raise at.bad(f"is JSON that can't be read: {error}; correct or remove it") from error
-    if isinstance(row, list) and at.row == 1:
+    if isinstance(row, list) and at.first:
         raise at.bad(
             "must hold a JSON object, not list: the file is an array; write each element on a line (jq -c .[])"
         )
@@ -186,13 +245,13 @@ def decode_line(line: bytes, at: Reading) -> str:
         raise at.bad(f"{said}; convert the file: iconv -f ENCODING -t UTF-8") from error
 
 
-def read_rows_of(files: Files, path: Path, columns: Collection[str] | None) -> Iterator[tuple[Place, Row]]:
+def read_rows_of(files: Files, part: Part, columns: Collection[str] | None) -> Iterator[tuple[Place, Row]]:
     """Rows of a dataset as values of JSON; of a table the cells of `columns` alone are read (None: of all).
 
     A cell that wasn't read is None, so that a row names all its columns.
     """
-    reader = _rows_of_lines if format_of(path) in LINES else lambda at: _rows_of_table(at, columns)
-    return read(files, path, reader)
+    reader = _rows_of_lines if format_of(part.path) in LINES else lambda at: _rows_of_table(at, columns)
+    return read_at(Reading.of(files, part), reader)
 
 
 def _rows_of_lines(at: Reading) -> Iterator[tuple[Place, Row]]:
@@ -296,7 +355,8 @@ def _parquet_batches(at: Reading, columns: Collection[str] | None) -> Iterator[t
         names = parquet.schema_arrow.names
         wanted = names if columns is None else [name for name in names if name in columns]
         at.row = 1
-        for batch in parquet.iter_batches(batch_size=TABLE_ROWS, columns=wanted):
+        groups = range(parquet.metadata.num_row_groups)[at.begin : at.end]
+        for batch in parquet.iter_batches(batch_size=TABLE_ROWS, columns=wanted, row_groups=list(groups)):
             # by a name with a dot Arrow takes a column's part as well; two of a name are refused by the caller
             yield names, batch if len(set(wanted)) < len(wanted) else batch.select(wanted)
 

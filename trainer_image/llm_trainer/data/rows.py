@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 from llm_trainer.config import DatasetCheck
-from llm_trainer.data.files import find_files
+from llm_trainer.data.files import Files, find_files
 from llm_trainer.data.formats import FORMATS, Row, align, format_of
 from llm_trainer.data.messages import MEDIA, read_messages, read_tools, says_something, shown
-from llm_trainer.data.readers import LINES, TABLES, read_rows_of
+from llm_trainer.data.readers import LINES, TABLES, Part, read_rows_of
+from llm_trainer.data.units import grouped
 from llm_trainer.runtime.errors import DataError
 
 SUFFIXES = (*LINES, *TABLES)
+KEPT_KINDS = ("sft", "rewardModel", "dpo", "kto")  # whose rows are tokens and nothing else
+SHARE_BYTES, SHARES = 4 << 20, 512  # of files that one process reads at a time; at most so many of them
 TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")  # what a chat template reads beside the turns
 ARGUMENTS = ("prompts", "completions", "completion", "completion_ids", "trainer_state", "log_extra", "log_metric",
              "environments", "tools")  # fmt: skip  # of a reward function by TRL; no column may have their names
@@ -43,8 +47,35 @@ class PlacedRow(NamedTuple):
     written: Row
 
 
-def read_placed_rows(check: DatasetCheck, volumes_root: str, unread: set[str] | None = None) -> Iterator[PlacedRow]:
-    """The columns that the stage needs, of every row.
+class Share(NamedTuple):
+    """Of a dataset: what one process reads of it, and the columns that its first row has."""
+
+    parts: tuple[Part, ...]
+    columns: list[str]
+
+
+def shares_of(check: DatasetCheck, volumes_root: str) -> list[Share]:
+    """All of the dataset, in its order; they follow from its files alone. Raises DataError as `read_placed_rows`."""
+    files = find_files(check.uri, check.field, volumes_root, SUFFIXES)
+    size = SHARE_BYTES
+    while size * SHARES < files.bytes:
+        size *= 2
+    rows = chain.from_iterable(read_rows_of(files, Part(path), columns_of(check)) for path in files.paths)
+    place, first = next(rows, (None, {}))
+    if place is None:
+        raise no_rows(files)
+    columns, _ = needed_columns(first, check.any_of_columns, f"{check.field}: {place}")
+    return [Share(parts, columns) for parts, _ in grouped(files, size)]
+
+
+def no_rows(files: Files) -> DataError:
+    return DataError(f"{files.field}: {files.uri} has no rows")
+
+
+def read_placed_rows(
+    check: DatasetCheck, volumes_root: str, unread: set[str] | None = None, share: Share | None = None
+) -> Iterator[PlacedRow]:
+    """The columns that the stage needs, of every row, or of those of a share, which may be none.
 
     Of the sets of columns that would do, the first that row 1 has, in one form: turns with text for their content, and
     a prompt of its own beside answers. ``unread`` gets the names of columns that nobody reads.
@@ -53,16 +84,16 @@ def read_placed_rows(check: DatasetCheck, volumes_root: str, unread: set[str] | 
     there is no row.
     """
     files = find_files(check.uri, check.field, volumes_root, SUFFIXES)
-    any_of_columns = check.any_of_columns
+    any_of_columns = [share.columns] if share else check.any_of_columns
     looked_at = columns_of(check)
-    empty = True
-    for path in files.paths:
-        for place, row in read_rows_of(files, path, looked_at):
+    empty = share is None
+    for part in share.parts if share else map(Part, files.paths):
+        for place, row in read_rows_of(files, part, looked_at):
             where = f"{check.field}: {place}"
             columns, needed = needed_columns(row, any_of_columns, where)
             any_of_columns = [columns]  # rows of two formats would not make one dataset
             whole = {**row, **needed}
-            if path.suffix in TABLES:
+            if part.path.suffix in TABLES:
                 whole |= {column: without_nulls(whole.get(column)) for column in (*columns, *TEMPLATE_COLUMNS)}
             made = read_row(check, whole, columns, where)
             if unread is not None:
@@ -71,7 +102,7 @@ def read_placed_rows(check: DatasetCheck, volumes_root: str, unread: set[str] | 
             yield PlacedRow(where, made, {column: whole[column] for column in taken if whole.get(column) is not None})
             empty = False
     if empty:
-        raise DataError(f"{check.field}: {check.uri} has no rows")
+        raise no_rows(files)
 
 
 def unread_columns(check: DatasetCheck, row: Row, made: Row, *, converted: bool) -> set[str]:

@@ -34,17 +34,24 @@ class _OpenShard:
 
 
 class ShardWriter:
-    """The shards of one split of one source: `SPLIT/SOURCE-00000.bin` and `.idx` below `folder`.
+    """The shards of one split of one unit: `SPLIT/SOURCE-UNIT.bin` and `.idx` below `folder`, such as `a-00003`.
 
-    A new file is begun at the first document after `tokens_per_shard` tokens; a document is never cut.
+    A new file, `a-00003.1`, is begun at the first document after `tokens_per_shard` tokens; a document is never cut.
     """
 
     def __init__(
-        self, folder: Path, split: Split, source: Source, dtype: TokenType, tokens_per_shard: int = TOKENS_PER_SHARD
+        self,
+        folder: Path,
+        split: Split,
+        source: Source,
+        dtype: TokenType,
+        tokens_per_shard: int = TOKENS_PER_SHARD,
+        unit: int = 0,
     ) -> None:
         self._folder, self._split, self._source = folder, split, source
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._tokens_per_shard = tokens_per_shard
+        self._unit = unit
         self._open: _OpenShard | None = None
         self._finished: list[Shard] = []
 
@@ -66,7 +73,8 @@ class ShardWriter:
         return self._finished
 
     def _begin(self) -> _OpenShard:
-        name = f"{self._split}/{self._source.name}-{len(self._finished):05}.bin"
+        again = f".{len(self._finished)}" if self._finished else ""
+        name = f"{self._split}/{self._source.name}-{self._unit:05}{again}.bin"
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return _OpenShard(name, path.open("wb"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,14 +17,15 @@ from llm_trainer.data.readers import (
     Reading,
     encoding_of,
     parse_object,
-    read,
+    read_at,
     read_lines,
     read_table,
     read_text,
     refuse_long,
 )
 
-SUFFIXES = (".txt", *LINES, *TABLES)
+TOKENS = ".bin"  # shards of prepared data: tokenized.py takes them
+SUFFIXES = (".txt", *LINES, *TABLES, TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +40,18 @@ class RawDocument:
 def read_documents(files: Files, text_field: str) -> Iterator[RawDocument]:
     """All documents: a `.txt` file is one, a JSONL line is one, a table's row is one."""
     for path in files.paths:
-        yield from read_file(files, path, text_field)
+        yield from read_part(Reading(files, path), text_field)
 
 
-def read_file(files: Files, path: Path, text_field: str) -> Iterator[RawDocument]:
-    match format_of(path):
+def read_part(at: Reading, text_field: str) -> Iterator[RawDocument]:
+    """Of a file or a part of one; `at` tells how far it is."""
+    match format_of(at.path):
         case ".txt":
-            return read(files, path, lambda at: iter([_document(read_text(at), at)]))
+            return read_at(at, lambda at: iter([_document(read_text(at), at)]))
         case suffix if suffix in LINES:
-            return read(files, path, lambda at: (_document_of_line(line, at, text_field) for line in read_lines(at)))
+            return read_at(at, lambda at: (_document_of_line(line, at, text_field) for line in read_lines(at)))
         case _:
-            return read(files, path, lambda at: _documents_of_table(at, text_field))
+            return read_at(at, lambda at: _documents_of_table(at, text_field))
 
 
 def _document(data: bytes, at: Reading) -> RawDocument:

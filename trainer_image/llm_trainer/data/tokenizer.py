@@ -100,8 +100,21 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Seq
     """Token ids of each text, without special tokens: not even where the text spells one, such as `<|endoftext|>`."""
     is_long = [len(text) > WINDOW and tokenizer.is_fast for text in texts]
     short = [text for text, long in zip(texts, is_long, strict=True) if not long]
-    ids = iter(_tokens(tokenizer, short)["input_ids"] if short else [])
+    ids = iter(_ids(tokenizer, short) if short else [])
     return [_encode_long(tokenizer, text) if long else next(ids) for text, long in zip(texts, is_long, strict=True)]
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Sequence[int]]:
+    """As `_tokens` has them. A class of its own may do more than its backend; the plain one is asked directly, which
+    spares the offsets of each token: a fifth of the time.
+    """
+    if type(tokenizer) is not PreTrainedTokenizerFast:
+        return list(_tokens(tokenizer, texts)["input_ids"])
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True  # what a text spells is text
+    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, texts: str | list[str], *, offsets: bool = False) -> Any:
@@ -160,6 +173,12 @@ class _Window:
                 found.setdefault(start + self.begin, number)
             number += 1
         return found
+
+
+def content_sha256(folder: Path) -> str:
+    """Of what decides the tokens; a folder that is loaded and saved has another tokenizer_config.json."""
+    whole = folder / "tokenizer.json"  # a tokenizer that is not of the library `tokenizers` has none
+    return hashlib.sha256(whole.read_bytes()).hexdigest() if whole.is_file() else folder_sha256(folder)
 
 
 def folder_sha256(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from transformers import PreTrainedTokenizerBase
@@ -9,9 +10,8 @@ from transformers import PreTrainedTokenizerBase
 from llm_trainer.config import DatasetCheck
 from llm_trainer.data.examples import Examples
 from llm_trainer.data.rows import refuse_warmup
+from llm_trainer.data.shared_rows import RowMaking, telling
 from llm_trainer.protocol import Notice
-
-ROWS_BETWEEN = 256  # about half a second
 
 
 def too_many_tokens(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> str:
@@ -36,14 +36,19 @@ def check_rows(
     tokenizer: PreTrainedTokenizerBase,
     volumes_root: str,
     alive: Callable[[], None] = lambda: None,
+    making: RowMaking | None = None,
 ) -> list[Notice]:
     """Reads every row as its stage will; what of them a user should look at. `alive` is called now and then.
 
-    Raises DataError and ConfigurationError as the stage would.
+    `making`: of these rows, with whoever helps, to keep them for the stage. Raises DataError and ConfigurationError as
+    the stage would.
     """
-    examples = Examples(check, tokenizer, volumes_root)
-    for number, _ in enumerate(examples):
-        if number % ROWS_BETWEEN == 0:
-            alive()
+    if making:
+        examples = making.make()
+    else:
+        examples = Examples(check, tokenizer, volumes_root)
+        deque(telling(examples, alive), maxlen=0)
     refuse_warmup(check, int((~examples.held_out()).sum()))  # a stage counts its steps
+    if making:
+        making.commit(examples)
     return examples.notices()

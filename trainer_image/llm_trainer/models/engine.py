@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import Module
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from llm_trainer.checkpoint.snapshot import Snapshot
 from llm_trainer.config import CriticOptimizer, Pretrain, ResolvedOptimizer, TrainingSettings
+from llm_trainer.models.activation_checkpointing import checkpoint_activations
 from llm_trainer.models.attention import boundaries
 from llm_trainer.models.engine_config import (
     actual_zero_stage,
@@ -23,17 +27,26 @@ from llm_trainer.models.engine_config import (
     parameter_groups,
     peak_of,
 )
-from llm_trainer.models.expert_parallel import expert_parallel_config, whole_experts
+from llm_trainer.models.engine_files import TAG, saving_into
+from llm_trainer.models.expert_parallel import expert_parallel_config, stored_experts
 from llm_trainer.models.experts import Routing, experts_per_token, routing
-from llm_trainer.models.language_loss import IGNORED, add_loss
+from llm_trainer.models.language_loss import IGNORED, Scores, Told, add_loss
 from llm_trainer.models.norms import fuse_norms
 from llm_trainer.models.optimizer_function import optimizer_maker
 from llm_trainer.models.packing import KEEP_APART, innermost, leaks, runs_on, unpack
+from llm_trainer.models.placement import is_spread, whole
+from llm_trainer.models.resharding import reading
+from llm_trainer.models.sequence_parallel import SharedRows, check_shared_rows, share_rows
+from llm_trainer.models.shards import Weights
+from llm_trainer.models.tensor_parallel import stored_matrices, tensor_parallel_config
+from llm_trainer.models.width import base_width, narrowed, width_ratio
 from llm_trainer.runtime.process_group import ProcessGroup
 
 
 class Inference:
     """A model that says logits and learns nothing. Every method is called by all ranks together."""
+
+    _own_loss = True  # its `nats` and `scores`, else only the caller's
 
     def __init__(self, module: Any, settings: TrainingSettings, group: ProcessGroup) -> None:
         """With ZeRO-3 its weights are spread over the ranks."""
@@ -41,8 +54,13 @@ class Inference:
         self.bfloat16 = computes_in_bfloat16(settings, group.device)
         self._apart = runs_on(module)  # whether each document needs a row of its own
         self._asked = self._apart or module.config.model_type in KEEP_APART  # whether it is known
+        self._shared: SharedRows | None = None  # of a model that learns
         if group.device.type == "cuda":
             fuse_norms(module)
+        language = innermost(module)
+        self._of_hidden = False  # whether its loss is made without logits
+        if self._own_loss and isinstance(language, PreTrainedModel) and language.get_output_embeddings() is not None:
+            self._of_hidden = add_loss(language)
         self._engine = self._wrap(module)
 
     def _wrap(self, module: Module) -> Any:
@@ -63,8 +81,24 @@ class Inference:
         """
         return self._logits_and_routers(tokens, positions)[0] if self._apart else self._packed_logits(tokens, positions)
 
+    def scores(
+        self, tokens: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor, temperature: float
+    ) -> Scores:
+        """Of each target, all (batch, length), without the logits of the others; a language model's alone."""
+        if not self._apart:
+            made: Scores = self._run(
+                input_ids=tokens, targets=targets, temperature=temperature, **self._places(positions)
+            ).scores
+            return made
+        log_probs, entropy = (torch.zeros(targets.shape, device=targets.device) for _ in range(2))
+        for documents in unpack(tokens, positions, every_length=self.settings.zero_stage == 3):
+            spread = documents.spread(targets, IGNORED)
+            found = self._run(input_ids=documents.tokens, targets=spread, temperature=temperature).scores
+            log_probs, entropy = documents.put(found.log_probs, log_probs), documents.put(found.entropy, entropy)
+        return Scores(log_probs, entropy)
+
     def _packed_logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self._run(input_ids=tokens, **self._places(positions)).logits
+        logits: torch.Tensor = self._run(input_ids=self._own(tokens), **self._places(positions)).logits
         return logits
 
     def _logits_and_routers(
@@ -89,7 +123,13 @@ class Inference:
     def _places(self, positions: torch.Tensor) -> dict[str, Any]:
         """How the model is told where documents begin."""
         implementation = self.model.config._attn_implementation
-        return {"position_ids": positions, **boundaries(implementation, positions)}
+        if self._shared:
+            self._shared.begin(self.model.config, positions)
+        return {"position_ids": self._own(positions), **boundaries(implementation, positions)}
+
+    def _own(self, rows: torch.Tensor) -> torch.Tensor:
+        """What the rank computes of rows (rows, length): all, or its part where ranks share them."""
+        return self._shared.own(rows) if self._shared else rows
 
     def _run(self, **inputs: Any) -> Any:
         with self._autocast():
@@ -117,7 +157,7 @@ class Engine(Inference):
     ) -> None:
         """``optimizer``: the settings' own by default; ``own_loss``: it is `nats`, else the caller's."""
         self._own_loss = own_loss
-        self._peaks: list[float] = []  # learning rates of the groups that a function of the user's has made
+        self._peaks: list[float] = []  # learning rates of the optimizer's groups
         self._optimizer, self._accumulation_steps = optimizer or settings.optimizer, accumulation_steps
         self._expert_parallel = settings.expert_parallel if isinstance(settings, Pretrain) else 1
         self._has_frozen = any(not parameter.requires_grad for parameter in module.parameters())
@@ -125,22 +165,38 @@ class Engine(Inference):
         half = self.bfloat16 and group.device.type == "cuda"
         self._plain = actual_zero_stage(settings, half=half) == 0  # then torch's own optimizer steps on the gradients
         self._experts_per_token = experts_per_token(self.model.config)
+        if settings.sequence_parallel > 1:
+            self._share_rows(settings.sequence_parallel)
+
+    def _share_rows(self, size: int) -> None:
+        """Raises ConfigurationError for a model that can't."""
+        self._shared = share_rows(self.model, size, self.group)
+        with self._shared.whole():
+            self._wanted()
+        check_shared_rows(
+            self._shared, self._packed_logits, self.model, self.group, apart=self._apart, bfloat16=self.bfloat16
+        )
 
     def _wrap(self, module: Module) -> Any:
         import deepspeed
 
-        within: Any = module
-        language = within.get_base_model() if hasattr(module, "get_base_model") else module  # within an adapter
-        if self._own_loss and isinstance(language, PreTrainedModel) and language.get_output_embeddings() is not None:
-            add_loss(language)
+        if self.settings.checkpoints_activations(self.group.device.type):
+            checkpoint_activations(innermost(module), asked=bool(self.settings.activation_checkpointing))
         config = deepspeed_config(
             self.settings, self.group.device, self._accumulation_steps, self._optimizer, bfloat16=self.bfloat16
         )
         config |= expert_parallel_config(self._expert_parallel, self.model.config.model_type)
-        groups = list(parameter_groups(module, self._optimizer))
+        config |= tensor_parallel_config(self.settings.tensor_parallel, self.model.config)
+        groups = list(parameter_groups(module, self._optimizer, *self._narrowed(module)))
         mend_deepspeed()
+        if self.bfloat16 and self.group.device.type == "cuda":
+            as_the_spread(module, torch.bfloat16)
         if not (name := self._optimizer.function):
-            return deepspeed.initialize(model=module, model_parameters=groups, config=config)[0]
+            made = deepspeed.initialize(model=module, model_parameters=groups, config=config)[0]
+            if self.settings.tensor_parallel > 1:
+                made.first_dataloader_check.remove()  # would pickle the first rows; `DataRank` gives the ranks the same
+            self._peaks = [peak_of(self._optimizer, group) for group in made.optimizer.param_groups]
+            return made
         field = f"{'ppo.criticOptimizer' if isinstance(self._optimizer, CriticOptimizer) else 'optimizer'}.function"
         maker = optimizer_maker(name, self._optimizer, field, flat=config["zero_optimization"]["stage"] > 0)
         del config["optimizer"]
@@ -148,16 +204,32 @@ class Engine(Inference):
         self._peaks = [float(group["lr"]) for group in made.optimizer.param_groups]
         return made
 
+    def _narrowed(self, module: Module) -> tuple[AbstractSet[int], float]:
+        """Which weights' rates go with the width, and how. Raises ConfigurationError."""
+        if base_width(self.settings) is None or not isinstance(module, PreTrainedModel):
+            return frozenset(), 1.0
+        return narrowed(module), width_ratio(module, self.settings)
+
+    def nats_alone(self, tokens: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor) -> float:
+        """As `nats`, without its gradient; also of an engine whose loss is the caller's, by way of the logits."""
+        if self._own_loss:
+            return float(self.nats(tokens, positions, targets)[0])
+        self.keeps_documents_apart()
+        logits = self.logits(tokens, positions).flatten(0, 1).float()
+        return float(cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="sum"))
+
     def nats(
         self, tokens: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, Routing | None]:
         """Sum over the targets, all three (batch, length), that are not IGNORED; a language model's alone.
 
-        And what the routers did, None for a model without experts.
+        Where ranks share their rows: over those of the rank's part. And what the routers did, None for a model without
+        experts.
         """
         wanted = self._wanted()
         if not self._apart:
-            output = self._run(input_ids=tokens, targets=targets, **self._places(positions), **wanted)
+            own, aims = self._own(tokens), self._own(targets)
+            output = self._run(input_ids=own, targets=aims, **self._places(positions), **wanted)
             return output.nats, self._routing([output.get("router_logits") or ()])
         nats, routers = [], []
         for documents in unpack(tokens, positions, every_length=self.settings.zero_stage == 3):
@@ -165,6 +237,17 @@ class Engine(Inference):
             nats.append(output.nats)
             routers.append([layer[documents.there.flatten()] for layer in output.get("router_logits") or ()])
         return torch.stack(nats).sum(), self._routing(routers)
+
+    def tells_its_loss(self) -> bool:
+        """Whether `told_nats` is there: documents are kept apart, and the loss is made without logits. A collective."""
+        return self._of_hidden and self.keeps_documents_apart()
+
+    def told_nats(
+        self, tokens: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, Told]:
+        """The same sum, and what else is told of the targets; no routers."""
+        output = self._run(input_ids=tokens, targets=targets, tells=True, **self._places(positions))
+        return output.nats, output.told
 
     def outputs(self, tokens: torch.Tensor, positions: torch.Tensor) -> tuple[CausalLMOutputWithPast, Routing | None]:
         """As transformers gives them, for a loss of the user's; and what the routers did."""
@@ -174,8 +257,7 @@ class Engine(Inference):
 
     def _wanted(self) -> dict[str, Any]:
         """What the model is asked for beside its loss; before the first pass it is known how it takes documents."""
-        if not self._asked:
-            self._ask()
+        self.keeps_documents_apart()
         return {} if self._experts_per_token is None else {"output_router_logits": True}
 
     def _routing(self, routers: Sequence[Sequence[torch.Tensor]]) -> Routing | None:
@@ -183,7 +265,14 @@ class Engine(Inference):
         experts = self._experts_per_token
         if experts is None or not any(routers):
             return None
-        return routing(tuple(map(torch.cat, zip(*routers, strict=True))), experts)
+        mean = self._shared.mean if self._shared else None
+        return routing(tuple(map(torch.cat, zip(*routers, strict=True))), experts, mean)
+
+    def keeps_documents_apart(self) -> bool:
+        """Whether several in a row see nothing of each other; a collective."""
+        if not self._asked:
+            self._ask()
+        return not self._apart
 
     def _ask(self) -> None:
         """Whether documents need rows of their own, of the model itself, where no test has seen its family."""
@@ -209,8 +298,9 @@ class Engine(Inference):
         from trl.models.utils import add_hooks, remove_hooks
 
         spread = self.settings.zero_stage == 3
+        rows = self._shared.whole() if self._shared else nullcontext()
         self.model.eval()
-        with deepspeed.zero.GatheredParameters(list(self.model.parameters()), enabled=spread), self._autocast():
+        with deepspeed.zero.GatheredParameters(list(self.model.parameters()), enabled=spread), rows, self._autocast():
             if spread:
                 remove_hooks(self._engine)
             yield self.model
@@ -233,14 +323,26 @@ class Engine(Inference):
     def share_of(self, count: float) -> float:
         """Factor of a micro-batch's sum in a mean over the `count` of all micro-batches and ranks.
 
-        DeepSpeed divides by the ranks and the micro-batches.
+        DeepSpeed divides by the learners and the micro-batches.
         """
-        return self.group.world_size * self._accumulation_steps / count
+        return self.learners * self._accumulation_steps / count
+
+    @property
+    def learners(self) -> int:
+        """Ranks over which DeepSpeed takes the mean of gradients: those that share matrices are one."""
+        return self.group.world_size // self.settings.tensor_parallel
+
+    def share_rows_by(self, micro_batch_size: int, accumulation_steps: int) -> None:
+        """Between two steps: in micro-batches of another size, which are as many rows in all."""
+        self.settings = self.settings.model_copy(update={"micro_batch_size": micro_batch_size})
+        self._accumulation_steps, engine = accumulation_steps, self._engine
+        engine.set_train_micro_batch_size(micro_batch_size)
+        engine.set_train_batch_size(micro_batch_size * accumulation_steps * engine.dp_world_size)
+        engine.micro_steps = 0  # a step's end is told by its multiples
 
     def set_learning_rate(self, share: float) -> None:
         """As a share of the peak, for the next step."""
-        for place, group in enumerate(self._engine.optimizer.param_groups):
-            peak = self._peaks[place] if self._peaks else peak_of(self._optimizer, muon=group.get("use_muon", False))
+        for peak, group in zip(self._peaks, self._engine.optimizer.param_groups, strict=True):
             group["lr"] = share * peak
 
     def step(self) -> bool:
@@ -259,34 +361,60 @@ class Engine(Inference):
         norm = self._engine.get_global_grad_norm()
         return float(norm) if norm is not None else math.nan
 
-    def save(self, folder: Path) -> None:
-        """What is trained, and the rest of the model only if there is no other copy of it."""
+    def save(self, snapshot: Snapshot, name: str = "") -> None:
+        """What is trained, and the rest of the model only if there is no other copy of it; in a folder ``name``."""
         if self._has_frozen:
             leave_out_frozen(self._engine)
-        self._engine.save_checkpoint(str(folder), tag="engine", exclude_frozen_parameters=self._has_frozen)
+        folder = str(snapshot.folder / name)
+        with saving_into(self._engine, snapshot):
+            self._engine.save_checkpoint(folder, tag=TAG, exclude_frozen_parameters=self._has_frozen)
 
     def load(self, folder: Path) -> None:
-        loaded, _ = self._engine.load_checkpoint(str(folder), tag="engine", load_module_strict=not self._has_frozen)
+        """Whatever number of processes has written it."""
+        with reading(self._engine, folder / TAG, self.group.rank, self.group.world_size):
+            loaded, _ = self._engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=not self._has_frozen)
         if loaded is None:
             raise RuntimeError(f"DeepSpeed found nothing to load in {folder}")
 
-    def whole_state(self) -> dict[str, torch.Tensor] | None:
-        """All weights, on CPU, on rank 0; None elsewhere."""
-        if self.settings.zero_stage == 3:
-            state: dict[str, torch.Tensor] | None = self._engine._zero3_consolidated_16bit_state_dict()
-            return state
+    def weights(self) -> Weights:
+        """All that the model is. Within `at_rest`."""
+        state = self.model.state_dict(keep_vars=True)
         if self._expert_parallel > 1:
-            return whole_experts(self.model, self._own_state() if self.group.is_first else None)
-        return self._own_state() if self.group.is_first else None
+            state = stored_experts(self.model, state)
+        if self.settings.tensor_parallel > 1:
+            state = stored_matrices(self.model, state)
+        return Weights(self.model, state, self.group)
 
-    def _own_state(self) -> dict[str, torch.Tensor]:
-        return {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        """What is trained of a model with an adapter, on CPU, on every process. Within `at_rest`."""
+        trained = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+        with whole(trained.values()):
+            return {name: weight.detach().to("cpu", copy=True) for name, weight in trained.items()}
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """While spread weights are gathered outside of a step: none is whole before. A collective."""
+        optimizer = self._engine.optimizer
+        spread = self.settings.zero_stage == 3
+        if spread:
+            optimizer.checkpoint_event_prologue()
+        yield
+        if spread:
+            optimizer.checkpoint_event_epilogue()
 
     def _has_bad_gradients(self) -> bool:
         """ZeRO 1 to 3 leave such a step out by themselves, ZeRO 0 would put NaN into the weights."""
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         finite = [torch.isfinite(gradient).all() for gradient in gradients]
         return bool(finite) and not bool(torch.stack(finite).all())  # read once: a GPU would have to wait for each
+
+
+def as_the_spread(module: Module, dtype: torch.dtype) -> None:
+    """Weights that came to a spread model, as an adapter's do, get its type: DeepSpeed refuses a mixture."""
+    if any(is_spread(parameter) for parameter in module.parameters()):
+        for parameter in module.parameters():
+            if not is_spread(parameter):
+                parameter.data = parameter.data.to(dtype)
 
 
 def leave_out_frozen(engine: Any) -> None:

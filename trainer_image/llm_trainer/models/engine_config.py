@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch.nn import Module
 
 from llm_trainer.config import ResolvedOptimizer, TrainingSettings
 from llm_trainer.models.parameters import decays, tag_for_muon
+
+RATE_SHARE = "rate_share"  # of a group: factor of the learning rate
 
 
 def computes_in_bfloat16(settings: TrainingSettings, device: torch.device) -> bool:
@@ -22,9 +25,18 @@ def computes_in_bfloat16(settings: TrainingSettings, device: torch.device) -> bo
     return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
 
 
-def parameter_groups(module: Module, optimizer: ResolvedOptimizer) -> Iterator[dict[str, Any]]:
-    """Weight decay on matrices only, see `parameters.decays`. DeepSpeed tells groups with experts apart by name."""
+def parameter_groups(
+    module: Module, optimizer: ResolvedOptimizer, narrowed: AbstractSet[int] = frozenset(), ratio: float = 1.0
+) -> Iterator[dict[str, Any]]:
+    """Weight decay on matrices only, see `parameters.decays`. DeepSpeed tells groups with experts apart by name.
+
+    ``narrowed``: identities of the weights whose rate is multiplied by ``ratio``, see `models/width.py`.
+    """
     trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    if narrow := [parameter for _, parameter in trained if id(parameter) in narrowed]:
+        decay = optimizer.weight_decay / ratio
+        yield {"name": "narrowed", "params": narrow, "weight_decay": decay, RATE_SHARE: ratio}
+    trained = [(name, parameter) for name, parameter in trained if id(parameter) not in narrowed]
     matrices = [parameter for name, parameter in trained if decays(name, parameter)]
     vectors = [parameter for name, parameter in trained if not decays(name, parameter)]
     yield {"name": "matrices", "params": matrices, "weight_decay": optimizer.weight_decay}
@@ -86,9 +98,11 @@ def mend_deepspeed() -> None:
     deepspeed.set_optimizer_flags = tag_for_muon
 
 
-def peak_of(optimizer: ResolvedOptimizer, *, muon: bool) -> float:
-    """The peak learning rate of the parameters that Muon, or AdamW, is for."""
-    return optimizer.muon_learning_rate if muon else optimizer.learning_rate
+def peak_of(optimizer: ResolvedOptimizer, group: Mapping[str, Any]) -> float:
+    """The peak learning rate of a group of parameters, for which Muon or AdamW is."""
+    if group.get("use_muon", False):
+        return optimizer.muon_learning_rate
+    return optimizer.learning_rate * float(group.get(RATE_SHARE, 1.0))
 
 
 def optimizer_config(optimizer: ResolvedOptimizer) -> dict[str, Any]:

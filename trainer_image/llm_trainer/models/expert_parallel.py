@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-from torch import distributed
 from torch.nn import Module
+
+from llm_trainer.models.joined import Joined
 
 
 def expert_parallel_config(size: int, family: str) -> dict[str, Any]:
@@ -29,25 +29,16 @@ def spread_mixtures(model: Module) -> Iterator[tuple[str, Any]]:
     yield from ((name, module) for name, module in model.named_modules() if isinstance(module, AutoEPMoELayer))
 
 
-def whole_experts(model: Module, state: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor] | None:
-    """`state` with all experts and with transformers' names; a collective. None where `state` is None."""
+def stored_experts(model: Module, state: dict[str, Any]) -> dict[str, Any]:
+    """`state` with all experts, which are joined as they are written, and with transformers' names."""
     for name, mixture in spread_mixtures(model):
-        gate, down, up = (gathered(getattr(mixture.experts, part), mixture.ep_group) for part in ("w1", "w2", "w3"))
-        if state is None:
-            continue
+        gate, down, up = (getattr(mixture.experts, part) for part in ("w1", "w2", "w3"))
         for key in [key for key in state if key.startswith((f"{name}.experts.", f"{name}.router.", f"{name}.gate."))]:
             del state[key]
-        state[f"{name}.experts.gate_up_proj"] = torch.cat([gate, up], dim=1)
-        state[f"{name}.experts.down_proj"] = down
-        state[f"{name}.gate.weight"] = mixture.router.gate.weight.detach().cpu()
+        state[f"{name}.experts.gate_up_proj"] = Joined((gate, up), mixture.ep_group, beside=1)
+        state[f"{name}.experts.down_proj"] = Joined((down,), mixture.ep_group)
+        state[f"{name}.gate.weight"] = mixture.router.gate.weight
         correction = getattr(mixture.router, "e_score_correction_bias", None)
         if correction is not None:
-            state[f"{name}.gate.e_score_correction_bias"] = correction.detach().cpu()
+            state[f"{name}.gate.e_score_correction_bias"] = correction
     return state
-
-
-def gathered(weight: torch.Tensor, group: Any) -> torch.Tensor:
-    """(experts, …) on CPU of (own experts, …), in the order of the ranks, which is that of the experts."""
-    parts = [torch.empty_like(weight) for _ in range(distributed.get_world_size(group))]
-    distributed.all_gather(parts, weight.detach().contiguous(), group=group)
-    return torch.cat(parts).cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +19,15 @@ class Routing:
     load: torch.Tensor
 
 
-def routing(router_logits: tuple[torch.Tensor, ...], chosen: int) -> Routing:
+def routing(
+    router_logits: tuple[torch.Tensor, ...],
+    chosen: int,
+    mean: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Routing:
     """`router_logits`: (tokens, experts) of each layer; `chosen`: experts per token.
+
+    `mean`: over the ranks that share the rows, if any do. The mean of their losses is the one of the rows, because it
+    is linear in the probabilities, and the experts' shares have no gradient.
 
     Balance loss: Fedus et al. 2021 (Switch Transformer, eq. 4), 1 × chosen when all experts are used evenly.
     z-loss: Zoph et al. 2022 (ST-MoE, eq. 5). Both are means over the layers.
@@ -28,7 +36,7 @@ def routing(router_logits: tuple[torch.Tensor, ...], chosen: int) -> Routing:
     experts = logits.shape[-1]
     probabilities = logits.softmax(dim=-1)
     picked = torch.zeros_like(probabilities).scatter_(-1, logits.topk(chosen, dim=-1).indices, 1.0)
-    share = picked.mean(dim=1)
+    share = picked.mean(dim=1) if mean is None else mean(picked.mean(dim=1))
     return Routing(
         balance_loss=experts * (share * probabilities.mean(dim=1)).sum(dim=-1).mean(),
         z_loss=logits.logsumexp(dim=-1).square().mean(),

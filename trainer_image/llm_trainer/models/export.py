@@ -2,89 +2,107 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from llm_trainer.checkpoint.fence import Fence, temporary_name
-from llm_trainer.checkpoint.files import MANIFEST, FolderManifest, content_files, flush_folder, record, write_durably
+from llm_trainer.checkpoint.files import (
+    MANIFEST,
+    FileRecord,
+    FolderManifest,
+    content_files,
+    flush_folder,
+    record,
+    write_durably,
+)
 from llm_trainer.config import StageConfig, TrainingSettings, settings_of
 from llm_trainer.data.rendering import stop_tokens
 from llm_trainer.models.adapter import Base, base_of, find_base, started_from
 from llm_trainer.models.card import write_card
-from llm_trainer.models.weights import load
+from llm_trainer.models.engine import Engine
+from llm_trainer.models.placement import Placement, shape_of
+from llm_trainer.models.shards import Weights, to_write, write_weights
+from llm_trainer.models.weights import check_folder, weight_headers
 from llm_trainer.protocol import Result
-from llm_trainer.runtime.errors import StageError
+from llm_trainer.runtime.errors import ConfigurationError, DataError, StageError
+from llm_trainer.runtime.process_group import ProcessGroup
 from llm_trainer.runtime.removal import remove
 
 KEEP_PUBLISHED = 3  # a serving may still roll from an older one
 
 Kind = Literal["model", "rewardModel", "adapter"]
 State = dict[str, torch.Tensor]  # whole tensors on CPU
+Write = Callable[[Path], list[FileRecord]]  # a collective
 
 
 def publish_result(
-    config: StageConfig,
-    settings: TrainingSettings,
-    step: int,
-    model: PreTrainedModel,
-    state: State,
-    tokenizer: PreTrainedTokenizerBase,
-) -> Result:
-    """What the stage yields: a model, a reward model, an adapter, or the model with the adapter merged; on rank 0.
+    config: StageConfig, settings: TrainingSettings, step: int, engine: Engine, tokenizer: PreTrainedTokenizerBase
+) -> Result | None:
+    """What the stage yields: a model, a reward model, an adapter, or the model with the adapter merged.
 
-    Raises StageError for weights that are not finite.
+    A collective; the result is known on rank 0. Raises StageError for weights that are not finite.
     """
-    refuse_not_finite(state)
-    write = write_reward_model if settings.yields == "rewardModel" else write_model
-    if settings.lora is None:
-        return publish(config, step, settings.yields, partial(write, model, state, tokenizer))
-    from llm_trainer.models.low_rank import write_adapter
+    with engine.at_rest():
+        write = partial(write_model, tokenizer, scores=settings.yields == "rewardModel")
+        if settings.lora is None:
+            whole = partial(write, engine.weights())
+            return publish(config, engine.group, step, settings.yields, whole)
+        from llm_trainer.models.low_rank import write_adapter
 
-    assert config.model  # noqa: S101 -- every stage that trains has one
-    before = started_from(config)
-    base = base_of(before, config.volumes_root) if before else find_base(config.model.uri or "", config.volumes_root)
-    adapter = partial(write_adapter, model, state, tokenizer, base, before)
-    if not settings.lora.merge:
-        return publish(config, step, "adapter", adapter, base)
-    whole = partial(write_merged, adapter, write, base.folder, tokenizer)
-    return publish(config, step, settings.yields, whole)
+        assert config.model  # noqa: S101 -- every stage that trains has one
+        before, root = started_from(config), config.volumes_root
+        base = base_of(before, root) if before else find_base(config.model.uri or "", root)
+        state = engine.trained_state()
+        refuse_not_finite(state)
+        adapter = partial(write_adapter, engine.model, state, tokenizer, base, before)
+        if not settings.lora.merge:
+            return publish(config, engine.group, step, "adapter", by_one(engine.group, adapter), base)
+        merge = partial(write_merged, engine.group, adapter, write, base.folder)
+        return publish(config, engine.group, step, settings.yields, merge)
+
+
+def by_one(group: ProcessGroup, write: Callable[[Path], list[FileRecord] | None]) -> Write:
+    """Rank 0 writes alone."""
+    return lambda folder: (write(folder) or []) if group.is_first else []
 
 
 def publish(
-    config: StageConfig, step: int, kind: Kind, write: Callable[[Path], None], base: Base | None = None
-) -> Result:
-    """Let `write` fill `stages/STAGE/results/step-…`, which appears whole or not at all; on rank 0 only.
+    config: StageConfig, group: ProcessGroup, step: int, kind: Kind, write: Write, base: Base | None = None
+) -> Result | None:
+    """Let `write` fill `stages/STAGE/results/step-…`, which appears whole or not at all; a collective.
 
-    Raises as `Fence.check` does.
+    ``write`` gives what it has hashed and flushed itself; rank 0 does it for the rest. Raises as `Fence.check` does.
     """
     results = Path(config.stage_folder) / "results"
     final = results / f"step-{step:08d}"
     temporary = results / temporary_name(config, final.name)
-    remove(temporary)
-    temporary.mkdir(parents=True)
-    write(temporary)
+    if group.is_first:
+        remove(temporary)
+        temporary.mkdir(parents=True)
+    group.barrier()
+    written = {known.path: known for known in write(temporary)}
+    if not group.is_first:
+        return None
     if settings := settings_of(config):
         write_card(temporary, config, settings, step, kind)
     for file in content_files(temporary):
-        file.chmod(0o644)  # safetensors keeps its file to one user, and whoever serves it may be another
+        if (name := str(file.relative_to(temporary))) not in written:
+            file.chmod(0o644)  # safetensors keeps its file to one user, and whoever serves it may be another
+            written[name] = record(file, temporary)
     manifest = FolderManifest(
         kind=kind,
         step=step,
         attempt=config.attempt,
         base=base.uri if base else None,
         base_digest=base.digest if base else None,
-        files=[record(file, temporary) for file in content_files(temporary)],
+        files=[written[name] for name in sorted(written, key=Path)],
     )
     write_durably(temporary / MANIFEST, manifest.model_dump_json(by_alias=True, indent=1))
     Fence(config).check()
@@ -120,49 +138,85 @@ def published_at(result: Path) -> tuple[int, str]:
     return (manifest.stat().st_mtime_ns if manifest.exists() else 0), result.name
 
 
-def write_model(model: PreTrainedModel, state: State, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """A language model, read back as a user would read it; raises RuntimeError if a tensor differs."""
-    save(model, state, tokenizer, folder)
-    verify(load(AutoModelForCausalLM, folder, dtype="auto").state_dict(), state)
+def write_model(
+    tokenizer: PreTrainedTokenizerBase, weights: Weights, folder: Path, *, scores: bool
+) -> list[FileRecord]:
+    """A language model, or one that `scores`; a collective of the weights' group.
 
-
-def write_reward_model(model: PreTrainedModel, state: State, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """A model with a head that scores, read back; raises RuntimeError if a tensor differs or is missing."""
-    save(model, state, tokenizer, folder)
-    loaded, info = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto", output_loading_info=True)
-    if info["missing_keys"] or info["unexpected_keys"]:
-        raise RuntimeError(f"the exported reward model lacks {info['missing_keys']} or has {info['unexpected_keys']}")
-    verify(loaded.state_dict(), state)
+    Raises RuntimeError if a reader would find other weights than the model's.
+    """
+    written = write_weights(weights, folder)
+    if weights.group is None or weights.group.is_first:
+        write_config(weights.model, tokenizer, folder)
+        verify(weights, folder, scores=scores)
+    return written
 
 
 def write_merged(
+    group: ProcessGroup,
     write_adapter: Callable[[Path], None],
-    write: Callable[..., None],
+    write: Callable[[Weights, Path], list[FileRecord]],
     base: Path,
-    tokenizer: PreTrainedTokenizerBase,
     folder: Path,
-) -> None:
-    """What `write_adapter` gives, in the weights of its base, by `write`."""
+) -> list[FileRecord]:
+    """What `write_adapter` gives, in the weights of its base, by `write`; a collective, spread over the processes."""
     from llm_trainer.models.low_rank import merged
 
     adapter = folder / "adapter"
-    write_adapter(adapter)
-    model = merged(base, adapter)
-    shutil.rmtree(adapter)
-    write(model, model.state_dict(), tokenizer, folder)
+    if group.is_first:
+        write_adapter(adapter)
+    group.barrier()
+    model = merged(base, adapter, Placement(torch.device("cpu"), None, spread=group.world_size > 1))
+    group.barrier()
+    if group.is_first:
+        shutil.rmtree(adapter)
+    return write(Weights(model, model.state_dict(keep_vars=True), group), folder)
 
 
-def save(model: PreTrainedModel, state: State, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Whoever generates by the folder, transformers or vLLM, stops where the model has learned to."""
+def write_config(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """All but the weights; whoever generates by it, transformers or vLLM, stops where the model has learned to."""
     if model.can_generate():
         known = model.generation_config.eos_token_id
         if len(ends := stop_tokens(tokenizer, known)) > 1:
             model.generation_config.eos_token_id = ends
-    model.save_pretrained(folder, state_dict=state, safe_serialization=True)
+        model.generation_config = consistent(model.generation_config)
+        model.generation_config.save_pretrained(folder)
+    model.config.dtype = str(model.dtype).removeprefix("torch.")
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def verify(loaded: dict[str, Any], state: State) -> None:
-    for name, tensor in loaded.items():
-        if name in state and not torch.equal(tensor, state[name].to(tensor.dtype)):
-            raise RuntimeError(f"the exported model differs from the trained one in {name}")
+def consistent(generation: GenerationConfig) -> GenerationConfig:
+    """As transformers saves it, which refuses what many models bring: a temperature, and nothing that says to sample.
+
+    Whoever serves the model takes the temperature, so it is sampled. What is wrong otherwise is left out.
+    """
+    made = copy.deepcopy(generation)
+    for change in ({}, {"do_sample": True}):
+        made.update(**change)
+        try:
+            made.validate(strict=True)
+        except ValueError:
+            continue
+        return made
+    print(f"generation_config.json: {generation.to_diff_dict()} is not consistent; its ends are kept alone", flush=True)
+    return GenerationConfig(eos_token_id=generation.eos_token_id)
+
+
+def verify(weights: Weights, folder: Path, *, scores: bool) -> None:
+    """By the files' headers, as transformers reads them: names, shapes and types. The numbers are hashed as they go."""
+    try:
+        read, unexpected = check_folder(folder, scores=scores)
+    except (DataError, ConfigurationError) as error:
+        raise RuntimeError(f"the exported model is not whole: {error}") from error
+    expected = {name: shape_of(tensor) for name, tensor in weights.state.items()}
+    found = {name: tensor.shape for name, tensor in read.state_dict().items()}
+    if unexpected or found != expected:
+        other = sorted({*unexpected, *(found.keys() ^ expected.keys())}) or [
+            n for n in found if found[n] != expected[n]
+        ]
+        raise RuntimeError(f"the exported model differs from the trained one in {', '.join(other[:4])}")
+    types = {weights.state[name].dtype for name in to_write(weights.model, weights.state)}
+    if (stored := {header.dtype for _, header in weight_headers(folder)}) != types:
+        raise RuntimeError(f"the exported model is of {stored} and the trained one of {types}")

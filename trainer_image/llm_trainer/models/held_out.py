@@ -14,6 +14,7 @@ import torch
 from llm_trainer.data.manifest import DataManifest, Shard
 from llm_trainer.data.sequences import PADDING, EvaluationRow, evaluation_rows
 from llm_trainer.models.engine import Engine
+from llm_trainer.runtime.batch import DataRank
 
 T = TypeVar("T")
 
@@ -83,12 +84,14 @@ def shard_sums(
     size = engine.settings.micro_batch_size
     rows = evaluation_rows(folder, manifest, shard, length, min(1.0, share))
     nats = targets = 0.0
-    for batch in batches(rows, size * engine.group.world_size):
-        mine = batch[engine.group.rank * size :][:size]
+    place, ranks = DataRank.of(engine.settings, engine.group)
+    for batch in batches(rows, size * ranks):
+        mine = batch[place * size :][:size]
         made = batch_nats(engine, mine or batch[:1])
         if mine:
             nats += made
-            targets += sum(int((row.targets != PADDING).sum()) for row in mine)
+            told = sum(int((row.targets != PADDING).sum()) for row in mine)
+            targets += told / engine.settings.sequence_parallel  # that all tell, while each has a part of the sum
         alive()
     return nats, targets
 
@@ -98,7 +101,7 @@ def batch_nats(engine: Engine, rows: list[EvaluationRow]) -> float:
     tokens = torch.from_numpy(np.stack([row.tokens for row in rows])).to(device)
     positions = torch.from_numpy(np.stack([row.positions for row in rows])).to(device)
     targets = torch.from_numpy(np.stack([row.targets for row in rows])).to(device)
-    return float(engine.nats(tokens, positions, targets)[0])
+    return engine.nats_alone(tokens, positions, targets)
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

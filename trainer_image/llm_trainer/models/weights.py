@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,14 @@ from transformers import (
     PreTrainedModel,
 )
 
+from llm_trainer.models.placed_loading import Change, placing
+from llm_trainer.models.placement import Placement, without_transformers_zero3
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 NO_LANGUAGE_MODEL = ("ForSequenceClassification", "ForMaskedLM", "ForTokenClassification", "ForQuestionAnswering")
+# Beside a weight in eight bits or fewer; without them it is another number.
+SCALES = (".weight_scale", ".weight_scale_inv", ".weight_scale_2", ".scales", ".qzeros", ".absmax")
 SHOWN = 4  # names in a message
 DATA_TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8,
@@ -89,17 +93,30 @@ def quantization_method(config: PreTrainedConfig) -> str | None:
     return str(found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", found))
 
 
-def load(kind: Any, folder: Path, *, new: Collection[str] = (), **loading: Any) -> PreTrainedModel:
+def load(
+    kind: Any,
+    folder: Path,
+    *,
+    new: Collection[str] = (),
+    placement: Placement | None = None,
+    change: Change | None = None,
+    **loading: Any,
+) -> PreTrainedModel:
     """`kind.from_pretrained(folder)` with all of its weights from the folder; `new`: those that may be made up.
 
-    Raises DataError for weights that are missing, of another shape or can't be read.
+    ``placement``: where the weights go, one by one; ``change``: what each becomes before. Raises DataError for weights
+    that are missing, of another shape or can't be read.
     """
-    with told(folder):
+    where = {} if placement is None else placement.loading
+    with told(folder), placing(placement, change) if placement and (placement.moves or change) else nullcontext():
         model, info = kind.from_pretrained(
-            folder, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **loading
-        )
+            folder, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False,
+            **{**where, **loading},
+        )  # fmt: skip
     check(folder, info, new)
     made: PreTrainedModel = model
+    if placement:
+        placement.place_all(made)
     return made
 
 
@@ -115,7 +132,7 @@ def check_folder(folder: Path, *, scores: bool = False) -> tuple[PreTrainedModel
     model = without_weights(folder, config, AutoModelForSequenceClassification if scores else AutoModelForCausalLM)
     if quantization_method(config):
         return model, []  # the names in the files are those of its method
-    with told(folder):
+    with told(folder), without_transformers_zero3():
         headers = dict(weight_headers(folder))
         _, info = type(model).from_pretrained(
             None, config=config, state_dict=headers, device_map={"": "meta"}, output_loading_info=True,
@@ -128,7 +145,7 @@ def check_folder(folder: Path, *, scores: bool = False) -> tuple[PreTrainedModel
 def without_weights(folder: Path, config: PreTrainedConfig, kind: Any = AutoModelForCausalLM) -> PreTrainedModel:
     """Raises ConfigurationError for a configuration of no such model."""
     try:
-        with torch.device("meta"):
+        with without_transformers_zero3(), torch.device("meta"):
             made: PreTrainedModel = kind.from_config(config, trust_remote_code=False)
     except MemoryError:
         raise
@@ -141,6 +158,11 @@ def without_weights(folder: Path, config: PreTrainedConfig, kind: Any = AutoMode
 def check(folder: Path, info: dict[str, Any], new: Collection[str] = ()) -> None:
     """`info`: what transformers says about loading. Raises DataError."""
     unexpected = sorted(info["unexpected_keys"])
+    if scales := [name for name in unexpected if name.endswith(SCALES)]:
+        raise DataError(
+            f"{folder} holds quantised weights, of which its config.json says nothing: {shown(scales)} would be left "
+            "out, and the weights be others. Bring the original weights, or the folder with its quantization_config"
+        )
     if missing := sorted(set(info["missing_keys"]) - set(new)):
         instead = f"; it has {shown(unexpected)}, which the model does not" if unexpected else ""
         raise DataError(

@@ -76,7 +76,7 @@ def score(models: PpoModels, answers: Answers, micro_batch_size: int) -> tuple[T
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for rows in batches(len(answers.tokens), micro_batch_size):
         part = answers.pick(rows, trim=False)
-        log_probs = models.log_probs(models.policy, part)[0]
+        log_probs = models.scores(models.policy, part).log_probs
         found.append((log_probs, models.reference_log_probs(part), models.values(part)))
     log_probs, reference, values = (torch.cat(parts) for parts in zip(*found, strict=True))
     return log_probs, reference, values

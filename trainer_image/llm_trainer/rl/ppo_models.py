@@ -8,12 +8,14 @@ from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl.trainer.utils import disable_dropout_in_model, selective_log_softmax
+from trl.trainer.utils import disable_dropout_in_model
 
 from llm_trainer.config import Ppo
 from llm_trainer.models.attention import computes_in_half
 from llm_trainer.models.build import build, build_reward_model
 from llm_trainer.models.engine import Engine, Inference
+from llm_trainer.models.language_loss import IGNORED, Scores
+from llm_trainer.models.placement import whole
 from llm_trainer.models.value import ValueModel
 from llm_trainer.rl.rewards import load_reward_model
 from llm_trainer.rl.rollout import Answers
@@ -28,10 +30,10 @@ class PpoModels:
     reference: Inference | None  # None: the policy with its adapter off
     temperature: float
 
-    def log_probs(self, model: Inference, answers: Answers) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the tokens that were written, and the logits: (answers, length), (answers, length, vocabulary)."""
-        logits = model.logits(answers.tokens[:, :-1], answers.positions).float() / self.temperature
-        return selective_log_softmax(logits, answers.answered_tokens), logits
+    def scores(self, model: Inference, answers: Answers) -> Scores:
+        """Of the tokens that were written, (answers, length); 0 at all others."""
+        targets = answers.answered_tokens.masked_fill(~answers.answered, IGNORED)
+        return model.scores(answers.tokens[:, :-1], answers.positions, targets, self.temperature)
 
     def values(self, answers: Answers) -> torch.Tensor:
         """(answers, length)."""
@@ -41,7 +43,7 @@ class PpoModels:
     def reference_log_probs(self, answers: Answers) -> torch.Tensor:
         model = self.reference or self.policy
         with nullcontext() if self.reference else self.policy.model.disable_adapter():
-            return self.log_probs(model, answers)[0]
+            return self.scores(model, answers).log_probs
 
 
 def build_policy(run: Run, settings: Ppo, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -70,9 +72,12 @@ def build_models(run: Run, settings: Ppo, policy: PreTrainedModel, tokenizer: Pr
 def build_critic(run: Run, settings: Ppo) -> PreTrainedModel:
     """From a reward model, which knows what good is, or from the start with a head that says 0."""
     if start := settings.critic_start:
-        return load_reward_model(Path(run.config.folder_of(start)), "critic", half=computes_in_half(run.config))
+        return load_reward_model(
+            run.config, Path(run.config.folder_of(start)), "critic", half=computes_in_half(run.config)
+        )
     model = build_reward_model(run.config, settings.seed)
-    torch.nn.init.zeros_(model.score.weight)
+    with whole([model.score.weight], changed=True):
+        torch.nn.init.zeros_(model.score.weight)
     return model
 
 

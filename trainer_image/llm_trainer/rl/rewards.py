@@ -14,6 +14,7 @@ from llm_trainer.data.rendering import end_of_turn
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.build import implementation_for
 from llm_trainer.models.engine import Inference
+from llm_trainer.models.placement import Placement
 from llm_trainer.models.value import ValueModel
 from llm_trainer.models.weights import load, reward_config
 from llm_trainer.rl.reward_functions import Function, guarded, load_reward
@@ -26,12 +27,15 @@ Answer = Any  # text, or the turns of a conversation
 FLAT_STEPS = 20  # so many steps in a row whose rewards are all the same end the attempt
 
 
-def load_reward_model(folder: Path, field: str, *, half: bool = False) -> PreTrainedModel:
-    """Raises ConfigurationError and DataError for a folder without a head that scores, which nobody may make up."""
+def load_reward_model(config: StageConfig, folder: Path, field: str, *, half: bool = False) -> PreTrainedModel:
+    """Placed as the stage's models are.
+
+    Raises ConfigurationError and DataError for a folder without a head that scores, which nobody may make up.
+    """
     try:
         reward_config(folder)
-        how: dict[str, Any] = {"attn_implementation": implementation_for(folder, half=half), "dtype": torch.float32}
-        return load(AutoModelForSequenceClassification, folder, **how)
+        implementation, placement = implementation_for(folder, half=half), Placement.of(config)
+        return load(AutoModelForSequenceClassification, folder, placement=placement, attn_implementation=implementation)
     except (ConfigurationError, DataError) as error:
         raise type(error)(f"{field}: {error}") from error
 
@@ -48,7 +52,7 @@ def load_rewards(config: StageConfig, settings: OnlineRl) -> tuple[list[Any], li
             tokenizers.append(None)
         elif reward.model:
             folder = Path(config.folder_of(reward.model))
-            rewards.append(load_reward_model(folder, f"{field}.model"))
+            rewards.append(load_reward_model(config, folder, f"{field}.model"))
             tokenizers.append(load_tokenizer(folder, f"the tokenizer of {field}.model"))
     return rewards, tokenizers
 

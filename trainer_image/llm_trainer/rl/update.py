@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from trl.trainer.utils import entropy_from_logits
 
 from llm_trainer.config import Ppo
+from llm_trainer.models.language_loss import Scores
 from llm_trainer.rl.experience import Experience
 from llm_trainer.rl.objective import k3, policy_losses, value_losses
 from llm_trainer.rl.ppo_models import PpoModels
@@ -76,7 +76,7 @@ class Update:
 
     def _learn_policy(self, part: Experience, tokens: float, sums: Sums) -> None:
         engine, answered = self.models.policy, part.answers.answered
-        objective = policy_objective(*self.models.log_probs(engine, part.answers), part, self.settings)
+        objective = policy_objective(self.models.scores(engine, part.answers), part, self.settings)
         engine.backward((objective.losses * answered).sum() * engine.share_of(tokens))
         self.applied &= engine.step()
         for name, values in objective.figures.items():
@@ -104,13 +104,13 @@ class Objective:
     figures: dict[str, Tensor]
 
 
-def policy_objective(log_probs: Tensor, logits: Tensor, part: Experience, settings: Ppo) -> Objective:
-    """What the policy is to make small at each token; both of the first are of the policy as it is now."""
+def policy_objective(scores: Scores, part: Experience, settings: Ppo) -> Objective:
+    """What the policy is to make small at each token; the scores are of the policy as it is now."""
+    log_probs = scores.log_probs
     high = settings.clip_range_high or settings.clip_range
     losses, clipped = policy_losses(log_probs, part.log_probs, part.advantages, settings.clip_range, high)
     losses = part.importance * losses
-    with torch.set_grad_enabled(settings.entropy_coefficient > 0):
-        entropy = entropy_from_logits(logits)
+    entropy = scores.entropy if settings.entropy_coefficient > 0 else scores.entropy.detach()
     figures = {
         "policy_loss": losses.detach(),
         "clip_ratio": clipped,

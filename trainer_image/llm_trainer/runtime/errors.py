@@ -26,11 +26,29 @@ class DataError(StageError):
     reason = "DataError"
 
 
+class DamagedFileError(DataError):
+    """A file can't be decoded: it is damaged, or of another format than its name says."""
+
+
 class ConfigurationError(StageError):
     """Settings that can't work: another attempt would end the same."""
 
     exit_code = ExitCode.CONFIGURATION
     reason = "ConfigurationError"
+
+
+class DivergedError(StageError):
+    """The loss watch has no rollback left: another attempt would go the same way."""
+
+    exit_code = ExitCode.DIVERGED
+    reason = "Diverged"
+
+
+class EvaluationError(StageError):
+    """The stage's result misses a threshold that blocks it: another attempt would make the same."""
+
+    exit_code = ExitCode.EVALUATION
+    reason = "EvaluationFailed"
 
 
 class NoSpaceError(StageError):

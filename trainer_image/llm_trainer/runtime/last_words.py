@@ -52,10 +52,15 @@ def report(termination: Termination) -> None:
     file = Path(os.environ.get("LLM_TERMINATION_MESSAGE", TERMINATION_MESSAGE_PATH))
     short = termination.model_copy(update={"message": termination.message[-MESSAGE_CHARACTERS:]})
     text = short.model_dump_json(by_alias=True, exclude_none=True)
-    if len(text.encode()) > TERMINATION_MESSAGE_BYTES and short.progress:
-        # The operator was told of these before; the result and the checkpoint are what it can't do without.
-        progress = short.progress.model_copy(update={"workers": [], "notices": [], "evaluation": {}})
-        text = short.model_copy(update={"progress": progress}).model_dump_json(by_alias=True, exclude_none=True)
+    # The operator was told of these before; the result and the checkpoint are what it can't do without.
+    spare: tuple[dict[str, object], ...] = (
+        {"workers": [], "notices": [], "evaluation": {}, "scores": [], "sources": [], "domains": []}, {"data": None},
+        {"models": []}, {"inputs": []},
+    )  # fmt: skip
+    for left_out in spare:
+        if len(text.encode()) > TERMINATION_MESSAGE_BYTES and short.progress:
+            short = short.model_copy(update={"progress": short.progress.model_copy(update=left_out)})
+            text = short.model_dump_json(by_alias=True, exclude_none=True)
     if len(text.encode()) > TERMINATION_MESSAGE_BYTES:  # long names
         text = short.model_copy(update={"progress": None, "message": short.message[:500]}).model_dump_json(
             by_alias=True, exclude_none=True

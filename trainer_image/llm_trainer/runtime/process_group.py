@@ -18,6 +18,7 @@ from torch._C._distributed_c10d import TCPStore  # what torch.distributed export
 from llm_trainer.runtime.errors import PeerLostError
 from llm_trainer.runtime.exchange import array_bytes, array_of, first_bytes, forbid_pickles, gather_bytes
 from llm_trainer.runtime.startup import importing
+from llm_trainer.runtime.topology import PLACE, agreed_rank
 from llm_trainer.runtime.unpickling import allow_deepspeed
 
 T = TypeVar("T")
@@ -26,11 +27,11 @@ TIMEOUT = timedelta(minutes=30)
 NAME_SECONDS = 300.0  # until the first pod must be scheduled and its name resolve
 
 
-@dataclass(frozen=True)
+@dataclass
 class ProcessGroup:
     """Collectives over all ranks; with one process they return at once."""
 
-    rank: int
+    rank: int  # until they meet that of the pod's index
     local_rank: int
     world_size: int
     device: torch.device
@@ -44,11 +45,17 @@ class ProcessGroup:
         where = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
         return cls(rank, local_rank, world_size, where)
 
-    def join(self) -> None:
-        """Meet the other processes at rank 0's store. Raises PeerLostError if that fails or its name never resolves.
+    def join(self, patience: timedelta | None = None) -> None:
+        """Meet the other processes at rank 0's store; once. Raises PeerLostError if that fails or its name never
+        resolves.
+
+        ``patience``: of every collective, TIMEOUT by default; what one process does alone must end in it.
 
         DeepSpeed's initialisation comes before accelerate's, or ZeRO-3 computes batch sizes for one process.
         """
+        if dist.is_initialized():
+            return
+        patience = patience or TIMEOUT
         with importing():
             import deepspeed
         forbid_pickles()
@@ -56,18 +63,31 @@ class ProcessGroup:
         await_name(os.environ["MASTER_ADDR"], NAME_SECONDS)
         backend = "nccl" if self.device.type == "cuda" else "gloo"
         try:
-            store = self._store()
-            dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.world_size, timeout=TIMEOUT)
-            deepspeed.init_distributed(dist_backend=backend, timeout=TIMEOUT, verbose=False)
+            store = self._store(patience)
+            self._take_rank(store)
+            dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.world_size, timeout=patience)
+            deepspeed.init_distributed(dist_backend=backend, timeout=patience, verbose=False)
         except dist.DistError as error:  # another pod is gone or never came
             first_pod = os.environ["MASTER_ADDR"]
             raise PeerLostError(f"could not meet the others at {first_pod}: {str(error).splitlines()[0]}") from error
 
-    def _store(self) -> TCPStore:
+    def _store(self, patience: timedelta) -> TCPStore:
         """Behind the gates of the pods; rank 0 holds it, at the socket that the launcher has opened."""
         host, port = os.environ["LLM_STORE_HOST"], int(os.environ["LLM_STORE_PORT"])
         listener = int(os.environ["LLM_STORE_FD"]) if self.is_first else None
-        return TCPStore(host, port, self.world_size, self.is_first, TIMEOUT, master_listen_fd=listener)
+        return TCPStore(host, port, self.world_size, self.is_first, patience, master_listen_fd=listener)
+
+    def _take_rank(self, store: TCPStore) -> None:
+        """By the topology of the pods (runtime/topology.py); libraries that come later read it of the environment."""
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size))
+        if self.world_size == processes:
+            return
+        index = self.rank // processes
+        agreed = agreed_rank(store, index, self.world_size // processes, os.environ.get(PLACE, ""))
+        if agreed != index:
+            self.rank = agreed * processes + self.local_rank
+            os.environ.update({"RANK": str(self.rank), "GROUP_RANK": str(agreed)})
+            print(f"rank {self.rank}: pod {index} is the {agreed}. by the network's topology", flush=True)
 
     def leave(self) -> None:
         """After a good end only: after a failure the others are gone, and a barrier would wait for them.

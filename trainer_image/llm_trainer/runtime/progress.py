@@ -6,6 +6,8 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer
@@ -16,9 +18,12 @@ from prometheus_client import generate_latest
 from llm_server.small_http import SmallHTTPServer
 from llm_trainer.protocol import PROGRESS_PORT, Notice, Progress
 from llm_trainer.runtime.metrics import Metrics
+from llm_trainer.runtime.phases import PhaseClock
+from llm_trainer.runtime.process_figures import StepParts
 from llm_trainer.runtime.startup import Startup
 
 MAX_NOTICES = 20
+HEARTBEAT_SECONDS = 10.0
 
 
 class Server(SmallHTTPServer):
@@ -42,7 +47,10 @@ class Board:
         self.startup = startup or Startup()
         self._lock = threading.Lock()
         self._progress = Progress(stage=stage, attempt=attempt, heartbeat=time.time())
+        self.at_end: list[Callable[[float], None]] = []  # given so many seconds before the process ends
+        self.clock, self.parts = PhaseClock(self.startup.began), StepParts()
         self.metrics = Metrics(stage)
+        self.metrics.show_time(self.clock, lambda: time.time() - self.progress.heartbeat)
 
     @property
     def progress(self) -> Progress:
@@ -51,8 +59,27 @@ class Board:
 
     def update(self, **fields: Any) -> None:
         """Set fields of Progress; every update is a sign of life."""
+        if "phase" in fields:
+            self.clock.enter(fields["phase"])
         with self._lock:
             self._progress = self._progress.model_copy(update={**fields, "heartbeat": time.time()})
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """The heartbeat goes on while the process is busy with one thing."""
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(HEARTBEAT_SECONDS):
+                self.update()
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def take_over(self, told: Progress) -> None:
         """Show the end of a stage that was made before; what is this attempt's own stays."""

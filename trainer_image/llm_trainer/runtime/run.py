@@ -7,13 +7,15 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from llm_trainer.config import StageConfig
+from llm_trainer.config import StageConfig, settings_of
 from llm_trainer.protocol import Worker
-from llm_trainer.runtime.history import History
+from llm_trainer.runtime.history import HISTORY, History
+from llm_trainer.runtime.instructions import choose_instructions
 from llm_trainer.runtime.process_group import ProcessGroup
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.signals import StopSignal
@@ -44,7 +46,7 @@ class Run:
         the process at once, as there is nothing to save.
         """
         self.board.startup.reached("model")
-        self.group.join()
+        self.group.join(timedelta(seconds=self.config.patience_seconds))
         self.stop.listen()
         host = socket.gethostname()
         own = Worker(rank=self.group.rank, host=host, node=os.environ.get("NODE_NAME", host))
@@ -52,9 +54,11 @@ class Run:
         self.board.update(world_size=self.group.world_size, workers=workers)
         self.board.startup.reached("group")
 
-    def stop_agreed(self) -> bool:
-        """Whether any rank was asked to leave; a collective."""
-        return self.group.any(self.stop.asked)
+    @contextmanager
+    def long(self) -> Iterator[None]:
+        """What may take longer than a step: the watchdog has patience, and the heartbeat goes on."""
+        with self.watchdog.long(), self.board.beating():
+            yield
 
     def show_peak_memory(self) -> None:
         """In rank 0's log, for who chooses the next micro-batch."""
@@ -65,7 +69,14 @@ class Run:
 @contextmanager
 def start(config: StageConfig, board: Board) -> Iterator[Run]:
     """A stage that trains, until it leaves the others after a good end."""
+    if config.device == "cpu":
+        choose_instructions()
     group = ProcessGroup.from_environment(config.device)
-    history = History(Path(config.stage_folder) / "history.jsonl", config.attempt)
-    yield Run(config, group, board, history, StopSignal(), Watchdog())
+    settings = settings_of(config)
+    if settings is not None and settings.zero_stage == 3:
+        group.join(
+            timedelta(seconds=config.patience_seconds)
+        )  # its models are spread over the processes as they are read
+    history = History(Path(config.stage_folder) / HISTORY, config.attempt)
+    yield Run(config, group, board, history, StopSignal(), Watchdog(config.patience_seconds))
     group.leave()

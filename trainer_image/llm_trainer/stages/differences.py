@@ -1,8 +1,8 @@
 """What decides a stage's result, and in what two configurations of it differ. Pure.
 
-The number of processes, the batch of each, ZeRO, how often is saved, evaluated and published, who writes the answers,
-pods and images don't: another run would differ as much. A checkpoint can be read only where those
-of `CHECKPOINT` are the same too.
+The number of processes, the batch of each, how rows share it, which activations are kept, ZeRO, what processes share,
+how often is saved, evaluated and published, how the loss is watched, who writes the answers, pods and images don't:
+another run would differ as much. A checkpoint can be read only where those of `CHECKPOINT` are the same too.
 """
 
 from __future__ import annotations
@@ -25,8 +25,18 @@ from llm_trainer.config import (
 )
 
 # as a user writes them
-UNDECIDING = ("model", "checkpoint", "evaluateEverySteps", "publishEverySteps", "vllm")
-CHECKPOINT = ("microBatchSize", "zeroStage", "expertParallel")
+UNDECIDING = (
+    "model",
+    "checkpoint",
+    "evaluation",
+    "lossWatch",
+    "publishEverySteps",
+    "vllm",
+    "packing",
+    "activationCheckpointing",
+    "sequenceParallel",
+)
+CHECKPOINT = ("microBatchSize", "zeroStage", "expertParallel", "tensorParallel")
 SHARED = {field.alias or name for name, field in SharedSettings.model_fields.items()}
 MODEL, DATA = "model", "data"  # what every stage may be made from: where it starts, and the prepared data
 VALUE_CHARACTERS = 80
@@ -128,6 +138,8 @@ def flat(path: str, value: Any) -> Values:
     match value:
         case None:
             return {}
+        case {} if not value and path:
+            return {path: "{}"}  # set with nothing in it, which a mixture may be
         case dict():
             parts = [(f"{path}.{name}".lstrip("."), part) for name, part in value.items()]
         case list():

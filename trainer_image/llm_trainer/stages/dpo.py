@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from trl import DPOConfig, DPOTrainer
 
@@ -17,14 +18,30 @@ from llm_trainer.stages.fine_tuning import (
     rows_of,
     run_stage,
 )
+from llm_trainer.stages.grouped_batches import Places
+from llm_trainer.stages.packed_batches import lengths_of
 from llm_trainer.stages.reference import ReferenceTrainer
 from llm_trainer.stages.trl_stage import training_arguments
+
+OF_A_PAIR = {
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "sppo_hard", "apo_zero", "apo_down", "discopop",
+    "sigmoid_norm",
+}  # fmt: skip  # losses that see one pair at a time
 
 
 class Trainer(TokenisedRows, ReferenceTrainer, DPOTrainer):  # type: ignore[misc]
     """TRL's trainer as a stage."""
 
+    settings: Dpo
     reference_columns = ("ref_chosen_logps", "ref_rejected_logps")
+
+    def row_lengths(self) -> Places | None:
+        """Some losses compare the pairs of a micro-batch, or are means over its tokens."""
+        if not set(self.settings.loss_type) <= OF_A_PAIR:
+            return None
+        prompts, *answers = (lengths_of(self.train_dataset, f"{name}_ids") for name in ("prompt", "chosen", "rejected"))
+        lengths: Places = np.minimum(prompts + np.maximum(*answers), self.settings.max_length)
+        return lengths
 
     @torch.no_grad()
     def held_out_figures(self) -> dict[str, float]:
@@ -62,7 +79,7 @@ def make_trainer(run: Run, settings: Dpo) -> Trainer:
     tokenizer = find_tokenizer(config)
     model = build(config, tokenizer, settings.seed)
     check_model(config, settings, tokenizer, model)
-    rows = rows_of(config, settings, tokenizer, run.board)
+    rows = rows_of(config, settings, tokenizer, run.board, run.group.rank)
     arguments = DPOConfig(
         **training_arguments(run, settings),
         num_train_epochs=settings.epochs,

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from llm_trainer.checkpoint.fence import Fence
 from llm_trainer.config import KINDS, DatasetCheck, FineTuning, Kto, StageConfig, kind_of
-from llm_trainer.data.examples import Example, Examples
+from llm_trainer.data.kept_rows import KeptRows
 from llm_trainer.data.manifest import TOKENIZER
+from llm_trainer.data.shared_rows import RowMaking
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.adapter import check_start
 from llm_trainer.models.limits import check_length, check_vocabulary
@@ -24,14 +24,11 @@ from llm_trainer.models.targets import target_modules
 from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
+from llm_trainer.stages.dataset_rows import sharing_of
 from llm_trainer.stages.held_out_rows import evaluated
 from llm_trainer.stages.trl_stage import StageTrainer, TrlStage
 
 Settings = TypeVar("Settings", bound=FineTuning)
-
-ROWS_AT_A_TIME = 1024
-TOKENS = pa.large_list(pa.int32())
-COLUMN_TYPES = {"label": pa.bool_(), "margin": pa.float64()}
 
 
 def run_stage(
@@ -89,41 +86,28 @@ def check_of(config: StageConfig, settings: FineTuning) -> DatasetCheck:
 
 
 def rows_of(
-    config: StageConfig, settings: FineTuning, tokenizer: PreTrainedTokenizerBase, board: Board
+    config: StageConfig, settings: FineTuning, tokenizer: PreTrainedTokenizerBase, board: Board, rank: int = 0
 ) -> dict[str, datasets.Dataset]:
-    """`train_dataset`, and `eval_dataset` if anything is held out, in tokens.
+    """`train_dataset`, and `eval_dataset` if anything is held out, in tokens. All processes of the stage call it.
 
     Raises DataError and ConfigurationError, and tells notices, as data preparation has done.
     """
-    examples = Examples(check_of(config, settings), tokenizer, config.volumes_root)
-    table = table_of(examples)
-    chosen = examples.held_out()
-    for notice in examples.notices():
+    kept = kept_rows(config, check_of(config, settings), tokenizer, rank)
+    for notice in kept.notices:
         board.notice(notice.reason, notice.message)
-    held_out = np.array(evaluated(np.flatnonzero(chosen).tolist(), settings), dtype=np.int64)
-    splits = {"train_dataset": table.filter(pa.array(~chosen)), "eval_dataset": table.take(pa.array(held_out))}
+    places = np.array(evaluated(range(len(kept.held_out)), settings), dtype=np.int64)
+    splits = {"train_dataset": kept.train, "eval_dataset": kept.held_out.take(pa.array(places))}
     if isinstance(settings, Kto):
         splits = {name: with_mismatches(rows, settings.micro_batch_size) for name, rows in splits.items()}
     made = {name: datasets.Dataset(datasets.table.InMemoryTable(rows)) for name, rows in splits.items()}
     return {name: rows for name, rows in made.items() if len(rows) or name == "train_dataset"}
 
 
-def table_of(examples: Iterable[Example]) -> pa.Table:
-    """Tokens as int32, four bytes each. A margin counts as 0 where only other rows have one."""
-    tables = []
-    for batch in batched(examples, ROWS_AT_A_TIME):
-        arrays = {
-            name: pa.array([example[name] for example in batch], type=COLUMN_TYPES.get(name, TOKENS))
-            for name in batch[0]
-        }
-        tables.append(pa.table(arrays))
-    table = pa.concat_tables(tables)
-    if "margin" in table.column_names:
-        margins = table["margin"]
-        table = table.drop_columns("margin")
-        if margins.null_count < len(margins):
-            table = table.append_column("margin", pc.fill_null(margins, 0.0))
-    return table
+def kept_rows(config: StageConfig, check: DatasetCheck, tokenizer: PreTrainedTokenizerBase, rank: int) -> KeptRows:
+    """Those that data preparation has kept; else the stage's processes make them together."""
+    may_write = Fence(config).check
+    sharing = sharing_of(config, may_write, may_write, rank)
+    return RowMaking(check, tokenizer, config.volumes_root, sharing).find_or_make()
 
 
 def with_mismatches(rows: pa.Table, size: int) -> pa.Table:
@@ -134,9 +118,3 @@ def with_mismatches(rows: pa.Table, size: int) -> pa.Table:
         for place in range(min(size, len(rows) - begin))
     ]
     return rows.append_column("KL_completion_ids", rows["completion_ids"].take(pa.array(places, pa.int64())))
-
-
-def batched(items: Iterable[Example], size: int) -> Iterator[list[Example]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from unittest import mock
 
 import datasets
 import torch
+from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer import grpo_trainer
 
 from llm_trainer.config import Grpo, StageConfig
 from llm_trainer.data.rendering import Prompt, encode_prompt, stop_tokens
@@ -59,7 +63,7 @@ class Trainer(StageTrainer, GRPOTrainer):  # type: ignore[misc]
         return [encode_prompt(self.processing_class, prompt) for prompt in prompts], None, {}
 
     def _generate(self, prompts: list[Prompt]) -> Any:
-        with own_sampling(self.model):
+        with own_sampling(self.model), self.step_part("generate"):
             return super()._generate(prompts)
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
@@ -69,11 +73,16 @@ class Trainer(StageTrainer, GRPOTrainer):  # type: ignore[misc]
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         """(answers of all ranks, rewards)."""
-        rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        with self.step_part("score"):
+            rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if self.model.training:
             self.flat.see(rewards)
         self.run.watchdog.beat()
         return rewards
+
+    def step_part(self, name: str) -> AbstractContextManager[None]:
+        """Of a step; answers to held-out prompts are of none."""
+        return self.run.board.parts.of(name) if self.model.training else nullcontext()
 
 
 def run(config: StageConfig, board: Board) -> str:
@@ -104,7 +113,15 @@ def make_trainer(run: Run, settings: Grpo) -> Trainer:
         mask_truncated_completions=settings.mask_truncated_completions,
         **vllm_arguments(settings),
     )
-    with pickles_allowed(needed=settings.vllm is not None and settings.vllm.tensor_parallel_size > 1):
+
+    def reference(*_: Any, **__: Any) -> PreTrainedModel:
+        """What the stage starts from; TRL would read the folder that transformers has read last, whole."""
+        return build(config, tokenizer, settings.seed)
+
+    with (
+        pickles_allowed(needed=settings.vllm is not None and settings.vllm.tensor_parallel_size > 1),
+        mock.patch.object(grpo_trainer, "create_model_from_path", reference),
+    ):
         trainer = Trainer(
             run,
             settings,

@@ -15,7 +15,9 @@ T = TypeVar("T")
 
 def row_budget(settings: FineTuning) -> int:
     """Rows of an evaluation: the same number whatever the processes, so that its figures are the same too."""
-    return max(LEAST_ROWS, int(settings.evaluate_every_steps * settings.rows_per_step * SHARE_OF_WORK / FORWARD))
+    if (tokens := settings.evaluation.tokens) is not None:
+        return max(1, tokens // settings.length)
+    return max(LEAST_ROWS, int(settings.evaluation.every_steps * settings.rows_per_step * SHARE_OF_WORK / FORWARD))
 
 
 def evaluated(held_out: Sequence[T], settings: FineTuning) -> list[T]:

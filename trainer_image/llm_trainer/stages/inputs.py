@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from llm_trainer.runtime.errors import DataError
 from llm_trainer.runtime.volumes import refuse_links_out
 from llm_trainer.stages.differences import DATA, input_uris
 
+SWITCH_SECONDS = 0.0005
+
 
 @contextmanager
 def verified(config: StageConfig, rank: int) -> Iterator[None]:
@@ -26,10 +29,21 @@ def verified(config: StageConfig, rank: int) -> Iterator[None]:
     if rank != 0:
         yield
         return
-    with ThreadPoolExecutor(1, "verify") as thread:
+    with ThreadPoolExecutor(1, "verify") as thread, often_switched():
         done = thread.submit(verify, config)
         yield
         done.result()
+
+
+@contextmanager
+def often_switched() -> Iterator[None]:
+    """A thread that hashes needs the interpreter's lock between two blocks of 0.2 ms; an import gives it every 5 ms."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def verify(config: StageConfig) -> None:

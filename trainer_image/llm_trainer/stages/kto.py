@@ -57,7 +57,7 @@ def make_trainer(run: Run, settings: Kto) -> Trainer:
     tokenizer = find_tokenizer(config)
     model = build(config, tokenizer, settings.seed)
     check_model(config, settings, tokenizer, model)
-    rows = rows_of(config, settings, tokenizer, run.board)
+    rows = rows_of(config, settings, tokenizer, run.board, run.group.rank)
     arguments = KTOConfig(
         **training_arguments(run, settings),
         num_train_epochs=settings.epochs,

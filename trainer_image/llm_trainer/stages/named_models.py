@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING
 from llm_trainer.config import ModelCheck, local_path
 from llm_trainer.data.model_files import ModelFolder, check_model_files
 from llm_trainer.models.adapter import base_of, is_adapter
-from llm_trainer.protocol import Notice
+from llm_trainer.protocol import ModelSize, Notice
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 from llm_trainer.runtime.startup import importing
 from llm_trainer.runtime.volumes import refuse_links_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from llm_trainer.models.size import Size
+
+LONGEST_URI = 256  # of which the size is told
 
 
 def check_files(check: ModelCheck, volumes_root: str, alive: Callable[[], None]) -> None:
@@ -37,8 +41,10 @@ def check_files(check: ModelCheck, volumes_root: str, alive: Callable[[], None])
         check_model_files(ModelFolder(base.folder, f"{check.field}, the base of its adapter", base.uri), alive)
 
 
-def check_weights(check: ModelCheck, training: PreTrainedTokenizerBase, volumes_root: str) -> tuple[str, list[Notice]]:
-    """In a few words what the model is, and what is to be told of it. `training`: the training's tokenizer.
+def check_weights(
+    check: ModelCheck, training: PreTrainedTokenizerBase, volumes_root: str
+) -> tuple[str, list[Notice], ModelSize | None]:
+    """In a few words what the model is, what is to be told of it, and its size. `training`: the training's tokenizer.
 
     Raises DataError for one whose weights are not its own, and ConfigurationError for a folder of no model that
     transformers has, or one that the stages ask more of than it has: tokens, positions.
@@ -61,7 +67,17 @@ def check_weights(check: ModelCheck, training: PreTrainedTokenizerBase, volumes_
             check_vocabulary(model, training, check.uri)
     said = f"{check.field}: its model has no use for {shown(unused)}"
     notices = [Notice(reason="UnusedWeights", message=said)] if unused else []
-    return f"a {model.config.model_type} of {size_of(model)} in {check.uri}", notices
+    size = size_of(model)
+    short = len(check.uri) <= LONGEST_URI and check.uri.isascii()  # the last word and the status are
+    told = told_size(size, check.uri) if short else None
+    return f"a {model.config.model_type} of {size} in {check.uri}", notices, told
+
+
+def told_size(size: Size, uri: str = "") -> ModelSize:
+    """As the operator is told it. `uri`: empty for the model from scratch."""
+    return ModelSize(
+        uri=uri, parameters=size.total, **{name: value for name, value in vars(size).items() if name != "total"}
+    )
 
 
 @contextmanager

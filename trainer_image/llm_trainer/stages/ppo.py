@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
+from llm_trainer.checkpoint.snapshot import Snapshot
 from llm_trainer.config import Ppo, StageConfig
 from llm_trainer.data.rendering import encode_prompt
 from llm_trainer.models.attention import show_attention
+from llm_trainer.models.engine import Engine
 from llm_trainer.models.export import publish_result
 from llm_trainer.protocol import Result
 from llm_trainer.rl.experience import Experience, judge, moments
@@ -29,9 +32,10 @@ from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run, start
 from llm_trainer.stages.fine_tuning import check_model, find_tokenizer
 from llm_trainer.stages.fingerprints import digest_of
-from llm_trainer.stages.loop import Loop, StepReport
+from llm_trainer.stages.loop import Loop
 from llm_trainer.stages.prompts import Row, decode_answer, prompt_rows
 from llm_trainer.stages.ptx import Ptx
+from llm_trainer.stages.step_report import StepReport
 
 
 def run(config: StageConfig, board: Board) -> str:
@@ -76,7 +80,7 @@ class PolicyOptimisation(Loop):
         self.models.critic.set_learning_rate(learning_rate_share)
         experience, figures = self._roll_out()
         with self._phase("Training", "train"):
-            pretraining = self.ptx.micro_batches(self.step) if self.ptx else None
+            pretraining = self.ptx.micro_batches(self.place) if self.ptx else None
             update = Update(self.models, self.settings, self.run.group, pretraining, self.run.watchdog.beat)
             update.learn(experience, self._seed(1), with_policy=self.step >= self.settings.critic_warmup_steps)
         figures |= update.figures() | {f"seconds/{name}": seconds for name, seconds in self.seconds.items()}
@@ -102,7 +106,7 @@ class PolicyOptimisation(Loop):
     def _prompts(self) -> list[Row]:
         """Every pass over the dataset has an order of its own; the ranks share a step's rows out."""
         size, count, group = self.settings.rollout_size, len(self.rows), self.run.group
-        places = range(self.step * size + group.rank, (self.step + 1) * size, group.world_size)
+        places = range(self.place * size + group.rank, (self.place + 1) * size, group.world_size)
         orders = {epoch: order_of(self.settings.seed, epoch, count) for epoch in {place // count for place in places}}
         return [self.rows[int(orders[place // count][place % count])] for place in places]
 
@@ -162,29 +166,31 @@ class PolicyOptimisation(Loop):
         self.run.board.update(phase=phase)
         began = time.monotonic()
         yield
-        self.seconds[name] = round(time.monotonic() - began, 3)
+        spent = time.monotonic() - began
+        self.seconds[name] = round(spent, 3)
+        if name != "train":  # that is what a step computes
+            self.run.board.parts.add(name, spent)
         self.run.watchdog.beat()
 
     def _seed(self, purpose: int) -> int:
-        """Of this rank at this step."""
-        words = (self.settings.seed, self.step, self.run.group.rank, purpose)
+        """Of this rank at this step; another one where data was jumped over."""
+        words = (self.settings.seed, self.place, self.run.group.rank, purpose)
         return int(np.random.SeedSequence(words).generate_state(1)[0])
 
     # --- results and checkpoints ---
 
+    def learner(self) -> tuple[Engine, PreTrainedTokenizerBase]:
+        return self.models.policy, self.tokenizer
+
     def export(self) -> Result | None:
-        engine = self.models.policy
-        state = engine.whole_state()
-        if state is None:
-            return None
-        return publish_result(self.run.config, self.settings, self.step, engine.model, state, self.tokenizer)
+        return publish_result(self.run.config, self.settings, self.step, self.models.policy, self.tokenizer)
 
     def fingerprint(self) -> dict[str, Any]:
         return {"prompts": self.rows_digest, "seed": self.settings.seed, "rolloutBatchSize": self.settings.rollout_size}
 
-    def write(self, folder: Path) -> dict[str, Any]:
-        self.models.policy.save(folder / "policy")
-        self.models.critic.save(folder / "critic")
+    def write(self, snapshot: Snapshot) -> dict[str, Any]:
+        self.models.policy.save(snapshot, "policy")
+        self.models.critic.save(snapshot, "critic")
         return {"klCoefficient": self.kl.coefficient}
 
     def read(self, folder: Path, state: dict[str, Any]) -> None:

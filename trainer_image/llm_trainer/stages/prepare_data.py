@@ -1,35 +1,52 @@
-"""Data preparation: checks every dataset of the training, then makes the tokenizer and the shards. One process.
+"""Data preparation: checks every dataset of the training, then makes the tokenizer and the shards.
 
-Missing files and bad rows are told before transformers is imported, and torch models only for an architecture.
+The first process does all; the others, of any number of pods, help it with corpus and rows. Missing files and bad rows
+are told before transformers is imported, and torch models only for an architecture.
 """
 
 from __future__ import annotations
 
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from llm_trainer.checkpoint.fence import Fence, writer_of
 from llm_trainer.checkpoint.record import read_record
-from llm_trainer.config import DatasetCheck, FunctionCheck, ModelCheck, PrepareData, StageConfig, local_path
-from llm_trainer.data.corpus import find_sources
+from llm_trainer.config import (
+    Architecture,
+    DatasetCheck,
+    FunctionCheck,
+    ModelCheck,
+    PrepareData,
+    StageConfig,
+    TaskCheck,
+)
 from llm_trainer.data.files import find_files
 from llm_trainer.data.manifest import TOKENIZER, DataManifest, read_manifest
-from llm_trainer.data.rows import SUFFIXES, read_rows, refuse_warmup
-from llm_trainer.protocol import Notice, Result
+from llm_trainer.data.progress import Speed, Step
+from llm_trainer.data.rows import KEPT_KINDS, SUFFIXES, read_rows, refuse_warmup, shares_of
+from llm_trainer.data.sources import TOKENS
+from llm_trainer.data.tokenized import apart
+from llm_trainer.data.units import find_sources
+from llm_trainer.protocol import DataFigures, DropCount, ModelSize, Notice, Result, TokenCount
 from llm_trainer.rl.reward_functions import load_reward
 from llm_trainer.runtime.errors import DataError, PreemptedError
 from llm_trainer.runtime.functions import load_function
+from llm_trainer.runtime.history import HISTORY, History
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.signals import StopSignal
 from llm_trainer.runtime.startup import importing
-from llm_trainer.stages.named_models import check_files, check_weights
+from llm_trainer.stages.mixtures import planned
+from llm_trainer.stages.named_models import check_files, check_weights, told_size
+from llm_trainer.storage.request import read_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from llm_trainer.data.prepare import Step
-
-Check = TypeVar("Check", DatasetCheck, ModelCheck)
+Check = TypeVar("Check", DatasetCheck, ModelCheck, TaskCheck)
 
 
 def run(config: StageConfig, board: Board) -> str:
@@ -41,53 +58,166 @@ def run(config: StageConfig, board: Board) -> str:
 
     def leave_if_asked() -> None:
         if stop.asked:
-            raise PreemptedError("asked to leave while preparing data; the next attempt starts it again")
+            raise PreemptedError("asked to leave while preparing data; the next attempt goes on with what is made")
+
+    if (rank := int(os.environ.get("RANK", "0"))) > 0:
+        return help_to_prepare(config, settings, rank, leave_if_asked)
+
+    speed = Speed()
 
     def report(step: Step) -> None:
         leave_if_asked()
-        board.update(phase="Preparing", step=percent(step), total_steps=100, tokens=step.tokens)
+        per_second, left = speed.of(step, time.monotonic())
+        board.update(
+            phase="Preparing", step=percent(step), total_steps=100, tokens=step.tokens, units=step.units,
+            total_units=step.total_units, bytes_per_second=per_second, eta_seconds=left,
+        )  # fmt: skip
 
     def alive() -> None:
         leave_if_asked()
         board.update(phase="Preparing")
 
     datasets, models = unfinished(config, settings.datasets), unfinished(config, settings.models)
-    settings = settings.model_copy(update={"datasets": datasets, "models": models})
+    tasks = unfinished(config, settings.tasks)
+    settings = settings.model_copy(update={"datasets": datasets, "models": models, "tasks": tasks})
+    rows = checked_by_files(config, settings, leave_if_asked)
+    with importing():
+        from llm_trainer.data.prepare import Member, prepare
+        from llm_trainer.data.tokenizer import load_tokenizer
+        from llm_trainer.stages.dataset_rows import checked_rows
+    before = made_before(config, board)
+    twice = [] if before else linked_twice(settings, config.volumes_root)
+    manifest = before or prepare(
+        settings,
+        Path(config.data_folder),
+        config.volumes_root,
+        writer_of(config),
+        report,
+        Fence(config).check,
+        Member(processes=world_size()),
+    )
+    tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
+    said, found, sizes = checked_models(config, settings, tokenizer, leave_if_asked)
+    rows += said
+    for mixture in planned(settings.mixtures, manifest):
+        rows, found = [*rows, str(mixture)], [*found, *mixture.notices()]
+    for notice in [*found, *twice, *notices(settings, manifest)]:
+        board.notice(notice.reason, notice.message)
+    for notice in checked_rows(config, settings.datasets, tokenizer, alive):
+        board.notice(notice.reason, notice.message)
+    result = Result(uri=f"{config.run_uri}/data", digest=manifest.digest, kind="data")
+    figures = data_figures(manifest)
+    board.metrics.show_data(figures)
+    tokens = manifest.tokens("train")
+    History(Path(config.stage_folder) / HISTORY, config.attempt).spent(0, board.clock)
+    board.update(units=0, total_units=0, bytes_per_second=None, eta_seconds=None)  # of the passes
+    board.update(phase="Done", step=100, total_steps=100, tokens=tokens, result=result, data=figures, models=sizes)
+    return "; ".join([summary(manifest), *rows])
+
+
+def checked_by_files(config: StageConfig, settings: PrepareData, leave_if_asked: Callable[[], None]) -> list[str]:
+    """What a look at files, rows and functions tells, before any library of models is imported: a text of each."""
     for model in settings.models:
         check_files(model, config.volumes_root, leave_if_asked)
     rows = [f"{check_dataset(check, config.volumes_root):,} rows in {check.uri}" for check in settings.datasets]
     for check in settings.functions:
         check_function(check)
+    rows += checked_tasks(settings.tasks, config.volumes_root, leave_if_asked)
     if settings.architecture and settings.architecture.function:
         load_function(settings.architecture.function, "spec.model.architecture.function")
-    with importing():
-        from llm_trainer.data.prepare import prepare
-        from llm_trainer.data.tokenizer import load_tokenizer
-        from llm_trainer.data.tokenizer_checks import check_rows
-    before = made_before(config, board)
-    twice = [] if before else linked_twice(settings, config.volumes_root)
-    manifest = before or prepare(
-        settings, Path(config.data_folder), config.volumes_root, writer_of(config), report, Fence(config).check
-    )
-    tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
-    if settings.architecture:
-        with importing():
-            from llm_trainer.models.build import check_architecture
-        check_architecture(settings.architecture, tokenizer)
+    return rows
+
+
+def checked_models(
+    config: StageConfig,
+    settings: PrepareData,
+    tokenizer: PreTrainedTokenizerBase,
+    leave_if_asked: Callable[[], None],
+) -> tuple[list[str], list[Notice], list[ModelSize]]:
+    """Of the model from scratch and those that a user names: a text of each, what may surprise, sizes by URI."""
+    rows: list[str] = []
     found: list[Notice] = []
+    sizes: dict[str, ModelSize] = {}
+    written = {each.place: each.uri for each in read_inputs(Path(config.run_folder))}  # as the user knows them
+    if settings.architecture:
+        said, sizes[""] = check_from_scratch(settings, settings.architecture, tokenizer)
+        rows.append(said)
     for model in settings.models:
         leave_if_asked()
-        said, told = check_weights(model, tokenizer, config.volumes_root)
+        said, told, size = check_weights(model, tokenizer, config.volumes_root)
         rows, found = [*rows, said], [*found, *told]
-    for notice in [*found, *twice, *notices(settings, manifest)]:
-        board.notice(notice.reason, notice.message)
-    for dataset in settings.datasets:
-        own = tokenizer if dataset.training_tokenizer else tokenizer_of(dataset, tokenizer, config.volumes_root)
-        for notice in check_rows(dataset, own, config.volumes_root, alive) if own else ():
-            board.notice(notice.reason, notice.message)
-    result = Result(uri=f"{config.run_uri}/data", digest=manifest.digest, kind="data")
-    board.update(phase="Done", step=100, total_steps=100, tokens=manifest.tokens("train"), result=result)
-    return "; ".join([summary(manifest), *rows])
+        if size:
+            sizes[model.uri] = size.model_copy(update={"uri": written.get(model.uri, model.uri)})
+    return rows, found, list(sizes.values())
+
+
+class _NothingToDoError(Exception):
+    """The data is there."""
+
+
+def help_to_prepare(config: StageConfig, settings: PrepareData, rank: int, leave_if_asked: Callable[[], None]) -> str:
+    """Of a process that isn't the first: work on the corpus and on rows, where there is enough for it."""
+
+    def there() -> bool:
+        record = read_record(Path(config.stage_folder))
+        return record is not None and record.end is not None
+
+    if there():  # of another training, perhaps, whose sources may be gone
+        return "the data is there"
+    datasets, fence = unfinished(config, settings.datasets), Fence(config)
+    if most_pieces(settings, datasets, config.volumes_root) <= rank:
+        return "there is no work for this process"
+    with importing():
+        from llm_trainer.data.prepare import Member, prepare
+        from llm_trainer.data.tokenizer import load_tokenizer
+        from llm_trainer.stages.dataset_rows import makings, sharing_of
+
+    def check() -> None:
+        fence.check()
+        if there():
+            raise _NothingToDoError
+
+    name = f"{os.environ['GROUP_RANK']}.{os.environ['LOCAL_RANK']}"
+    member = Member(name, first=False, processes=world_size(), patience_seconds=config.patience_seconds)
+    try:
+        prepare(
+            settings, Path(config.data_folder), config.volumes_root, writer_of(config), lambda _: leave_if_asked(),
+            check, member,
+        )  # fmt: skip
+        tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
+        sharing = sharing_of(config, leave_if_asked, check, name)
+        for making in makings(config, datasets, tokenizer, sharing).values():
+            making.help()
+    except _NothingToDoError:
+        return "the data is there"
+    return "helped to prepare the data"
+
+
+def most_pieces(settings: PrepareData, datasets: list[DatasetCheck], volumes_root: str) -> int:
+    """How many processes could work at the same time."""
+    from llm_trainer.data.units import units_of
+
+    corpus = units_of(settings.data, apart(find_sources(settings.data, volumes_root))[0]) if settings.data else []
+    return max(len(corpus), *(len(shares_of(each, volumes_root)) for each in datasets if each.kind in KEPT_KINDS), 0)
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check_from_scratch(
+    settings: PrepareData, architecture: Architecture, tokenizer: PreTrainedTokenizerBase
+) -> tuple[str, ModelSize]:
+    """In a few words what the model is, and its size. Raises ConfigurationError for one that its stages can't use."""
+    with importing():
+        from llm_trainer.models.build import check_architecture
+        from llm_trainer.models.limits import check_length
+        from llm_trainer.models.size import size_of
+    model = check_architecture(architecture, tokenizer)
+    if settings.length_field:
+        check_length(model, settings.length, settings.length_field)
+    size = size_of(model)
+    return f"a {architecture.family} of {size} from scratch", told_size(size)
 
 
 def check_function(check: FunctionCheck) -> None:
@@ -102,6 +232,21 @@ def check_function(check: FunctionCheck) -> None:
         with importing():
             from llm_trainer.models.optimizer_function import optimizer_maker
         optimizer_maker(check.function, check.optimizer, check.field, flat=check.flat)
+
+
+def checked_tasks(checks: list[TaskCheck], volumes_root: str, leave_if_asked: Callable[[], None]) -> list[str]:
+    """In a few words each. Raises DataError for the first task that its stage could not run."""
+    from llm_trainer.data.task_files import read_task
+
+    for check in checks:
+        read_task(check, check.field, volumes_root)  # what is wrong in a file is told before anything is imported
+    said = []
+    for check in checks:
+        leave_if_asked()
+        with importing():
+            from llm_trainer.stages.tasks import check_task
+        said.append(check_task(check, volumes_root))
+    return said
 
 
 def unfinished(config: StageConfig, checks: list[Check]) -> list[Check]:
@@ -155,25 +300,10 @@ def check_dataset(check: DatasetCheck, volumes_root: str) -> int:
     return count
 
 
-def tokenizer_of(
-    check: DatasetCheck, training: PreTrainedTokenizerBase, volumes_root: str
-) -> PreTrainedTokenizerBase | None:
-    """That by which the stage will read the rows, as `fine_tuning.find_tokenizer` does; None if it isn't there yet."""
-    from llm_trainer.data.tokenizer import load_tokenizer
-
-    if check.model_uri is None:
-        return None
-    folder = Path(local_path(check.model_uri, volumes_root))
-    if not folder.is_dir():
-        return None
-    own = (folder / "tokenizer_config.json").is_file()
-    return load_tokenizer(folder, f"the tokenizer of {check.model_uri}") if own else training
-
-
 def percent(step: Step) -> int:
-    """The first half is for the tokenizer, the second for the tokens; a loaded tokenizer starts at the second."""
+    """Each phase has the same part of it; a loaded tokenizer starts at that of the tokens."""
     share = step.done / max(1, step.total)
-    return int(50 * share) + (50 if step.phase == "Tokens" else 0)
+    return int(100 * (step.phases.index(step.phase) + share) / len(step.phases))
 
 
 def summary(manifest: DataManifest) -> str:
@@ -191,9 +321,30 @@ def summary(manifest: DataManifest) -> str:
         "duplicates": sum(source.duplicates for source in manifest.sources),
         "not UTF-8": sum(source.invalid for source in manifest.sources),
         "empty": sum(source.empty for source in manifest.sources),
+        "by quality": sum(source.filtered for source in manifest.sources),
     }
     parts += [f"{count:,} {name} dropped" for name, count in dropped.items() if count]
     return ", ".join(parts)
+
+
+def data_figures(manifest: DataManifest) -> DataFigures | None:
+    """Tokens by domain and language, dropped documents by reason, most first."""
+    if not manifest.sources:
+        return None
+    tokens: Counter[tuple[str, str]] = Counter()
+    for shard in manifest.shards:
+        tokens[shard.domain, shard.language] += shard.tokens
+    dropped = Counter(manifest.quality.dropped if manifest.quality else {})
+    dropped["duplicate"] = sum(source.duplicates for source in manifest.sources)
+    dropped["empty"] = sum(source.empty for source in manifest.sources)
+    dropped["notUtf8"] = sum(source.invalid for source in manifest.sources)
+    return DataFigures(
+        tokens=[
+            TokenCount(domain=domain, language=language, tokens=count)
+            for (domain, language), count in tokens.most_common()
+        ],
+        dropped=[DropCount(reason=reason, documents=count) for reason, count in dropped.most_common() if count],
+    )
 
 
 def notices(settings: PrepareData, manifest: DataManifest) -> list[Notice]:
@@ -208,8 +359,36 @@ def notices(settings: PrepareData, manifest: DataManifest) -> list[Notice]:
             f"held-out figures; {more_documents if source.documents < 2 else larger} helps",
         )
         for source in manifest.sources
-        if source.name not in held_out
+        if source.name not in held_out and (source.documents or not source.filtered)
     ]
+    found += [
+        Notice(
+            reason="SourceDropped",
+            message=f"source {source.name!r}: all {source.filtered} documents were dropped by spec.data.quality; "
+            "quality/report.html in the prepared data says by which filter",
+        )
+        for source in manifest.sources
+        if source.filtered and not source.documents
+    ]
+    found += [
+        Notice(
+            reason="DamagedFiles",
+            message=f"source {source.name!r}: of {source.files} files {len(source.damaged)} of "
+            f"{sum(each.bytes for each in source.damaged):,} bytes are damaged and were skipped from there on; "
+            f"manifest.json of the prepared data names all. The first: {source.damaged[0].message}",
+        )
+        for source in manifest.sources
+        if source.damaged
+    ]
+    if settings.data and settings.data.quality:
+        found += [
+            Notice(
+                reason="NotFiltered",
+                message=f"source {source.name!r} is tokens already: spec.data.quality does not apply to it",
+            )
+            for source in settings.data.sources
+            if source.uri.endswith(TOKENS)
+        ]
     wanted = settings.tokenizer.train
     if wanted and manifest.vocabulary_size < wanted.vocabulary_size:
         found.append(

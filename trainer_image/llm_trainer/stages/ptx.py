@@ -11,13 +11,13 @@ from llm_trainer.config import Ppo
 from llm_trainer.config import Ptx as PtxSettings
 from llm_trainer.models.engine import Engine
 from llm_trainer.runtime.run import Run
-from llm_trainer.stages.continued import sequences_of
+from llm_trainer.stages.continued import sequences_beside
 
 
 class Ptx:
     def __init__(self, run: Run, settings: Ppo, ptx: PtxSettings, policy: Engine) -> None:
         self.group, self.settings, self.policy = run.group, settings, policy
-        self.sequences = sequences_of(run.config, ptx.sequence_length, settings.seed)
+        self.sequences = sequences_beside(run.config, ptx.sequence_length, settings.seed)
 
     def micro_batches(self, step: int) -> Callable[[], torch.Tensor]:
         """Gives the loss, nats per token, of one micro-batch after another; which ones follows from the step."""

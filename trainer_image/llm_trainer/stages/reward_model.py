@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch.nn import functional
 from trl import RewardConfig, RewardTrainer
@@ -18,11 +19,16 @@ from llm_trainer.stages.fine_tuning import (
     rows_of,
     run_stage,
 )
+from llm_trainer.stages.grouped_batches import Places
+from llm_trainer.stages.packed_batches import lengths_of
 from llm_trainer.stages.trl_stage import StageTrainer, training_arguments
 
 
 class Trainer(TokenisedRows, StageTrainer, RewardTrainer):  # type: ignore[misc]
     """TRL's trainer as a stage."""
+
+    def row_lengths(self) -> Places:
+        return np.maximum(*(lengths_of(self.train_dataset, f"{column}_ids") for column in ("chosen", "rejected")))
 
     @torch.no_grad()
     def held_out_figures(self) -> dict[str, float]:
@@ -52,7 +58,7 @@ def make_trainer(run: Run, settings: RewardModel) -> Trainer:
     tokenizer = find_tokenizer(config)
     model = build_reward_model(config, settings.seed)
     check_model(config, settings, tokenizer, model)
-    rows = rows_of(config, settings, tokenizer, run.board)
+    rows = rows_of(config, settings, tokenizer, run.board, run.group.rank)
     arguments = RewardConfig(
         **training_arguments(run, settings),
         num_train_epochs=settings.epochs,

@@ -11,12 +11,15 @@ from pathlib import Path
 from llm_trainer.checkpoint.fence import Fence
 from llm_trainer.checkpoint.files import MANIFEST, alteration, committed, read_manifest, set_aside
 from llm_trainer.checkpoint.record import StageRecord, read_record, record_of, write_record
-from llm_trainer.config import StageConfig, local_path
+from llm_trainer.checkpoint.rollbacks import set_journals_aside
+from llm_trainer.config import StageConfig, local_path, settings_of
 from llm_trainer.data.manifest import read_manifest as read_data_manifest
 from llm_trainer.protocol import Progress
-from llm_trainer.runtime.errors import ConfigurationError, DataError
+from llm_trainer.runtime.errors import ConfigurationError, DataError, EvaluationError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.stages.differences import DATA, differences, input_uris, listed
+from llm_trainer.stages.thresholds import metrics_of, missed
+from llm_trainer.stages.told_before import told_before
 
 
 def begin(config: StageConfig, board: Board, rank: int) -> str | None:
@@ -64,6 +67,7 @@ def begin_anew(config: StageConfig, board: Board, found: list[str]) -> None:
     checkpoints = sorted(committed(Path(config.stage_folder)))
     for folder in checkpoints:
         set_aside(folder, config.attempt)
+    set_journals_aside(Path(config.stage_folder) / "checkpoints", config.attempt)
     if checkpoints:
         board.notice(
             "StageBeginsAnew",
@@ -100,6 +104,7 @@ def finished(record: StageRecord, config: StageConfig, board: Board, rank: int) 
     said = f"the result of step {told.step} was made before by {record.owner}"
     if rank != 0:
         return said
+    judge_again(config, told, board)
     refuse_altered(uri, Path(local_path(uri, config.volumes_root)), result.digest)
     base = record.moved(result.base, config.run_uri) if result.base else None
     checkpoint = told.checkpoint
@@ -112,6 +117,20 @@ def finished(record: StageRecord, config: StageConfig, board: Board, rank: int) 
     )
     board.notice("TakenOver", f"stage {config.stage}: {said}; its files are as they were written")
     return said
+
+
+def judge_again(config: StageConfig, told: Progress, board: Board) -> None:
+    """Thresholds may be others than those by which the result was published. Raises EvaluationError."""
+    settings = settings_of(config)
+    if settings is None:
+        return
+    earlier = told_before(config, settings)
+    if not (problems := missed(settings.evaluation.thresholds, metrics_of(told.evaluation, told.scores), earlier)):
+        return
+    said = f"the result that was made before: {'; '.join(problems)}"
+    if settings.evaluation.gate == "block":
+        raise EvaluationError(f"{said}. Correct evaluation.thresholds, or give the stage another name to train it anew")
+    board.notice("ThresholdMissed", f"{said}; it is taken over, as evaluation.gate is {settings.evaluation.gate}")
 
 
 def refuse_altered(uri: str, folder: Path, digest: str) -> None:

@@ -8,29 +8,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
 import torch
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import align_special_tokens
 
-from llm_trainer.config import FineTuning, OnlineRl, TrainingSettings
+from llm_trainer.checkpoint.snapshot import Snapshot
+from llm_trainer.config import FineTuning, OnlineRl, Sft, TrainingSettings
 from llm_trainer.models.attention import show_attention
 from llm_trainer.models.engine import Engine
 from llm_trainer.models.engine_config import actual_zero_stage, computes_in_bfloat16, float32_gradients
 from llm_trainer.models.export import publish_result
 from llm_trainer.models.norms import fuse_norms
+from llm_trainer.models.size import size_of
 from llm_trainer.protocol import Result
-from llm_trainer.runtime.batch import accumulation_steps
+from llm_trainer.runtime.batch import DataRank, accumulation_steps
 from llm_trainer.runtime.randomness import draw_apart
 from llm_trainer.runtime.run import Run
 from llm_trainer.stages.fingerprints import digest_of
-from llm_trainer.stages.loop import Loop, StepReport
+from llm_trainer.stages.grouped_batches import GroupedBatches, Places
+from llm_trainer.stages.loop import Loop
+from llm_trainer.stages.loss_watch import shown_numbers
 from llm_trainer.stages.micro_batches import MicroBatchOrder
+from llm_trainer.stages.packed_batches import PackedBatches
+from llm_trainer.stages.step_report import StepReport
 
 NO_FIGURES = ("loss", "learning_rate", "grad_norm", "epoch", "num_tokens", "num_input_tokens_seen", "step_time")
 
@@ -51,7 +62,7 @@ def training_arguments(run: Run, settings: TrainingSettings) -> dict[str, Any]:
         "per_device_train_batch_size": settings.micro_batch_size,
         "per_device_eval_batch_size": settings.micro_batch_size,
         "gradient_accumulation_steps": accumulation_steps(settings, run.group.world_size),
-        "gradient_checkpointing": cuda,
+        "gradient_checkpointing": settings.checkpoints_activations(run.config.device),  # `Engine` does it
         "learning_rate": settings.optimizer.learning_rate,
         "deepspeed": deepspeed_config(settings, half=half),
         "save_strategy": "no",
@@ -101,6 +112,7 @@ class StageTrainer:
     base_figures: ClassVar[
         tuple[str, ...]
     ] = ()  # held-out figures that are also told as they were before the first step
+    packs = False  # whether rows may share places, where the model keeps them apart
     settings: FineTuning
 
     # transformers' own
@@ -113,6 +125,8 @@ class StageTrainer:
     train_dataset: Any
     eval_dataset: Any
     data_collator: Any
+    engine: Engine | None = None  # that makes the loss, in the trainer's place
+    owns_loss = False  # whether it is to where it can without logits; where processes share their work, it must
 
     def __init__(self, run: Run, settings: FineTuning, **arguments: Any) -> None:
         self.run, self.settings, self.figures = run, settings, Figures()
@@ -121,6 +135,10 @@ class StageTrainer:
         super().__init__(callbacks=[self.figures], **arguments)  # type: ignore[call-arg]
         show_attention(run, self.model)
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
+
+    def row_lengths(self) -> Places | None:
+        """Of the rows to train on, in tokens; None where it matters which ones are in a micro-batch together."""
+        return None
 
     def held_out_figures(self) -> dict[str, float]:
         """Newest held-out figures, on every rank; a collective. Empty if the stage holds nothing out."""
@@ -148,11 +166,11 @@ class StageTrainer:
 
         All ranks make equally many, as ZeRO-3 needs it.
         """
-        size, world_size = self.args.per_device_eval_batch_size, self.run.group.world_size
+        size, (place, ranks) = self.args.per_device_eval_batch_size, DataRank.of(self.settings, self.run.group)
         rows = self.examples(self.eval_dataset)
-        mine = range(self.run.group.rank, len(rows), world_size)
+        mine = range(place, len(rows), ranks)
         self.model_wrapped.eval()
-        for begin in range(0, math.ceil(len(rows) / world_size), size):
+        for begin in range(0, math.ceil(len(rows) / ranks), size):
             picked = list(mine[begin : begin + size])
             examples = [rows[index] for index in picked or [0]]
             yield self._prepare_inputs(self.data_collator(examples)), bool(picked)  # type: ignore[attr-defined]
@@ -193,45 +211,61 @@ class TrlStage(Loop):
     settings: FineTuning
 
     def __init__(self, trainer: StageTrainer) -> None:
-        self.trainer, self.order = trainer, MicroBatchOrder(trainer)
-        super().__init__(trainer.run, trainer.settings, self.order.steps)
-        if trainer.args.gradient_checkpointing:
-            trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
+        self.trainer = trainer
+        order = MicroBatchOrder(trainer)
+        super().__init__(trainer.run, trainer.settings, order.steps)
         align_special_tokens(trainer.model, trainer.processing_class)
         steps = accumulation_steps(self.settings, self.run.group.world_size)
-        self.engine = Engine(trainer.model, self.settings, self.run.group, steps, own_loss=False)
+        shared = self.settings.processes_per_row > 1
+        self.engine = Engine(trainer.model, self.settings, self.run.group, steps, own_loss=shared or trainer.owns_loss)
+        trainer.engine = self.engine if shared or (trainer.owns_loss and self.engine.tells_its_loss()) else None
+        self.order = self._order_by_length(order)
         self.backward = BackwardOfEngine(self.engine)
         trainer.model_wrapped = trainer.deepspeed = self.engine.deepspeed  # type: ignore[attr-defined]
         trainer.accelerator.deepspeed_engine_wrapped = self.backward
         trainer.state.max_steps = self.steps
+        if isinstance(self.settings, Sft) and not self.settings.lora:
+            self.flops_per_token = size_of(trainer.model).training_flops_per_token(0)  # rows differ: without scores
         self.rows_digest = digest_of(trainer.train_dataset, self.run.group)
         self.base: dict[str, float] = {}  # held-out figures before the first step, by the names they are told by
         if not isinstance(self.settings, OnlineRl):  # TRL does it for those, by rank
-            draw_apart(self.settings.seed, self.run.group.rank)
+            draw_apart(self.settings.seed, self.run.group.rank // self.settings.tensor_parallel)
+
+    def _order_by_length(self, order: MicroBatchOrder) -> MicroBatchOrder | PackedBatches | GroupedBatches:
+        """That which pads the least of those that change no loss."""
+        if self.trainer.packs and self.engine.keeps_documents_apart():
+            return PackedBatches(self.trainer, order, self.run.group)
+        lengths = self.trainer.row_lengths()
+        return order if lengths is None else GroupedBatches(self.trainer, order, self.run.group, lengths)
 
     def make_step(self, learning_rate_share: float) -> StepReport:
         trainer, group = self.trainer, self.run.group
         self.engine.set_learning_rate(learning_rate_share)
         trainer.state.global_step, trainer.state.num_input_tokens_seen = self.step, 0
-        batches, items = self.order.of(self.step)
+        with self.run.board.parts.of("data"):
+            batches, items, tokens = self.order.of(self.place)
         trainer.current_gradient_accumulation_steps = len(batches)  # type: ignore[attr-defined]
         loss = torch.zeros((), dtype=torch.float64, device=group.device)
-        tokens = torch.zeros((), dtype=torch.int64, device=group.device)
         for index, inputs in enumerate(batches, start=1):
             self.backward.last = index == len(batches)
-            if "attention_mask" in inputs:
-                tokens += inputs["attention_mask"].sum().to(group.device)
             loss += trainer.training_step(self.engine.deepspeed, inputs, items)  # type: ignore[attr-defined]
         trainer.state.global_step += 1
         total, read = group.sum(float(loss), float(tokens))
         written = trainer.state.num_input_tokens_seen  # by GRPO, which counts for all ranks
         return StepReport(
             loss=total / group.world_size,
-            tokens=int(read + written),
+            tokens=int(read / self.settings.processes_per_row + written),
             gradient_norm=self.engine.gradient_norm,
             applied=self.backward.applied,
             figures=trainer.step_figures(),
         )
+
+    def named_data(self, begin: int, end: int) -> str:
+        told, order = super().named_data(begin, end), self.order
+        if isinstance(order, MicroBatchOrder):  # only the loader knows
+            return f"{told} ({self.settings.dataset.uri})"
+        rows = sorted({int(row) for place in range(begin, end) for row in order.places(place)})
+        return f"{told} (rows of {self.settings.dataset.uri} without those held out, from 0: {shown_numbers(rows)})"
 
     def held_out_figures(self) -> dict[str, float]:
         figures = self.trainer.held_out_figures()
@@ -245,24 +279,12 @@ class TrlStage(Loop):
 
     # --- results and checkpoints ---
 
-    def export(self) -> Result | None:
-        state = self.engine.whole_state()
-        if state is None:
-            return None
-        trainer = self.trainer
-        with self._whole_models():
-            return publish_result(
-                self.run.config, self.settings, self.step, trainer.model, state, trainer.processing_class
-            )
+    def learner(self) -> tuple[Engine, PreTrainedTokenizerBase]:
+        return self.engine, self.trainer.processing_class
 
-    @contextmanager
-    def _whole_models(self) -> Iterator[None]:
-        """With ZeRO-3 transformers spreads every model that it loads over all ranks; here rank 0 is alone."""
-        unset_hf_deepspeed_config()
-        try:
-            yield
-        finally:
-            set_hf_deepspeed_config(self.trainer.args.hf_deepspeed_config)
+    def export(self) -> Result | None:
+        tokenizer = self.trainer.processing_class
+        return publish_result(self.run.config, self.settings, self.step, self.engine, tokenizer)
 
     def fingerprint(self) -> dict[str, Any]:
         return {
@@ -271,12 +293,13 @@ class TrlStage(Loop):
             "globalBatchSize": self.settings.global_batch_size,
         }
 
-    def write(self, folder: Path) -> dict[str, Any]:
-        self.engine.save(folder)
+    def write(self, snapshot: Snapshot) -> dict[str, Any]:
+        self.engine.save(snapshot)
         return {"base": self.base}
 
     def read(self, folder: Path, state: dict[str, Any]) -> None:
         self.engine.load(folder)
         self.base = {name: float(value) for name, value in state["base"].items()}
         self.trainer.state.global_step = self.step
-        self.order.go_on_at(self.step)
+        if not self.over:
+            self.order.go_on_at(self.place)

@@ -1,0 +1,68 @@
+"""A CPU's matrix unit is used where it works, and what traps ends a child alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from llm_trainer.runtime import instructions
+from llm_trainer.runtime.instructions import VARIABLE, WITHOUT, choose_instructions, survives
+
+
+@pytest.fixture
+def cpuinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(VARIABLE, "")  # so that what a test sets is taken back
+    monkeypatch.delenv(VARIABLE)
+    file = tmp_path / "cpuinfo"
+    file.write_text("flags\t\t: avx512f avx512_bf16 amx_tile amx_bf16 amx_int8\n")
+    return file
+
+
+def trap() -> bool:
+    os.kill(os.getpid(), signal.SIGILL)
+    return True
+
+
+def wrong() -> bool:
+    return False
+
+
+def fail() -> bool:
+    raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("work", [trap, wrong, fail])
+def test_without_what_does_not_work(work: object, cpuinfo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instructions, "multiply", work)
+    choose_instructions(cpuinfo)
+    assert os.environ[VARIABLE] == WITHOUT
+
+
+def test_with_what_works(cpuinfo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instructions, "multiply", lambda: True)
+    choose_instructions(cpuinfo)
+    assert VARIABLE not in os.environ
+
+
+def test_nothing_is_tried_where_nothing_is_to_choose(cpuinfo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instructions, "multiply", trap)
+    monkeypatch.setenv(VARIABLE, "AVX2")
+    choose_instructions(cpuinfo)
+    assert os.environ[VARIABLE] == "AVX2", "what the user has set stays"
+    monkeypatch.delenv(VARIABLE)
+    cpuinfo.write_text("flags\t\t: avx512f avx512_bf16\n")
+    choose_instructions(cpuinfo)
+    assert VARIABLE not in os.environ
+
+
+def test_a_child_that_hangs_is_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instructions, "SECONDS", 1)
+    assert not survives(hang)
+
+
+def hang() -> bool:
+    signal.pause()
+    return True

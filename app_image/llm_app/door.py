@@ -1,0 +1,57 @@
+"""Who gets in: the key, and how many at the same time. What comes beyond is told to come again, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+
+from llm_app.requests import RequestError
+
+OPEN = ("/", "/health", "/ready")  # the page asks for the key itself
+
+
+def check_key(key: str, path: str, headers: Mapping[str, str], *, metrics_open: bool) -> None:
+    """Raises RequestError for whoever shows no key, or another one. ``key``: empty if none is wanted."""
+    if not key or path in OPEN or (metrics_open and path == "/metrics"):
+        return
+    scheme, _, shown = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), key.encode()):
+        raise RequestError(401, "invalid_api_key", "show the app's key: Authorization: Bearer …")
+
+
+class Turnstile:
+    """``most`` are answered at a time and ``queue`` wait; all their bodies together have at most ``size`` bytes."""
+
+    def __init__(self, most: int, queue: int, size: int) -> None:
+        self._turns = asyncio.Semaphore(most)
+        self._places, self._room = most + queue, size
+        self._answered = self._admitted = 0
+
+    @property
+    def waiting(self) -> int:
+        return self._admitted - self._answered
+
+    @contextmanager
+    def admitted(self, size: int) -> Iterator[None]:
+        """Before its body is read, else a crowd of large ones would fill the memory. Raises RequestError."""
+        if self._admitted == self._places or size > self._room:
+            said = f"{self._answered} requests are answered and {self.waiting} wait; try again"
+            raise RequestError(429, "rate_limit_exceeded", said)
+        self._admitted += 1
+        self._room -= size
+        try:
+            yield
+        finally:
+            self._admitted -= 1
+            self._room += size
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        async with self._turns:
+            self._answered += 1
+            try:
+                yield
+            finally:
+                self._answered -= 1

@@ -1,0 +1,110 @@
+"""Asks the served model, in OpenAI's API."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from llm_app.config import CERTIFICATES, Model
+from llm_app.requests import RequestError
+
+CONNECT_SECONDS = 15.0
+SILENT_SECONDS = 600.0  # from one piece of an answer to the next
+EVENT = b"data:"
+DONE = "[DONE]"
+LINE_BYTES = 1 << 20
+
+
+class Client:
+    """One pool of connections. An error of the model's server that is about the request goes to who has asked."""
+
+    def __init__(self, model: Model, key: str = "", certificates: Path = Path(CERTIFICATES)) -> None:
+        self._url = f"{model.url}/chat/completions"
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        context = ssl.create_default_context(cafile=certificates) if certificates.is_file() else True
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=context),
+            headers=headers,
+            timeout=timeout,
+            read_bufsize=LINE_BYTES,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def answer(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises RequestError."""
+        try:
+            async with self._session.post(self._url, json=body) as response:
+                await refuse(response)
+                found = await response.json()
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise unreachable(error) from None
+        if not isinstance(found, dict):
+            raise RequestError(502, "bad_gateway", "the model's server answered something else than an object")
+        return found
+
+    async def pieces(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Of an answer, as they come. Raises RequestError, before the first piece or in between."""
+        ended = False
+        try:
+            async with self._session.post(self._url, json=body) as response:
+                await refuse(response)
+                async for line in response.content:
+                    if not line.startswith(EVENT):
+                        continue
+                    text = line[len(EVENT) :].strip().decode()
+                    if text == DONE:
+                        ended = True
+                        break
+                    piece = json.loads(text)
+                    if not isinstance(piece, dict):
+                        raise ValueError("a piece that is no object")
+                    yield piece
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise unreachable(error) from None
+        if not ended:
+            raise RequestError(502, "bad_gateway", "the model's server broke off in the middle of its answer")
+
+
+async def refuse(response: aiohttp.ClientResponse) -> None:
+    """Raises RequestError with what vLLM says is wrong with a request; of its own faults and its key nobody is told."""
+    if response.status < 400:
+        return
+    if response.status in (400, 413, 422):
+        said = words_of(await response.text())
+        raise RequestError(400, "invalid_request", f"the model does not take it: {said}")
+    if response.status == 429:
+        raise RequestError(429, "rate_limit_exceeded", "the model's server has too much to do; try again")
+    code = response.status
+    why = {401: "does not take the key that the app has", 404: "does not know the model"}.get(code, f"answered {code}")
+    raise RequestError(502, "bad_gateway", f"the model's server {why}")
+
+
+def words_of(text: str) -> str:
+    try:
+        found = json.loads(text)
+        said = found["error"]["message"] if "error" in found else found["message"]
+    except (ValueError, KeyError, TypeError):
+        said = text
+    return str(said)[:1000]
+
+
+def unreachable(error: Exception) -> RequestError:
+    if isinstance(error, TimeoutError):
+        return RequestError(504, "timeout", "the model's server says nothing; try again")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return RequestError(503, "model_unavailable", "the model's server can't be reached; try again")
+    return RequestError(502, "bad_gateway", f"the model's server broke off: {type(error).__name__}")

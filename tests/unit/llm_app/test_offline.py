@@ -1,0 +1,64 @@
+"""``python -m llm_operator prompt``, on files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llm_app.config import CONFIG_FOLDER
+from llm_operator import prompts
+from tests.app_specs import APP, PLAIN
+from tests.specs import Spec, changed
+
+
+def manifest(name: str, spec: Spec) -> str:
+    api = {"apiVersion": "llm-operator.io/v1alpha1", "kind": "LLMApp"}
+    return json.dumps({**api, "metadata": {"name": name}, "spec": spec})
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    maps = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "faq"}, "data": {"a.md": "The valve is red."}}
+    made = tmp_path / "app.yaml"
+    made.write_text(f"{manifest('help', APP)}\n---\n{json.dumps(maps)}\n")
+    return made
+
+
+def test_what_would_be_sent(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "corpus/manual").mkdir(parents=True)
+    (tmp_path / "corpus/manual/bolt.txt").write_text("A bolt has 5 mm. {{product}}")
+    claim = f"corpus={tmp_path / 'corpus'}"
+    assert prompts.main([str(file), "--ask", "bolt, valve, oil?", "--claim", claim]) == 0
+    said = capsys.readouterr()
+    assert not said.err
+    for part in ("You help users of the pump.", "Yes [1].", "The valve is red.", "Oil it every", "bolt, valve, oil?"):
+        assert part in said.out
+    assert 'title="corpus/manual/bolt.txt"' in said.out
+    assert "5 mm. {{product}}" in said.out, "a document is no template"
+    assert CONFIG_FOLDER not in said.out
+
+
+def test_what_is_not_here_is_told_and_left_out(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prompts.main([str(file), "--ask", "x"]) == 0
+    assert "pvc://corpus/manual is not here; --claim corpus=FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "code", "says"),
+    [
+        ("a: 1", [], 2, "there are: none"),
+        (manifest("a", PLAIN) + "\n---\n" + manifest("b", PLAIN), [], 2, "there are: a, b"),
+        (manifest("a", PLAIN), ["--name", "b"], 2, "there is no LLMApp b; there are a"),
+        (manifest("a", PLAIN), ["--claim", "corpus"], 2, "write NAME=FOLDER"),
+        (manifest("a", changed(PLAIN, prompt={"system": "{{x}}"})), [], 1, "{{x}} is no variable"),
+        (manifest("a", PLAIN), ["--context", "515"], 1, "3 are left beside the answer"),
+    ],
+)
+def test_what_can_not_be_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, more: list[str], code: int, says: str
+) -> None:
+    (tmp_path / "file").write_text(text)
+    assert prompts.main([str(tmp_path / "file"), "--ask", "x", *more]) == code
+    assert says in capsys.readouterr().err

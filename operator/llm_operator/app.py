@@ -6,7 +6,7 @@ Nothing else of kopf is used. It has no handler of any resource, hence it watche
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -14,10 +14,11 @@ import kopf
 from kopf._core.engines.peering import Identity
 from prometheus_client import REGISTRY
 
-from llm_operator import metrics, probes
+from llm_operator import objects, probes
+from llm_operator.apps.room import AppRoom
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import Client
-from llm_operator.kube.kinds import SERVING, TRAINING
+from llm_operator.kube.kinds import APP, SERVING, TRAINING
 from llm_operator.kube.login import Connection
 from llm_operator.kube.operator import Operator
 from llm_operator.kube.room import Room
@@ -28,7 +29,11 @@ from llm_operator.training.room import TrainingRoom
 
 def rooms(cache: Cache, client: Client, settings: Settings) -> Mapping[str, Room]:
     """The controller of each kind."""
-    return {TRAINING.name: TrainingRoom(cache, client, settings), SERVING.name: ServingRoom(cache, client, settings)}
+    return {
+        TRAINING.name: TrainingRoom(cache, client, settings),
+        SERVING.name: ServingRoom(cache, client, settings),
+        APP.name: AppRoom(cache, client, settings),
+    }
 
 
 async def run(settings: Settings) -> None:
@@ -86,8 +91,9 @@ def handlers(operator: Operator) -> kopf.OperatorRegistry:
 @asynccontextmanager
 async def listening(operator: Operator) -> AsyncIterator[None]:
     """Probes and metrics."""
-    collector = metrics.ObjectsByPhase({kind.plural: Phases(operator.cache, kind.name) for kind in (TRAINING, SERVING)})
-    REGISTRY.register(collector)
+    collectors = objects.counts(operator.cache)
+    for collector in collectors:
+        REGISTRY.register(collector)
     try:
         async with (
             probes.serve(
@@ -95,19 +101,9 @@ async def listening(operator: Operator) -> AsyncIterator[None]:
                 probes.probe("/healthz", operator.dead),
                 probes.probe("/readyz", operator.unready, notes=operator.unserved),
             ),
-            probes.serve(operator.settings.metrics_port, probes.METRICS),
+            probes.serve(operator.settings.metrics_port, probes.metrics()),
         ):
             yield
     finally:
-        REGISTRY.unregister(collector)
-
-
-class Phases:
-    """The phase of every cached object of a kind, looked up at each iteration."""
-
-    def __init__(self, cache: Cache, kind: str) -> None:
-        self._cache, self._kind = cache, kind
-
-    def __iter__(self) -> Iterator[str]:
-        for manifest in self._cache.objects(self._kind):
-            yield str((manifest.get("status") or {}).get("phase") or "Pending")
+        for collector in collectors:
+            REGISTRY.unregister(collector)

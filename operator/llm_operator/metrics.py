@@ -48,19 +48,61 @@ WATCH_REFUSED = prometheus.Gauge(
     f"{PREFIX}_watch_refused", "Watched namespaces (1: all) in which a kind may not be listed.", ["kind"]
 )
 
+# Of trainings, by the replica that leads, since it does: it counts what it writes into statuses.
+TRAINING_PHASES = ("Pending", "Starting", "Running", "Restarting", "Suspended", "Succeeded", "Failed", "Invalid")
+FAULTS = ("Own", "Infrastructure", "Configuration")
+OTHER = "Other"  # a word that is not ours: statuses may be written by hand
+PHASE_SECONDS = prometheus.Counter(
+    f"{PREFIX}_llmtraining_phase_seconds", "Time that trainings have spent in a phase.", ["phase"]
+)
+QUEUE_WAIT = prometheus.Histogram(
+    f"{PREFIX}_llmtraining_queue_wait_seconds",
+    "Time that a training was Pending before its pods had their place.",
+    buckets=(5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
+)
+RESTARTS = prometheus.Counter(f"{PREFIX}_llmtraining_restarts", "Restarts by whose fault the end was.", ["fault"])
+LOST_SECONDS = prometheus.Counter(
+    f"{PREFIX}_llmtraining_lost_seconds", "Time since the newest checkpoint of attempts that a fault ended.", ["fault"]
+)
+GPU_SECONDS = prometheus.Counter(
+    f"{PREFIX}_llmtraining_gpu_seconds",
+    "GPUs by time: allocated (pods had them), training (while steps were made), lost (since the newest checkpoint of "
+    "attempts that a fault ended). Productive is training without lost.",
+    ["use"],
+)
+PUBLICATIONS = prometheus.Counter(
+    f"{PREFIX}_llmtraining_publications",
+    "Results that were brought to a bucket or a hub (Published), or could not be (Failed).",
+    ["result"],
+)
+PUBLICATION_ENDS = ("Published", "Failed")
+# a series that begins with its first count shows no increase
+for end in PUBLICATION_ENDS:
+    PUBLICATIONS.labels(end)
+for fault in FAULTS:
+    RESTARTS.labels(fault)
+    LOST_SECONDS.labels(fault)
+for use in ("allocated", "training", "lost"):
+    GPU_SECONDS.labels(use)
 
-class ObjectsByPhase(Collector):
-    """Counts the cached objects by phase when Prometheus asks, so that no count can drift."""
 
-    def __init__(self, phases: dict[str, Iterable[str]]) -> None:
-        self._phases = phases  # metric name: one phase per object, derived anew at every iteration
+def phase(value: str) -> str:
+    """A word of ours."""
+    return value if value in TRAINING_PHASES else OTHER
+
+
+class ObjectCounts(Collector):
+    """Counts cached objects when Prometheus asks, so that no count can drift."""
+
+    def __init__(self, name: str, text: str, labels: tuple[str, ...], found: Iterable[tuple[str, ...]]) -> None:
+        """``found``: values of the labels for each object that counts, derived anew at every iteration."""
+        self._name, self._text, self._labels, self._found = f"{PREFIX}_{name}", text, labels, found
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         return ()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        for name, phases in self._phases.items():
-            family = GaugeMetricFamily(f"{PREFIX}_{name}", f"Number of {name} by phase.", labels=["phase"])
-            for phase, count in sorted(Count(phases).items()):
-                family.add_metric([phase], count)
-            yield family
+        family = GaugeMetricFamily(self._name, self._text, labels=self._labels)
+        for values, count in sorted(Count(self._found).items()):
+            family.add_metric(values, count)
+        yield family

@@ -1,4 +1,6 @@
-"""``python -m llm_operator plan FILE…``: what an LLMTraining or LLMServing would do, told without a cluster.
+"""``python -m llm_operator plan FILE…``: what an LLMTraining, LLMServing or LLMApp would do, told without a cluster.
+
+Hubs and servers that a training fetches from are asked how large that is (``remote_sizes.py``).
 
 A file may be anything that ``kubectl apply -f`` takes. Which resources are GPUs is read from the environment, as the
 operator reads it.
@@ -11,39 +13,59 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from llm_app.prompt import fixed_tokens
+from llm_operator.api.app import LLMAppSpec
 from llm_operator.api.common import GROUP, VERSION
-from llm_operator.api.families import ModelSize
+from llm_operator.api.estimate import memory_warnings, stage_estimate
+from llm_operator.api.families import FAMILIES, ModelSize
+from llm_operator.api.knowledge import KnowledgeSource
 from llm_operator.api.memory import stage_flops_per_token, stage_memory, training_size
 from llm_operator.api.quantities import quantity_of, shown
-from llm_operator.api.resolve import nodes_of, processes_per_node, resources_of, stage_model, world_size
+from llm_operator.api.resolve import (
+    nodes_of,
+    processes_per_node,
+    published_stage,
+    resources_of,
+    stage_model,
+    world_size,
+)
 from llm_operator.api.resources import Devices
 from llm_operator.api.serving import LLMServingSpec, StageReference, TrainingReference
 from llm_operator.api.training import LLMTrainingSpec, Stage
-from llm_operator.api.validation import InvalidSpecError, load_serving, load_training
+from llm_operator.api.validation import InvalidSpecError, load_app, load_serving, load_training
+from llm_operator.apps.configuration import prompt_of
 from llm_operator.manifest_files import read
-from llm_operator.serving.adapters import of_uri
+from llm_operator.remote_sizes import describe_inputs
+from llm_operator.serving.adapters import adapter_of
+from llm_operator.serving.fetching import remote_uris
 from llm_operator.serving.manifests import arguments, model_name
 from llm_operator.settings import Settings, SettingsError
 from llm_trainer.config import (
     KINDS,
     TOKENS_PER_SHARD,
     FineTuning,
+    Mixture,
     Pretrain,
     Schedule,
+    Shares,
+    Source,
     TrainingSettings,
     functions_of,
+    is_remote,
     kind_of,
     settings_of,
 )
 
 NAME = re.compile(r"(?=.{1,63}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+SHOWN = 8  # sources of a weight
 NAMED = "at most 63 small letters, digits, '-' and '.'"
-LOAD: dict[str, Callable[[object, Devices], LLMTrainingSpec | LLMServingSpec]] = {
+LOAD: dict[str, Callable[[object, Devices], LLMTrainingSpec | LLMServingSpec | LLMAppSpec]] = {
     "LLMTraining": load_training,
     "LLMServing": load_serving,
+    "LLMApp": load_app,
 }
 
 
@@ -87,6 +109,8 @@ def tell(manifest: dict[str, Any], devices: Devices) -> bool:
         lines = [f"{manifest['kind']} {name_of(manifest)} can't work:", *(f"  {problem}" for problem in problems)]
     elif isinstance(spec, LLMTrainingSpec):
         lines = list(describe(name_of(manifest), spec))
+    elif isinstance(spec, LLMAppSpec):
+        lines = list(describe_app(name_of(manifest), spec))
     else:
         lines = list(describe_serving(manifest, spec))
     print("\n".join(lines))
@@ -135,8 +159,17 @@ def describe(name: str, spec: LLMTrainingSpec) -> Iterator[str]:
             f"  data       {several(len(spec.data.sources), 'source')}{vocabulary}, "
             f"{spec.data.validation_fraction:.3g} of each held out, in shards of {count(TOKENS_PER_SHARD)} tokens"
         )
+    if (nodes := spec.prepare_data.nodes) > 1:
+        yield f"  prepared   by {several(nodes, 'pod')}, each with a process for each of its CPUs"
+    for at, line in enumerate(describe_inputs(spec)):
+        yield f"  {'' if at else 'fetches':10} {line}"
     for index, stage in enumerate(spec.stages):
         yield from describe_stage(spec, index, stage)
+    for at, entry in enumerate(spec.publish):
+        private = ", private if it is made" if entry.private and entry.to.startswith("hf://") else ""
+        yield f"  {'' if at else 'publishes':10} {published_stage(spec, entry)} to {entry.to}{private}"
+    for warning in memory_warnings(spec):
+        yield f"  warning: {warning}"
 
 
 def describe_serving(manifest: dict[str, Any], spec: LLMServingSpec) -> Iterator[str]:
@@ -150,8 +183,36 @@ def describe_serving(manifest: dict[str, Any], spec: LLMServingSpec) -> Iterator
     each = f"{resources.gpus} {resources.gpu_resource}" if resources.gpus else "no GPU"
     yield f"  pods       {spec.replicas}, each with {each}"
     yield f"  image      {spec.image or 'that of the operator (its setting serving_image)'}"
-    loaded = [of_uri(adapter) for adapter in spec.adapters if adapter.uri]
+    yield from (f"  fetched    {uri}, {describe_cache(spec)}" for uri in remote_uris(spec))
+    loaded = [adapter_of(one, "REVISION" if is_remote(one.uri) else None) for one in spec.adapters if one.uri]
     yield f"  arguments  {shlex.join(arguments(manifest, spec, loaded))}"
+
+
+def describe_cache(spec: LLMServingSpec) -> str:
+    cache = spec.model_cache
+    if cache and cache.persistent_volume_claim:
+        return f"once, into claim {cache.persistent_volume_claim.claim_name}"
+    return f"by each pod, into at most {cache.empty_dir.size_limit} of its node" if cache and cache.empty_dir else ""
+
+
+def describe_app(name: str, spec: LLMAppSpec) -> Iterator[str]:
+    """What it sends for a question is told by ``python -m llm_operator prompt``."""
+    serving, prompt = spec.model.serving, spec.prompt
+    adapter = f", its adapter {serving.adapter}" if serving.adapter else ""
+    yield f"LLMApp {name}: answers as {name}"
+    yield f"  model      LLMServing {serving.name}{adapter}, at most {spec.parameters.max_tokens} tokens an answer"
+    for one in spec.knowledge:
+        sources = ", ".join(map(describe_documents, one.sources))
+        yield f"  knowledge  {one.name}: {sources}; {several(one.retrieval.top_k, 'chunk')} a question at most"
+    fixed = fixed_tokens(prompt_of(prompt))
+    yield f"  prompt     {several(len(prompt.examples), 'example')}, about {fixed} tokens with each request"
+    yield f"  pods       {spec.replicas}"
+
+
+def describe_documents(source: KnowledgeSource) -> str:
+    if source.inline:
+        return several(len(source.inline), "inline document")
+    return f"ConfigMap {source.config_map.name}" if source.config_map else str(source.uri)
 
 
 def describe_source(training: TrainingReference | StageReference | None, uri: str | None) -> str:
@@ -163,6 +224,8 @@ def describe_source(training: TrainingReference | StageReference | None, uri: st
 def describe_model(spec: LLMTrainingSpec, size: ModelSize | None) -> str:
     if spec.model.architecture is None:
         return f"{spec.model.uri}, whose size the file does not tell"
+    if spec.model.architecture.family not in FAMILIES:
+        return f"{spec.model.architecture.family} from scratch, whose size data preparation tells"
     if size is None:
         return f"{spec.model.architecture.family}, whose size depends on the tokenizer's vocabulary"
     active = "" if size.active == size.total else f", {count(size.active)} of them used by a token"
@@ -179,20 +242,77 @@ def describe_stage(spec: LLMTrainingSpec, index: int, stage: Stage) -> Iterator[
     adapter = ", a low-rank adapter" if settings.lora else ""
     yield f"  {stage.name:10} {KINDS[kind_of(stage)]} {start}{adapter}"
     pods = f"{several(nodes_of(spec, stage), 'pod')} × {several(processes_per_node(spec, stage), 'process')}"
-    accumulation = settings.global_batch_size // (settings.micro_batch_size * processes)
+    learners = processes // settings.processes_per_row
+    accumulation = settings.global_batch_size // (settings.micro_batch_size * learners)
     yield f"    pods     {pods}, ZeRO {settings.zero_stage}: {describe_sharding(settings, processes)}"
+    if shared := describe_sharing(settings, processes_per_node(spec, stage)):
+        yield f"    shares   {shared}"
+    of = "processes" if settings.processes_per_row == 1 else "groups of processes"
     yield (
-        f"    batch    {settings.global_batch_size} = {settings.micro_batch_size} × {processes} processes × "
+        f"    batch    {settings.global_batch_size} = {settings.micro_batch_size} × {learners} {of} × "
         f"{accumulation} accumulated, of up to {settings.length} tokens"
     )
+    if isinstance(settings, Pretrain) and settings.mixture:
+        yield from describe_mixture(settings, settings.mixture, spec.data.sources if spec.data else [])
     yield f"    learns   {describe_optimizer(settings)}; {describe_schedule(settings.schedule)}"
     if functions := functions_of(stage):
         yield f"    calls    {', '.join(f'{function.name} ({function.field})' for function in functions)}"
     yield from describe_steps(settings, stage_flops_per_token(spec, index))
-    if memory := stage_memory(spec, index):
-        of = f" of {spec.gpu_memory}" if spec.gpu_memory and resources_of(spec, stage).gpus else ""
-        held = "the base's weights; the adapter" if settings.lora else "weights, gradients and optimizer state; buffers"
-        yield f"    memory   {quantity_of(memory.per_process)}{of} per process for {held} and activations come on top"
+    yield from describe_memory(spec, index, settings)
+
+
+def describe_mixture(settings: Pretrain, mixture: Mixture, sources: Sequence[Source]) -> Iterator[str]:
+    """What each phase reads. How many tokens a source has, and so how many epochs, data preparation tells."""
+    begins = mixture.begins(settings.total_rows, settings.sequence_length)
+    for begin, (_, shares) in zip(begins, mixture.phases(), strict=True):
+        share = f"from {begin / settings.total_rows:.3g} on ({count(begin * settings.sequence_length)} tokens) "
+        yield f"    {'mixture  ' if not begin else '         ' + share}{describe_shares(shares, sources)}"
+    for limit in mixture.max_epochs or []:
+        yield f"             at most {limit.epochs:g} epochs of {limit}"
+
+
+def describe_shares(shares: Shares, sources: Sequence[Source]) -> str:
+    if shares.weights is None:
+        kinds = len({(source.domain, source.language) for source in sources})
+        if shares.temperature in (None, 1):
+            return f"{several(len(sources), 'source')} by size"
+        return f"{several(kinds, 'kind')} of domain and language by tokens ** {shares.temperature:g}"
+    total = sum(entry.weight for entry in shares.weights)
+    left, parts = list(sources), list[str]()
+    for entry in shares.weights:
+        chosen = [source for source in left if entry.selects(source.name, source.domain, source.language)]
+        left = [source for source in left if source not in chosen]
+        names = ", ".join(source.name for source in chosen[:SHOWN])
+        more = f" and {len(chosen) - SHOWN} more" if len(chosen) > SHOWN else ""
+        by_size = " by size" if len(chosen) > 1 else ""
+        parts.append(f"{100 * entry.weight / total:.3g} % {names}{more}{by_size}")
+    return "; ".join(parts) + (f"; nothing of {several(len(left), 'source')}" if left else "")
+
+
+def describe_memory(spec: LLMTrainingSpec, index: int, settings: TrainingSettings) -> Iterator[str]:
+    """What is certain, then what is estimated with it, each term by name."""
+    memory, estimate, resources = (
+        stage_memory(spec, index),
+        stage_estimate(spec, index),
+        resources_of(spec, spec.stages[index]),
+    )
+    if memory is None:
+        return
+    held = "the base's weights" if settings.lora else "weights, gradients and optimizer state"
+    yield f"    memory   {quantity_of(memory.per_process)} per process for {held}"
+    if estimate:
+        of = f" of {spec.gpu_memory}" if spec.gpu_memory and resources.gpus else ""
+        yield f"    peak     {quantity_of(estimate.per_process)}{of} per process are estimated, in {estimate.moment}:"
+        yield f"             {estimate}"
+        yield f"    host     {quantity_of(estimate.host)} of RAM per pod, with a checkpoint's snapshot"
+
+
+def describe_sharing(settings: TrainingSettings, node: int) -> str:
+    """Who shares what, and whether over the network between nodes; empty where nobody does."""
+    what = {"sequenceParallel": "each row, as parts of its tokens", "tensorParallel": "each layer's matrices"}
+    parts = [f"{size} processes share {what[name]}" for name, size in settings.shared_work.items() if size > 1]
+    apart = parts and node % settings.processes_per_row
+    return "; ".join(parts) + ("; they are on several pods: slower than within one" if apart else "")
 
 
 def describe_optimizer(settings: TrainingSettings) -> str:

@@ -40,6 +40,7 @@ class Settings(BaseModel):
 
     trainer_image: str = Field(default="llm-operator-trainer", description="Image of training pods without their own.")
     serving_image: str = Field(default="llm-operator-trainer", description="Image of serving pods without their own.")
+    app_image: str = Field(default="llm-operator-app", description="Image of the pods of apps without their own.")
     child_image_pull_secrets: ObjectNames = Field(
         default=(),
         max_length=16,

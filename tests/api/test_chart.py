@@ -10,15 +10,28 @@ from typing import Any
 import pytest
 import yaml
 
+from llm_operator.api.app import LLMAppSpec, ResolvedModel
 from llm_operator.api.network import as_written
+from llm_operator.api.reasons import Reason
 from llm_operator.api.resources import DEFAULT_DEVICES, Devices
+from llm_operator.api.training import LLMTrainingSpec
+from llm_operator.apps.manifests import workload
+from llm_operator.apps.model import Choice
 from llm_operator.kube.network import OPERATOR_PODS
+from llm_operator.serving import names
+from llm_operator.serving.manifests import Image
+from llm_operator.serving.manifests import ports as serving_ports
 from llm_operator.settings import Settings
+from llm_operator.training.manifests import children
+from llm_operator.training.stages import planned_stages, stage_config
 from llm_trainer.protocol import PROGRESS_PORT
+from tests.app_specs import PLAIN
 from tests.cluster.cluster import binaries
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.settings import REPOSITORY
 from tests.e2e.rbac import granted
+from tests.specs import TRAINING
+from tests.unit.world import custom_resource
 
 Manifest = dict[str, Any]
 CHART = REPOSITORY / "charts" / "llm-operator"
@@ -256,6 +269,65 @@ def test_a_network_policy_leaves_the_operator_its_work(tmp_path: Path) -> None:
     (progress,) = (rule["to"] for rule in served if "to" in rule)
     (namespaces,) = progress[0]["namespaceSelector"]["matchExpressions"]
     assert namespaces == {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["one", "two"]}
+
+
+MONITORED = ("--set", "monitoring.enabled=true,monitoring.labels.release=prometheus")
+
+
+def test_what_prometheus_scrapes_is_what_pods_have() -> None:
+    """Ports and labels of the pods, as the operator makes them."""
+    found = rendered(*MONITORED, "--api-versions", "monitoring.coreos.com/v1", "--set", "namespaces={team}")
+    made = [one for one in found if one["apiVersion"] == "monitoring.coreos.com/v1"]
+    assert sorted(one["kind"] for one in made) == [*["PodMonitor"] * 3, "PrometheusRule", "ServiceMonitor"]
+    assert all(one["metadata"]["labels"]["release"] == "prometheus" for one in made)
+    trainings, servings, apps = (one["spec"] for one in made if one["kind"] == "PodMonitor")
+    assert trainings["namespaceSelector"] == {"matchNames": ["team"]}
+    pod = training_pod()
+    (trainer,) = pod["spec"]["containers"]
+    served = names.selector({"metadata": {"name": "chat"}})
+    for spec, labels, ports in (
+        (trainings, pod["metadata"]["labels"], trainer["ports"]),
+        (servings, served, serving_ports(Image("vllm", has_launcher=False))),
+        (apps, app_pod()["metadata"]["labels"], app_pod()["spec"]["containers"][0]["ports"]),
+    ):
+        assert spec["selector"]["matchLabels"].items() <= labels.items()
+        assert {one["key"] for one in spec["selector"]["matchExpressions"]} <= set(labels)
+        assert {endpoint["port"] for endpoint in spec["podMetricsEndpoints"]} <= {port["name"] for port in ports}
+    (rules,) = (one["spec"] for one in made if one["kind"] == "PrometheusRule")
+    assert rules == yaml.safe_load((CHART / "alerts.yaml").read_text())
+
+
+def app_pod() -> Manifest:
+    spec = LLMAppSpec.model_validate(PLAIN)
+    told = ResolvedModel(url="http://chat-serving.team.svc/v1", name="chat")
+    choice = Choice(Reason.MODEL_RESOLVED, "", holds=True, model=told)
+    _, deployment = workload(custom_resource("LLMApp", "help", PLAIN), spec, choice, (), "app:1", ())
+    pod: Manifest = deployment["spec"]["template"]
+    return pod
+
+
+def training_pod() -> Manifest:
+    spec = LLMTrainingSpec.model_validate(TRAINING)
+    training = custom_resource("LLMTraining", "chat", TRAINING)
+    stage = planned_stages(spec)[0]
+    found = children(training, spec, stage, stage_config(training, spec, stage, 1, {}), "trainer:1")
+    pod: Manifest = next(one for one in found if one["kind"] == "Job")["spec"]["template"]
+    return pod
+
+
+def test_dashboards_are_found_by_their_label() -> None:
+    found = [one for one in rendered("--set", "monitoring.dashboards=true") if one["kind"] == "ConfigMap"]
+    assert len(found) == len(list((CHART / "dashboards").iterdir()))
+    for one in found:
+        assert one["metadata"]["labels"]["grafana_dashboard"] == "1"
+        ((name, text),) = one["data"].items()
+        assert json.loads(text) == json.loads((CHART / "dashboards" / name).read_text())
+
+
+def test_monitoring_without_its_definitions_is_one_line() -> None:
+    done = helm(*MONITORED)
+    assert done.returncode != 0
+    assert "monitoring.enabled: the cluster has no monitoring.coreos.com/v1" in done.stderr
 
 
 def test_values_and_their_schema_are_in_step() -> None:

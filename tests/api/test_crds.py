@@ -11,21 +11,14 @@ from typing import Any
 
 import pytest
 
+from llm_operator.api.app_rules import APP_RULES
 from llm_operator.api.rules import SERVING_RULES, TRAINING_RULES, Rule
+from tests.app_specs import APP, RIGHT_APPS, WRONG_APPS
 from tests.cluster.control_plane import ControlPlane
 from tests.pod_cases import WRONG_PODS, WRONG_SERVING_PODS
-from tests.specs import (
-    REMOVE,
-    RIGHT_SERVINGS,
-    SERVING,
-    TRAINING,
-    WRONG_SERVINGS,
-    WRONG_TRAININGS,
-    Spec,
-    Wrong,
-    changed,
-    right_trainings,
-)
+from tests.right_trainings import RIGHT_TRAININGS
+from tests.serving_specs import RIGHT_SERVINGS, WRONG_SERVINGS
+from tests.specs import REMOVE, SERVING, TRAINING, WRONG_TRAININGS, Spec, Wrong, changed
 
 Manifest = dict[str, Any]
 LEGAL = {"name": "legal", "sft": {"dataset": {"uri": "pvc://corpus/legal.jsonl"}, "maxLength": 128}}
@@ -45,7 +38,7 @@ def apply(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("spec", [pytest.param(spec, id=name) for name, spec in right_trainings()])
+@pytest.mark.parametrize("spec", [pytest.param(spec, id=name) for name, spec in RIGHT_TRAININGS.items()])
 def test_right_trainings_are_accepted(api_server: ControlPlane, spec: Spec) -> None:
     answer = apply(api_server, manifest("LLMTraining", "right", spec), "--dry-run=server")
     assert answer.returncode == 0, answer.stderr
@@ -67,6 +60,17 @@ def test_wrong_servings_are_refused(api_server: ControlPlane, case: Wrong) -> No
     refused_by_field(apply(api_server, manifest("LLMServing", "wrong", case.spec), "--dry-run=server"), case)
 
 
+@pytest.mark.parametrize("spec", RIGHT_APPS)
+def test_right_apps_are_accepted(api_server: ControlPlane, spec: Spec) -> None:
+    answer = apply(api_server, manifest("LLMApp", "right", spec), "--dry-run=server")
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("case", [case for case in WRONG_APPS if case.at_server], ids=lambda case: case.name)
+def test_wrong_apps_are_refused(api_server: ControlPlane, case: Wrong) -> None:
+    refused_by_field(apply(api_server, manifest("LLMApp", "wrong", case.spec), "--dry-run=server"), case)
+
+
 def refused_by_field(answer: subprocess.CompletedProcess[str], case: Wrong) -> None:
     assert answer.returncode != 0, "the API server accepted it"
     assert case.path in answer.stderr, answer.stderr
@@ -75,8 +79,13 @@ def refused_by_field(answer: subprocess.CompletedProcess[str], case: Wrong) -> N
 def test_every_rule_refuses_something(api_server: ControlPlane, tmp_path: Path) -> None:
     wrong = [("LLMTraining", case) for case in (*WRONG_TRAININGS, *WRONG_PODS)]
     wrong += [("LLMServing", case) for case in (*WRONG_SERVINGS, *WRONG_SERVING_PODS)]
+    wrong += [("LLMApp", case) for case in WRONG_APPS]
     made = [manifest(kind, f"wrong-{n}", case.spec) for n, (kind, case) in enumerate(wrong) if case.at_server]
-    made += [manifest("LLMTraining", "a" * 64, TRAINING), manifest("LLMServing", "a" * 64, SERVING)]
+    made += [
+        manifest("LLMTraining", "a" * 64, TRAINING),
+        manifest("LLMServing", "a" * 64, SERVING),
+        manifest("LLMApp", "a" * 64, APP),
+    ]
     file = tmp_path / "wrong.yaml"
     file.write_text("\n---\n".join(json.dumps(one) for one in made))
     said = apply(api_server, {}, "--dry-run=server", file=str(file)).stderr
@@ -85,7 +94,7 @@ def test_every_rule_refuses_something(api_server: ControlPlane, tmp_path: Path) 
 
 
 def rules() -> Iterator[Rule]:
-    for found in (*TRAINING_RULES.values(), *SERVING_RULES.values()):
+    for found in (*TRAINING_RULES.values(), *SERVING_RULES.values(), *APP_RULES.values()):
         yield from found
 
 
@@ -96,7 +105,7 @@ def test_an_unknown_field_is_refused_by_strict_validation(api_server: ControlPla
 
 
 def test_a_long_name_is_refused(api_server: ControlPlane) -> None:
-    for kind, spec in (("LLMTraining", TRAINING), ("LLMServing", SERVING)):
+    for kind, spec in (("LLMTraining", TRAINING), ("LLMServing", SERVING), ("LLMApp", APP)):
         answer = apply(api_server, manifest(kind, "a" * 64, spec), "--dry-run=server")
         assert "metadata.name" in answer.stderr
 
@@ -135,7 +144,12 @@ def test_what_has_started_is_fixed(api_server: ControlPlane) -> None:
         assert path in answer.stderr, f"{change} was accepted: {answer.stdout} {answer.stderr}"
     fixed = {rule.field_path.lstrip(".") for rule in rules() if "oldSelf" in rule.rule}
     assert fixed == changes.keys(), "a rule about what has started has no case"
-    allowed: list[dict[str, Any]] = [{"stages__1__sft__epochs": 3}, {"suspend": True}, {"nodes": 4}]
+    allowed: list[dict[str, Any]] = [
+        {"stages__1__sft__epochs": 3},
+        {"suspend": True},
+        {"nodes": 4},
+        {"stages__0__nodes": 4},
+    ]
     for change in allowed:
         answer = apply(api_server, {**made, "spec": changed(later["spec"], **change)})
         assert answer.returncode == 0, answer.stderr
@@ -201,3 +215,6 @@ def test_scale_subresource(api_server: ControlPlane) -> None:
     assert apply(api_server, manifest("LLMServing", "scaled", SERVING)).returncode == 0
     api_server.kubectl("scale", "llms", "scaled", "--replicas=3")
     assert api_server.kubectl("get", "llms", "scaled", "-o", "jsonpath={.spec.replicas}") == "3"
+    assert apply(api_server, manifest("LLMApp", "scaled", APP)).returncode == 0
+    api_server.kubectl("scale", "llmapp", "scaled", "--replicas=3")
+    assert api_server.kubectl("get", "llmapp", "scaled", "-o", "jsonpath={.spec.replicas}") == "3"

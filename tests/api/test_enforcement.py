@@ -76,7 +76,7 @@ def test_strangers_are_kept_out_and_peers_are_not() -> None:
     build.ensure("policy-engine")
     alone = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     done = subprocess.run(
-        [*alone, sys.executable, "-m", "tests.api.policed", policy_engine.program()],
+        [*alone, sys.executable, "-m", "tests.api.policed", policy_engine.KUBE_ROUTER.path],
         input=json.dumps(given), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

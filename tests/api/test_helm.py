@@ -238,14 +238,15 @@ def test_rights_in_its_namespaces_are_enough_where_somebody_else_installs_what_i
     [
         (
             "view",
-            ["get llmtrainings", "watch llmservings", "get llmservings --subresource=scale",
+            ["get llmtrainings", "watch llmservings", "get llmservings --subresource=scale", "list llmapps",
              "get llmtrainings --subresource=status"],
             ["create llmtrainings", "update llmservings --subresource=scale"],
         ),
         (
             "edit",
             ["list llmtrainings", "create llmtrainings", "deletecollection llmservings",
-             "patch llmservings --subresource=scale", "get llmservings --subresource=status"],
+             "patch llmservings --subresource=scale", "patch llmapps --subresource=scale",
+             "get llmservings --subresource=status"],
             ["update llmtrainings --subresource=status", "patch llmservings --subresource=status"],
         ),
         (

@@ -45,6 +45,7 @@ that Helm refuses the second of them; what follows also sees one release for all
 {{- define "llm-operator.variables" -}}
 TRAINER_IMAGE: trainerImage
 SERVING_IMAGE: servingImage
+APP_IMAGE: appImage
 CHILD_IMAGE_PULL_SECRETS: childImagePullSecrets
 NETWORK_POLICIES: networkPolicies
 NAMESPACES: namespaces

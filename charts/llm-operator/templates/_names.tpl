@@ -27,10 +27,10 @@ llm-operator
 {{/* What the operator may do, and no more: a test compares it with what it does. Apply is patch, and create where nothing is yet. */}}
 {{- define "llm-operator.rules" -}}
 - apiGroups: [llm-operator.io]
-  resources: [llmtrainings, llmservings]
+  resources: [llmtrainings, llmservings, llmapps]
   verbs: [list, watch]
 - apiGroups: [llm-operator.io]
-  resources: [llmtrainings/status, llmservings/status]
+  resources: [llmtrainings/status, llmservings/status, llmapps/status]
   verbs: [update]
 - apiGroups: [""]
   resources: [persistentvolumeclaims, pods]

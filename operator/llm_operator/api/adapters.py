@@ -66,7 +66,8 @@ def expert_problems(spec: LLMTrainingSpec, lora: Lora, path: str) -> Iterator[st
     if not lora.experts:
         return
     architecture = spec.model.architecture
-    if architecture and not any("experts" in key for key in FAMILIES[architecture.family].defaults):
+    family = FAMILIES.get(architecture.family) if architecture else None
+    if architecture and family and not any("experts" in key for key in family.defaults):
         yield f"{path}.experts: family {architecture.family} has no experts; remove it"
     if lora.dora:
         yield f"{path}.dora: can't be used on the stacked weights of experts; remove dora, or experts"

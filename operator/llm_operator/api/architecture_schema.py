@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from llm_operator.api.families import FAMILIES, MAY_BE_NULL
+from llm_operator.api.families import FAMILIES, KINDS_OF_KEYS, MAY_BE_NULL
 from llm_operator.api.quantities import shown
 
 Schema = dict[str, Any]
@@ -23,7 +23,7 @@ MAY_BE_ZERO = frozenset({
 
 
 def size(name: str) -> Schema:
-    """Of an integer: every one of them counts something."""
+    """Of an integer with which the operator computes: every one of them counts something."""
     most = MOST_LAYERS if name in LAYERS else LARGEST_SIZE
     nullable = {"nullable": True} if name in MAY_BE_NULL else {}
     return {"type": "integer", "minimum": 0 if name in MAY_BE_ZERO else 1, "maximum": most, **nullable}
@@ -35,6 +35,7 @@ def sequence(items: Schema) -> Schema:
 
 
 NUMBER: Schema = {"type": "number"}
+COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": LARGEST_SIZE}  # of a key that data preparation judges
 WORD: Schema = {"type": "string", "maxLength": LONGEST_WORD}
 ROPE: Schema = {
     "type": "object",
@@ -54,9 +55,17 @@ TYPES: dict[str, Schema] = {
 }
 
 
+KINDS: dict[str, Schema] = {
+    "boolean": {"type": "boolean"}, "integer": COUNT, "number": NUMBER, "string": WORD,
+    "integers": sequence(COUNT), "numbers": sequence(NUMBER), "strings": sequence(WORD),
+}  # fmt: skip
+
+
 @cache
 def config_schema() -> Schema:
-    """An object with the keys of all families; which of them a family has, ``architecture_problems`` tells."""
+    """An object with the keys of all families; which of them a family has, ``architecture_problems`` tells, or data
+    preparation where families.json does not have the family.
+    """
     found: dict[str, Schema] = {}
     for family in FAMILIES.values():
         for key, default in family.defaults.items():
@@ -65,6 +74,10 @@ def config_schema() -> Schema:
                 found[key] = schema
         for alias, key in family.aliases.items():
             found.setdefault(alias, found[key])
+    for kind, names in KINDS_OF_KEYS.items():
+        for name in names:
+            if name not in found or kind == "number":
+                found[name] = KINDS[kind]
     return {"type": "object", "properties": dict(sorted(found.items()))}
 
 

@@ -1,6 +1,7 @@
 """How large a model is that an architecture describes: parameters and arithmetic. Pure, without torch.
 
-What transformers' configuration classes say is in families.json, written by tools/families.py.
+What transformers' configuration classes say is in families.json and transformers.json, written by tools/families.py.
+Of a family that is in the second alone, data preparation tells the size.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 
 from llm_trainer.config import Architecture
 
-MAY_BE_NULL = frozenset({"q_lora_rank"})  # says something else than leaving it out: queries are not compressed
+# Says something else than leaving it out: queries are not compressed, attention sees all of a row.
+MAY_BE_NULL = frozenset({"q_lora_rank", "sliding_window"})
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,18 @@ def without_nulls(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if value is not None or key in MAY_BE_NULL}
 
 
-FAMILIES = {
-    name: Family(**written)
-    for name, written in json.loads((Path(__file__).parent / "families.json").read_text()).items()
-}
+def written(file: str) -> Any:
+    return json.loads((Path(__file__).parent / file).read_text())
+
+
+FAMILIES = {name: Family(**told) for name, told in written("families.json").items()}
+CLASSES: dict[str, str] = written("transformers.json")["classes"]  # of every family that can be trained from scratch
+KINDS_OF_KEYS: dict[str, list[str]] = written("transformers.json")["keys"]  # of them all, such as integer: [...]
+
+
+def known_keys(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """With the defaults of a family where they are written down; else what is given alone."""
+    return FAMILIES[family].resolve(config) if family in FAMILIES else without_nulls(config)
 
 
 @dataclass(frozen=True)
@@ -65,10 +75,14 @@ class ModelSize:
         return 6 * (self.active - self.embedding) + 12 * self.attention_width * length
 
 
-def model_size(architecture: Architecture, vocabulary: int) -> ModelSize:
-    """``vocabulary``: tokens, of the tokenizer."""
-    family = FAMILIES[architecture.family]
-    keys = family.resolve(architecture.config)
+def model_size(architecture: Architecture, vocabulary: int) -> ModelSize | None:
+    """``vocabulary``: tokens, of the tokenizer. None of a family that has no formula here."""
+    return size_by_formula(architecture, vocabulary) if architecture.family in FAMILIES else None
+
+
+def size_by_formula(architecture: Architecture, vocabulary: int) -> ModelSize:
+    """Of one of FAMILIES."""
+    keys = FAMILIES[architecture.family].resolve(architecture.config)
     sizes = {"gpt2": gpt2_size, "mamba": mamba_size, "mamba2": mamba_size, "jamba": jamba_size}
     size = sizes.get(architecture.family, decoder_size)
     return size(architecture.family, keys, without_nulls(architecture.config), vocabulary)
@@ -95,14 +109,14 @@ def decoder_size(family: str, keys: dict[str, Any], given: dict[str, Any], vocab
     dense = 3 * width * keys["intermediate_size"] + (
         2 * keys["intermediate_size"] + width if keys.get("mlp_bias") else 0
     )
-    expert_layers = [index for index in range(layers) if has_experts(family, keys, index)]
-    mlps = dense * (layers - len(expert_layers))
+    with_experts = expert_layers(family, keys, layers)
+    mlps = dense * (layers - with_experts)
     active_mlps, routed = mlps, 0
-    if expert_layers:
+    if with_experts:
         experts, expert, always = expert_sizes(family, keys)
-        routed = len(expert_layers) * experts * expert
-        mlps += routed + len(expert_layers) * always
-        active_mlps += len(expert_layers) * (keys["num_experts_per_tok"] * expert + always)
+        routed = with_experts * experts * expert
+        mlps += routed + with_experts * always
+        active_mlps += with_experts * (keys["num_experts_per_tok"] * expert + always)
     embedding = vocabulary * width
     head = 0 if keys["tie_word_embeddings"] else embedding
     rest = embedding + head + layers * (attention + 2 * width) + width
@@ -139,15 +153,23 @@ def latent_attention(keys: dict[str, Any]) -> tuple[int, int]:
     return parameters, query
 
 
-def has_experts(family: str, keys: dict[str, Any], layer: int) -> bool:
+def expert_layers(family: str, keys: dict[str, Any], layers: int) -> int:
+    """How many of the layers have experts; no loop over layers, what a size costs does not grow with it."""
     match family:
         case "mixtral":
-            return True
+            return layers
         case "qwen3_moe":
-            return layer not in keys["mlp_only_layers"] and (layer + 1) % keys["decoder_sparse_step"] == 0
+            step = keys["decoder_sparse_step"]
+            sparse = range(step - 1, layers, step)
+            return len(sparse) - sum(layer in sparse for layer in set(keys["mlp_only_layers"]))
         case "deepseek_v3":
-            return bool(layer >= keys["first_k_dense_replace"])
-    return False
+            return max(0, layers - int(keys["first_k_dense_replace"]))
+    return 0
+
+
+def in_period(layers: int, period: int, offset: int) -> int:
+    """How many layers stand at this offset of a period."""
+    return len(range(offset, layers, period)) if offset < period else 0
 
 
 def expert_sizes(family: str, keys: dict[str, Any]) -> tuple[int, int, int]:
@@ -207,15 +229,12 @@ def jamba_size(_: str, keys: dict[str, Any], given: dict[str, Any], vocabulary: 
     mamba += inner * (keys["mamba_d_conv"] + bool(keys["mamba_conv_bias"]))
     mamba += 2 * inner + width if keys["mamba_proj_bias"] else 0
     expert, experts = 3 * width * keys["intermediate_size"], keys["num_experts"]
-    total = active = all_routed = attending = 0
-    for index in range(layers):
-        attends = index % keys["attn_layer_period"] == keys["attn_layer_offset"]
-        routed = experts > 1 and index % keys["expert_layer_period"] == keys["expert_layer_offset"]
-        attending += attends
-        common = (attention if attends else mamba) + 2 * width + (experts * width if routed else 0)
-        all_routed += expert * experts if routed else 0
-        total += common + expert * (experts if routed else 1)
-        active += common + expert * (keys["num_experts_per_tok"] if routed else 1)
+    attending = in_period(layers, keys["attn_layer_period"], keys["attn_layer_offset"])
+    routed = in_period(layers, keys["expert_layer_period"], keys["expert_layer_offset"]) if experts > 1 else 0
+    common = attending * attention + (layers - attending) * mamba + layers * 2 * width + routed * experts * width
+    all_routed, plain = routed * experts * expert, (layers - routed) * expert
+    total = common + all_routed + plain
+    active = common + routed * keys["num_experts_per_tok"] * expert + plain
     embedding = vocabulary * width
     head = 0 if keys["tie_word_embeddings"] else embedding
     rest = embedding + head + width

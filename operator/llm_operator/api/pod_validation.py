@@ -22,8 +22,10 @@ from llm_operator.api.resources import is_native, resource_problems
 from llm_operator.api.serving import LLMServingSpec
 from llm_operator.api.training import LLMTrainingSpec
 
-OUR_VOLUMES = re.compile(r"config|tmp|shm|model|cache|chat-template|(claim|adapters)-[0-9]+")
-# the stage's settings or the chat template, the claims, compiled kernels
+OUR_VOLUMES = re.compile(
+    r"config|tmp|shm|model|cache|model-cache|chat-template|tls|(claim|adapters|source|credential)-[0-9]+"
+)
+# the settings of a stage or an app, the chat template; the claims; compiled kernels
 OUR_FOLDERS = ("/etc/llm-operator", "/volumes", "/var/cache/llm-operator")
 SHM = "/dev/shm"  # noqa: S108 -- the pod's own
 

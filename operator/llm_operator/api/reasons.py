@@ -6,12 +6,16 @@ from enum import StrEnum
 
 
 class TrainingCondition(StrEnum):
-    """Conditions of an LLMTraining; Succeeded and Failed exclude each other and hold until the spec changes."""
+    """Conditions of an LLMTraining; Succeeded and Failed exclude each other and hold until the spec changes.
+
+    Published is there with spec.publish, and is of no weight for the others.
+    """
 
     ACCEPTED = "Accepted"
     RUNNING = "Running"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
+    PUBLISHED = "Published"
 
 
 class ServingCondition(StrEnum):
@@ -20,6 +24,17 @@ class ServingCondition(StrEnum):
     MODEL_AVAILABLE = "ModelAvailable"
     ADAPTERS_AVAILABLE = "AdaptersAvailable"
     PROGRESSING = "Progressing"
+    READY = "Ready"
+
+
+class AppCondition(StrEnum):
+    """Conditions of an LLMApp; Ready sums up."""
+
+    ACCEPTED = "Accepted"
+    MODEL_RESOLVED = "ModelResolved"
+    KNOWLEDGE_READY = "KnowledgeReady"
+    EVALUATED = "Evaluated"
+    AVAILABLE = "Available"
     READY = "Ready"
 
 
@@ -46,6 +61,7 @@ class Reason(StrEnum):
     STARTING = "Starting"
     RESTARTING = "Restarting"
     TAKEN_UP = "TakenUp"
+    NODES_CHANGED = "NodesChanged"
     # going
     RUNNING = "Running"
     # ended well
@@ -53,6 +69,8 @@ class Reason(StrEnum):
     # ended badly: of an attempt, and of the training when no attempt is left
     CONFIGURATION_ERROR = "ConfigurationError"
     DATA_ERROR = "DataError"
+    DIVERGED = "Diverged"
+    EVALUATION_FAILED = "EvaluationFailed"
     NO_SPACE = "NoSpace"
     STORAGE_UNREADABLE = "StorageUnreadable"
     OUT_OF_MEMORY = "OutOfMemory"
@@ -70,10 +88,27 @@ class Reason(StrEnum):
     STAGE_SUCCEEDED = "StageSucceeded"
     ATTEMPT_FAILED = "AttemptFailed"
     CHECKPOINT_SET_ASIDE = "CheckpointSetAside"
+    CHECKPOINT_IN_LINE = "CheckpointInLine"
+    REPORT_NOT_WRITTEN = "ReportNotWritten"
+    TRACKER_FAILED = "TrackerFailed"
+    PROCESSES_CHANGED = "ProcessesChanged"
+    SKIP = "Skip"
+    ROLL_BACK = "RollBack"
+    REDUCE_RATE = "ReduceRate"
+    EARLY_STOP = "EarlyStop"
+    TUNED = "Tuned"
     TAKEN_OVER = "TakenOver"
     WORD_REFUSED = "WordRefused"
     RESULT_PUBLISHED = "ResultPublished"
+    PUBLISHING = "Publishing"
+    PUBLISHED = "Published"
+    PUBLISH_FAILED = "PublishFailed"
+    RESULT_BLOCKED = "ResultBlocked"
+    THRESHOLD_MISSED = "ThresholdMissed"
     # serving
+    FETCHING = "Fetching"
+    FETCHED = "Fetched"
+    FETCH_FAILED = "FetchFailed"
     TRAINING_NOT_FOUND = "TrainingNotFound"
     TRAINING_NOT_FINISHED = "TrainingNotFinished"
     TRAINING_FAILED = "TrainingFailed"
@@ -96,3 +131,25 @@ class Reason(StrEnum):
     NOT_READY = "NotReady"
     SCALING_TO_ZERO = "ScalingToZero"
     SCALED_TO_ZERO = "ScaledToZero"
+    # apps
+    SERVING_NOT_FOUND = "ServingNotFound"
+    SERVING_NOT_READY = "ServingNotReady"
+    ADAPTER_NOT_FOUND = "AdapterNotFound"
+    ADAPTER_NOT_SERVED = "AdapterNotServed"
+    NOT_A_CHAT_MODEL = "NotAChatModel"
+    NOT_AN_EMBEDDING_MODEL = "NotAnEmbeddingModel"
+    PROMPT_TOO_LONG = "PromptTooLong"
+    MODEL_RESOLVED = "ModelResolved"
+    SOURCE_NOT_FOUND = "SourceNotFound"
+    INDEXING = "Indexing"
+    INDEXED = "Indexed"
+    INDEX_FAILED = "IndexFailed"
+    KNOWLEDGE_OUTDATED = "KnowledgeOutdated"
+    EVALUATING = "Evaluating"
+    EVALUATED = "Evaluated"
+    EVALUATION_ERROR = "EvaluationError"
+    HELD_BACK = "HeldBack"
+
+
+LEFT = (Reason.SUSPENDED, Reason.NODES_CHANGED)
+"""Of attempts that the spec has ended: their pods save, and the next attempt waits for their end."""

@@ -16,8 +16,11 @@ import yaml
 from pydantic import BaseModel
 
 from llm_operator.api import quantities
+from llm_operator.api.app import LLMAppSpec, LLMAppStatus
+from llm_operator.api.app_rules import APP_RULES
 from llm_operator.api.architecture_schema import config_schema
 from llm_operator.api.common import GROUP, VERSION
+from llm_operator.api.families import CLASSES
 from llm_operator.api.rules import LIST_KEYS, MOST_ITEMS, SERVING_RULES, TRAINING_RULES, Rule
 from llm_operator.api.serving import LLMServingSpec, LLMServingStatus
 from llm_operator.api.training import SHARED, LLMTrainingSpec
@@ -32,6 +35,7 @@ KEPT = ("type", "description", "default", "enum", "minimum", "maximum", "minLeng
 
 ONE_LINE, WRAPPED = 110, 300  # characters of what is not spread over lines, with and without anything nested in it
 ARCHITECTURE = ("spec", "model", "architecture", "config")
+FAMILY = ("spec", "model", "architecture", "family")
 
 Schema = dict[str, Any]
 
@@ -68,6 +72,15 @@ RESOURCES = (
         (
             ("Phase", "string", ".status.phase"), ("Ready", "integer", ".status.readyReplicas"),
             ("Model", "string", ".status.model.uri"), ("URL", "string", ".status.url"), AGE,
+        ),
+        scale=True,
+    ),
+    Resource(
+        "LLMApp", "llmapps", "llmapp", "A product on a served model: knowledge, prompts, an API and a chat page.",
+        LLMAppSpec, LLMAppStatus, APP_RULES,
+        (
+            ("Phase", "string", ".status.phase"), ("Ready", "integer", ".status.readyReplicas"),
+            ("Serving", "string", ".spec.model.serving.name"), ("URL", "string", ".status.url"), AGE,
         ),
         scale=True,
     ),
@@ -129,6 +142,8 @@ def convert(
     source = resolved(source, definitions)
     if path == ARCHITECTURE:
         return described(config_schema(), source)
+    if path == FAMILY:
+        return described({"type": "string", "enum": list(CLASSES)}, source)
     if source.get("format") == "quantity":
         return described(quantities.SCHEMA, source)
     target = {key: source[key] for key in KEPT if key in source and not (key == "default" and not plain(source[key]))}
@@ -163,12 +178,14 @@ def convert_object(
             for name, value in source["properties"].items()
             if not stands_beside(path, name)
         }
+        if not properties:
+            return {}  # the API server leaves out a list of none, and a chart would take its own definition for another
         return {"properties": properties, **({"required": source["required"]} if source.get("required") else {})}
     values = source.get("additionalProperties", True)
     if isinstance(values, dict):
         return {
             "additionalProperties": convert(values, definitions, (*path, "*"), rules),
-            **({"maxProperties": MAP_ENTRIES} if path[0] == "spec" else {}),
+            **({"maxProperties": source.get("maxProperties", MAP_ENTRIES)} if path[0] == "spec" else {}),
         }
     return {"x-kubernetes-preserve-unknown-fields": True}
 

@@ -8,8 +8,9 @@ from pydantic import Field, StringConstraints
 
 from llm_operator.api.common import ClaimReference, Condition, Spec, Status
 from llm_operator.api.pods import ObjectName, PodSettings
+from llm_operator.api.quantities import Quantity
 from llm_operator.api.resources import Resources
-from llm_trainer.config import Name, Uri
+from llm_trainer.config import AnyUri, Credentials, Name
 
 # A name in the OpenAI API, such as acme/legal-v1.2: a value of requests, and no name of an object.
 ServedName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][-._/:@+A-Za-z0-9]*$", max_length=253)]
@@ -29,7 +30,9 @@ class ServedModel(Spec):
     """Exactly one of training and uri."""
 
     training: TrainingReference | None = Field(default=None, description="The result of a training.")
-    uri: Uri | None = Field(default=None, description="A transformers folder, pvc://CLAIM/PATH.")
+    uri: AnyUri | None = Field(
+        default=None, description="A transformers folder: pvc://CLAIM/PATH, hf://ORG/NAME[@REVISION], s3://BUCKET/PATH."
+    )
 
 
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM 0.31 takes as --max-lora-rank
@@ -47,7 +50,7 @@ class Adapter(Spec):
 
     name: ServedName = Field(description="Name in the OpenAI API.")
     training: StageReference | None = Field(default=None, description="The result of a training.")
-    uri: Uri | None = Field(default=None, description="A folder that peft has written, pvc://CLAIM/PATH.")
+    uri: AnyUri | None = Field(default=None, description="A folder that peft has written; as of spec.model.")
     rank: int | None = Field(
         default=None, ge=1, le=MAX_LORA_RANKS[-1], description="Rank of the adapter at uri. Default: 16."
     )
@@ -113,6 +116,28 @@ class KernelCache(Spec):
     )
 
 
+class PodCache(Spec):
+    """A volume of each pod, on its node."""
+
+    size_limit: Quantity = Field(description="More than the model and its adapters take.")
+
+
+class ModelCache(Spec):
+    """Where hf:// and s3:// URIs are fetched to. Exactly one of persistentVolumeClaim and emptyDir."""
+
+    persistent_volume_claim: ClaimReference | None = Field(
+        default=None,
+        description="Fetched once for all pods, by a Job, before they start. ReadWriteMany unless all run on one node.",
+    )
+    empty_dir: PodCache | None = Field(default=None, description="Each pod fetches for itself before it starts.")
+    refresh_interval_seconds: int | None = Field(
+        default=None,
+        ge=60,
+        le=2_592_000,
+        description="Look for a new revision so often, and roll it out. Default: the first one is kept.",
+    )
+
+
 class LLMServingSpec(Spec):
     model: ServedModel = Field(description="What is served.")
     adapters: list[Adapter] = Field(
@@ -120,6 +145,14 @@ class LLMServingSpec(Spec):
         max_length=32,
         description="Low-rank adapters of the model, each served under its own name. One that is not there yet joins "
         "by a rollout.",
+    )
+    model_cache: ModelCache | None = Field(
+        default=None, description="Where models and adapters are fetched to that are on no claim."
+    )
+    credentials: list[Credentials] = Field(
+        default_factory=list,
+        max_length=16,
+        description="For what hf:// and s3:// URIs name. Never in vLLM's container.",
     )
     served_model_name: ServedName | None = Field(
         default=None, description="Name in the OpenAI API. Default: the LLMServing's name."
@@ -131,6 +164,10 @@ class LLMServingSpec(Spec):
     resources: Resources = Field(default_factory=Resources, description="Per pod.")
     max_model_length: int | None = Field(
         default=None, ge=8, le=16_777_216, description="Tokens of context. Default: the model's, or what fits."
+    )
+    task: Literal["generate", "embed"] = Field(
+        default="generate",
+        description="embed: it answers /v1/embeddings and writes no text, as an LLMApp's knowledge wants it.",
     )
     data_type: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] = Field(
         default="auto", description="vLLM's --dtype; auto is float32 on CPU."
@@ -160,7 +197,8 @@ class LLMServingSpec(Spec):
 class ServedResult(Status):
     """A model that pods serve."""
 
-    uri: str = Field(description="Its folder, pvc://CLAIM/PATH.")
+    uri: str = Field(description="Its folder, pvc://CLAIM/PATH, or where it was fetched from.")
+    revision: str | None = Field(default=None, description="Of what was fetched: a commit, or of what a bucket lists.")
     digest: str | None = Field(default=None, description="sha256:… over the manifest of its files, if it has one.")
     step: int | None = Field(default=None, description="Optimizer step at which it was exported.")
 
@@ -176,7 +214,8 @@ class AdapterStatus(Status):
     """One of spec.adapters. uri, digest and step are those that the newest ready pods have loaded."""
 
     name: str = Field(description="As in spec.adapters.")
-    uri: str | None = Field(default=None, description="Its folder, pvc://CLAIM/PATH.")
+    uri: str | None = Field(default=None, description="Its folder, pvc://CLAIM/PATH, or where it was fetched from.")
+    revision: str | None = Field(default=None, description="Of what was fetched.")
     digest: str | None = Field(default=None, description="sha256:… over the manifest of its files, if it has one.")
     step: int | None = Field(default=None, description="Optimizer step at which it was exported.")
     state: Literal["Serving", "Starting", "Waiting", "Refused"] = Field(
@@ -184,6 +223,21 @@ class AdapterStatus(Status):
     )
     reason: str = Field(description="Why, in one word.")
     message: str = Field(default="", description="Why, for people.")
+
+
+class ServingInput(Status):
+    """What is fetched from a hub or a bucket, for the model or for adapters."""
+
+    uri: str = Field(description="As in the spec.")
+    revision: str | None = Field(default=None, description="That pods are given: a commit, or of what a bucket lists.")
+    bytes: int | None = Field(default=None, description="Of that revision.")
+    license: str | None = Field(default=None, description="As the hub tells it.")
+    job: str | None = Field(default=None, description="The Job that has found or fetched that revision.")
+    fetched_bytes: int | None = Field(default=None, description="While a Job fetches: those that are there.")
+    fetch_bytes: int | None = Field(default=None, description="While a Job fetches: all.")
+    eta_seconds: int | None = Field(default=None, description="While a Job fetches: what is left takes.")
+    reason: str = Field(description="How it stands, in one word.")
+    message: str = Field(default="", description="How it stands, for people.")
 
 
 class LLMServingStatus(Status):
@@ -196,6 +250,7 @@ class LLMServingStatus(Status):
         default=None, description="What the newest ready pods serve, or served last; Ready tells of pods that differ."
     )
     adapters: list[AdapterStatus] = Field(default_factory=list, description="In the order of spec.adapters.")
+    inputs: list[ServingInput] = Field(default_factory=list, description="What hf:// and s3:// URIs name.")
     replicas: int = Field(default=0, description="Pods that exist and don't leave.")
     ready_replicas: int = Field(default=0, description="Those that answer.")
     updated_replicas: int = Field(default=0, description="Those of the newest model and spec.")

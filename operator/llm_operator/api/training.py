@@ -11,11 +11,29 @@ from llm_operator.api.common import Spec, Storage
 from llm_operator.api.pods import PodSettings, StagePods
 from llm_operator.api.quantities import Quantity
 from llm_operator.api.resources import Resources
-from llm_trainer.config import KINDS, Architecture, Data, Name, SharedSettings, StageKinds, Tokenizer, Uri
+from llm_trainer.config import (
+    KINDS,
+    AnyUri,
+    Architecture,
+    Credentials,
+    Data,
+    Name,
+    SharedSettings,
+    StageKinds,
+    Tokenizer,
+    Tracker,
+)
 
 RunUri = Annotated[
     str,
     StringConstraints(pattern=r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9_][-A-Za-z0-9_.]*)+$", max_length=384),
+]
+PublishUri = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]|hf://[A-Za-z0-9][A-Za-z0-9._-]{0,95})/[!-)+->@-Z^-~]+$",
+        max_length=512,
+    ),
 ]
 DATA_STAGE = "data"  # the name under which data preparation appears in the status; no stage may take it
 
@@ -24,7 +42,10 @@ class ModelSource(Spec):
     """Exactly one of architecture and uri."""
 
     architecture: Architecture | None = Field(default=None, description="A model from scratch.")
-    uri: Uri | None = Field(default=None, description="An existing transformers folder, pvc://CLAIM/PATH.")
+    uri: AnyUri | None = Field(
+        default=None,
+        description="An existing transformers folder: pvc://CLAIM/PATH, hf://ORG/NAME or s3://BUCKET/PATH.",
+    )
 
 
 class Stage(StageKinds, SharedSettings):
@@ -60,8 +81,11 @@ SHARED = tuple(field.alias or name for name, field in SharedSettings.model_field
 
 
 class DataPreparation(Spec):
-    """The pod that prepares the data, before the first stage."""
+    """The pods that prepare the data, before the first stage."""
 
+    nodes: int = Field(
+        default=1, ge=1, le=256, description="Pods, each with a process for each of its CPUs; a large corpus is shared."
+    )
     resources: Resources | None = Field(default=None, description="Default: spec.resources without devices.")
     pods: StagePods = Field(
         default_factory=StagePods, description="A field that is set here takes the place of that of spec.pods."
@@ -72,6 +96,16 @@ class ResumeFrom(Spec):
     """A run folder that another training has left, such as one that was deleted or restored from a backup."""
 
     uri: RunUri = Field(description="Its status.runUri, pvc://CLAIM/FOLDER, in the claim of spec.storage.")
+
+
+class Publication(Spec):
+    """Where a stage's result goes once it has succeeded."""
+
+    to: PublishUri = Field(
+        description="s3://BUCKET/PATH or hf://ORG/NAME[@BRANCH][/PATH]; a place of this result alone."
+    )
+    stage: Name | None = Field(default=None, description="Default: the last one.")
+    private: bool = Field(default=True, description="Of a repository of a hub that is made for it.")
 
 
 class Restarts(Spec):
@@ -106,11 +140,20 @@ class LLMTrainingSpec(Spec):
         default=None, description="Default: the tokenizer in the folder of spec.model.uri."
     )
     data: Data | None = Field(default=None, description="The corpus; a pretrain stage needs it.")
+    credentials: list[Credentials] = Field(
+        default_factory=list, max_length=16, description="For what hf://, s3:// and https:// URIs name."
+    )
+    publish: list[Publication] = Field(
+        default_factory=list, max_length=8, description="Results that go elsewhere, by a pod of their own."
+    )
     prepare_data: DataPreparation = Field(
-        default_factory=DataPreparation, description="The pod that prepares the data, on one node without devices."
+        default_factory=DataPreparation, description="The pods that prepare the data, without devices."
     )
     stages: list[Stage] = Field(min_length=1, max_length=16, description="In order.")
     image: str | None = Field(default=None, max_length=512, description="Trainer image. Default: the operator's.")
+    tracking: list[Tracker] = Field(
+        default_factory=list, max_length=4, description="Who is told the figures of each stage; never waited for."
+    )
     suspend: bool = Field(default=False, description="Stop the pods; progress up to the last checkpoint is kept.")
     restarts: Restarts = Field(default_factory=Restarts, description="Restarts per stage without progress.")
     restart_token: str | None = Field(

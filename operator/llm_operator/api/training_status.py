@@ -32,10 +32,32 @@ class Result(Status):
 class WorkerStatus(Status):
     """One pod of the attempt that is under way."""
 
-    rank: int = Field(description="Rank of its first process in the process group.")
+    rank: int = Field(description="Of its first process by the pod's index; the trainer orders ranks by zone.")
     processes: int = Field(default=1, description="Its processes; their ranks follow one another.")
     pod: str = Field(description="Its name.")
     node: str = Field(description="The node that the pod runs on.")
+
+
+class ScoreStatus(Status):
+    """A metric of a task of spec.stages[].evaluation."""
+
+    name: str = Field(description="TASK/METRIC, or TASK/METRIC,FILTER.")
+    value: str = Field(description="A decimal.")
+    stderr: str | None = Field(default=None, description="Standard error of the value, where it has one, a decimal.")
+    samples: int = Field(default=0, description="Questions.")
+    few_shot: int = Field(default=0, description="Examples before each question.")
+
+
+class ReadStatus(Status):
+    """What a pretrain stage has read of a source, or of a domain and language, against its mixture."""
+
+    source: str | None = Field(default=None, description="Its name. Absent: all with this domain and language.")
+    domain: str = Field(default="", description="As the sources say.")
+    language: str = Field(default="", description="As the sources say.")
+    tokens: int = Field(description="Read in this stage.")
+    share: str = Field(description="Of all that it has read, a decimal.")
+    asked: str = Field(description="The share that the mixture asks for so far, before limits, a decimal.")
+    epochs: str | None = Field(default=None, description="Passes over the source, with those of stages before.")
 
 
 class ProgressStatus(Status):
@@ -49,14 +71,39 @@ class ProgressStatus(Status):
     loss: str | None = Field(default=None, description="Training loss of the last step, nats per token, a decimal.")
     tokens_per_second: int | None = Field(default=None, description="Of all processes together.")
     eta_seconds: int | None = Field(default=None, description="Seconds until the last step at this speed.")
+    device: str | None = Field(default=None, description="What rank 0 computes on, by its vendor's name.")
+    mfu: str | None = Field(
+        default=None,
+        description="Share of the GPUs' peak arithmetic that training takes, a decimal (Chowdhery et al. 2022). Absent "
+        "where it is not known.",
+    )
+    fetched_bytes: int | None = Field(default=None, description="Of data preparation, from hubs, buckets and servers.")
+    units: int | None = Field(default=None, description="Of data preparation: units that this pass has made.")
+    total_units: int | None = Field(default=None, description="Of data preparation: units of the corpus.")
+    bytes_per_second: int | None = Field(default=None, description="Of data preparation, all pods together.")
+    fetch_bytes: int | None = Field(default=None, description="To be fetched, as far as it is known.")
     evaluation: dict[str, str] = Field(
         default_factory=dict, description="Newest held-out figures, such as loss and bitsPerByte/SOURCE, as decimals."
     )
     evaluation_left_out: int | None = Field(
         default=None,
-        description="Further figures: over 64 (12 in a stage whose turn it is not), or with a bad or "
+        description="Further figures: over 64 (6 in a stage whose turn it is not), or with a bad or "
         "long name. Absent: none.",
     )
+    scores: list[ScoreStatus] = Field(
+        default_factory=list,
+        description="Of the newest result, by the stage's tasks; 32 (4 of a stage whose turn it is not).",
+    )
+    scores_left_out: int | None = Field(default=None, description="Further scores. Absent: none.")
+    sources: list[ReadStatus] = Field(
+        default_factory=list,
+        description="Of pretrain: the 16 most read; 2 in a stage whose turn it is not.",
+        exclude_if=lambda value: not value,
+    )
+    domains: list[ReadStatus] = Field(
+        default_factory=list, description="The same by domain and language.", exclude_if=lambda value: not value
+    )
+    sources_left_out: int | None = Field(default=None, description="Further entries of both. Absent: none.")
     world_size: int = Field(default=1, description="Processes.")
     attention: str | None = Field(
         default=None,
@@ -79,6 +126,29 @@ class AttemptStatus(Status):
     message: str | None = Field(default=None, description="The cause: pod, node, container, exit code, last word.")
 
 
+class TokenCount(Status):
+    """Tokens to train on and held out."""
+
+    domain: str = Field(default="", description="As the sources say.")
+    language: str = Field(default="", description="As the sources say.")
+    tokens: int = Field(description="Of all sources with this domain and language.")
+
+
+class DropCount(Status):
+    """Documents that data preparation left out."""
+
+    reason: str = Field(description="duplicate, empty, notUtf8, or filter.threshold of spec.data.quality.")
+    documents: int = Field(description="How many.")
+
+
+class DataStatus(Status):
+    """What data preparation made of the corpus."""
+
+    tokens: list[TokenCount] = Field(default_factory=list, description="By domain and language: the 16 with most.")
+    dropped: list[DropCount] = Field(default_factory=list, description="Documents by reason: the 16 with most.")
+    left_out: int | None = Field(default=None, description="Further entries of both. Absent: none.")
+
+
 class NoticeStatus(Status):
     """Something to know that is no failure."""
 
@@ -86,8 +156,21 @@ class NoticeStatus(Status):
     message: str = Field(description="What happened and what was done.")
 
 
+class ModelSizeStatus(Status):
+    """What data preparation has seen of a model, without its weights."""
+
+    uri: str = Field(default="", description="Of its folder; empty for the model from scratch.")
+    parameters: int = Field(description="All of them.")
+    active: int = Field(description="Those that one token uses; fewer in a mixture of experts.")
+    embedding: int = Field(description="Those that are looked up, not multiplied.")
+    attention_width: int = Field(description="Heads × head size, summed over the layers that attend.")
+    width: int = Field(description="Of the hidden state.")
+    head: int = Field(default=0, description="Of an output matrix of its own; 0 where it is the embedding.")
+    routed: int = Field(default=0, description="Of the experts among which a router chooses.")
+
+
 class ModelStatus(Status):
-    """The size of the model that spec.model.architecture describes."""
+    """The size of the model that spec.model describes."""
 
     parameters: int = Field(description="All of them.")
     active_parameters: int = Field(description="Those that one token uses; fewer in a mixture of experts.")
@@ -101,6 +184,15 @@ class SinceProgress(Status):
     step: int | None = Field(default=None, description="Of the checkpoint at the last fault. Absent: none yet.")
 
 
+class InputStatus(Status):
+    """What was fetched from a hub, a bucket or a server."""
+
+    uri: str = Field(description="As the spec has it, without a query.")
+    revision: str = Field(description="The commit of a hub; else it follows from what was listed.")
+    bytes: int = Field(description="Of its files.")
+    license: str = Field(default="", description="As the hub tells it.")
+
+
 class StageStatus(Status):
     """One stage; data preparation is the first and is named data."""
 
@@ -112,13 +204,18 @@ class StageStatus(Status):
     nodes: int = Field(default=1, description="Pods of an attempt.")
     memory_per_process: str | None = Field(
         default=None,
-        description="Weights, gradients and optimizer state of each process (Rajbhandari et al. 2020); activations "
-        "come on top. Absent where the spec does not tell the size.",
+        description="Weights, gradients and optimizer state of each process (Rajbhandari et al. 2020): what it "
+        "surely takes. Absent where neither the spec nor data preparation tells the size.",
     )
     flops_per_token: int | None = Field(
         default=None,
-        description="Of training on the longest row (Chowdhery et al. 2022, appendix B). Absent where the spec does "
-        "not tell the size.",
+        description="Of training on the longest row (Chowdhery et al. 2022, appendix B). Absent where neither the spec "
+        "nor data preparation tells the size.",
+    )
+    peak_memory: dict[str, str] | None = Field(
+        default=None,
+        description="Estimated of each process at its peak, by term, with activations (Korthikanti et al. 2022); total "
+        "is their sum, pod the RAM of a pod. Absent where the spec does not tell the size.",
     )
     start_time: str | None = Field(default=None, description="When its first attempt was created.")
     end_time: str | None = Field(default=None, description="When it succeeded or failed.")
@@ -137,10 +234,34 @@ class StageStatus(Status):
     progress: ProgressStatus | None = Field(default=None, description="What rank 0 told last.")
     checkpoint: Checkpoint | None = Field(default=None, description="Where the next attempt would go on.")
     result: Result | None = Field(default=None, description="The newest result.")
+    inputs: list[InputStatus] = Field(
+        default_factory=list,
+        description="Of data preparation: the first 12 that it has fetched from elsewhere.",
+        exclude_if=lambda value: not value,
+    )
+    models: list[ModelSizeStatus] = Field(
+        default_factory=list, description="Of data preparation: the first 12 models that it has looked at."
+    )
+    data: DataStatus | None = Field(default=None, description="Of data preparation: what it made of the corpus.")
     notices: list[NoticeStatus] = Field(
         default_factory=list, description="The newest twenty, oldest first; three of a stage whose turn it is not."
     )
     notices_left_out: int | None = Field(default=None, description="Older ones, told by events. Absent: none.")
+
+
+class PublicationStatus(Status):
+    """A result on its way to a bucket or a hub."""
+
+    stage: str = Field(description="Whose result.")
+    to: str = Field(description="As in spec.publish.")
+    state: Literal["Pending", "Publishing", "Published", "Failed"] = Field(description="Where it stands.")
+    attempt: int = Field(default=1, description="Of its Job; spec.restartToken makes another of one that failed.")
+    job: str | None = Field(default=None, description="Name of its Job.")
+    digest: str | None = Field(default=None, description="Of the result.")
+    revision: str | None = Field(default=None, description="The commit of a hub; of a bucket the manifest's ETag.")
+    bytes: int | None = Field(default=None, description="Of all its files.")
+    time: str | None = Field(default=None, description="When its end was seen.")
+    message: str | None = Field(default=None, description="What it waits for, or why it failed.")
 
 
 class LLMTrainingStatus(Status):
@@ -148,7 +269,9 @@ class LLMTrainingStatus(Status):
     observed_restart_token: str | None = Field(default=None, description="spec.restartToken that this is about.")
     phase: str = Field(default="Pending", description="The conditions in one word; for people, not for programs.")
     model: ModelStatus | None = Field(
-        default=None, description="Absent where the spec does not tell: an existing model or tokenizer."
+        default=None,
+        description="Absent until it is known: of an existing model or tokenizer, and of most families, by data "
+        "preparation.",
     )
     run_uri: str | None = Field(
         default=None, description="The folder of all that the training writes; for spec.resumeFrom of another."
@@ -160,6 +283,9 @@ class LLMTrainingStatus(Status):
     restarts: int = Field(default=0, description="Restarts of all stages.")
     conditions: list[Condition] = Field(
         default_factory=list,
-        description="Accepted, Running, and in the end Succeeded or Failed.",
+        description="Accepted, Running, and in the end Succeeded or Failed; Published with spec.publish.",
     )
     stages: list[StageStatus] = Field(default_factory=list, description="In order, data preparation first.")
+    publications: list[PublicationStatus] = Field(
+        default_factory=list, description="Those of spec.publish.", exclude_if=lambda value: not value
+    )

@@ -46,6 +46,7 @@ RESERVED = {
     "--data-parallel-hybrid-lb": ONE_POD,
     "--data-parallel-external-lb": ONE_POD,
     "--data-parallel-multi-port-external-lb": ONE_POD,
+    "--trust-remote-code": "would run what lies beside the weights; serve a model that vLLM knows, or remove it",
     "--help": ENDS,
 }
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from llm_operator.api.common import GROUP
 from llm_operator.kube.decoding import MOST_DEEP, TOO_DEEP
 from llm_operator.kube.drift import FIELDS, applied
-from llm_operator.kube.kinds import DEPLOYMENT, JOB, KINDS, POD, SERVING, TRAINING, Kind
+from llm_operator.kube.kinds import APP, DEPLOYMENT, JOB, KINDS, POD, SERVING, TRAINING, Kind
 from llm_operator.kube.plan import Key, Manifest
 
 logger = logging.getLogger(__name__)
@@ -27,28 +27,33 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 REMEMBERED_DELETIONS = 10_000  # a watch event is late by seconds at most
 REPLICA_SET = "ReplicaSet"  # not watched: its name is that of its Deployment and a hash
 HASH_LABEL = "pod-template-hash"
+OWNERS = (TRAINING.name, SERVING.name, APP.name)
 
 
 Places = Callable[[Manifest], Iterable[Hashable]]
-"""What an object is found under beside its name. A namespace that matters is part of each place."""
+"""What an object is found under beside its name. Its namespace is part of each place."""
+
+
+Uid = tuple[str, str]
+"""A namespace and a uid. An owner reference is about its own namespace, but anybody may write any uid into one."""
 
 
 class Owner(NamedTuple):
-    """The training or serving that an object belongs to."""
+    """The training, serving or app that an object belongs to."""
 
     key: Key
-    uid: str
+    uid: Uid
 
 
 class Cache:
-    """Objects by kind, namespace and name, and the children of each training and serving. Read only for the rooms."""
+    """Objects by kind, namespace and name, and the children of each of ours. Read only for the rooms."""
 
     def __init__(self) -> None:
         self._objects: dict[str, dict[str, dict[str, Manifest]]] = defaultdict(dict)
         self._below: dict[tuple[str, Hashable], set[str]] = defaultdict(set)  # names, by kind and who they are below
-        self._jobs: dict[str, dict[str, None]] = defaultdict(dict)  # uids by their owner's, those with late pods too
-        self._owner_of_job: dict[str, Owner] = {}
-        self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._jobs: dict[Uid, dict[Uid, None]] = defaultdict(dict)  # by their owner's, those with late pods too
+        self._owner_of_job: dict[Uid, Owner] = {}
+        self._deleted: OrderedDict[Uid, None] = OrderedDict()
         self._indexes: dict[str, Places] = {}
 
     def index(self, kind: str, places: Places) -> None:
@@ -79,7 +84,7 @@ class Cache:
         current = self.get(owner.kind, owner.namespace, owner.name)
         if current is None:
             return []
-        uid = current["metadata"]["uid"]
+        uid = uid_of(current)
         above: list[Hashable] = [uid]
         if kind == POD.name:
             above = list(self._jobs.get(uid, ()))
@@ -90,17 +95,17 @@ class Cache:
     def job_uids(self, owner: Key) -> list[str]:
         """Of the Jobs of a training as it is now, those among them that went a short time ago."""
         current = self.get(owner.kind, owner.namespace, owner.name)
-        return list(self._jobs.get(current["metadata"]["uid"], ())) if current else []
+        return [job for _, job in self._jobs.get(uid_of(current), ())] if current else []
 
     def owner(self, manifest: Manifest) -> Key | None:
-        """The training or serving whose child an object is, whether that still exists or not."""
+        """The training, serving or app whose child an object is, whether that still exists or not."""
         if owner := owner_of(manifest):
             return owner.key
         above = controller_of(manifest)
         if isinstance(above, tuple):
             deployment = self.get(DEPLOYMENT.name, *above)
             return self.owner(deployment) if deployment else None
-        found = self._owner_of_job.get(above) if above else None
+        found = self._owner_of_job.get((manifest["metadata"]["namespace"], above)) if above else None
         return found.key if found else None
 
     # --- writing -------------------------------------------------------------------------------------------------
@@ -110,23 +115,23 @@ class Cache:
         metadata = manifest["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
         known = self.get(kind, namespace, name)
-        if metadata["uid"] in self._deleted or (known and _version(manifest) <= _version(known)):
+        if uid_of(manifest) in self._deleted or (known and _version(manifest) <= _version(known)):
             return False
         trimmed = trim(KINDS[kind], manifest)
         self._forget(kind, namespace, name)
         self._objects[kind].setdefault(namespace, {})[name] = trimmed
         self._enter(kind, trimmed)
         if kind == JOB.name:
-            self._forget_job(metadata["uid"])
+            self._forget_job(uid_of(manifest))
             if owner := owner_of(trimmed):
-                self._jobs[owner.uid][metadata["uid"]] = None
-                self._owner_of_job[metadata["uid"]] = owner
+                self._jobs[owner.uid][uid_of(manifest)] = None
+                self._owner_of_job[uid_of(manifest)] = owner
         return True
 
     def remove(self, kind: str, manifest: Manifest) -> bool:
         """Forgets a deleted object, for good. True if it was known."""
         metadata = manifest["metadata"]
-        self._remember_deletion(metadata["uid"])
+        self._remember_deletion(uid_of(manifest))
         known = self.get(kind, metadata["namespace"], metadata["name"])
         if known is None or known["metadata"]["uid"] != metadata["uid"]:
             return False
@@ -179,12 +184,12 @@ class Cache:
             if not names:
                 del self._below[(kind, above)]
 
-    def _remember_deletion(self, uid: str) -> None:
+    def _remember_deletion(self, uid: Uid) -> None:
         self._deleted[uid] = None
         if len(self._deleted) > REMEMBERED_DELETIONS:
             self._forget_job(self._deleted.popitem(last=False)[0])
 
-    def _forget_job(self, uid: str) -> None:
+    def _forget_job(self, uid: Uid) -> None:
         """Of a deleted one only when the news of its last pod must have come."""
         owner = self._owner_of_job.pop(uid, None)
         if owner and (jobs := self._jobs.get(owner.uid)):
@@ -193,11 +198,16 @@ class Cache:
                 del self._jobs[owner.uid]
 
 
+def uid_of(manifest: Manifest) -> Uid:
+    return manifest["metadata"]["namespace"], manifest["metadata"]["uid"]
+
+
 def owner_of(manifest: Manifest) -> Owner | None:
-    """By the object's own reference to a training or serving."""
+    """By the object's own reference to a training, serving or app."""
     for reference in manifest["metadata"].get("ownerReferences", ()):
-        if reference["kind"] in (TRAINING.name, SERVING.name) and reference["apiVersion"].startswith(f"{GROUP}/"):
-            return Owner(Key(reference["kind"], manifest["metadata"]["namespace"], reference["name"]), reference["uid"])
+        if reference["kind"] in OWNERS and reference["apiVersion"].startswith(f"{GROUP}/"):
+            namespace = manifest["metadata"]["namespace"]
+            return Owner(Key(reference["kind"], namespace, reference["name"]), (namespace, reference["uid"]))
     return None
 
 
@@ -216,11 +226,11 @@ def controller_of(manifest: Manifest) -> str | tuple[str, str] | None:
 
 
 def places(manifest: Manifest) -> Iterator[Hashable]:
-    """What an object is found below."""
+    """What an object is found below, in its namespace."""
     if owner := owner_of(manifest):
         yield owner.uid
     if above := controller_of(manifest):
-        yield above
+        yield above if isinstance(above, tuple) else (manifest["metadata"]["namespace"], above)
 
 
 def trim(kind: Kind, manifest: Manifest) -> Manifest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,8 +22,12 @@ from llm_operator.kube.plan import Delete, Manifest
 ABSENT = {"resourceVersion": "1"}
 APPLY = "application/apply-patch+yaml"
 JSON = "application/json"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 PAGE = 500  # objects; the server holds a whole answer in memory, and so do we
-PAGE_BYTES = 16 << 20  # of a page of more than one object, each of which may have 1.5 MiB
+# Of a page of more than one object, each of which may have 1.5 MiB. To read JSON of the worst shape takes 70 ms a MiB,
+# in which nothing else goes on: the interpreter's lock is held, so that a thread would change nothing.
+PAGE_BYTES = 4 << 20
 ATTEMPTS = 5
 BACKOFF_SECONDS = 0.2  # doubled at every attempt, unless the server says how long to wait
 LONGEST_WAIT_SECONDS = 30.0
@@ -87,7 +91,7 @@ class Client:
         """An object or a collection by its path. Raises LargePageError beyond so many bytes."""
         return await self.request("GET", path, query=query, headers={"Accept": accept}, most_bytes=most_bytes)
 
-    async def pages(self, path: str, query: Mapping[str, str], accept: str = JSON) -> AsyncIterator[Manifest]:
+    async def pages(self, path: str, query: Mapping[str, str], accept: str = JSON) -> AsyncGenerator[Manifest, None]:
         """A collection as it was at one moment, a page at a time, of fewer objects where they are large.
 
         Raises ApiError 410 if it took so long that the server has forgotten that moment.
@@ -96,7 +100,9 @@ class Client:
         while True:
             asked = {**query, "limit": str(limit), "continue": token}
             try:
-                page = await self.get(path, asked, accept, PAGE_BYTES if limit > 1 else None)
+                page, size = await self._answer(
+                    "GET", path, query=asked, headers={"Accept": accept}, most_bytes=PAGE_BYTES if limit > 1 else None
+                )
             except LargePageError:
                 limit = max(1, limit // 4)
                 continue
@@ -105,7 +111,8 @@ class Client:
             del page  # before there is another one
             if not token:
                 return
-            limit = min(self.page, limit * 2)
+            fitting = limit * PAGE_BYTES // (2 * size)  # if those that follow are as large
+            limit = max(1, min(self.page, limit * 2, fitting))
 
     @asynccontextmanager
     async def watch(
@@ -190,6 +197,25 @@ class Client:
         most_bytes: int | None = None,
     ) -> Manifest:
         """One request, repeated while the server is busy or away. Raises ApiError."""
+        answer, _ = await self._answer(
+            method, path, query=query, headers=headers, body=body, attempts=attempts, timeout_seconds=timeout_seconds,
+            most_bytes=most_bytes,
+        )  # fmt: skip
+        return answer
+
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Manifest | None = None,
+        attempts: int = ATTEMPTS,
+        timeout_seconds: float | None = None,
+        most_bytes: int | None = None,
+    ) -> tuple[Manifest, int]:
+        """The answer and its bytes."""
         timeout = aiohttp.ClientTimeout(total=timeout_seconds or self._timeout)
         for attempt in range(attempts):
             wait = min(BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1.5), LONGEST_WAIT_SECONDS)  # noqa: S311
@@ -204,8 +230,7 @@ class Client:
                 ) as response:
                     text = await _read(response, most_bytes)
                     if response.ok:
-                        answer: Manifest = decoded(text)
-                        return answer
+                        return decoded(text), len(text)
                     error = _error(response.status, text)
                     wait = max(wait, _retry_after(response))
             except NO_ANSWER as lost:

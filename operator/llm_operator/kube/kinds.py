@@ -62,6 +62,7 @@ POD_STATUS = tuple(
 
 TRAINING = Kind("LLMTraining", GROUP, VERSION, "llmtrainings", ("spec", "status"))
 SERVING = Kind("LLMServing", GROUP, VERSION, "llmservings", ("spec", "status"))
+APP = Kind("LLMApp", GROUP, VERSION, "llmapps", ("spec", "status"))
 JOB = Kind(
     "Job",
     "batch",
@@ -96,7 +97,7 @@ LEASE = Kind("Lease", "coordination.k8s.io", "v1", "leases")
 EVENT = Kind("Event", "events.k8s.io", "v1", "events")
 
 # Children come before their owners, so that whoever reads the list in order meets an owner with its children there.
-WATCHED = (CLAIM, CONFIG_MAP, SERVICE, DISRUPTION_BUDGET, POD, JOB, DEPLOYMENT, TRAINING, SERVING)
+WATCHED = (CLAIM, CONFIG_MAP, SERVICE, DISRUPTION_BUDGET, POD, JOB, DEPLOYMENT, TRAINING, SERVING, APP)
 KINDS = {kind.name: kind for kind in (*WATCHED, NETWORK_POLICY, LEASE, EVENT)}
 
 

@@ -98,6 +98,8 @@ class Operator:
             observed = await self._observe(room, key, owner)
             plan = cleared(owner, room.reconcile(observed, time.time()), room.about)
             await self._executor.execute(owner, plan)
+            if plan.status is not None:
+                room.wrote(key, owner, plan.status)
         except GoneError:
             self._forget(room, key)
             raise

@@ -1,4 +1,4 @@
-"""What a reconcile pass wants done: decided by ``training`` and ``serving``, carried out by ``kube.execute``."""
+"""What a reconcile pass wants done: decided by the rooms, carried out by ``kube.execute``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Manifest = dict[str, Any]  # a Kubernetes object as plain JSON
 class Key:
     """One object of ours in the work queue."""
 
-    kind: Literal["LLMTraining", "LLMServing"]
+    kind: Literal["LLMTraining", "LLMServing", "LLMApp"]
     namespace: str
     name: str
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from llm_operator.api.reasons import Reason
 from llm_operator.kube.plan import Manifest
+from llm_trainer.protocol import Termination
 
 PULL_PROBLEMS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 CONFIG_PROBLEMS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
@@ -24,8 +28,9 @@ class Waiting:
 
 def condition_of(manifest: Manifest, kind: str) -> dict[str, Any] | None:
     """A condition of any object's status. One that somebody has written in half is none."""
-    conditions: Sequence[dict[str, Any]] = (manifest.get("status") or {}).get("conditions") or ()
-    whole = (condition for condition in conditions if "status" in condition)
+    conditions = (manifest.get("status") or {}).get("conditions")
+    listed = conditions if isinstance(conditions, list) else ()
+    whole = (condition for condition in listed if isinstance(condition, dict) and "status" in condition)
     return next((condition for condition in whole if condition.get("type") == kind), None)
 
 
@@ -141,5 +146,8 @@ def init_statuses(pod: Manifest) -> Sequence[Mapping[str, Any]]:
 
 def terminated_text(end: Mapping[str, Any]) -> str:
     """How a container ended that has no last words but its log's."""
-    said = last_line(end.get("message") or "") or end.get("reason") or "no message"
+    message = str(end.get("message") or "")
+    with suppress(ValidationError):
+        message = Termination.model_validate_json(message).message  # of a container of ours
+    said = last_line(message) or end.get("reason") or "no message"
     return f"exit code {end.get('exitCode')}: {said}"

@@ -57,7 +57,7 @@ class Poller(Generic[Target, Word]):
     async def _poll(self, key: Key) -> float:
         if (known := self._known.get(key)) is None:
             raise GoneError
-        await self._turn()
+        await self.turn()
         target, before = known
         try:
             word, after = await self._ask(target, before)
@@ -72,7 +72,8 @@ class Poller(Generic[Target, Word]):
             self._wake(key)
         return after
 
-    async def _turn(self) -> None:
+    async def turn(self) -> None:
+        """Waits until a request may be sent; of an ask that sends several, each but the first has to wait by itself."""
         now = time.monotonic()
         at = max(now, self._free_at)
         self._free_at = at + self._gap

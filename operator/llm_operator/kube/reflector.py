@@ -11,10 +11,10 @@ import gc
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.client import JSON, ApiError, Client
+from llm_operator.kube.client import JSON, METADATA, METADATA_LIST, ApiError, Client
 from llm_operator.kube.kinds import Kind
 from llm_operator.kube.labels import MANAGED_BY, OPERATOR
 from llm_operator.kube.plan import Manifest
@@ -22,8 +22,7 @@ from llm_operator.kube.plan import Manifest
 logger = logging.getLogger(__name__)
 
 SELECTOR = f"{MANAGED_BY}={OPERATOR}"
-METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+STEP_SECONDS = 0.02  # of one list, before all else that waits has its turn
 SILENT_SECONDS = 100.0  # bookmarks come every minute: a connection that tells nothing for longer is dead
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 5.0
@@ -91,15 +90,23 @@ class Reflector:
             async for page in self._client.pages(self._path, self._selector, accept):
                 self.heard_at = time.monotonic()
                 self._begin(int(page["metadata"]["resourceVersion"]))
-                for manifest in page["items"] or ():
-                    uids.add(manifest["metadata"]["uid"])
-                    self._seen(manifest)
+                await self._take_page(page["items"] or (), uids)
                 version = str(page["metadata"]["resourceVersion"])
                 if not self.listed:  # it stays: or the garbage collector would look through it again and again
                     gc.freeze()
         for gone in self._cache.keep_only(self.kind.name, self.namespace, uids, int(version)):
             self._changed(self.kind.name, gone)
         self._version = version
+
+    async def _take_page(self, manifests: Sequence[Manifest], uids: set[str]) -> None:
+        """Others have their turn in between: a page may have thousands of objects, or large ones."""
+        began = time.monotonic()
+        for manifest in manifests:
+            uids.add(manifest["metadata"]["uid"])
+            self._seen(manifest)
+            if time.monotonic() - began >= STEP_SECONDS:
+                await asyncio.sleep(0)
+                began = time.monotonic()
 
     def _begin(self, version: int) -> None:
         """A list is of now. If it is older than one before, etcd was restored from a backup: that is the truth now."""

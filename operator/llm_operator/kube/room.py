@@ -33,6 +33,9 @@ class Room(Protocol):
     def refused(self, observed: Any, problem: str, now: float) -> Plan:
         """What is said when the API server refuses to make a child: a status, events, nothing applied. Pure."""
 
+    def wrote(self, key: Key, owner: Manifest, status: Manifest) -> None:
+        """The status of ``owner``, which the decision saw, is this now; for what is counted of it."""
+
     def unseen(self, observed: Any) -> Iterable[tuple[Kind, str]]:
         """Children that must be there by the status, and that the cache does not have, by kind and name.
 

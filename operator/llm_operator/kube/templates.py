@@ -94,7 +94,7 @@ def pod_template(
     selector: Mapping[str, str],
     pull_secrets: Sequence[str] = (),
 ) -> Manifest:
-    """Our template of a pod of one container, with what the user sets of it.
+    """Our template of a pod of one container, with what the user sets of it; init containers get it but for devices.
 
     ``selector`` selects its pods; ``pull_secrets`` are names of the operator's setting.
     """
@@ -121,19 +121,19 @@ def pod_spec(written: Manifest, ours: Manifest, selector: Mapping[str, str], pul
         ]
         or ours.get("topologySpreadConstraints"),
     }
+
+    def laid(ours: Manifest, claims: Sequence[Manifest] = ()) -> Manifest:
+        kept = [mount for mount in ours["volumeMounts"] if mount["name"] not in replaced]
+        return {**ours, **container_fields(written, ours, claims), "volumeMounts": [*kept, *mounts]}
+
     return {
         **ours,
         **({"dnsPolicy": "ClusterFirstWithHostNet"} if written.get("hostNetwork") else {}),
         **{field: written[field] for field in AS_WRITTEN if written.get(field)},
         **{field: items for field, items in lists.items() if items},
         "securityContext": ours["securityContext"] | written.get("securityContext", {}),
-        "containers": [
-            {
-                **container,
-                **container_fields(written, container),
-                "volumeMounts": [m for m in container["volumeMounts"] if m["name"] not in replaced] + mounts,
-            }
-        ],
+        **({"initContainers": [laid(first) for first in ours["initContainers"]]} if "initContainers" in ours else {}),
+        "containers": [laid(container, written.get("resourceClaims", ()))],
         "volumes": [
             sized(volume, container["resources"].get("limits", {}), written.get("shmSize"))
             for volume in ours["volumes"]
@@ -143,9 +143,9 @@ def pod_spec(written: Manifest, ours: Manifest, selector: Mapping[str, str], pul
     }
 
 
-def container_fields(written: Manifest, ours: Manifest) -> Manifest:
+def container_fields(written: Manifest, ours: Manifest, resource_claims: Sequence[Manifest]) -> Manifest:
     env = {variable["name"]: variable for variable in (*ours["env"], *written.get("env", ()))}
-    claims = [{"name": claim["name"]} for claim in written.get("resourceClaims", ())]
+    claims = [{"name": claim["name"]} for claim in resource_claims]
     return {
         "env": list(env.values()),
         **({"envFrom": written["envFrom"]} if written.get("envFrom") else {}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from llm_operator.api.reasons import Reason
@@ -19,6 +19,7 @@ from llm_operator.api.training_status import Result
 from llm_operator.kube.plan import Manifest
 from llm_operator.serving.annotations import adapters_in, model_in
 from llm_operator.serving.families import why_no_adapter
+from llm_operator.serving.fetching import Fetch, Problem, served_of
 from llm_operator.serving.fleet import template_metadata
 from llm_operator.serving.observe import Observed
 from llm_operator.serving.results import (
@@ -35,7 +36,7 @@ from llm_operator.serving.results import (
     unreadable,
     without_claim,
 )
-from llm_trainer.config import Lora
+from llm_trainer.config import CACHE, Lora, is_remote, parse
 
 DEFAULT_RANK = 16  # vLLM's own
 # What no wait mends.
@@ -60,15 +61,19 @@ class AdapterChoice:
     message: str
 
 
-def choose_adapters(observed: Observed, spec: LLMServingSpec, model: ServedResult | None) -> list[AdapterChoice]:
-    return [choice_of(observed, spec, wanted, model) for wanted in spec.adapters]
+def choose_adapters(
+    observed: Observed, spec: LLMServingSpec, model: ServedResult | None, fetches: Sequence[Fetch] = ()
+) -> list[AdapterChoice]:
+    return [choice_of(observed, spec, wanted, model, fetches) for wanted in spec.adapters]
 
 
-def choice_of(observed: Observed, spec: LLMServingSpec, wanted: Adapter, model: ServedResult | None) -> AdapterChoice:
+def choice_of(
+    observed: Observed, spec: LLMServingSpec, wanted: Adapter, model: ServedResult | None, fetches: Sequence[Fetch]
+) -> AdapterChoice:
     found = base_problem(observed, spec, wanted) or (
-        of_training(observed, wanted, wanted.training, model) if wanted.training else of_uri(wanted)
+        of_training(observed, wanted, wanted.training, model) if wanted.training else of_uri(wanted, fetches)
     )
-    if isinstance(found, ServedAdapter):
+    if isinstance(found, ServedAdapter) and not found.revision:
         found = without_claim(found.uri, observed) or found
     if isinstance(found, Absence):
         return AdapterChoice(wanted.name, None, found.reason, found.message)
@@ -86,8 +91,19 @@ def base_problem(observed: Observed, spec: LLMServingSpec, wanted: Adapter) -> A
     return None
 
 
-def of_uri(wanted: Adapter) -> ServedAdapter:
-    return ServedAdapter(name=wanted.name, uri=wanted.uri or "", rank=wanted.rank or DEFAULT_RANK)
+def of_uri(wanted: Adapter, fetches: Sequence[Fetch]) -> ServedAdapter | Absence:
+    uri, revision = wanted.uri or "", None
+    if is_remote(uri):
+        found = served_of(fetches, uri)
+        if isinstance(found, Problem):
+            return Absence(found.reason, f"{uri}: {found.message}")
+        revision = found.revision
+    return adapter_of(wanted, revision)
+
+
+def adapter_of(wanted: Adapter, revision: str | None) -> ServedAdapter:
+    """One that a URI names."""
+    return ServedAdapter(name=wanted.name, uri=wanted.uri or "", revision=revision, rank=wanted.rank or DEFAULT_RANK)
 
 
 def of_training(
@@ -146,6 +162,8 @@ def belongs(result: Result, model: ServedResult) -> bool:
     """Whether the adapter was trained on what is served: the same content, or the same place if none is known."""
     if result.base_digest and model.digest:
         return result.base_digest == model.digest
+    if model.revision:  # the training has fetched it, too, to another place perhaps
+        return (result.base or "").partition(f"/{CACHE}/")[2] == parse(model.uri).folder(model.revision)
     return (result.base or "").rstrip("/") == model.uri.rstrip("/")
 
 
@@ -154,7 +172,8 @@ def base_differs(training: Manifest, name: str, result: Result, model: ServedRes
     base, digest = stage_with_result(training, result.base), result.base_digest
     todo = f"stage {base} of LLMTraining {training['metadata']['name']}" if base else result.base
     said = f"{stage_text(training, name)} adapts {result.base}{f' ({digest[:19]})' if digest else ''} and not "
-    served = f"{model.uri}{f' ({model.digest[:19]})' if model.digest else ''}, which is served; "
+    mark = model.digest[:19] if model.digest else f"revision {model.revision}" if model.revision else ""
+    served = f"{model.uri}{f' ({mark})' if mark else ''}, which is served; "
     return Absence(Reason.BASE_DIFFERS, f"{said}{served}name {todo} in spec.model, or train the adapter again")
 
 
@@ -163,7 +182,8 @@ def to_load(choices: Iterable[AdapterChoice], observed: Observed, model: ServedR
     goes on whatever happens to its training.
     """
     told = template_metadata(observed.deployment).get("annotations") or {}
-    applied = {adapter.name: adapter for adapter in adapters_in(told)} if model_in(told) == model else {}
+    listed = adapters_in(told) if model_in(told) == model else []
+    applied = {adapter.name: adapter for adapter in listed if not adapter.revision}  # what is fetched may be elsewhere
     wanted = (choice.adapter or applied.get(choice.name) for choice in choices if choice.reason not in NEVER)
     return [adapter for adapter in wanted if adapter]
 
@@ -181,6 +201,7 @@ def statuses(choices: Iterable[AdapterChoice], serving: Iterable[ServedAdapter])
         AdapterStatus(
             name=choice.name,
             uri=now.uri if (now := there.get(choice.name)) else None,
+            revision=now.revision if now else None,
             digest=now.digest if now else None,
             step=now.step if now else None,
             state=state_of(choice, now),

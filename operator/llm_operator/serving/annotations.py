@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from llm_operator.api.common import GROUP
 from llm_operator.api.serving import MAX_LORA_RANKS, ServedAdapter, ServedResult
 from llm_operator.api.text import shown
-from llm_trainer.config import local_path
+from llm_trainer.config import CACHE, is_remote, local_path, parse
 
-MODEL_URI, MODEL_DIGEST, MODEL_STEP = (f"{GROUP}/model-{part}" for part in ("uri", "digest", "step"))
+MODEL_URI, MODEL_REVISION, MODEL_DIGEST, MODEL_STEP = (
+    f"{GROUP}/model-{part}" for part in ("uri", "revision", "digest", "step")
+)
 ADAPTERS = f"{GROUP}/adapters"  # a JSON list
+MODELS = "/volumes/.models"  # the model cache in a pod: no claim has such a name
 DIGITS = 18
 MOST_CHARACTERS = 1024  # of a URI or a digest; those of a spec and of a result have fewer
 CHAT_TEMPLATE = f"{GROUP}/chat-template"  # NAME/KEY@DIGEST of a ConfigMap
@@ -23,6 +26,7 @@ def served(model: ServedResult, adapters: Sequence[ServedAdapter]) -> dict[str, 
     listed = [adapter.model_dump(mode="json", by_alias=True, exclude_none=True) for adapter in adapters]
     return {
         MODEL_URI: model.uri,
+        **({MODEL_REVISION: model.revision} if model.revision else {}),
         **({MODEL_DIGEST: model.digest} if model.digest else {}),
         **({MODEL_STEP: str(model.step)} if model.step is not None else {}),
         **({ADAPTERS: json.dumps(listed)} if listed else {}),
@@ -32,6 +36,7 @@ def served(model: ServedResult, adapters: Sequence[ServedAdapter]) -> dict[str, 
 def model_in(annotations: Mapping[str, str]) -> ServedResult | None:
     made = ServedResult(
         uri=annotations.get(MODEL_URI, ""),
+        revision=annotations.get(MODEL_REVISION),
         digest=annotations.get(MODEL_DIGEST),
         step=whole(annotations.get(MODEL_STEP, "")),
     )
@@ -48,13 +53,20 @@ def adapters_in(annotations: Mapping[str, str]) -> list[ServedAdapter]:
     return [adapter for adapter in found if is_ours(adapter) and 0 < adapter.rank <= MAX_LORA_RANKS[-1]]
 
 
+def folder_of(served: ServedResult) -> str:
+    """In the pods. Raises ValueError for what is in no claim and was not fetched."""
+    if is_remote(served.uri):
+        return f"{MODELS}/{CACHE}/{parse(served.uri).folder(served.revision or '')}"
+    return local_path(served.uri)
+
+
 def is_ours(told: ServedResult) -> bool:
     """Whether we could have written it: anybody may write annotations, and a status shows what they say."""
     try:
-        local_path(told.uri)
+        folder_of(told)
     except ValueError:
         return False
-    words = (told.uri, told.digest or "")
+    words = (told.uri, told.revision or "", told.digest or "")
     return all(len(word) <= MOST_CHARACTERS and shown(word) == word for word in words)
 
 

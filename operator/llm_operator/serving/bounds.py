@@ -6,7 +6,7 @@ from llm_operator.api.conditions import with_bounded_messages
 from llm_operator.api.serving import LLMServingStatus
 from llm_operator.api.text import cut
 
-ADAPTER_BYTES = 512  # of the message of each adapter, of which there may be 32
+ADAPTER_BYTES = 512  # of the message of each adapter and input, of which there may be 32
 
 
 def bounded(status: LLMServingStatus) -> LLMServingStatus:
@@ -14,4 +14,7 @@ def bounded(status: LLMServingStatus) -> LLMServingStatus:
     adapters = [
         adapter.model_copy(update={"message": cut(adapter.message, ADAPTER_BYTES)}) for adapter in status.adapters
     ]
-    return status.model_copy(update={"adapters": adapters, "conditions": with_bounded_messages(status.conditions)})
+    inputs = [one.model_copy(update={"message": cut(one.message, ADAPTER_BYTES)}) for one in status.inputs]
+    return status.model_copy(
+        update={"adapters": adapters, "inputs": inputs, "conditions": with_bounded_messages(status.conditions)}
+    )

@@ -6,10 +6,11 @@ The operator watches the ConfigMaps that it makes; to watch those of everybody w
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llm_operator.api.serving import ConfigMapKey
-from llm_operator.kube.client import ApiError, Client
+from llm_operator.api.text import cut
+from llm_operator.kube.client import JSON, METADATA_LIST, ApiError, Client
 from llm_operator.kube.kinds import CONFIG_MAP
 from llm_operator.kube.plan import Key, Manifest
 from llm_operator.kube.poller import Poller, Wake
@@ -34,6 +35,7 @@ class Word:
 
     digest: str = ""
     problem: str = ""
+    version: str = field(default="", compare=False)  # of the ConfigMap that says so
 
 
 UNKNOWN = Word()
@@ -57,13 +59,19 @@ class ChatTemplates:
         await self._poller.run(wake)
 
     async def _ask(self, place: Place, before: Word) -> tuple[Word, float]:
-        try:  # a list of one, as the right to list is there anyway
-            found = await self._client.get(
-                CONFIG_MAP.path(place.namespace), {"fieldSelector": f"metadata.name={place.name}"}
-            )
+        """Reads it when it has changed: it may have 1 MiB, and any number of servings may name one."""
+        try:
+            if before.version and before.version == version_of(await self._list(place, METADATA_LIST)):
+                return before, LOOK_SECONDS
+            return read(place, await self._list(place, JSON)), LOOK_SECONDS
         except ApiError as error:
             return unread(place, before, error), LOOK_SECONDS
-        return read(place, found.get("items") or []), LOOK_SECONDS
+
+    async def _list(self, place: Place, accept: str) -> list[Manifest]:
+        """Of one, as the right to list is there anyway."""
+        query = {"fieldSelector": f"metadata.name={place.name}"}
+        found = await self._client.get(CONFIG_MAP.path(place.namespace), query, accept)
+        return found.get("items") or []
 
 
 def place_of(serving: Manifest) -> Place | None:
@@ -88,8 +96,14 @@ def read(place: Place, items: list[Manifest]) -> Word:
     data = {**(items[0].get("data") or {}), **(items[0].get("binaryData") or {})}
     if place.key not in data:
         keys = ", ".join(sorted(data)) or "none"
-        return Word(problem=f"ConfigMap {place.name} has no key {place.key!r}; its keys are {keys}")
-    return Word(digest=hashlib.sha256(data[place.key].encode()).hexdigest()[:16])
+        problem = f"ConfigMap {place.name} has no key {place.key!r}; its keys are {keys}"
+        return Word(problem=cut(problem), version=version_of(items))
+    return Word(digest=hashlib.sha256(data[place.key].encode()).hexdigest()[:16], version=version_of(items))
+
+
+def version_of(items: list[Manifest]) -> str:
+    """Of a list of one, or none."""
+    return str(items[0]["metadata"]["resourceVersion"]) if items else ""
 
 
 def mark(source: ConfigMapKey, word: Word, applied: str) -> str | None:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 import llm_server
 from llm_operator.api.architecture import EXPERTS
 from llm_operator.api.architecture_schema import config_schema, mismatches
-from llm_operator.api.families import FAMILIES
+from llm_operator.api.families import CLASSES, known_keys
 from llm_operator.api.parallel import head_problem, size_of, tensor_parallel_size
 from llm_operator.api.resources import Resources
 from llm_operator.api.serving import LLMServingSpec
@@ -23,17 +23,6 @@ from llm_operator.kube.plan import Manifest
 from llm_server.arguments import TENSOR, values_of
 from llm_trainer.config import Architecture
 
-CLASSES = {
-    "gpt2": "GPT2LMHeadModel",
-    "llama": "LlamaForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "mixtral": "MixtralForCausalLM",
-    "qwen3_moe": "Qwen3MoeForCausalLM",
-    "deepseek_v3": "DeepseekV3ForCausalLM",
-    "mamba": "MambaForCausalLM",
-    "mamba2": "Mamba2ForCausalLM",
-    "jamba": "JambaForCausalLM",
-}
 TAKES_ADAPTERS: dict[str, bool] = json.loads((Path(str(llm_server.__file__)).parent / "lora.json").read_text())
 POSITIONS = ("max_position_embeddings", "n_positions")
 # Rope types for which vLLM takes the positions as they are; for any other it multiplies them by the factor.
@@ -51,7 +40,7 @@ NOT_ON_CPU = {
 def why_not_served(training: Manifest, resources: Resources) -> str | None:
     """Why vLLM must not serve what a training makes; None where nothing is known against it."""
     family, config = architecture_of(training)
-    if family == "mamba2" and (groups := FAMILIES[family].resolve(config)["n_groups"]) != 1:
+    if family == "mamba2" and (groups := known_keys(family, config)["n_groups"]) != 1:
         return (
             f"vLLM normalises each of the n_groups {groups} of a mamba2 by itself, and transformers all; train with 1"
         )
@@ -82,9 +71,9 @@ def architecture_of(training: Manifest) -> tuple[str | None, dict[str, Any]]:
 def why_it_does_not_fit(training: Manifest, spec: LLMServingSpec) -> str | None:
     """The field of the serving that vLLM would refuse after its start, and what to set instead."""
     family, config = architecture_of(training)
-    if family not in FAMILIES or any(values_of(spec.extra_arguments, flag) for flag in OTHER_CONFIGURATION):
+    if family is None or any(values_of(spec.extra_arguments, flag) for flag in OTHER_CONFIGURATION):
         return None
-    keys = FAMILIES[family].resolve(config)
+    keys = known_keys(family, config)
     if family == "llama":  # takes it from the number of heads where it is left out
         keys = {**keys, "num_key_value_heads": config.get("num_key_value_heads")}
     gpus = spec.resources.gpus
@@ -112,11 +101,11 @@ def length_problem(keys: dict[str, Any], length: int | None) -> str | None:
 def why_no_adapter(training: Manifest, resources: Resources) -> str | None:
     """Why vLLM can load no adapter beside what a training makes; None where nothing is known against it."""
     family, config = architecture_of(training)
-    if family not in CLASSES:
+    if family is None or family not in CLASSES:
         return None
     if TAKES_ADAPTERS.get(CLASSES[family]) is False:
         return f"vLLM loads no adapters beside a {family}"
-    keys = FAMILIES[family].resolve(config)
+    keys = known_keys(family, config)
     if not resources.gpus and any((keys.get(name) or 0) > 1 for name in EXPERTS):
         return f"vLLM has no kernel on CPU for adapters beside the experts of a {family}: take GPUs"
     return None

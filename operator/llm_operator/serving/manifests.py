@@ -16,7 +16,6 @@ from llm_operator.api.parallel import tensor_parallel_size
 from llm_operator.api.resolve import LEAVE_SECONDS, drain_seconds
 from llm_operator.api.serving import ChatTemplate, LLMServingSpec, ServedAdapter, ServedResult
 from llm_operator.api.vllm_environment import API_KEY, DOORS
-from llm_operator.kube.drift import ours
 from llm_operator.kube.network import ALL, Network, namespaces, policy, tcp
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import (
@@ -32,11 +31,12 @@ from llm_operator.kube.templates import (
     variables,
 )
 from llm_operator.serving.adapters import max_lora_rank
-from llm_operator.serving.annotations import CHAT_TEMPLATE, PLACE, TEMPLATE, served
+from llm_operator.serving.annotations import CHAT_TEMPLATE, PLACE, TEMPLATE, folder_of, served
+from llm_operator.serving.fetch_manifests import cache_mount, cache_volume, credential_volumes, init_containers
 from llm_operator.serving.names import CONTAINER, HTTP, HTTPS, LAUNCHER_PORT, PORT, common_metadata, selector
 from llm_operator.serving.probes import launcher_probes, probes
 from llm_operator.serving.rollout import place_of
-from llm_trainer.config import claim_of, local_path
+from llm_trainer.config import claim_of
 
 LAUNCHER = ("python", "-m", "llm_server.launch")
 VLLM = ("vllm", "serve")
@@ -66,6 +66,7 @@ class Surroundings:
     host: str = ANY_IPV4
     chat_template: str = ""  # annotation
     pull_secrets: tuple[str, ...] = ()  # of every pod, beside the user's
+    trainer_image: str = ""  # which fetches
 
 
 def addressed(serving: Manifest, spec: LLMServingSpec, network: Network | None = None) -> tuple[Manifest, ...]:
@@ -80,18 +81,6 @@ def addressed(serving: Manifest, spec: LLMServingSpec, network: Network | None =
 def workload(serving: Manifest, spec: LLMServingSpec, pods: Manifest, strategy: dict[str, Any]) -> Manifest:
     """The Deployment."""
     return marked(deployment(serving, spec, pods, common_metadata(serving, owner_reference(serving)), strategy))
-
-
-def scaled(found: Manifest, replicas: int) -> tuple[Manifest, ...]:
-    """The Deployment that is there as it was applied last, with another number of pods; nothing if that is right."""
-    applied = ours(found) if found else {}
-    if "spec" not in applied or found["spec"].get("replicas") == replicas:
-        return ()
-    made = {**applied, "spec": {**applied["spec"], "replicas": replicas}}
-    if "replicas" not in applied["spec"]:
-        return (made,)  # somebody has changed it, which is drift, under the mark that it has
-    metadata = {field: value for field, value in applied["metadata"].items() if field != "annotations"}
-    return (marked({**made, "metadata": metadata}),)
 
 
 def service(serving: Manifest, spec: LLMServingSpec, metadata: dict[str, Any]) -> Manifest:
@@ -123,11 +112,17 @@ def disruption_budget(serving: Manifest, metadata: dict[str, Any]) -> Manifest:
 
 
 def network_policy(serving: Manifest, spec: LLMServingSpec, metadata: dict[str, Any], network: Network) -> Manifest:
-    """In: requests of namespaces that may. Out: no more than DNS, as the model lies on a volume."""
+    """In: requests of namespaces that may. Out: no more than DNS, as the model lies on a volume.
+
+    Pods that fetch for themselves reach hubs and buckets too, whose addresses only their names tell.
+    """
     own = str(metadata["namespace"])
     peers = [namespaces(sorted({own, *spec.allowed_namespaces})), *network.serving_from, *network.metrics_from]
     everybody = ALL in spec.allowed_namespaces  # also who is no pod, such as a load balancer
-    return policy(metadata, selector(serving), [tcp(PORT, [] if everybody else peers)], network.egress)
+    fetches = spec.model_cache is not None and spec.model_cache.empty_dir is not None
+    anywhere: list[Manifest] = [{"ports": [{"protocol": "TCP"}]}] if fetches else []
+    ingress = [tcp(PORT, [] if everybody else peers)]
+    return policy(metadata, selector(serving), ingress, [*network.egress, *anywhere])
 
 
 def deployment(
@@ -182,11 +177,17 @@ def pod_spec(
     ]
     mounts = [{"name": name, "mountPath": f"/volumes/{claim}", "readOnly": True} for name, claim in volumes.items()]
     server = container(serving, spec, model, adapters, surroundings)
+    fetched = {served.uri: served.revision for served in (model, *adapters) if served.revision}
+    fetching = init_containers(spec, fetched, surroundings.trainer_image) if fetched else []
+    if fetched:
+        mounts.append(cache_mount(read_only=True))
+        claims += [cache_volume(spec, read_only=True), *(credential_volumes(spec) if fetching else ())]
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # a Service named vllm would set VLLM_* variables
         "terminationGracePeriodSeconds": drain_seconds(spec),
         "securityContext": POD_SECURITY,
+        **({"initContainers": fetching} if fetching else {}),
         "containers": [{**server, "volumeMounts": [*mounts, *(mount for _, mount in extra), *SCRATCH_MOUNTS]}],
         "volumes": [*claims, *(volume for volume, _ in extra), *SCRATCH_VOLUMES],
     }
@@ -208,7 +209,7 @@ def container(
     return {
         "name": CONTAINER,
         "image": image.name,
-        "command": [*(LAUNCHER if image.has_launcher else VLLM), literal(local_path(model.uri))],
+        "command": [*(LAUNCHER if image.has_launcher else VLLM), literal(folder_of(model))],
         "args": arguments(serving, spec, adapters, None if image.has_launcher else surroundings.host),
         "env": [
             *variables(environment(spec, launcher=image.has_launcher)),
@@ -257,8 +258,9 @@ def extra_volumes(spec: LLMServingSpec) -> list[tuple[dict[str, Any], dict[str, 
 def claim_volumes(model: ServedResult, adapters: Sequence[ServedAdapter]) -> dict[str, str | None]:
     """Names of volumes → claims, each once; a claim's own name may be no name of a volume."""
     claim = claim_of(model.uri)
-    others = sorted({str(claim_of(adapter.uri)) for adapter in adapters} - {claim})
-    return {"model": claim, **{f"adapters-{index}": other for index, other in enumerate(others)}}
+    named = {claim_of(adapter.uri) for adapter in adapters if not adapter.revision}
+    others = sorted(str(other) for other in named - {claim})
+    return {**({"model": claim} if claim else {}), **{f"adapters-{index}": other for index, other in enumerate(others)}}
 
 
 def ports(image: Image) -> list[dict[str, Any]]:
@@ -282,6 +284,8 @@ def arguments(
         given.append(f"--max-model-len={spec.max_model_length}")
     elif host is None:
         given.append("--max-model-len=auto")  # the model's, or as much of it as the KV cache holds
+    if spec.task == "embed":
+        given.append("--runner=pooling")  # of a model that writes text vLLM takes the last token's state
     if spec.chat_template:
         given.append(f"--chat-template={chat_template(spec.chat_template)}")
     if spec.tls:
@@ -300,7 +304,7 @@ def adapter_arguments(adapters: Sequence[ServedAdapter]) -> list[str]:
     """VLLM's short form NAME=PATH breaks at a comma or '=' in the path, its JSON form does not."""
     if not adapters:
         return []
-    modules = [json.dumps({"name": adapter.name, "path": local_path(adapter.uri)}) for adapter in adapters]
+    modules = [json.dumps({"name": adapter.name, "path": folder_of(adapter)}) for adapter in adapters]
     limits = [f"--max-loras={len(adapters)}", f"--max-lora-rank={max_lora_rank(adapters)}"]
     return ["--enable-lora", "--lora-modules", *map(literal, modules), *limits]
 
@@ -337,7 +341,7 @@ def api_key(spec: LLMServingSpec) -> list[dict[str, Any]]:
 
 def digests(model: ServedResult, adapters: Sequence[ServedAdapter]) -> dict[str, str]:
     """Of what trainings have made, by folder: the launcher serves nothing else there."""
-    known = {local_path(served.uri): served.digest for served in (model, *adapters) if served.digest}
+    known = {folder_of(served): served.digest for served in (model, *adapters) if served.digest}
     return {"LLM_SERVER_DIGESTS": literal(json.dumps(known))} if known else {}
 
 

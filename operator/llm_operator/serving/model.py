@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llm_operator.api.reasons import Reason
@@ -9,6 +10,7 @@ from llm_operator.api.serving import LLMServingSpec, LLMServingStatus, ServedRes
 from llm_operator.kube.plan import Manifest
 from llm_operator.serving.annotations import model_in
 from llm_operator.serving.families import why_it_does_not_fit, why_not_served
+from llm_operator.serving.fetching import Fetch, Problem, served_of
 from llm_operator.serving.fleet import template_metadata
 from llm_operator.serving.observe import Observed
 from llm_operator.serving.results import (
@@ -23,6 +25,7 @@ from llm_operator.serving.results import (
     unreadable,
     without_claim,
 )
+from llm_trainer.config import is_remote
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,12 @@ class Choice:
     refuses_spec: bool = False
 
 
-def choose_model(observed: Observed, spec: LLMServingSpec) -> Choice:
+def choose_model(observed: Observed, spec: LLMServingSpec, fetches: Sequence[Fetch] = ()) -> Choice:
     if absent := without_cache(observed, spec):
         return Choice(None, absent.reason, absent.message, refuses_spec=True)
     named = spec.model.training
-    choice = of_training(observed, named, spec) if named else of_uri(spec.model.uri or "")
-    if choice.model and (absent := without_claim(choice.model.uri, observed)):
+    choice = of_training(observed, named, spec) if named else of_uri(spec.model.uri or "", fetches)
+    if choice.model and not choice.model.revision and (absent := without_claim(choice.model.uri, observed)):
         return none(absent)
     return choice
 
@@ -60,7 +63,12 @@ def served_so_far(observed: Observed, old: LLMServingStatus) -> ServedResult | N
     return model_in(told) or old.model
 
 
-def of_uri(uri: str) -> Choice:
+def of_uri(uri: str, fetches: Sequence[Fetch]) -> Choice:
+    if is_remote(uri):
+        found = served_of(fetches, uri)
+        if isinstance(found, Problem):
+            return Choice(None, found.reason, f"{uri}: {found.message}", refuses_spec=True)
+        return Choice(found, Reason.MODEL_FOUND, f"{uri}, revision {found.revision}")
     return Choice(ServedResult(uri=uri), Reason.MODEL_FOUND, uri)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, NamedTuple
 
-from llm_operator.kube import labels
+from llm_operator.api.common import GROUP
+from llm_operator.kube import labels, names
 from llm_operator.kube.plan import Manifest
 
 CONTAINER = "vllm"
+FETCHER = "fetch"  # container of a Job's pod; those of a serving's own pods have a number behind it
 PORT = 8000  # of the container
 LAUNCHER_PORT = 9401  # of trainer_image/llm_server/launch.py: /startup, /ready and /live
 ENDING = "-serving"
-LABEL_CHARACTERS = 63
+FETCHES_FOR = (
+    f"{GROUP}/fetches-for"  # label of Jobs and their pods, which neither Service nor PodDisruptionBudget select
+)
 
 
 class ServicePort(NamedTuple):
@@ -26,18 +29,17 @@ HTTP, HTTPS = ServicePort("http", 80), ServicePort("https", 443)
 
 
 def child_name(serving: str) -> str:
-    """Of the Deployment, the Service and the PodDisruptionBudget; not the bare name, which may be a user's Service.
+    """Of the Deployment, the Service and the PodDisruptionBudget; not the bare name, which may be a user's Service."""
+    return names.child_name(serving, ENDING, "s")
 
-    A Service's name is a DNS label that begins with a letter. A name that is none is made one, and marked, so that
-    llama-3.1-8b and llama-3-1-8b stay two.
-    """
-    label = serving.replace(".", "-")
-    if not label[0].isalpha():
-        label = f"s-{label}"
-    if label == serving and len(label) + len(ENDING) <= LABEL_CHARACTERS:
-        return label + ENDING
-    mark = f"-{hashlib.sha256(serving.encode()).hexdigest()[:6]}{ENDING}"
-    return label[: LABEL_CHARACTERS - len(mark)].rstrip("-") + mark
+
+def fetch_name(serving: str, mark: str) -> str:
+    """Of a Job."""
+    return names.child_name(serving, f"-{FETCHER}-{mark}", "s")
+
+
+def fetch_labels(serving: Manifest) -> dict[str, str]:
+    return {labels.MANAGED_BY: labels.OPERATOR, FETCHES_FOR: serving["metadata"]["name"]}
 
 
 def url(serving: Manifest, service: Manifest) -> str:

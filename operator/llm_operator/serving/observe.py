@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -10,16 +10,26 @@ from llm_operator.api.resources import DEFAULT_DEVICES, Devices
 from llm_operator.api.serving import LLMServingSpec
 from llm_operator.api.validation import InvalidSpecError, load_serving
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, NETWORK_POLICY, POD, SERVICE, TRAINING
+from llm_operator.kube.claims import access_modes
+from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, JOB, NETWORK_POLICY, POD, SERVICE, TRAINING
 from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Key, Manifest
+from llm_operator.kube.pods import container_state, holds
 from llm_operator.kube.sightings import Sightings
 from llm_operator.kube.specs import Specs, loaded
 from llm_operator.serving.annotations import TEMPLATE
 from llm_operator.serving.chat_template import UNKNOWN, Word
 from llm_operator.serving.fleet import template_metadata
+from llm_operator.serving.names import FETCHER
 from llm_operator.serving.rollout import no_room
 from llm_operator.settings import Settings
+from llm_trainer.protocol import Progress
+
+Ask = Callable[[Key, Manifest | None], Progress | None]
+
+
+def nobody(_key: Key, _pod: Manifest | None) -> None:
+    """Asks none."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,13 @@ class Observed:
     services: tuple[Manifest, ...] = ()
     disruption_budgets: tuple[Manifest, ...] = ()
     network_policies: tuple[Manifest, ...] = ()
-    pods: tuple[Manifest, ...] = ()
+    pods: tuple[Manifest, ...] = ()  # of the Deployment
+    jobs: tuple[Manifest, ...] = ()  # that fetch
+    fetching: tuple[Manifest, ...] = ()  # their pods
+    asked: Manifest | None = None  # the pod of them that is asked how far it is
+    fetch_progress: Progress | None = None  # its answer
+    ages: Mapping[str, float] = field(default_factory=dict)  # seconds for which this operator has seen facts
+    access_modes: Mapping[str, frozenset[str]] = field(default_factory=dict)  # of the claim of spec.modelCache
     without_room: Mapping[str, float] = field(default_factory=dict)
     claims: frozenset[str] = frozenset()
     chat_template: Word = UNKNOWN  # what its ConfigMap holds
@@ -70,13 +86,18 @@ def observe(
     chat_template: Word,
     sightings: Sightings,
     now: float,
+    ask: Ask = nobody,
 ) -> Observed | None:
-    """``now`` is in seconds of the clock of ``sightings``."""
+    """``now`` is in seconds of the clock of ``sightings``; ``ask`` tells the last word of a pod, which is asked."""
     serving = cache.get(key.kind, key.namespace, key.name)
     if serving is None:
         return None
-    pods, deployments = tuple(cache.children(POD.name, key)), tuple(cache.children(DEPLOYMENT.name, key))
-    ages = sightings.ages(key, [*uids_without_room(pods), *template_facts(deployments)], now)
+    living, deployments = tuple(cache.children(POD.name, key)), tuple(cache.children(DEPLOYMENT.name, key))
+    pods = tuple(pod for pod in living if not is_of_job(pod))
+    jobs, fetching = tuple(cache.children(JOB.name, key)), tuple(pod for pod in living if is_of_job(pod))
+    facts = [*uids_without_room(pods), *template_facts(deployments), *map(job_fact, jobs)]
+    ages = sightings.ages(key, facts, now)
+    asked = next((pod for pod in fetching if container_state(pod, FETCHER, "running") is not None), None)
     named = {name: cache.get(TRAINING.name, key.namespace, name) for name in referenced_trainings(serving)}
     return Observed(
         serving=serving,
@@ -86,6 +107,12 @@ def observe(
         disruption_budgets=tuple(cache.children(DISRUPTION_BUDGET.name, key)),
         network_policies=tuple(cache.children(NETWORK_POLICY.name, key)),
         pods=pods,
+        jobs=jobs,
+        fetching=fetching,
+        asked=asked,
+        fetch_progress=ask(key, asked),
+        ages=ages,
+        access_modes=modes_of_cache(cache, key, serving),
         without_room=ages,
         claims=frozenset(claim["metadata"]["name"] for claim in cache.objects(CLAIM.name, key.namespace)),
         chat_template=chat_template,
@@ -103,6 +130,25 @@ def observe(
 
 def uids_without_room(pods: Iterable[Manifest]) -> list[str]:
     return [pod["metadata"]["uid"] for pod in pods if no_room(pod)]
+
+
+def is_of_job(pod: Manifest) -> bool:
+    return any(owner.get("kind") == JOB.name for owner in pod["metadata"].get("ownerReferences", ()))
+
+
+def job_fact(job: Manifest) -> str:
+    """That a Job is over, or not."""
+    ended = holds(job, "Complete") or holds(job, "Failed")
+    return f"job {job['metadata']['uid']} {'over' if ended else 'goes on'}"
+
+
+def modes_of_cache(cache: Cache, key: Key, serving: Manifest) -> dict[str, frozenset[str]]:
+    """Of a spec that may be wrong."""
+    found: object = serving.get("spec")
+    for name in ("modelCache", "persistentVolumeClaim", "claimName"):
+        found = found.get(name) if isinstance(found, dict) else None
+    claim = cache.get(CLAIM.name, key.namespace, found) if isinstance(found, str) else None
+    return {claim["metadata"]["name"]: frozenset(access_modes(claim))} if claim else {}
 
 
 def template_facts(deployments: Iterable[Manifest]) -> list[str]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from llm_operator.api.common import Condition
 from llm_operator.api.conditions import find
 from llm_operator.api.reasons import Reason, ServingCondition
 from llm_operator.api.serving import LLMServingSpec, LLMServingStatus
 from llm_operator.api.validation import InvalidSpecError
-from llm_operator.kube.plan import Event, Plan
+from llm_operator.kube.mending import Mending, mending, scaled
+from llm_operator.kube.plan import Event, Manifest, Plan
 from llm_operator.serving.adapters import choose_adapters, to_load
 from llm_operator.serving.annotations import CHAT_TEMPLATE
 from llm_operator.serving.bounds import bounded
 from llm_operator.serving.chat_template import mark
+from llm_operator.serving.fetch_manifests import fetch_job
+from llm_operator.serving.fetching import can_be_mounted, fetches_of, stale_jobs
 from llm_operator.serving.fleet import fleet_of, template_metadata
-from llm_operator.serving.manifests import ANY, ANY_IPV4, Image, Surroundings, addressed, scaled, template, workload
-from llm_operator.serving.mending import Mending, mending
+from llm_operator.serving.manifests import ANY, ANY_IPV4, Image, Surroundings, addressed, template, workload
 from llm_operator.serving.model import choose_model, served_so_far
 from llm_operator.serving.observe import Observed
 from llm_operator.serving.pace import held
@@ -29,6 +32,7 @@ QUIET = (
     Reason.STARTING,
     Reason.NOT_READY,
     Reason.TRAINING_NOT_FINISHED,
+    Reason.FETCHING,
     Reason.SCALING_TO_ZERO,
 )
 # Of Progressing; the rest of it is Ready's event too.
@@ -42,10 +46,12 @@ def reconcile(observed: Observed, now: float) -> Plan:
     if isinstance(spec, InvalidSpecError):
         return plan(observed, old, refused(observed, old, str(spec), now))
     decided = decide(observed, spec, old)
-    mended = mending(decided.children, observed, now)
+    mended = mending(decided.children, children(observed), observed.serving, now)
     pause = decided.held.wait if decided.held else None
-    waits = [wait for wait in (mended.wait, decided.rollout.wait, pause) if wait is not None]
-    return plan(observed, old, summary(observed, spec, old, decided, now), mended, min(waits, default=None))
+    rests = [one.wait for one in decided.fetches if one.wait]
+    waits = [wait for wait in (mended.wait, decided.rollout.wait, pause, *rests) if wait is not None]
+    made = plan(observed, old, summary(observed, spec, old, decided, now), mended, min(waits, default=None))
+    return replace(made, create=decided.create, delete=(*stale_jobs(observed, decided.fetches), *made.delete))
 
 
 def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
@@ -64,13 +70,14 @@ def decide(observed: Observed, spec: LLMServingSpec, old: LLMServingStatus) -> D
     While it isn't known how the pods must be, or known that none would answer, the Deployment keeps those that it has
     and follows ``replicas`` alone.
     """
-    choice = choose_model(observed, spec)
+    fetches = fetches_of(observed, spec, old)
+    choice = choose_model(observed, spec, fetches)
     model = choice.model or served_so_far(observed, old)
-    adapters = choose_adapters(observed, spec, model)
+    adapters = choose_adapters(observed, spec, model, fetches)
     serving, deployment = observed.serving, observed.deployment
     surroundings = surroundings_of(observed, spec)
     pods, waits = None, None
-    if model and surroundings and not choice.refuses_spec:
+    if model and surroundings and not choice.refuses_spec and can_be_mounted(fetches, model):
         pods = template(serving, spec, model, to_load(adapters, observed, model), surroundings)
         if waits := held(observed, spec, old, pods, surroundings):
             pods = waits.pods
@@ -78,7 +85,14 @@ def decide(observed: Observed, spec: LLMServingSpec, old: LLMServingStatus) -> D
     rollout = roll(spec, deployment, fleet, observed.without_room, observed.surge_timeout)
     children = addressed(serving, spec, observed.network) if model else ()
     children += (workload(serving, spec, pods, rollout.strategy),) if pods else scaled(deployment, spec.replicas)
-    return Decision(choice, tuple(adapters), fleet, rollout, children, rendered=pods is not None, held=waits)
+    image, secrets = observed.trainer_image, observed.pull_secrets
+    create = tuple(fetch_job(serving, spec, one, image, secrets) for one in fetches if one.makes and one.job is None)
+    rendered = pods is not None
+    return Decision(choice, tuple(adapters), fleet, rollout, children, rendered, waits, fetches, create)
+
+
+def children(observed: Observed) -> tuple[Manifest, ...]:
+    return (*observed.services, *observed.disruption_budgets, *observed.network_policies, *observed.deployments)
 
 
 def surroundings_of(observed: Observed, spec: LLMServingSpec) -> Surroundings | None:
@@ -94,7 +108,7 @@ def surroundings_of(observed: Observed, spec: LLMServingSpec) -> Surroundings | 
         return None
     families = [family for found in observed.services for family in (found.get("spec") or {}).get("ipFamilies") or ()]
     host = ANY if "IPv6" in families else ANY_IPV4
-    return Surroundings(image, host, chat_template, observed.pull_secrets)
+    return Surroundings(image, host, chat_template, observed.pull_secrets, observed.trainer_image)
 
 
 def plan(

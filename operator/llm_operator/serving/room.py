@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from functools import partial
 
-from llm_operator.api.reasons import Reason, ServingCondition
+from llm_operator.api.reasons import ServingCondition
 from llm_operator.api.validation import load_serving
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import Client
 from llm_operator.kube.kinds import CLAIM, SERVING, TRAINING, Kind
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.kube.poller import Wake
+from llm_operator.kube.pull import Puller
 from llm_operator.kube.sightings import Sightings
 from llm_operator.kube.specs import Specs
 from llm_operator.serving.chat_template import ChatTemplates
-from llm_operator.serving.observe import Observed, observe, referenced_trainings
+from llm_operator.serving.observe import Observed, observe
+from llm_operator.serving.places import claim_place, places, training_place
 from llm_operator.serving.reconcile import apply_refused, reconcile
 from llm_operator.settings import Settings
-
-
-def waits_for_claim(serving: Manifest) -> bool:
-    """Or may have been told of one that is gone by now."""
-    status = serving.get("status") or {}
-    found = (status.get("conditions"), status.get("adapters"))
-    told = [one for ones in found if isinstance(ones, list) for one in ones if isinstance(one, dict)]
-    return not told or any(one.get("reason") == Reason.CLAIM_NOT_FOUND for one in told)
+from llm_trainer.protocol import Progress
 
 
 class ServingRoom:
@@ -34,17 +30,24 @@ class ServingRoom:
 
     def __init__(self, cache: Cache, client: Client, settings: Settings) -> None:
         self._cache = cache
+        cache.index(SERVING.name, places)
         self._settings = settings
         self._chat_templates = ChatTemplates(client)
+        self._puller = Puller(cache, settings.progress_interval_seconds, "fetching")
         self._sightings = Sightings()
         self._specs = Specs(partial(load_serving, devices=settings.devices))
 
     def observe(self, key: Key) -> Observed | None:
         word = self._chat_templates.follow(key, self._cache.get(key.kind, key.namespace, key.name))
-        return observe(self._cache, key, self._settings, self._specs, word, self._sightings, time.monotonic())
+        now = time.monotonic()
+        return observe(self._cache, key, self._settings, self._specs, word, self._sightings, now, self._ask)
+
+    def _ask(self, key: Key, pod: Manifest | None) -> Progress | None:
+        return self._puller.follow(key, pod).progress
 
     def forget(self, key: Key) -> None:
         self._chat_templates.follow(key, None)
+        self._puller.follow(key, None)
         self._sightings.forget(key)
 
     def reconcile(self, observed: Observed, now: float) -> Plan:
@@ -52,6 +55,9 @@ class ServingRoom:
 
     def refused(self, observed: Observed, problem: str, now: float) -> Plan:
         return apply_refused(observed, problem, now)
+
+    def wrote(self, key: Key, owner: Manifest, status: Manifest) -> None:
+        """Nothing is counted of servings but what objects.py counts."""
 
     def unseen(self, observed: Observed) -> tuple[tuple[Kind, str], ...]:
         """None: what is there by mistake is applied once more."""
@@ -62,11 +68,13 @@ class ServingRoom:
         """The servings that follow a training that changed, and those that may wait for a claim."""
         if kind not in (TRAINING.name, CLAIM.name):
             return
-        metadata = manifest["metadata"]
-        for serving in self._cache.objects(SERVING.name, metadata["namespace"]):
-            if waits_for_claim(serving) if kind == CLAIM.name else metadata["name"] in referenced_trainings(serving):
-                yield Key("LLMServing", metadata["namespace"], serving["metadata"]["name"])
+        namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+        place = claim_place(namespace) if kind == CLAIM.name else training_place(namespace, name)
+        for serving in self._cache.at(SERVING.name, namespace, place):
+            yield Key("LLMServing", namespace, serving["metadata"]["name"])
 
     async def run(self, wake: Wake) -> None:
-        """Asks for the ConfigMaps of chat templates; the watches tell all else."""
-        await self._chat_templates.run(wake)
+        """Asks for ConfigMaps of chat templates, and pods that fetch for their progress; the watches tell all else."""
+        async with asyncio.TaskGroup() as duties:
+            duties.create_task(self._chat_templates.run(wake))
+            duties.create_task(self._puller.run(wake))

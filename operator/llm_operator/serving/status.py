@@ -26,6 +26,7 @@ from llm_operator.kube.templates import mark_of
 from llm_operator.serving.adapters import AdapterChoice, statuses
 from llm_operator.serving.annotations import adapters_in, model_in
 from llm_operator.serving.chat_template import UNKNOWN
+from llm_operator.serving.fetching import Fetch
 from llm_operator.serving.fleet import Fleet, age_of, annotations_of, fleet_of
 from llm_operator.serving.model import Choice
 from llm_operator.serving.names import CONTAINER, selector_text, url
@@ -51,6 +52,8 @@ class Decision:
     children: tuple[Manifest, ...] = ()
     rendered: bool = True
     held: Held | None = None  # a newer result waits
+    fetches: tuple[Fetch, ...] = ()
+    create: tuple[Manifest, ...] = ()  # Jobs that fetch
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,9 @@ def refused(observed: Observed, old: LLMServingStatus, problems: str, now: float
         Word(ServingCondition.MODEL_AVAILABLE, holds=False, reason=Reason.INVALID_SPEC, message=problems),
         Word(ServingCondition.READY, holds=bool(fleet.ready), reason=Reason.INVALID_SPEC, message=problems),
     )
-    return world(observed, old, fleet).model_copy(update={"adapters": old.adapters, **said(observed, old, told, now)})
+    return world(observed, old, fleet).model_copy(
+        update={"adapters": old.adapters, "inputs": old.inputs, **said(observed, old, told, now)}
+    )
 
 
 def summary(
@@ -95,7 +100,11 @@ def summary(
     )
     loaded = [] if refused_in(answering) else adapters_in(annotations_of(answering))
     return world(observed, old, fleet).model_copy(
-        update={"adapters": statuses(adapters, loaded), **said(observed, old, told, now)}
+        update={
+            "adapters": statuses(adapters, loaded),
+            "inputs": [one.said for one in decision.fetches],
+            **said(observed, old, told, now),
+        }
     )
 
 

@@ -36,4 +36,4 @@ def taken_up(
 def kept_nodes(stage: StageStatus, asked: int) -> str:
     if stage.nodes == asked:
         return ""
-    return f"; it keeps {stage.nodes} pods and not {asked}, as its checkpoint is of so many processes"
+    return f"; it keeps {stage.nodes} pods and not {asked}, as the experts of its checkpoint lie with so many processes"

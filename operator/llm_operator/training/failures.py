@@ -45,6 +45,8 @@ NEVER_WHOLE = (  # a gang that lacked a pod never began: no restart
 BY_EXIT_CODE: dict[int, tuple[Fault, Reason]] = {
     ExitCode.DATA: ("Configuration", Reason.DATA_ERROR),
     ExitCode.CONFIGURATION: ("Configuration", Reason.CONFIGURATION_ERROR),
+    ExitCode.DIVERGED: ("Configuration", Reason.DIVERGED),
+    ExitCode.EVALUATION: ("Configuration", Reason.EVALUATION_FAILED),
     ExitCode.STORAGE: ("Infrastructure", Reason.STORAGE_UNREADABLE),
     ExitCode.NO_SPACE: ("Own", Reason.NO_SPACE),
     ExitCode.PREEMPTED: ("Infrastructure", Reason.PREEMPTED),

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llm_operator.api.families import ModelSize
 from llm_operator.api.resolve import nodes_of
-from llm_operator.api.training import LLMTrainingSpec
-from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus, StageStatus
-from llm_operator.api.validation import InvalidSpecError, training_problems
+from llm_operator.api.training import LLMTrainingSpec, Stage
+from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus, ModelSizeStatus, StageStatus
+from llm_operator.api.training_validation import fit_problems, training_problems
+from llm_operator.api.validation import InvalidSpecError
 from llm_operator.training.stages import PlannedStage, planned_stages
+
+MOST = 2**50  # parameters; what follows from them is a whole number to a status
 
 
 def known_stages(spec: LLMTrainingSpec, old: LLMTrainingStatus) -> tuple[list[PlannedStage], list[StageStatus]]:
     """The planned stages, and one status for each, in order. ``spec`` is as it was begun."""
-    planned = planned_stages(spec)
+    planned = planned_stages(spec, told_sizes(old.stages))
     stages = merged(planned, old.stages)
     if spec.restart_token != old.observed_restart_token:
         stages = [with_new_budgets(stage) for stage in stages]
@@ -21,20 +25,37 @@ def known_stages(spec: LLMTrainingSpec, old: LLMTrainingStatus) -> tuple[list[Pl
 
 
 def as_begun(spec: LLMTrainingSpec, known: Sequence[StageStatus]) -> LLMTrainingSpec | InvalidSpecError:
-    """The spec with the number of pods that each stage keeps: its checkpoints are of so many processes.
+    """The spec with the number of pods that stages keep whose experts are spread: so are those of their checkpoints.
 
-    A stage that failed without a checkpoint keeps none. An error if another number made the spec valid.
+    A stage that failed without a checkpoint keeps none. An error if another number made the spec valid, or if a stage
+    can't fit by the sizes that data preparation has told.
     """
     nodes = {stage.name: stage.nodes for stage in known if keeps_nodes(stage)}
-    kept = {stage.name: nodes[stage.name] for stage in spec.stages if stage.name in nodes}
+    kept = {stage.name: nodes[stage.name] for stage in spec.stages if spreads_experts(stage) and stage.name in nodes}
     stages = [stage.model_copy(update={"nodes": kept.get(stage.name, stage.nodes)}) for stage in spec.stages]
-    if [nodes_of(spec, stage) for stage in stages] == [nodes_of(spec, stage) for stage in spec.stages]:
-        return spec
-    begun = spec.model_copy(update={"stages": stages})
-    if problems := tuple(training_problems(begun)):
-        why = ", ".join(f"stage {name} keeps nodes: {number}" for name, number in kept.items())
-        return InvalidSpecError((*problems, f"{why}, as a checkpoint is of so many processes"))
-    return begun
+    begun = spec
+    if [nodes_of(spec, stage) for stage in stages] != [nodes_of(spec, stage) for stage in spec.stages]:
+        begun = spec.model_copy(update={"stages": stages})
+        if problems := tuple(training_problems(begun)):
+            why = ", ".join(f"stage {name} keeps nodes: {number}" for name, number in kept.items())
+            return InvalidSpecError((*problems, f"{why}, as a checkpoint's experts lie with so many processes"))
+    problems = tuple(fit_problems(begun, told_sizes(known)))
+    return InvalidSpecError(problems) if problems else begun
+
+
+def told_sizes(known: Sequence[StageStatus]) -> dict[str, ModelSize]:
+    """Of the models that data preparation has looked at, by URI. What no model has is not believed of a pod."""
+    models = [model for stage in known for model in stage.models]
+    return {model.uri: size_of(model) for model in models if max(model.parameters, model.attention_width << 16) < MOST}
+
+
+def size_of(told: ModelSizeStatus) -> ModelSize:
+    figures = told.model_dump(exclude={"uri", "parameters"})
+    return ModelSize(total=told.parameters, **figures)
+
+
+def spreads_experts(stage: Stage) -> bool:
+    return stage.pretrain is not None and stage.pretrain.expert_parallel > 1
 
 
 def keeps_nodes(stage: StageStatus) -> bool:
@@ -55,7 +76,7 @@ def with_shape(stage: StageStatus, planned: PlannedStage) -> StageStatus:
     """What the spec says now is for the next attempt: one that is under way, or was the last, stays what it is."""
     if stage.state == "Succeeded" or open_attempt(stage):
         return stage
-    shape = ("kind", "nodes", "memory_per_process", "flops_per_token")
+    shape = ("kind", "nodes", "memory_per_process", "flops_per_token", "peak_memory")
     return stage.model_copy(update={name: getattr(planned, name) for name in shape})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from llm_operator.api.conditions import find
-from llm_operator.api.reasons import Reason, TrainingCondition
+from llm_operator.api.reasons import LEFT, Reason, TrainingCondition
 from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus, StageStatus
 from llm_operator.kube.kinds import JOB, NETWORK_POLICY
 from llm_operator.kube.plan import Delete, Manifest
@@ -124,4 +124,4 @@ def may_write(attempt: AttemptStatus | None) -> bool:
     """Whether pods of it commit a checkpoint yet, which the next attempt waits for. Whose they are, their Job alone
     tells, so it goes after them. One that has failed goes at once and makes room in a quota.
     """
-    return attempt is None or attempt.reason == Reason.SUSPENDED
+    return attempt is None or attempt.reason in LEFT

@@ -6,7 +6,7 @@ And a NetworkPolicy, where the operator makes any.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llm_operator.api.resolve import pods_of
@@ -26,16 +26,19 @@ from llm_operator.kube.templates import (
     variables,
 )
 from llm_operator.training.names import child_name
-from llm_operator.training.stages import PlannedStage, claims_of, run_uri
+from llm_operator.training.patience import grace_seconds
+from llm_operator.training.stages import PlannedStage, claims_of, mounted_credentials, remote_inputs, run_uri
 from llm_trainer.config import StageConfig
+from llm_trainer.config.tracking import KEYS, variable
 from llm_trainer.protocol import PROGRESS_PORT, RENDEZVOUS_PORT
 
 CONTAINER = "trainer"
 CONFIG_FOLDER, CONFIG_FILE = "/etc/llm-operator", "stage.json"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"  # Kueue's unit is the Job
-GRACE_SECONDS = 120  # to commit a checkpoint after SIGTERM
 NODE_LOST_SECONDS = 30  # a node that doesn't answer for so long loses the pod
 JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"  # the Job controller sets it
+ZONE = "topology.kubernetes.io/zone"  # of nodes; Kubernetes 1.35 gives it to their pods
+RDMA = "rdma/"  # devices of the shared RDMA device plugin, which NCCL's own transport uses; others have a plugin of it
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 
 
@@ -89,15 +92,20 @@ def children(
     if stage.nodes > 1:
         made.append(service)
     if network:
-        made.append(gang_policy(common, network))
+        fetches = bool(stage.index < 0 and remote_inputs(spec))
+        made.append(gang_policy(common, network, fetches=fetches))
     return tuple(marked(manifest) for manifest in (*made, processes))
 
 
-def gang_policy(common: dict[str, Any], network: Network) -> Manifest:
-    """The gang speaks to itself, on any port as gloo and NCCL do; rank 0's figures are for operator and Prometheus."""
+def gang_policy(common: dict[str, Any], network: Network, *, fetches: bool = False) -> Manifest:
+    """The gang speaks to itself, on any port as gloo and NCCL do; rank 0's figures are for operator and Prometheus.
+
+    ``fetches``: it also reaches hubs, buckets and servers, whose addresses only their names tell.
+    """
     gang = {JOB_NAME_LABEL: common["name"]}
     ingress = [{"from": [pods(gang)]}, tcp(PROGRESS_PORT, [network.operator, *network.metrics_from])]
-    return policy(common, gang, ingress, [{"to": [pods(gang)]}, *network.egress])
+    anywhere: list[Manifest] = [{"ports": [{"protocol": "TCP"}]}] if fetches else []
+    return policy(common, gang, ingress, [{"to": [pods(gang)]}, *network.egress, *anywhere])
 
 
 def job(
@@ -150,23 +158,35 @@ def claim_mounts(spec: LLMTrainingSpec, stage: PlannedStage, run: str) -> list[d
     return [storage, inside, *mounts[1:]]
 
 
+def credential_volumes(spec: LLMTrainingSpec) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Mounts and volumes of Secrets: of data preparation alone, which fetches."""
+    return [
+        (
+            {"name": f"credential-{index}", "mountPath": each.folder, "readOnly": True},
+            {"name": f"credential-{index}", "secret": {"secretName": each.secret_name, "defaultMode": 0o440}},
+        )
+        for index, each in enumerate(mounted_credentials(spec))
+    ]
+
+
 def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str, run: str) -> dict[str, Any]:
     volumes = [
         {"name": f"claim-{i}", "persistentVolumeClaim": {"claimName": claim}} for i, claim in enumerate(claims_of(spec))
     ]
+    credentials = credential_volumes(spec) if stage.index < 0 else []
     return {
         "restartPolicy": "Never",
         **({"subdomain": name} if stage.nodes > 1 else {}),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": grace_seconds(spec, stage.index),
         "securityContext": POD_SECURITY,
         "containers": [
             {
                 "name": CONTAINER,
                 "image": image,
                 "command": ["python", "-m", "llm_trainer.launch"],
-                "env": environment(stage, name),
+                "env": [*environment(stage, name), *(tracker_keys(spec) if stage.index >= 0 else ())],
                 "ports": [
                     {"name": "progress", "containerPort": PROGRESS_PORT},
                     {"name": "rendezvous", "containerPort": RENDEZVOUS_PORT},
@@ -178,6 +198,7 @@ def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str, 
                     {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
                     *SCRATCH_MOUNTS,
                     *claim_mounts(spec, stage, run),
+                    *(mount for mount, _ in credentials),
                 ],
             }
         ],
@@ -185,13 +206,14 @@ def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str, 
             {"name": "config", "configMap": {"name": name}},
             *SCRATCH_VOLUMES,
             *volumes,
+            *(volume for _, volume in credentials),
         ],
         **spread(stage, name),
     }
 
 
 def spread(stage: PlannedStage, name: str) -> dict[str, Any]:
-    """Where the pods had better run: over as many nodes as there are, and off a node that is lost.
+    """Where the pods had better run: over as many nodes of one zone as there are, and off a node that is lost.
 
     Never where they must: two pods may fit on the one node with GPUs, and a node without any would be an empty place.
     """
@@ -206,6 +228,9 @@ def spread(stage: PlannedStage, name: str) -> dict[str, Any]:
     ]
     fields: dict[str, Any] = {"tolerations": tolerations}
     if stage.nodes > 1:
+        near = {"labelSelector": {"matchLabels": {JOB_NAME_LABEL: name}}, "topologyKey": ZONE}
+        preferred = [{"weight": 100, "podAffinityTerm": near}]
+        fields["affinity"] = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
         fields["topologySpreadConstraints"] = [
             {
                 "maxSkew": 1,
@@ -229,14 +254,31 @@ def environment(stage: PlannedStage, name: str) -> list[dict[str, Any]]:
         "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
     }
     if stage.device == "cpu":
-        # AMX traps on CPUs that advertise it in a virtual machine
-        fixed |= {"DS_ACCELERATOR": "cpu", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+        fixed |= {"DS_ACCELERATOR": "cpu"}
+    elif stage.nodes > 1:
+        fixed |= network(stage)
     job_uid = f"metadata.labels['{JOB_UID_LABEL}']"  # what processes show to join each other: runtime/gate.py
-    from_pod = (("NODE_NAME", "spec.nodeName"), ("POD_NAME", "metadata.name"), ("LLM_JOB_UID", job_uid))
+    from_pod = [("NODE_NAME", "spec.nodeName"), ("POD_NAME", "metadata.name"), ("LLM_JOB_UID", job_uid)]
+    if stage.nodes > 1:
+        from_pod.append(("LLM_TOPOLOGY", f"metadata.labels['{ZONE}']"))  # runtime/topology.py orders ranks by it
     return [
         *variables(fixed),
         *({"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in from_pod),
     ]
+
+
+def tracker_keys(spec: LLMTrainingSpec) -> Iterator[dict[str, Any]]:
+    """A Secret that is missing keeps no pod from starting: a training doesn't depend on who is told of it."""
+    for index, tracker in enumerate(spec.tracking):
+        for key in KEYS[tracker.kind] if tracker.secret else ():
+            reference = {"name": tracker.secret, "key": key, "optional": True}
+            yield {"name": variable(index, key), "valueFrom": {"secretKeyRef": reference}}
+
+
+def network(stage: PlannedStage) -> dict[str, str]:
+    """Of NCCL between pods. Who asks for RDMA is told when it can't be had: NCCL alone would go on by TCP."""
+    rdma = any(name.startswith(RDMA) for name in stage.resources.limits)
+    return {"NCCL_DEBUG": "WARN", **({"NCCL_NET": "IB"} if rdma else {})}
 
 
 def threads(stage: PlannedStage) -> int:

@@ -5,6 +5,7 @@ not bound. Events are read outside of passes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from llm_operator.kube.cache import Cache
@@ -17,6 +18,7 @@ from llm_operator.training.waiting import NO_TROUBLE, Trouble
 
 FAILED_CREATE = "FailedCreate"  # the Job controller's own word
 LOOK_SECONDS = 10.0
+MOST_PAGES = 4  # of events about one object: whoever may write events may write any number of them
 REQUESTS_AT_ONCE = 4
 REQUESTS_PER_SECOND = 20.0  # API servers keep events in no cache: each request reads all of a namespace from etcd
 
@@ -66,11 +68,18 @@ class Troubles:
         if there is None or there["metadata"]["uid"] != suspect.uid:
             raise GoneError
         query = {"fieldSelector": suspect.selector}
+        newest: list[Manifest] = []
         try:
-            found = await self._client.get(EVENT.path(suspect.namespace), query)
+            async with aclosing(self._client.pages(EVENT.path(suspect.namespace), query)) as pages:
+                left = MOST_PAGES
+                async for page in pages:
+                    newest = sorted((*newest, *(page["items"] or ())), key=last_seen)[-1:]
+                    left -= 1
+                    if not left:
+                        break
         except ApiError:
             return before, LOOK_SECONDS
-        return trouble(suspect, found["items"] or ()), LOOK_SECONDS
+        return trouble(suspect, newest), LOOK_SECONDS
 
 
 def trouble(suspect: Suspect, events: Sequence[Manifest]) -> Trouble:

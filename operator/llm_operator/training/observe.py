@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.api.training_status import LLMTrainingStatus
 from llm_operator.api.validation import InvalidSpecError
+from llm_operator.kube import labels
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, NETWORK_POLICY, POD, SERVICE, TRAINING
 from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Key, Manifest
 from llm_operator.kube.pods import container_state, held_up, is_leaving, names_claim
+from llm_operator.kube.pull import Puller
 from llm_operator.kube.sightings import Sightings
 from llm_operator.kube.specs import Specs
 from llm_operator.training.departed import Departed
@@ -38,12 +40,12 @@ from llm_operator.training.manifests import CONTAINER
 from llm_operator.training.missing import Troubles
 from llm_operator.training.occupants import Tenant, occupant
 from llm_operator.training.places import folder_place, places
-from llm_operator.training.pull import Puller
 from llm_operator.training.stages import claims_of
 from llm_operator.training.status import is_over
 from llm_operator.training.waiting import NO_TROUBLE, START_SECONDS, Trouble
 from llm_trainer.protocol import Progress
 
+PUBLISHING = (JOB, NETWORK_POLICY)
 PODS_SECONDS = 5.0  # in which the Job controller makes the pods, if nothing is against it
 
 
@@ -72,6 +74,9 @@ class Observed:
     pull_secrets: tuple[str, ...] = ()
     network: Network | None = None  # None: no NetworkPolicies are made
     progress_interval: float = 10.0
+    publishes: LLMTrainingSpec | None = None  # a spec that can work, also when all is over; None: nothing is decided
+    publishing: tuple[Manifest, ...] = ()  # Jobs and NetworkPolicies that bring results elsewhere; none are children
+    publishing_pods: tuple[Manifest, ...] = ()
 
     @property
     def children(self) -> tuple[Manifest, ...]:
@@ -93,6 +98,7 @@ class Observer:
     pull_secrets: tuple[str, ...] = ()
     network: Network | None = None
     sightings: Sightings = field(default_factory=Sightings)
+    tenants: dict[Key, tuple[str, Tenant]] = field(default_factory=dict)  # of shared run folders, by resourceVersion
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
@@ -106,7 +112,8 @@ class Observer:
         over = is_over(training, status)
         spec = None if over else self.specs.of(training)
         kinds = (JOB, POD, CONFIG_MAP, SERVICE, NETWORK_POLICY)
-        children = {kind.name: tuple(self.cache.children(kind.name, key)) for kind in kinds}
+        every = {kind.name: tuple(self.cache.children(kind.name, key)) for kind in kinds}
+        children = {kind: tuple(child for child in found if not publishes(child)) for kind, found in every.items()}
         jobs, pods = children[JOB.name], children[POD.name]
         newest = {stage.attempts[-1].job for stage in status.stages if stage.attempts}
         others = (*children[CONFIG_MAP.name], *children[SERVICE.name], *children[NETWORK_POLICY.name])
@@ -132,6 +139,9 @@ class Observer:
             pull_secrets=self.pull_secrets,
             network=self.network,
             progress_interval=self.progress_interval,
+            publishes=self._publishes(training, status, spec),
+            publishing=tuple(child for kind in PUBLISHING for child in every[kind.name] if publishes(child)),
+            publishing_pods=tuple(filter(publishes, every[POD.name])),
         )
 
     def forget(self, key: Key) -> None:
@@ -139,22 +149,46 @@ class Observer:
         self.puller.follow(key, None)
         self.troubles.follow(key, None)
         self.sightings.forget(key)
+        self.tenants.pop(key, None)
+
+    def _publishes(
+        self, training: Manifest, status: LLMTrainingStatus, spec: LLMTrainingSpec | InvalidSpecError | None
+    ) -> LLMTrainingSpec | None:
+        """Results go out when all is over, too."""
+        if spec is None and ((training.get("spec") or {}).get("publish") or status.publications):
+            spec = self.specs.of(training)
+        return spec if isinstance(spec, LLMTrainingSpec) else None
 
     def _occupant(self, training: Manifest, spec: LLMTrainingSpec | InvalidSpecError | None) -> str:
         if not isinstance(spec, LLMTrainingSpec) or spec.resume_from is None:
             return ""
         namespace = training["metadata"]["namespace"]
         found = self.cache.at(TRAINING.name, namespace, folder_place(namespace, spec.resume_from.uri))
-        return occupant(Tenant.of(training), (Tenant.of(other, self._pods_of(other)) for other in found))
 
-    def _pods_of(self, training: Manifest) -> list[Manifest]:
+        def pods_of(tenant: Tenant) -> list[Manifest]:
+            return self.cache.children(POD.name, Key("LLMTraining", namespace, tenant.name))
+
+        return occupant(Tenant.of(training), map(self._tenant, found), pods_of)
+
+    def _tenant(self, training: Manifest) -> Tenant:
+        """Read once for each state of a training: any number of them may want one folder."""
         metadata = training["metadata"]
-        return self.cache.children(POD.name, Key("LLMTraining", metadata["namespace"], metadata["name"]))
+        key = Key("LLMTraining", metadata["namespace"], metadata["name"])
+        version, known = self.tenants.get(key, ("", None))
+        if known is None or version != metadata["resourceVersion"]:
+            known = Tenant.of(training)
+            self.tenants[key] = metadata["resourceVersion"], known
+        return known
 
     def _existing_claims(self, namespace: str, spec: LLMTrainingSpec | InvalidSpecError | None) -> dict[str, Manifest]:
         named = claims_of(spec) if isinstance(spec, LLMTrainingSpec) else []
         found = ((name, self.cache.get(CLAIM.name, namespace, name)) for name in named)
         return {name: claim for name, claim in found if claim}
+
+
+def publishes(child: Manifest) -> bool:
+    """Whether it brings a result elsewhere, so that it is of no attempt."""
+    return labels.PUBLICATION in (child["metadata"].get("labels") or {})
 
 
 def facts(

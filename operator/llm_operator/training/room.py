@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -14,13 +15,14 @@ from llm_operator.kube.kinds import CLAIM, JOB, POD, TRAINING, Kind
 from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.kube.poller import Wake
+from llm_operator.kube.pull import Puller
 from llm_operator.kube.specs import Specs
 from llm_operator.settings import Settings
+from llm_operator.training.accounts import Accounts
 from llm_operator.training.departed import Departed
 from llm_operator.training.missing import Troubles
 from llm_operator.training.observe import Observed, Observer, missing_jobs
 from llm_operator.training.places import claim_place
-from llm_operator.training.pull import Puller
 from llm_operator.training.reconcile import apply_refused, reconcile
 
 
@@ -34,6 +36,7 @@ class TrainingRoom:
         self._troubles = Troubles(cache, client)
         self._departed = Departed()
         specs = Specs(partial(load_training, devices=settings.devices))
+        self._accounts = Accounts(specs)
         self._observer = Observer(
             cache, specs, self._puller, self._troubles, self._departed, settings.trainer_image, interval,
             settings.child_image_pull_secrets, Network.of(settings.network_policies, settings.pod_namespace),
@@ -44,12 +47,16 @@ class TrainingRoom:
 
     def forget(self, key: Key) -> None:
         self._observer.forget(key)
+        self._accounts.forget(key)
 
     def reconcile(self, observed: Observed, now: float) -> Plan:
         return reconcile(observed, now)
 
     def refused(self, observed: Observed, problem: str, now: float) -> Plan:
         return apply_refused(observed, problem, now)
+
+    def wrote(self, key: Key, owner: Manifest, status: Manifest) -> None:
+        self._accounts.see(key, owner, status, time.monotonic())
 
     def unseen(self, observed: Observed) -> list[tuple[Kind, str]]:
         """The Jobs of open attempts: one that is gone for good costs a restart."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_operator.api.memory import stage_flops_per_token, stage_memory
+from llm_operator.api.estimate import MemoryEstimate, stage_estimate
+from llm_operator.api.memory import NONE_TOLD, Sizes, stage_flops_per_token, stage_memory
 from llm_operator.api.quantities import quantity_of
 from llm_operator.api.resolve import (
     data_resources_of,
+    has_training_tokenizer,
+    named_uris,
     nodes_of,
     processes_per_node,
     resources_of,
-    stage_dataset,
     stage_model,
 )
 from llm_operator.api.resources import Resources
@@ -21,24 +23,31 @@ from llm_operator.api.training import DATA_STAGE, LLMTrainingSpec
 from llm_operator.api.training_status import StageStatus
 from llm_operator.kube.plan import Manifest
 from llm_operator.training.names import run_name
+from llm_operator.training.patience import patience_seconds
 from llm_trainer.config import (
     KINDS,
     DatasetCheck,
     FineTuning,
     FunctionCheck,
+    MixtureCheck,
     Model,
     ModelCheck,
+    MountedCredentials,
     PrepareData,
+    RemoteInput,
     StageConfig,
+    TaskCheck,
     Tokenizer,
     TrainingSettings,
     claim_of,
     functions_of,
+    is_remote,
     kind_of,
     settings_of,
 )
 
 DATA_KIND = "prepareData"
+CREDENTIALS = "/credentials"  # a folder for each of spec.credentials, in the pod that fetches
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class PlannedStage:
     resources: Resources
     memory_per_process: str | None = None
     flops_per_token: int | None = None
+    peak_memory: dict[str, str] | None = None
 
     @property
     def device(self) -> str:
@@ -64,8 +74,9 @@ def device_of(resources: Resources) -> str:
     return "cuda" if resources.gpus else "cpu"
 
 
-def planned_stages(spec: LLMTrainingSpec) -> list[PlannedStage]:
-    data = PlannedStage(DATA_STAGE, DATA_KIND, -1, 1, 1, data_resources_of(spec))
+def planned_stages(spec: LLMTrainingSpec, told: Sizes = NONE_TOLD) -> list[PlannedStage]:
+    """``told``: what data preparation has said of the models."""
+    data = PlannedStage(DATA_STAGE, DATA_KIND, -1, spec.prepare_data.nodes, 1, data_resources_of(spec))
     return [
         data,
         *(
@@ -76,12 +87,21 @@ def planned_stages(spec: LLMTrainingSpec) -> list[PlannedStage]:
                 nodes_of(spec, stage),
                 processes_per_node(spec, stage),
                 resources_of(spec, stage),
-                quantity_of(memory.per_process) if (memory := stage_memory(spec, index)) else None,
-                stage_flops_per_token(spec, index),
+                quantity_of(memory.per_process) if (memory := stage_memory(spec, index, told)) else None,
+                stage_flops_per_token(spec, index, told),
+                told_peak(stage_estimate(spec, index)),
             )
             for index, stage in enumerate(spec.stages)
         ),
     ]
+
+
+def told_peak(estimate: MemoryEstimate | None) -> dict[str, str] | None:
+    """As the status has it."""
+    if estimate is None:
+        return None
+    told = {**estimate.terms, "total": estimate.per_process, "pod": estimate.host}
+    return {name: quantity_of(size) for name, size in told.items()}
 
 
 def stage_config(
@@ -109,12 +129,14 @@ def stage_config(
             "nodes": stage.nodes,
             "processes_per_node": stage.processes_per_node,
             "device": stage.device,
+            "patience_seconds": patience_seconds(spec, stage.index),
             "run_uri": run_uri(training, spec),
             "resumes": spec.resume_from is not None,
             "model": starting_model(spec, stage, results),
             "prepare_data": prepare_data(spec) if settings is None else None,
             "results": named_results(settings, results) if settings else {},
             "digests": dict(digests or {}),
+            "tracking": [tracker.model_dump() for tracker in spec.tracking] if settings else [],
             **({kind_of(written): settings.model_dump(exclude={"model"})} if written and settings else {}),
         }
     )
@@ -158,6 +180,7 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
         architecture=spec.model.architecture,
         model_uri=spec.model.uri,
         sequence_length=max((stage.pretrain.length for stage in spec.stages if stage.pretrain), default=None),
+        **(longest_rows(spec, None) if spec.model.architecture else {}),
         datasets=[
             DatasetCheck.of(
                 settings,
@@ -176,7 +199,48 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
             for function in functions_of(stage)
         ],
         models=list(named_models(spec)),
+        tasks=list(named_tasks(spec)),
+        mixtures=[
+            MixtureCheck(
+                field=f"spec.stages[{i}].pretrain.mixture",
+                stage=stage.name,
+                after=stage_before(spec, i),
+                mixture=pretrain.mixture,
+                rows=pretrain.total_rows,
+                length=pretrain.sequence_length,
+            )
+            for i, stage in enumerate(spec.stages)
+            if (pretrain := stage.pretrain) and pretrain.mixture is not None
+        ],
+        remote=remote_inputs(spec),
+        credentials=mounted_credentials(spec),
     )
+
+
+def named_tasks(spec: LLMTrainingSpec) -> Iterator[TaskCheck]:
+    """Every task of the stages' evaluations, with the metrics that their thresholds name."""
+    for index, stage in enumerate(spec.stages):
+        named = [threshold.metric.partition("/") for threshold in stage.evaluation.thresholds]
+        for number, task in enumerate(stage.evaluation.tasks):
+            yield TaskCheck(
+                field=f"spec.stages[{index}].evaluation.tasks[{number}].uri",
+                stage=stage.name,
+                metrics=[metric for name, _, metric in named if name == task.name],
+                **task.model_dump(),
+            )
+
+
+def stage_before(spec: LLMTrainingSpec, index: int) -> str:
+    """The stage with whose rows of each source a pretrain stage goes on (`llm_trainer.stages.continued`); or none."""
+    own, at = spec.stages[index].pretrain, index
+    while own and (source := stage_model(spec, at)) and source.stage:
+        at = next((i for i, stage in enumerate(spec.stages[:at]) if stage.name == source.stage), -1)
+        if at < 0:
+            return ""
+        if before := spec.stages[at].pretrain:
+            same = (before.sequence_length, before.seed) == (own.sequence_length, own.seed)
+            return spec.stages[at].name if same and before.mixture is not None else ""
+    return ""
 
 
 def named_models(spec: LLMTrainingSpec) -> Iterator[ModelCheck]:
@@ -195,8 +259,11 @@ def named_models(spec: LLMTrainingSpec) -> Iterator[ModelCheck]:
                 yield ModelCheck(field=path, stage=stage.name, uri=reference.model.uri, scores=scores)
 
 
-def longest_rows(spec: LLMTrainingSpec, uri: str) -> dict[str, Any]:
-    """Of the stages that start from this model, perhaps by way of others: the longest rows, and whose they are."""
+def longest_rows(spec: LLMTrainingSpec, uri: str | None) -> dict[str, Any]:
+    """Of the stages that start from this model, perhaps by way of others: the longest rows, and whose they are.
+
+    ``uri``: None for the model from scratch.
+    """
     found = [
         (settings.length, settings.length_name(f"spec.stages[{i}].{KINDS[kind_of(stage)]}"))
         for i, stage in enumerate(spec.stages)
@@ -204,17 +271,6 @@ def longest_rows(spec: LLMTrainingSpec, uri: str) -> dict[str, Any]:
     ]
     length, field = max(found, default=(0, ""), key=lambda each: each[0])
     return {"length": length, "length_field": field}
-
-
-def has_training_tokenizer(spec: LLMTrainingSpec, index: int) -> bool:
-    """Whether a stage reads its rows by the training's tokenizer, so that data preparation can check them with it."""
-    source = stage_model(spec, index)
-    if source is None:
-        return True
-    if source.uri:
-        return source.uri == spec.model.uri and spec.tokenizer is None
-    before = next((i for i, stage in enumerate(spec.stages[:index]) if stage.name == source.stage), None)
-    return before is not None and (bool(spec.stages[before].pretrain) or has_training_tokenizer(spec, before))
 
 
 def first_model_uri(spec: LLMTrainingSpec, index: int) -> str | None:
@@ -228,15 +284,18 @@ def first_model_uri(spec: LLMTrainingSpec, index: int) -> str | None:
 
 def claims_of(spec: LLMTrainingSpec) -> list[str]:
     """Every PersistentVolumeClaim that the training's pods mount; the storage first."""
-    uris = [spec.model.uri, spec.tokenizer.uri if spec.tokenizer else None]
-    uris += [source.uri for source in (spec.data.sources if spec.data else [])]
-    for index, stage in enumerate(spec.stages):
-        dataset, model = stage_dataset(stage), stage_model(spec, index)
-        uris += [dataset.uri if dataset else None, model.uri if model else None]
-        settings = settings_of(stage)
-        uris += [reference.model.uri for reference in settings.references()] if settings else []
-    return list(dict.fromkeys([spec.storage.persistent_volume_claim.claim_name, *claims(uris)]))
+    named = (claim_of(each.uri) for each in named_uris(spec))
+    return list(dict.fromkeys([spec.storage.persistent_volume_claim.claim_name, *filter(None, named)]))
 
 
-def claims(uris: Iterable[str | None]) -> list[str]:
-    return [claim for uri in uris if uri and (claim := claim_of(uri))]
+def remote_inputs(spec: LLMTrainingSpec) -> list[RemoteInput]:
+    """What data preparation fetches, each once for each use."""
+    found = {(each.uri, each.use): each for each in reversed(list(named_uris(spec))) if is_remote(each.uri)}
+    return [RemoteInput(field=each.field, uri=each.uri, use=each.use) for each in reversed(list(found.values()))]
+
+
+def mounted_credentials(spec: LLMTrainingSpec) -> list[MountedCredentials]:
+    return [
+        MountedCredentials(secret_name=each.secret_name, target=each.target, folder=f"{CREDENTIALS}/{index}")
+        for index, each in enumerate(spec.credentials)
+    ]

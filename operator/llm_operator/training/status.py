@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from llm_operator.api.common import Condition
 from llm_operator.api.conditions import find, is_true, timestamp, with_condition
+from llm_operator.api.estimate import memory_warnings
 from llm_operator.api.memory import training_size
 from llm_operator.api.reasons import Reason, TrainingCondition
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.api.training_status import LLMTrainingStatus, ModelStatus, StageStatus
 from llm_operator.api.validation import InvalidSpecError
 from llm_operator.kube.plan import Manifest
+from llm_operator.training.known import told_sizes
 from llm_operator.training.stages import run_uri
 
 
@@ -65,7 +67,8 @@ def refused(
 def acceptance(spec: LLMTrainingSpec | InvalidSpecError, generation: int | None, now: float) -> Condition:
     if isinstance(spec, InvalidSpecError):
         return condition(TrainingCondition.ACCEPTED, "False", Reason.INVALID_SPEC, str(spec), generation, now)
-    return condition(TrainingCondition.ACCEPTED, "True", Reason.VALID, "", generation, now)
+    told = "; ".join(memory_warnings(spec))  # an estimate refuses nothing
+    return condition(TrainingCondition.ACCEPTED, "True", Reason.VALID, told, generation, now)
 
 
 def running_condition(verdict: Verdict, generation: int | None, now: float) -> Condition:
@@ -99,7 +102,7 @@ def summary(
         observed_generation=generation,
         observed_restart_token=old.observed_restart_token if isinstance(spec, InvalidSpecError) else spec.restart_token,
         phase=phase(conditions),
-        model=old.model if isinstance(spec, InvalidSpecError) else model_status(spec),
+        model=old.model if isinstance(spec, InvalidSpecError) else model_status(spec, stages),
         run_uri=old.run_uri if isinstance(spec, InvalidSpecError) else run_uri(training, spec),
         stage=current.name,
         progress=progress_column(current),
@@ -108,6 +111,7 @@ def summary(
         restarts=sum(stage.own_restarts + stage.infrastructure_restarts for stage in stages),
         conditions=conditions,
         stages=list(stages),
+        publications=old.publications,
     )
 
 
@@ -116,8 +120,8 @@ def as_of(generation: int | None, conditions: Sequence[Condition]) -> list[Condi
     return [one.model_copy(update={"observed_generation": generation}) for one in conditions]
 
 
-def model_status(spec: LLMTrainingSpec) -> ModelStatus | None:
-    size = training_size(spec)
+def model_status(spec: LLMTrainingSpec, stages: Sequence[StageStatus]) -> ModelStatus | None:
+    size = training_size(spec) or told_sizes(stages).get(spec.model.uri or "")
     return ModelStatus(parameters=size.total, active_parameters=size.active) if size else None
 
 

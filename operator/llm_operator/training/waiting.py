@@ -9,7 +9,8 @@ from llm_operator.api.training_status import AttemptStatus
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.pods import Waiting, held_up, names_claim, phase_of, where
 from llm_operator.training.gang import Gang, has_ended, over_fact, starting_fact
-from llm_operator.training.manifests import CONTAINER, GRACE_SECONDS
+from llm_operator.training.manifests import CONTAINER
+from llm_operator.training.patience import GRACE_SECONDS
 
 MISSING_LOOK_SECONDS = 10.0
 START_SECONDS = 10.0  # in which a kubelet starts a pod that needs no image, or tells what is in its way

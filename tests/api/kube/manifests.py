@@ -110,6 +110,9 @@ class SmallRoom:
         status = {"phase": "Pending", "conditions": [], "stages": []}
         return Plan(status=status, events=(Event("Warning", "ApplyRefused", problem),))
 
+    def wrote(self, key: Key, owner: Manifest, status: Manifest) -> None:
+        del key, owner, status
+
     def unseen(self, observed: tuple[Manifest, list[Manifest]]) -> Iterable[tuple[Kind, str]]:
         del observed
         return ()

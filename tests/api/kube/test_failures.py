@@ -18,7 +18,7 @@ from llm_operator.kube.plan import Delete, Key, Manifest, Plan
 from llm_operator.kube.room import Room
 from tests import specs
 from tests.api.kube.manifests import SmallRoom, training
-from tests.api.kube.test_operator import running, until
+from tests.api.kube.replica import running, until
 from tests.bench import audit
 from tests.cluster.control_plane import ControlPlane
 
@@ -181,7 +181,7 @@ async def test_a_status_that_no_stage_can_use_is_told(client: Client, namespace:
         claim = {"apiVersion": "v1", "kind": CLAIM.name, "metadata": {"name": name, "namespace": namespace}}
         await client.create(CLAIM, {**claim, "spec": spec})
     owner = await client.create(TRAINING, {**training(namespace), "spec": specs.TRAINING})
-    result = {"uri": "s3://bucket/base", "digest": "sha256:1", "kind": "model"}
+    result = {"uri": "ftp://host/base", "digest": "sha256:1", "kind": "model"}
     stages = [{"name": "data", "kind": "prepareData", "state": "Succeeded", "endTime": "yesterday"},
               {"name": "base", "kind": "pretrain", "state": "Succeeded", "result": result}]  # fmt: skip
     await client.replace_status(owner, {"phase": "Pending", "stages": stages})
@@ -193,7 +193,7 @@ async def test_a_status_that_no_stage_can_use_is_told(client: Client, namespace:
         )
         kept = (await found(client, namespace))["status"]["stages"]
         assert [(stage["name"], stage["state"]) for stage in kept] == [("data", "Succeeded"), ("base", "Succeeded")]
-        assert kept[1]["result"]["uri"] == "s3://bucket/base"
+        assert kept[1]["result"]["uri"] == "ftp://host/base"
 
 
 class Tidy(SmallRoom):

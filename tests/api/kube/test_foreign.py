@@ -26,7 +26,7 @@ from llm_operator.kube.kinds import (
 )
 from llm_operator.kube.plan import Manifest, Plan
 from tests.api.kube.manifests import child, config_map, job, serving, training
-from tests.api.kube.test_operator import exists, running, until
+from tests.api.kube.replica import exists, running, until
 from tests.cluster.control_plane import ControlPlane
 
 NAME = "chat-serving"

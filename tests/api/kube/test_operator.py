@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import Future
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 
 import pytest
 
 from llm_operator import app
-from llm_operator.api.network import NetworkPolicies
 from llm_operator.kube.cache import Cache
-from llm_operator.kube.client import ApiError, Client, NotFoundError
+from llm_operator.kube.client import ApiError, Client
 from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, LEASE, POD, TRAINING
 from llm_operator.kube.login import Connection
 from llm_operator.kube.operator import Operator
@@ -23,93 +20,13 @@ from llm_operator.kube.plan import Key, Manifest
 from llm_operator.kube.room import Room
 from llm_operator.settings import Settings
 from tests.api.kube.manifests import SmallRoom, config_map, job, training
-from tests.api.kube.proxy import Fault, Proxy
+from tests.api.kube.proxy import Proxy
+from tests.api.kube.replica import are_running, exists, is_running, running, until
 from tests.bench import audit
 from tests.cluster.control_plane import ControlPlane
 
 MANY = 50  # trainings
 HUNDREDS = 300
-Rooms = Callable[[Cache], Mapping[str, Room]]
-
-_replicas = itertools.count(1)
-
-
-@asynccontextmanager
-async def running(
-    namespace: str,
-    connection: Connection | None = None,
-    others: tuple[str, ...] = (),
-    rooms: Rooms | None = lambda cache: {"LLMTraining": SmallRoom(cache)},
-    watch_seconds: int = 300,
-    network_policies: bool = False,
-) -> AsyncIterator[Operator]:
-    """A replica that serves this namespace, which has its Lease, and others, until the block ends.
-
-    ``rooms``: None for those that users have.
-
-    It has a thread of its own: when kopf ends it cancels every task of its event loop.
-    """
-    settings = Settings(
-        namespaces=(namespace, *others), pod_namespace=namespace, pod_name=f"replica-{next(_replicas)}",
-        metrics_port=0, probe_port=0, lease_seconds=6, watch_seconds=watch_seconds,
-        network_policies=NetworkPolicies(enabled=network_policies),
-    )  # fmt: skip
-    started: Future[tuple[Operator, asyncio.AbstractEventLoop]] = Future()
-
-    async def operate() -> None:
-        cache = Cache()
-        own = connection or await Connection.open()
-        client = Client(own)
-        found = rooms(cache) if rooms else app.rooms(cache, client, settings)
-        operator = Operator(settings, own, client, cache, found)
-        started.set_result((operator, asyncio.get_running_loop()))
-        await app.serve(operator)
-
-    ended = asyncio.get_running_loop().run_in_executor(None, lambda: asyncio.run(operate()))
-    operator, loop = await asyncio.wrap_future(started)
-    try:
-        yield operator
-    finally:
-        with suppress(RuntimeError):  # it has ended before
-            loop.call_soon_threadsafe(operator.stop.set)
-        await ended
-
-
-async def until(true: Callable[[], Awaitable[bool] | bool]) -> None:
-    async with asyncio.timeout(120):
-        while True:
-            answer = true()
-            if answer if isinstance(answer, bool) else await answer:
-                return
-            await asyncio.sleep(0.1)
-
-
-async def exists(client: Client, path: str) -> bool:
-    try:
-        await client.get(path)
-    except NotFoundError:
-        return False
-    return True
-
-
-async def phase(client: Client, namespace: str) -> str:
-    found = await client.get(TRAINING.path(namespace, "chat"))
-    return str((found.get("status") or {}).get("phase"))
-
-
-def is_running(client: Client, namespace: str) -> Callable[[], Awaitable[bool]]:
-    async def check() -> bool:
-        return await phase(client, namespace) == "Running"
-
-    return check
-
-
-def are_running(client: Client, namespace: str, count: int) -> Callable[[], Awaitable[bool]]:
-    async def check() -> bool:
-        found = (await client.get(TRAINING.path(namespace)))["items"]
-        return [(one.get("status") or {}).get("phase") for one in found] == ["Running"] * count
-
-    return check
 
 
 async def test_a_training_gets_its_children_and_its_status(client: Client, namespace: str) -> None:
@@ -262,57 +179,6 @@ async def test_a_replica_stands_for_election_when_it_is_ready(
             assert not list(operator.unready())
 
 
-async def test_a_namespace_without_rights_does_not_stop_the_others(
-    api_server: ControlPlane, client: Client, namespace: str, log_in: Callable[..., None]
-) -> None:
-    """Its Role went with it; when both are back it is served again."""
-    other = f"{namespace}-other"
-    api_server.kubectl("create", "namespace", other)
-    allow(api_server, namespace, "limited-operator")
-    log_in("limited-operator", group="limited")
-    async with running(namespace, others=(other,)) as operator:
-        await client.create(TRAINING, training(namespace))
-        await client.create(TRAINING, training(other))
-        await until(is_running(client, namespace))
-        assert not operator.watches.cover(other)
-        assert await phase(client, other) == "None"
-        allow(api_server, other, "limited-operator")
-        await until(is_running(client, other))
-
-
-async def test_a_right_that_is_withdrawn_stops_one_namespace_only(
-    connection: Connection, api_server: ControlPlane, client: Client, namespace: str
-) -> None:
-    """Nothing is decided there on what was known before."""
-    other = f"{namespace}-other"
-    api_server.kubectl("create", "namespace", other)
-    withdrawn = Fault(lambda request: f"/namespaces/{other}/pods" in request.path, 10**6, status=403)
-    async with (
-        Proxy.before(connection) as (proxy, through_proxy),
-        running(namespace, through_proxy, others=(other,)) as operator,
-    ):
-        await until(lambda: operator.leads)
-        proxy.faults.append(withdrawn)
-        proxy.cut_watches()
-        proxy.resume()
-        await until(lambda: not operator.watches.cover(other))
-        for at in (namespace, other):
-            await client.create(TRAINING, training(at))
-        await until(is_running(client, namespace))
-        assert await phase(client, other) == "None"
-        assert not list(operator.unready())
-        withdrawn.times = 0
-        await until(is_running(client, other))
-
-
-def allow(
-    api_server: ControlPlane, namespace: str, user: str, verbs: str = "*", resources: str = "*.*", name: str = "all"
-) -> None:
-    """Everything in the namespace, or only so much."""
-    api_server.kubectl("create", "role", name, f"--verb={verbs}", f"--resource={resources}", "-n", namespace)
-    api_server.kubectl("create", "rolebinding", name, f"--role={name}", f"--user={user}", "-n", namespace)
-
-
 async def test_a_spec_change_during_a_pass_is_not_overwritten(client: Client, namespace: str) -> None:
     """The status write of a pass that saw the old spec fails, and the next pass sees the new one."""
     async with running(namespace):
@@ -338,92 +204,6 @@ async def test_probes_tell_a_stale_watch(connection: Connection, namespace: str)
     await operator.client.close()
     with pytest.raises((ApiError, RuntimeError)):
         await operator.client.get(JOB.path(namespace))
-
-
-async def test_a_watched_namespace_that_is_deleted_stops_no_other_and_may_come_back(
-    api_server: ControlPlane, client: Client, namespace: str, log_in: Callable[..., None]
-) -> None:
-    """Its Role goes with it."""
-    other, user = f"{namespace}-other", f"operator-of-{namespace}"
-    api_server.kubectl("create", "namespace", other)
-    for served in (namespace, other):
-        allow(api_server, served, user)
-    log_in(user, group="limited")
-    async with running(namespace, others=(other,), watch_seconds=30) as operator:
-        await client.create(TRAINING, training(other))
-        await until(is_running(client, other))
-        assert not list(operator.unserved())
-        api_server.kubectl("delete", "namespace", other, "--wait=false")
-        await client.create(TRAINING, training(namespace))
-        await until(is_running(client, namespace))
-        await until(lambda: is_gone(client, f"/api/v1/namespaces/{other}"))
-        await until(lambda: not operator.watches.cover(other))
-        (said,) = operator.unserved()
-        assert said.startswith(f"namespace {other} is not served: ")
-        assert "forbidden" in said
-        assert not list(operator.unready()), "the other one is served"
-        await client.request("DELETE", CONFIG_MAP.path(namespace, "chat-config"))
-        await until(lambda: exists(client, CONFIG_MAP.path(namespace, "chat-config")))
-        api_server.kubectl("create", "namespace", other)
-        allow(api_server, other, user)
-        await client.create(TRAINING, training(other))
-        await until(is_running(client, other))
-        await until(lambda: not list(operator.unserved()))
-
-
-async def is_gone(client: Client, path: str) -> bool:
-    return not await exists(client, path)
-
-
-@pytest.mark.parametrize(
-    ("verbs", "resources", "missing"),
-    [
-        ("*", "pods,jobs.batch,llmtrainings.llm-operator.io,llmtrainings.llm-operator.io/status", "ConfigMap"),
-        ("get,list,create,patch,update,delete", "*.*", "LLMTraining"),
-    ],
-    ids=["one kind may not be read", "nothing may be watched"],
-)
-async def test_a_role_that_lacks_something_is_told_and_stops_its_namespace_only(
-    api_server: ControlPlane,
-    client: Client,
-    namespace: str,
-    log_in: Callable[..., None],
-    verbs: str,
-    resources: str,
-    missing: str,
-) -> None:
-    other, user = f"{namespace}-other", f"operator-of-{namespace}"
-    api_server.kubectl("create", "namespace", other)
-    allow(api_server, namespace, user)
-    allow(api_server, other, user, verbs, resources, name="less")
-    log_in(user, group="limited")
-    async with running(namespace, others=(other,)) as operator:
-        for at in (namespace, other):
-            await client.create(TRAINING, training(at))
-        await until(is_running(client, namespace))
-        (said,) = operator.unserved()
-        assert said.startswith(f"namespace {other} is not served: ")
-        assert missing in said
-        assert await phase(client, other) == "None"
-        allow(api_server, other, user)
-        await until(is_running(client, other))
-
-
-async def test_a_collection_that_can_never_be_read_stops_its_namespace_only(
-    connection: Connection, api_server: ControlPlane, client: Client, namespace: str
-) -> None:
-    """Say one object in etcd that no API server can decode."""
-    other = f"{namespace}-other"
-    api_server.kubectl("create", "namespace", other)
-    broken = Fault(lambda request: f"/namespaces/{other}/configmaps" in request.path, 10**6, status=400)
-    async with Proxy.before(connection) as (proxy, through_proxy):
-        proxy.faults.append(broken)
-        async with running(namespace, through_proxy, others=(other,)) as operator:
-            await client.create(TRAINING, training(namespace))
-            await until(is_running(client, namespace))
-            assert [said.split(" is ")[0] for said in operator.unserved()] == [f"namespace {other}"]
-            broken.times = 0
-            await until(lambda: operator.watches.cover(other))
 
 
 async def test_a_missing_job_is_asked_for_before_it_is_believed_gone(

@@ -104,5 +104,5 @@ async def test_so_many_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llm_operator.kube.poller.time.monotonic", lambda: 100.0)
     monkeypatch.setattr("llm_operator.kube.poller.asyncio.sleep", sleep)
     for _ in range(4):
-        await poller._turn()
+        await poller.turn()
     assert waits == pytest.approx([0, 0.1, 0.2, 0.3])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from llm_operator.kube import client as kube_client
 from llm_operator.kube import reflector
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import Client
@@ -17,7 +19,7 @@ from llm_operator.kube.plan import Manifest
 from llm_operator.kube.reflector import Reflector
 from tests.api.kube.manifests import config_map, training
 from tests.api.kube.proxy import Fault, Proxy
-from tests.api.kube.test_operator import until
+from tests.api.kube.replica import until
 
 
 class Seen:
@@ -68,6 +70,35 @@ async def proxied(connection: Connection) -> AsyncIterator[tuple[Proxy, Client]]
 async def trainings(client: Client, namespace: str, *names: str) -> None:
     for name in names:
         await client.create(TRAINING, training(namespace, name))
+
+
+async def test_a_page_is_taken_in_steps(client: Client, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever else waits for the event loop has its turn between two objects: a probe, the Lease, another's pass."""
+    monkeypatch.setattr(reflector, "STEP_SECONDS", 0.0)
+    await trainings(client, namespace, *"abcde")
+    known: set[int] = set()
+    async with reflecting(TRAINING, namespace, client) as seen:
+        while not seen.reflector.listed:
+            known.add(len(seen.names()))
+            await asyncio.sleep(0)
+    assert known == set(range(6)), "somebody else ran after each"
+
+
+async def test_pages_of_large_objects_have_fewer(
+    client: Client, namespace: str, proxied: tuple[Proxy, Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And of no more than fit: no page is read in vain but the first."""
+    await trainings(client, namespace, *"abcdefgh")
+    one = len(json.dumps(await client.get(TRAINING.path(namespace, "a")), separators=(",", ":")))
+    monkeypatch.setattr(kube_client, "PAGE_BYTES", 5 * one)
+    proxy, _ = proxied
+    paged = Client(proxied[1]._connection, page=8)
+    try:
+        sizes = [len(page["items"]) async for page in paged.pages(TRAINING.path(namespace), {})]
+    finally:
+        await paged.close()
+    assert sizes == [2, 2, 2, 2]
+    assert len(proxy.lists) == 1 + len(sizes), "the first was of eight"
 
 
 async def test_a_collection_comes_in_pages(client: Client, namespace: str, proxied: tuple[Proxy, Client]) -> None:

@@ -92,13 +92,22 @@ class Lab:
         ]
         container = {"name": "vllm", "image": "vllm:1", "imageID": "", "ready": ready, "restartCount": 0,
                      "state": {"running": {"startedAt": now}}}  # fmt: skip
-        status = {"phase": "Running", "conditions": conditions, "containerStatuses": [container]}
-        self.patch("pod", pod["metadata"]["name"], {"status": status}, "--subresource=status")
+        self.tell(pod, {"phase": "Running", "conditions": conditions, "containerStatuses": [container]})
 
     def find_no_room(self, pod: Found) -> None:
         told = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
                 "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."}  # fmt: skip
-        self.patch("pod", pod["metadata"]["name"], {"status": {"conditions": [told]}}, "--subresource=status")
+        self.tell(pod, {"conditions": [told]})
+
+    def tell(self, pod: Found, status: Found) -> None:
+        """As a kubelet does: of a pod that a rollout has deleted since it was listed there is nothing to tell."""
+        words = json.dumps({"status": status})
+        name = pod["metadata"]["name"]
+        try:
+            self.kubectl("patch", "pod", name, "--type=merge", "-p", words, "--subresource=status")
+        except RuntimeError as error:
+            if "(NotFound)" not in str(error):
+                raise
 
     def until(self, true: Callable[[], object]) -> None:
         """pytest's time limit ends a wait for what never comes."""

@@ -94,9 +94,9 @@ class Lab:
         alive = [item["metadata"] for item in items["items"] if "deletionTimestamp" not in item["metadata"]]
         return [pod["name"] for pod in sorted(alive, key=lambda pod: pod["name"])]
 
-    def start_pods(self, stage: str, attempt: int = 1, nodes: int = 2) -> list[str]:
+    def start_pods(self, stage: str, attempt: int = 1, nodes: int | None = None) -> list[str]:
         """Waits for the pods of an attempt, and lets them run."""
-        nodes = 1 if stage == "data" else nodes
+        nodes = nodes or (1 if stage == "data" else 2)
         self.until(lambda: len(self.stage(stage)["attempts"]) >= attempt)
         job = self.stage(stage)["attempts"][-1]["job"]
         self.until(lambda: len(self.pods(job)) == nodes)

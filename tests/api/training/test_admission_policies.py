@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.api.training.conftest import CLAIM, NAME, Lab
+from tests.app_specs import APP
 from tests.cluster.cluster import binaries
 from tests.cluster.processes import wait
 from tests.cluster.settings import REPOSITORY
@@ -26,6 +27,7 @@ VALUES: dict[str, Any] = {
     "tolerations": ["team-a"],
     "protectedClaims": PROTECTED,
 }
+KINDS = (("LLMTraining", TRAINING), ("LLMServing", SERVING), ("LLMApp", APP))
 PODS = ("pods", "stages__1__pods", "prepareData__pods")
 # what of a pod's settings → the words of the refusal, or none
 CASES: list[tuple[dict[str, Any], str]] = [
@@ -72,7 +74,7 @@ def policies(lab: Lab, tmp_path: Path) -> Iterator[None]:
     lab.plane.kubectl("apply", "--server-side", "--validate=strict", "-f", file)
     try:
         # One policy that holds tells nothing of the others.
-        for kind, spec in (("LLMTraining", TRAINING), ("LLMServing", SERVING)):
+        for kind, spec in KINDS:
             wait(f"the policy of {kind}", lambda: refusal(lab, kind, {**spec, "image": "else/where:1"}) != "")  # noqa: B023
         yield
     finally:
@@ -99,8 +101,9 @@ def test_what_users_write(lab: Lab) -> None:
     """Wherever in a spec it stands; and the same without what is refused is let be."""
     tried = [("LLMTraining", changed(TRAINING, **{at: pods}), says) for at in PODS for pods, says in CASES]
     tried += [("LLMTraining", changed(TRAINING, pods=pods), says) for pods, says in FROM]
-    tried += [("LLMServing", changed(SERVING, pods=pods), says) for pods, says in [*CASES, *FROM]]
-    for kind, spec in (("LLMTraining", TRAINING), ("LLMServing", SERVING)):
+    for kind, spec in KINDS[1:]:
+        tried += [(kind, changed(spec, pods=pods), says) for pods, says in [*CASES, *FROM]]
+    for kind, spec in KINDS:
         tried += [
             (kind, spec, ""),
             (kind, {**spec, "image": "registry.example.com/trainer:1"}, ""),
@@ -116,7 +119,7 @@ def test_what_users_write(lab: Lab) -> None:
 @pytest.mark.usefixtures("policies")
 def test_the_policies_fit_the_resources(lab: Lab) -> None:
     """The API server checks the types of what they ask for."""
-    for resource in ("llmtrainings", "llmservings", "claims"):
+    for resource in ("llmtrainings", "llmservings", "llmapps", "claims"):
         name = f"{lab.namespace}.op.{resource}"
 
         def checked(name: str = name) -> bool:
@@ -139,7 +142,7 @@ def test_a_protected_claim_is_mounted_by_none(lab: Lab) -> None:
         return next((one["message"] for one in conditions if one["type"] == "Running"), "")
 
     lab.apply("llm-operator.io/v1alpha1", "LLMTraining", NAME, TRAINING)
-    lab.until(lambda: "the claim corpus is not for trainings and servings; use another" in told())
+    lab.until(lambda: "the claim corpus is not for trainings, servings and apps; use another" in told())
     assert not json.loads(lab.kubectl("get", "jobs", "-o", "json"))["items"]
     lab.kubectl("label", "pvc", "corpus", *(f"{key}-" for key in PROTECTED))
     lab.succeed("data", lab.start_pods("data"))
@@ -150,4 +153,4 @@ def test_off_by_default_and_nothing_where_nothing_is_ruled(tmp_path: Path) -> No
     assert not manifests("one", {"enabled": True, "refusedEnv": []}, tmp_path)
     (claims, binding) = manifests("one", {"enabled": True, "refusedEnv": [], "protectedClaims": PROTECTED}, tmp_path)
     assert claims["metadata"]["name"] == binding["spec"]["policyName"] == "one.op.claims"
-    assert len(manifests("one", {"enabled": True}, tmp_path)) == 4
+    assert len(manifests("one", {"enabled": True}, tmp_path)) == 6

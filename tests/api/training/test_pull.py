@@ -14,7 +14,7 @@ import pytest
 
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.plan import Key, Manifest
-from llm_operator.training.pull import ANSWER_BYTES, NoAnswerError, Puller, ask
+from llm_operator.kube.pull import ANSWER_BYTES, NoAnswerError, Puller, ask
 from llm_trainer.protocol import PROGRESS_PORT, Progress
 
 ADDRESS = "127.94.0.1"  # all of 127/8 is this machine; nothing else listens here

@@ -13,7 +13,7 @@ import pytest
 
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.plan import Key, Manifest
-from llm_operator.training.pull import ANSWER_BYTES, REQUESTS_AT_ONCE, Puller
+from llm_operator.kube.pull import ANSWER_BYTES, REQUESTS_AT_ONCE, Puller
 from llm_trainer.protocol import PROGRESS_PORT, Progress
 
 SLOW, GOOD = "127.9.4.1", "127.9.4.2"

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from llm_operator import app
-from llm_operator.kube import labels
+from llm_operator.kube import labels, pull
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import Client
 from llm_operator.kube.kinds import CLAIM, POD, TRAINING
@@ -27,7 +27,6 @@ from llm_operator.kube.operator import Operator
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.workers import share_of_one
 from llm_operator.settings import Settings
-from llm_operator.training import pull
 from llm_trainer.protocol import PROGRESS_PORT, Progress
 from tests.api.kube.manifests import training
 from tests.api.training.conftest import CLAIM as CLAIM_SPEC

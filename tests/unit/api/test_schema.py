@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
 
 from llm_operator.api.quantities import SCHEMA
-from llm_operator.api.schema import RESOURCES, Resource, Schema, custom_resource_definition, differences, dump
+from llm_operator.api.schema import RESOURCES, Resource, Schema, custom_resource_definition, differences
 
-AIM, LIMIT = 60_000, 120_000  # bytes: every write of an object is validated against it
+# Bytes of JSON. `kubectl apply` keeps all of it in an annotation, and those have 256 KiB; the time of a write of an
+# object doesn't grow with it (docs/figures.md).
+LIMIT = 160_000
 
 
 def test_generated_files_are_up_to_date() -> None:
@@ -64,7 +67,9 @@ def looseness(field: Schema) -> str:
     """What a value of any size or shape could come in by; empty if nothing. A quantity has bounds instead of a type."""
     match field.get("type"):
         case "object":
-            closed = "properties" in field or {"additionalProperties", "maxProperties"} <= field.keys()
+            closed = (
+                "additionalProperties" not in field or "maxProperties" in field
+            )  # else all but properties is pruned
             return "" if closed and "x-kubernetes-preserve-unknown-fields" not in field else "a map of anything"
         case "array":
             return "" if "maxItems" in field else "a list without maxItems"
@@ -79,5 +84,5 @@ def looseness(field: Schema) -> str:
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.kind)
 def test_the_schema_stays_small(resource: Resource) -> None:
-    size = len(dump(custom_resource_definition(resource)).encode())
+    size = len(json.dumps(custom_resource_definition(resource)).encode())
     assert size <= LIMIT, f"{size} bytes: what do all stages share that stands more than once?"

@@ -6,10 +6,14 @@ from typing import Any
 import pytest
 import yaml
 
+from llm_operator.api.app_rules import APP_RULES
 from llm_operator.api.rules import SERVING_RULES, TRAINING_RULES, Path, Rule
-from llm_operator.api.validation import InvalidSpecError, load_serving, load_training
-from tests.pod_cases import RIGHT_PODS, RIGHT_SERVING_PODS
-from tests.specs import RIGHT_SERVINGS, WRONG_SERVINGS, WRONG_TRAININGS, Spec, Wrong, right_trainings
+from llm_operator.api.validation import InvalidSpecError, load_app, load_serving, load_training
+from tests.app_specs import PLAIN, RIGHT_APPS, WRONG_APPS
+from tests.pod_cases import ALL_PODS, RIGHT_PODS, RIGHT_SERVING_PODS
+from tests.right_trainings import RIGHT_TRAININGS
+from tests.serving_specs import RIGHT_SERVINGS, WRONG_SERVINGS
+from tests.specs import WRONG_TRAININGS, Spec, Wrong, changed
 
 EXAMPLES = sorted((pathlib.Path(__file__).parents[3] / "examples").glob("*.yaml"))
 
@@ -29,7 +33,19 @@ def test_a_wrong_serving_is_refused_by_its_field(case: Wrong) -> None:
     assert any(case.path in problem and case.says in problem for problem in refused.value.problems), str(refused.value)
 
 
-@pytest.mark.parametrize("spec", [pytest.param(spec, id=name) for name, spec in right_trainings()])
+@pytest.mark.parametrize("case", WRONG_APPS, ids=lambda case: case.name)
+def test_a_wrong_app_is_refused_by_its_field(case: Wrong) -> None:
+    with pytest.raises(InvalidSpecError) as refused:
+        load_app(case.spec)
+    assert any(case.path in problem and case.says in problem for problem in refused.value.problems), str(refused.value)
+
+
+@pytest.mark.parametrize("spec", RIGHT_APPS)
+def test_a_right_app_is_accepted(spec: Spec) -> None:
+    load_app(spec)
+
+
+@pytest.mark.parametrize("spec", [pytest.param(spec, id=name) for name, spec in RIGHT_TRAININGS.items()])
 def test_a_right_training_is_accepted(spec: Spec) -> None:
     load_training(spec)
 
@@ -41,18 +57,23 @@ def test_a_right_serving_is_accepted(spec: Spec) -> None:
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
 def test_the_examples_are_right(file: pathlib.Path) -> None:
-    load = {"LLMTraining": load_training, "LLMServing": load_serving}
+    load = {"LLMTraining": load_training, "LLMServing": load_serving, "LLMApp": load_app}
     for manifest in yaml.safe_load_all(file.read_text()):
         load[manifest["kind"]](manifest["spec"])
 
 
 @pytest.mark.parametrize(
-    ("kind", "rules"), [("LLMTraining", TRAINING_RULES), ("LLMServing", SERVING_RULES)], ids=("training", "serving")
+    ("kind", "rules"),
+    [("LLMTraining", TRAINING_RULES), ("LLMServing", SERVING_RULES), ("LLMApp", APP_RULES)],
+    ids=("training", "serving", "app"),
 )
 def test_every_rule_has_a_right_case(kind: str, rules: dict[Path, tuple[Rule, ...]]) -> None:
     """Each rule that looks at a field must have let one through; tests/api/test_crds.py has the wrong ones."""
-    servings, trainings = [*RIGHT_SERVINGS, *RIGHT_SERVING_PODS.values()], [spec for _, spec in right_trainings()]
-    specs = servings if kind == "LLMServing" else [*trainings, *RIGHT_PODS.values()]
+    specs = {
+        "LLMTraining": [*RIGHT_TRAININGS.values(), *RIGHT_PODS.values()],
+        "LLMServing": [*RIGHT_SERVINGS, *RIGHT_SERVING_PODS.values()],
+        "LLMApp": [*RIGHT_APPS, changed(PLAIN, pods=ALL_PODS)],
+    }[kind]
     right = [{"metadata": {"name": "right"}, "spec": spec} for spec in specs]
     unseen = [
         f"{'.'.join(path)}{rule.field_path}"

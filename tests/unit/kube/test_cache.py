@@ -155,7 +155,7 @@ def test_the_jobs_of_deleted_ones_are_forgotten_with_them() -> None:
         made = child(f"j{number}", version=number + 1)
         cache.put("Job", made)
         cache.remove("Job", made)
-    assert len(cache._owner_of_job) == len(cache._jobs["u1"]) == REMEMBERED_DELETIONS
+    assert len(cache._owner_of_job) == len(cache._jobs["team", "u1"]) == REMEMBERED_DELETIONS
 
 
 def test_a_cluster_that_went_back_in_time_is_believed() -> None:
@@ -224,3 +224,32 @@ def test_every_kind_knows_its_path() -> None:
     assert KINDS["Pod"].path("team", "a") == "/api/v1/namespaces/team/pods/a"
     assert KINDS["LLMTraining"].path() == "/apis/llm-operator.io/v1alpha1/llmtrainings"
     assert KINDS["LLMTraining"].path("team", "a", "status").endswith("/namespaces/team/llmtrainings/a/status")
+
+
+def test_another_namespace_s_objects_are_nobody_s_children() -> None:
+    """Whoever knows a uid can write it into an owner reference in a namespace of his own, and the name too."""
+    cache = Cache()
+    cache.put("LLMTraining", manifest())
+    job = child("chat-base-1")
+    cache.put(JOB.name, job)
+    pod = manifest(
+        "chat-base-1-0", "uid-pod", metadata={"ownerReferences": [reference_to("Job", "chat-base-1", "batch/v1")]}
+    )
+    cache.put(POD.name, pod)
+
+    def theirs(mine: dict[str, Any], uid: str) -> dict[str, Any]:
+        return {**mine, "metadata": {**mine["metadata"], "namespace": "enemy", "uid": uid, "resourceVersion": "5"}}
+
+    same = (theirs(job, "e1"), theirs(pod, "e2"))
+    for kind, enemy in zip((JOB.name, POD.name), same, strict=True):
+        cache.put(kind, enemy)
+        assert cache.owner(enemy) != OWNER
+        assert [found["metadata"]["namespace"] for found in cache.children(kind, OWNER)] == ["team"]
+    assert cache.job_uids(OWNER) == ["uid-chat-base-1"]
+    other = theirs(child("other"), "e3")
+    cache.put(JOB.name, other)
+    assert len(cache.children(JOB.name, OWNER)) == 1, "a name that the namespace of the owner doesn't have"
+    for kind, enemy in zip((JOB.name, POD.name), same, strict=True):
+        cache.remove(kind, enemy)
+        assert len(cache.children(kind, OWNER)) == 1, "theirs are gone, ours are not"
+    assert cache.owner(pod) == OWNER

@@ -11,7 +11,7 @@ from llm_operator.api.serving import LLMServingSpec
 from llm_operator.kube.drift import FIELDS
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.serving.manifests import addressed
-from llm_operator.serving.observe import Observed, uids_without_room
+from llm_operator.serving.observe import Observed, is_of_job, job_fact, uids_without_room
 from llm_operator.serving.reconcile import reconcile
 from tests.specs import SERVING, TRAINING, Spec
 from tests.unit.world import START, World, custom_resource
@@ -53,7 +53,10 @@ def with_adapter(digest: str | None = None, base: str = "one", **lora: Any) -> M
 def observed(
     world: World, source: Manifest | None, claims: tuple[str, ...] = ("models",), now: float = START
 ) -> Observed:
-    pods = world.of("Pod")
+    every, jobs = world.of("Pod"), world.of("Job")
+    pods = tuple(pod for pod in every if not is_of_job(pod))
+    fetching = tuple(pod for pod in every if is_of_job(pod))
+    ages = world.sightings.ages(KEY, [*uids_without_room(pods), *map(job_fact, jobs)], now)
     return Observed(
         serving=copy.deepcopy(world.owner),
         trainings={"bilingual": source} if source else {},
@@ -62,7 +65,10 @@ def observed(
         disruption_budgets=world.of("PodDisruptionBudget"),
         network_policies=world.of("NetworkPolicy"),
         pods=pods,
-        without_room=world.sightings.ages(KEY, uids_without_room(pods), now),
+        jobs=jobs,
+        fetching=fetching,
+        ages=ages,
+        without_room=ages,
         claims=frozenset(claims),
         serving_image="vllm:1",
         trainer_image="vllm:1",

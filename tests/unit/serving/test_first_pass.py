@@ -88,9 +88,10 @@ def test_a_chat_template_of_a_config_map() -> None:
 
 def test_a_config_map_that_is_not_there() -> None:
     source, spec = Source("team", "templates", "a"), TEMPLATED["chatTemplate"]
+    there = {"metadata": {"resourceVersion": "1"}}
     assert "ConfigMap templates does not exist; create it" in read(source, []).problem
-    assert "has no key 'a'; its keys are b, c" in read(source, [{"data": {"c": "", "b": ""}}]).problem
-    texts = [read(source, [{"data": {"a": text}}]).digest for text in ("x", "y", "x")]
+    assert "has no key 'a'; its keys are b, c" in read(source, [{**there, "data": {"c": "", "b": ""}}]).problem
+    texts = [read(source, [{**there, "data": {"a": text}}]).digest for text in ("x", "y", "x")]
     assert texts[0] == texts[2] != texts[1]
     key = ConfigMapKey.model_validate(spec["configMap"])
     assert mark(key, Word(problem="gone"), "") is None, "no pod would start"
@@ -156,8 +157,8 @@ def test_a_serving_that_is_gone_is_not_asked_for() -> None:
         cache.put("LLMServing", made)
 
     class Asked:
-        async def get(self, path: str, query: dict[str, str]) -> Manifest:
-            del path
+        async def get(self, path: str, query: dict[str, str], accept: str) -> Manifest:
+            del path, accept
             asked.append(query["fieldSelector"])
             return {"items": []}
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 
 from llm_server import launch
 from llm_server.door import KEY, MIDDLEWARE
+from llm_server.ends_of_turn import FILE, generation_arguments
 from llm_server.last_words import CONFIGURATION, LastWords
 from llm_server.memory import (
     GIB,
@@ -100,6 +102,39 @@ def test_adapters_beside_a_model_that_takes_none(architecture: str, refused: boo
     assert (adapter_problem(folder, given) is not None) == refused
     assert adapter_problem(folder, without_adapters(given)) is None
     assert without_adapters(given) == [str(folder), "--port=1", "--seed", "3"]
+
+
+def module(folder: Path, **generation: object) -> str:
+    """An adapter's folder, as the argument of vLLM."""
+    folder.mkdir(parents=True)
+    if generation:
+        (folder / FILE).write_text(json.dumps(generation))
+    return json.dumps({"name": folder.name, "path": str(folder)})
+
+
+def test_answers_end_where_any_adapter_ends_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which vLLM would not ask of an adapter; its base's way to sample stays."""
+    monkeypatch.setenv("LLM_SERVER_STATE", str(tmp_path / "state"))
+    base = model(tmp_path / "base", eos_token_id=2)
+    (base / FILE).write_text(json.dumps({"eos_token_id": 2, "temperature": 0.6}))
+    ends: list[dict[str, Any]] = [{"eos_token_id": [2, 7]}, {"eos_token_id": 9}, {}]
+    loaded = [module(tmp_path / str(number), **told) for number, told in enumerate(ends)]
+    given, _ = launch.prepared([str(base), "--enable-lora", "--lora-modules", *loaded])
+    folder = next(one for one in given if one.startswith("--generation-config=")).partition("=")[2]
+    assert json.loads((Path(folder) / FILE).read_text()) == {"eos_token_id": [2, 7, 9], "temperature": 0.6}
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["with a generation_config.json", "with a config.json alone"])
+def test_adapters_that_end_as_their_base_change_nothing(tmp_path: Path, *, own: bool) -> None:
+    base = model(tmp_path / "base", eos_token_id=2)
+    if own:
+        (base / FILE).write_text(json.dumps({"eos_token_id": [2, 3]}))
+    modules = [module(tmp_path / "a", eos_token_id=2), "no JSON", "{}", module(tmp_path / "b")]
+    (tmp_path / "b" / FILE).write_text("{")
+    assert generation_arguments(base, [str(base), "--lora-modules", *modules]) == []
+    assert generation_arguments(base, [str(base)]) == []
+    theirs = module(tmp_path / "c", eos_token_id=7)
+    assert generation_arguments(base, [str(base), "--generation-config=vllm", "--lora-modules", theirs]) == []
 
 
 @pytest.mark.parametrize(
@@ -242,6 +277,26 @@ def test_every_end_tells_that_it_served_without_adapters(vllm: Path, tmp_path: P
     assert "serve" in words[1].message
     assert "--enable-lora" not in words[1].message
     assert Termination.model_validate_json(seen.read_bytes()) == words[0], "for an end that leaves no time"
+
+
+@pytest.mark.parametrize(
+    ("code", "asked", "served", "left"),
+    [
+        (0, True, False, True),
+        (1, True, True, True),
+        (1, True, False, False),  # it could not start, which is told
+        (1, False, True, False),
+        (0, False, True, False),
+        (-9, True, True, False),
+    ],
+)
+def test_who_falls_over_while_it_leaves_has_left(code: int, asked: bool, served: bool, left: bool) -> None:
+    child = launch.Child(["true"])
+    child.asked_to_leave = asked
+    if served:
+        child.answers()
+    assert child.has_left(code) is left
+    child.run()
 
 
 def test_who_was_asked_to_leave_is_not_taken_for_a_hang() -> None:

@@ -14,13 +14,13 @@ from llm_operator.api.validation import load_training
 from llm_operator.kube import labels
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.plan import Delete, Manifest, Plan
+from llm_operator.kube.pull import Puller
 from llm_operator.kube.specs import Specs
 from llm_operator.training.departed import Departed
 from llm_operator.training.gang import job_of
 from llm_operator.training.missing import Troubles
 from llm_operator.training.names import run_name
 from llm_operator.training.observe import Observer
-from llm_operator.training.pull import Puller
 from llm_operator.training.reconcile import apply_refused, reconcile
 from llm_trainer.protocol import ExitCode, Progress, Result
 from tests.specs import changed

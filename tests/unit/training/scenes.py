@@ -8,12 +8,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.api.training_status import LLMTrainingStatus
 from llm_operator.api.validation import load_training
 from llm_operator.kube import labels
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.kube.specs import loaded
-from llm_operator.training.observe import Observed, facts
+from llm_operator.training.observe import Observed, facts, publishes
 from llm_operator.training.reconcile import reconcile
 from llm_operator.training.status import is_over
 from llm_operator.training.waiting import NO_TROUBLE, Trouble
@@ -51,16 +52,19 @@ def observed(
 ) -> Observed:
     """``now`` is also the time of the clock by which it is known how long something has been seen."""
     status = LLMTrainingStatus.model_validate(world.owner.get("status") or {})
-    jobs, pods = world.of("Job"), world.of("Pod")
-    others = (*world.of("ConfigMap"), *world.of("Service"), *world.of("NetworkPolicy"))
+    every = {kind: world.of(kind) for kind in ("Job", "Pod", "ConfigMap", "Service", "NetworkPolicy")}
+    own = {kind: tuple(child for child in found if not publishes(child)) for kind, found in every.items()}
+    jobs, pods = own["Job"], own["Pod"]
+    others = (*own["ConfigMap"], *own["Service"], *own["NetworkPolicy"])
+    spec = loaded(load_training, world.owner["spec"])
     return Observed(
         training=copy.deepcopy(world.owner),
-        spec=None if is_over(world.owner, status) else loaded(load_training, world.owner["spec"]),
+        spec=None if is_over(world.owner, status) else spec,
         jobs=jobs,
         pods=pods,
-        config_maps=world.of("ConfigMap"),
-        services=world.of("Service"),
-        network_policies=world.of("NetworkPolicy"),
+        config_maps=own["ConfigMap"],
+        services=own["Service"],
+        network_policies=own["NetworkPolicy"],
         claims=claims,
         departed=world.departed_pods(),
         ages=world.sightings.ages(KEY, facts(status, jobs, pods, others), now),
@@ -70,6 +74,9 @@ def observed(
         trainer_image="trainer:1",
         progress_interval=10.0,
         network=world.network,
+        publishes=spec if isinstance(spec, LLMTrainingSpec) else None,
+        publishing=tuple(child for kind in ("Job", "NetworkPolicy") for child in every[kind] if publishes(child)),
+        publishing_pods=tuple(filter(publishes, every["Pod"])),
     )
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from llm_operator.api.training_status import StageStatus
+from llm_operator.api.validation import InvalidSpecError, load_training
+from llm_operator.training.known import as_begun
 from llm_operator.training.reconcile import apply_refused, reconcile
 from llm_trainer.protocol import ExitCode
+from tests.specs import TRAINING, changed
 from tests.unit.training import scenes
 from tests.unit.training.scenes import condition, edit, fail, run_pods, settle, stage, status
 from tests.unit.world import START, World
@@ -168,14 +172,13 @@ def test_without_a_checkpoint_a_corrected_stage_takes_the_new_number_of_nodes(fa
     assert scenes.newest_job(failed)["spec"]["completions"] == stage(failed, "base")["nodes"] == 4
 
 
-def test_with_a_checkpoint_it_keeps_its_nodes_and_says_so(at_base: World) -> None:
+def test_with_a_checkpoint_too(at_base: World) -> None:
     checkpoint = scenes.checkpoint(at_base, 50)
     fail(at_base, ExitCode.CONFIGURATION, "no", scenes.told(at_base, 50, checkpoint=checkpoint))
     settle(at_base)
     edit(at_base, nodes=4)
     settle(at_base)
-    assert scenes.newest_job(at_base)["spec"]["completions"] == 2
-    assert "it keeps 2 pods and not 4" in condition(at_base, "Failed")["message"]
+    assert scenes.newest_job(at_base)["spec"]["completions"] == stage(at_base, "base")["nodes"] == 4
 
 
 def test_suspending_a_failed_training_starts_nothing(failed: World) -> None:
@@ -261,22 +264,58 @@ def test_a_correction_that_the_cluster_refuses_may_be_corrected_again(failed: Wo
     assert (condition(failed, "Running")["reason"], stage(failed, "base")["state"]) == ("ApplyRefused", "Failed")
 
 
-def test_what_is_kept_must_go_with_the_correction(at_base: World) -> None:
-    """The spec is right with three pods, and wrong with the two that the checkpoint is of."""
-    checkpoint = scenes.checkpoint(at_base, 50)
-    fail(at_base, ExitCode.CONFIGURATION, "no", scenes.told(at_base, 50, checkpoint=checkpoint))
-    settle(at_base)
-    edit(at_base, stages__0__nodes=3, stages__0__globalBatchSize=9)
+# --- another number of nodes ---
+
+
+def test_a_running_stage_goes_on_with_another_number_of_nodes(at_base: World) -> None:
+    """No budget pays for it."""
+    edit(at_base, nodes=4)
+    settle(at_base, START + 60)
+    base = stage(at_base, "base")
+    first = base["attempts"][0]
+    assert (first["reason"], first.get("fault")) == ("NodesChanged", None)
+    assert "4 pods instead of 2" in first["message"]
+    assert [attempt["number"] for attempt in base["attempts"]] == [1, 2]
+    assert scenes.newest_job(at_base)["spec"]["completions"] == base["nodes"] == 4
+    assert [base.get(f"{whose}Restarts") for whose in ("own", "infrastructure")] == [0, 0]
+
+
+def test_a_number_that_cannot_work_ends_nothing(at_base: World) -> None:
+    edit(at_base, stages__0__nodes=3)
     settle(at_base)
     assert condition(at_base, "Accepted")["status"] == "False"
-    said = condition(at_base, "Accepted")["message"]
-    assert "spec.stages[0].globalBatchSize: 9" in said
-    assert "stage base keeps nodes: 2" in said
-    assert len(stage(at_base, "base")["attempts"]) == 1
-    edit(at_base, stages__0__globalBatchSize=12)
-    settle(at_base)
-    assert condition(at_base, "Accepted")["status"] == "True"
-    assert scenes.newest_job(at_base)["spec"]["completions"] == 2
+    assert "spec.stages[0].globalBatchSize" in condition(at_base, "Accepted")["message"]
+    assert [attempt.get("endTime") for attempt in stage(at_base, "base")["attempts"]] == [None]
+
+
+EXPERTS = {"model__architecture": {"family": "mixtral", "config": {}}, "stages__0__pretrain__expertParallel": 2}
+
+
+@pytest.mark.parametrize("state", ["Running", "Failed"])
+def test_experts_that_are_spread_keep_their_nodes(state: str) -> None:
+    begun = as_begun(load_training(changed(TRAINING, nodes=4, **EXPERTS)), [known(state, 2, checkpoint=True)])
+    assert not isinstance(begun, InvalidSpecError)
+    assert [stage.nodes for stage in begun.stages] == [2, None]
+    asked = load_training(changed(TRAINING, nodes=4))
+    assert as_begun(asked, [known(state, 2, checkpoint=True)]) is asked
+
+
+def test_what_is_kept_must_go_with_the_spec() -> None:
+    """The spec is right with two pods, and wrong with the four that the checkpoint is of."""
+    asked = load_training(changed(TRAINING, stages__0__nodes=2, stages__0__globalBatchSize=6, **EXPERTS))
+    problem = as_begun(asked, [known("Failed", 4, checkpoint=True)])
+    assert isinstance(problem, InvalidSpecError)
+    assert "spec.stages[0].globalBatchSize: 6" in str(problem)
+    assert "stage base keeps nodes: 4" in str(problem)
+
+
+def known(state: str, nodes: int, *, checkpoint: bool) -> StageStatus:
+    """Of the stage `base`, which has started."""
+    began = "2026-01-01T00:00:00Z"
+    told = {"checkpoint": {"step": 5, "uri": "pvc://models/x", "time": began}} if checkpoint else {}
+    return StageStatus.model_validate(
+        {"name": "base", "kind": "pretrain", "state": state, "nodes": nodes, "startTime": began, **told}
+    )
 
 
 # --- the order of the stages ---

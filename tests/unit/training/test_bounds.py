@@ -8,41 +8,62 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_operator.api.training import DATA_STAGE
 from llm_operator.api.training_status import (
     AttemptStatus,
     Checkpoint,
+    DataStatus,
+    DropCount,
+    InputStatus,
     LLMTrainingStatus,
+    ModelSizeStatus,
     NoticeStatus,
     ProgressStatus,
+    PublicationStatus,
+    ReadStatus,
     Result,
+    ScoreStatus,
     SinceProgress,
     StageStatus,
+    TokenCount,
     WorkerStatus,
 )
 from llm_operator.training.bounds import CURRENT, OTHER, bounded
 from llm_operator.training.events import events_between
+from llm_operator.training.progress import MOST_MODELS
 from llm_operator.training.reconcile import as_written
 from llm_trainer.protocol import Notice
 from tests.unit.training import scenes
 from tests.unit.training.scenes import NOTICE, stage, status
 from tests.unit.world import START, World
 
-BOUND, ESCAPED_BOUND = 256 * 1024, 1024 * 1024  # as docs/design.md says
+BOUND, ESCAPED_BOUND = 320 * 1024, 1024 * 1024  # as docs/design.md says
 TIME = "2026-01-01T00:00:00Z"
 LONG = 5000
 MOST = 2**63 - 1  # that llm_trainer.protocol takes
 FIGURE = "-1.7977e+308"
 DIGEST = f"sha256:{'d' * 64}"
 FOLDER = "pvc://".ljust(512, "f")
+TERMS = (  # of api/estimate.py, more than any moment has
+    "weights", "optimizer", "adapter", "gathered", "gradients", "activations", "logits", "communication", "update",
+    "cache", "runtime", "total", "pod",
+)  # fmt: skip
 
 
 def worst_stage(name: str, letter: str, nodes: int, *, under_way: bool) -> StageStatus:
     """More of everything than the cluster, the spec and rank 0 can give."""
     text = letter * LONG
     figures = {f"{number:06}".ljust(128, "f"): FIGURE for number in range(200)}
+    scores = [
+        ScoreStatus(name=f"{number:06}".ljust(256, "s"), value=FIGURE, stderr=FIGURE, samples=MOST, few_shot=MOST)
+        for number in range(256)
+    ]
     progress = ProgressStatus(
         phase=text, step=MOST, steps=MOST, percent=100, tokens=MOST, loss=FIGURE, tokens_per_second=MOST,
-        eta_seconds=MOST, attention=text, evaluation=figures, world_size=MOST, last_heartbeat_time=TIME,
+        eta_seconds=MOST, attention=text, fetched_bytes=MOST, fetch_bytes=MOST,
+        units=MOST, total_units=MOST, bytes_per_second=MOST,
+        device=text, mfu=FIGURE, evaluation=figures, scores=scores, world_size=MOST, last_heartbeat_time=TIME,
+        sources=[read(text)] * 256, domains=[read(text)] * 200,
     )  # fmt: skip
     ended = [
         AttemptStatus(
@@ -54,22 +75,39 @@ def worst_stage(name: str, letter: str, nodes: int, *, under_way: bool) -> Stage
     opened = [AttemptStatus(number=1120, job="j" * 63, start_time=TIME)] if under_way else []
     return StageStatus(
         name=name, kind="rewardModel", state="Running" if under_way else "Succeeded", nodes=nodes,
-        memory_per_process="1" * 32, flops_per_token=MOST, start_time=TIME, end_time=TIME, own_restarts=MOST,
+        memory_per_process="1" * 32, peak_memory=dict.fromkeys(TERMS, "1" * 12),
+        flops_per_token=MOST, start_time=TIME, end_time=TIME, own_restarts=MOST,
         infrastructure_restarts=MOST, since_progress=SinceProgress(own=100, infrastructure=1000, step=MOST),
         attempts=[*ended, *opened], progress=progress,
         workers=[WorkerStatus(rank=64 * pod, processes=64, pod="p" * 63, node="n" * 253) for pod in range(nodes)],
         checkpoint=Checkpoint(step=MOST, uri=FOLDER, time=TIME, digest=DIGEST),
         result=Result(uri=FOLDER, digest=DIGEST, kind="k" * 32, step=MOST, base=letter * 1024, base_digest=DIGEST),
+        models=[
+            ModelSizeStatus(
+                uri="u" * 256, parameters=MOST, active=MOST, embedding=MOST, attention_width=MOST, width=MOST,
+                head=MOST, routed=MOST,
+            )
+        ] * (MOST_MODELS if name == DATA_STAGE else 0),
+        inputs=[InputStatus(uri="u" * 256, revision="r" * 128, bytes=MOST, license="l" * 64)] * MOST_MODELS,
         notices=[NoticeStatus(reason="R" * 64, message=f"{number} {text}") for number in range(40)],
+        data=DataStatus(
+            tokens=[TokenCount(domain=text, language=text, tokens=MOST) for _ in range(256)],
+            dropped=[DropCount(reason=text, documents=MOST) for _ in range(100)],
+        ),
     )  # fmt: skip
 
 
+def read(text: str) -> ReadStatus:
+    return ReadStatus(source=text, domain=text, language=text, tokens=MOST, share=FIGURE, asked=FIGURE, epochs=FIGURE)
+
+
 def worst(letter: str, nodes: int = 1024) -> LLMTrainingStatus:
-    stages = [worst_stage(f"{number:040}", letter, nodes, under_way=number == 16) for number in range(17)]
+    names = [DATA_STAGE, *(f"{number:040}" for number in range(1, 17))]
+    stages = [worst_stage(name, letter, nodes, under_way=number == 16) for number, name in enumerate(names)]
     conditions = [
         {"type": kind, "status": "False", "observed_generation": MOST, "last_transition_time": TIME,
          "reason": "r" * 32, "message": letter * LONG}
-        for kind in ("Accepted", "Running", "Succeeded", "Failed")
+        for kind in ("Accepted", "Running", "Succeeded", "Failed", "Published")
     ]  # fmt: skip
     return LLMTrainingStatus.model_validate(
         {
@@ -77,6 +115,12 @@ def worst(letter: str, nodes: int = 1024) -> LLMTrainingStatus:
             "phase": "Restarting", "stage": stages[-1].name, "progress": "9" * 43,
             "model": {"parameters": MOST, "active_parameters": MOST}, "loss": FIGURE, "nodes": 1024,
             "restarts": 20000, "conditions": conditions, "stages": stages,
+            "publications": [
+                PublicationStatus(
+                    stage="s" * 40, to="t" * 512, state="Failed", attempt=MOST, job="j" * 63, digest=DIGEST,
+                    revision="r" * 128, bytes=MOST, time=TIME, message=letter * LONG,
+                )
+            ] * 8,
         }
     )  # fmt: skip
 
@@ -106,10 +150,16 @@ def test_nothing_is_left_out_in_silence() -> None:
         assert new.progress
         assert len(new.progress.evaluation) == limits.figures
         assert len(new.progress.evaluation) + (new.progress.evaluation_left_out or 0) == 200
+        assert len(new.progress.sources) == len(new.progress.domains) == limits.sources
+        assert 2 * limits.sources + (new.progress.sources_left_out or 0) == 456
         assert len(new.notices) + (new.notices_left_out or 0) == 40
         last = old.attempts[-1].number
         assert [attempt.number for attempt in new.attempts] == list(range(last - limits.attempts + 1, last + 1))
         assert all(str(attempt.message).endswith(" … (cut)") for attempt in new.attempts if attempt.end_time)
+    data = after.stages[0].data
+    assert data
+    assert len(data.tokens) + len(data.dropped) + (data.left_out or 0) == 356
+    assert [stage.data for stage in after.stages[1:]] == [None] * 16, "data is of its preparation"
     assert len(after.stages[-1].workers) + (after.stages[-1].workers_left_out or 0) == 1024
     assert [stage.workers for stage in after.stages[:-1]] == [[]] * 16, "workers are of the attempt under way"
 

@@ -60,7 +60,13 @@ def test_a_victim_is_not_the_cause(at_base: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"), [(ExitCode.DATA, "DataError"), (ExitCode.CONFIGURATION, "ConfigurationError")]
+    ("code", "reason"),
+    [
+        (ExitCode.DATA, "DataError"),
+        (ExitCode.CONFIGURATION, "ConfigurationError"),
+        (ExitCode.DIVERGED, "Diverged"),
+        (ExitCode.EVALUATION, "EvaluationFailed"),
+    ],
 )
 def test_a_configuration_error_fails_at_once(at_base: World, code: ExitCode, reason: str) -> None:
     end_pod(scenes.pods(at_base)[0], code, "corpus.jsonl line 3: no JSON")

@@ -148,6 +148,19 @@ def test_who_commits_a_checkpoint_is_waited_for_but_not_for_ever(at_base: World)
     assert len(stage(at_base, "base")["attempts"]) == 2, "its node may be lost"
 
 
+def test_another_number_of_nodes_waits_for_who_commits(at_base: World) -> None:
+    pods = scenes.pods(at_base)
+    scenes.edit(at_base, nodes=4)
+    settle(at_base)
+    for pod in pods:
+        leave(pod)
+        at_base.objects["Pod", pod["metadata"]["name"]] = pod
+    at_base.owner["status"]["stages"][1]["attempts"] = stage(at_base, "base")["attempts"][:1]
+    settle(at_base)
+    assert condition(at_base, "Running")["reason"] == "Terminating"
+    assert len(stage(at_base, "base")["attempts"]) == 1
+
+
 # --- what is over --------------------------------------------------------------------------------------------------
 
 

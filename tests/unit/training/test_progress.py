@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from llm_operator.training.progress import workers
-from llm_trainer.protocol import Notice, Progress
+from llm_trainer.protocol import Notice, Progress, ReadTokens, Score
 from tests.unit.training import scenes
 from tests.unit.training.scenes import NOTICE, stage, status
 from tests.unit.world import START, World
@@ -48,10 +48,66 @@ def test_a_pod_is_one_worker_whatever_its_processes(at_base: World) -> None:
     assert [(worker.rank, worker.processes, worker.node) for worker in found] == [(0, 8, "node-0"), (8, 8, "node-1")]
 
 
+def test_units_and_speed_of_data_preparation_are_shown(at_base: World) -> None:
+    told = scenes.told(at_base, 10, START, units=3, total_units=12, bytes_per_second=1.5e6, eta_seconds=99.6)
+    scenes.step(at_base, START, told)
+    shown = stage(at_base, "base")["progress"]
+    assert (shown["units"], shown["totalUnits"]) == (3, 12)
+    assert (shown["bytesPerSecond"], shown["etaSeconds"]) == (1_500_000, 100)
+    begun = told.model_copy(update={"units": 0, "heartbeat": START + 20})
+    scenes.step(at_base, START + 20, begun)
+    assert stage(at_base, "base")["progress"]["units"] == 0
+
+
 def test_figures_that_are_no_numbers_are_told(at_base: World) -> None:
     told = scenes.told(at_base, 10, START, evaluation={"loss": math.nan}, eta_seconds=math.inf)
     scenes.step(at_base, START, Progress.model_validate_json(told.model_dump_json()))
     assert stage(at_base, "base")["progress"]["evaluation"] == {"loss": "nan"}
+
+
+def test_the_device_and_its_share_are_told(at_base: World) -> None:
+    """A last word may be too short for the device."""
+    told = scenes.told(at_base, 10, START, device="NVIDIA H100 80GB HBM3", mfu=0.48251)
+    scenes.step(at_base, START, told)
+    shown = stage(at_base, "base")["progress"]
+    assert (shown["device"], shown["mfu"]) == ("NVIDIA H100 80GB HBM3", "0.4825")
+    scenes.step(at_base, START + 11, scenes.told(at_base, 20, START + 11))
+    shown = stage(at_base, "base")["progress"]
+    assert shown["device"] == "NVIDIA H100 80GB HBM3"
+    assert "mfu" not in shown
+
+
+def test_scores_are_told_with_their_error_and_stay(at_base: World) -> None:
+    """A last word may be too short for them."""
+    scores = [
+        Score(task="qa", metric="acc", value=0.55, stderr=0.11, samples=20, few_shot=2),
+        Score(task="qa", metric="exact_match", filter="first", value=math.nan),
+        Score(task="qa", metric="x" * 128, filter="y" * 128, value=1.0),  # a longer name than a status has
+    ]
+    told = scenes.told(at_base, 10, START, scores=scores)
+    scenes.step(at_base, START, Progress.model_validate_json(told.model_dump_json(by_alias=True)))
+    shown = stage(at_base, "base")["progress"]
+    assert shown["scores"] == [
+        {"name": "qa/acc", "value": "0.5500", "stderr": "0.1100", "samples": 20, "fewShot": 2},
+        {"name": "qa/exact_match,first", "value": "nan", "samples": 0, "fewShot": 0},
+    ]
+    assert shown["scoresLeftOut"] == 1
+    scenes.step(at_base, START + 11, scenes.told(at_base, 20, START + 11))
+    assert stage(at_base, "base")["progress"]["scores"] == shown["scores"]
+    assert stage(at_base, "base")["progress"]["scoresLeftOut"] == 1
+
+
+def test_what_was_read_of_each_source_is_told(at_base: World) -> None:
+    """A last word may be too short for it."""
+    of_domain = ReadTokens(domain="web", language="ja", tokens=750, share=0.75, asked=2 / 3)
+    source = of_domain.model_copy(update={"source": "web-ja", "epochs": 1.5})
+    scenes.step(at_base, START, scenes.told(at_base, 10, START, sources=[source], domains=[of_domain]))
+    expected = {"domain": "web", "language": "ja", "tokens": 750, "share": "0.7500", "asked": "0.6667"}
+    for step in (10, 20):
+        shown = stage(at_base, "base")["progress"]
+        assert shown["domains"] == [expected]
+        assert shown["sources"] == [{"source": "web-ja", **expected, "epochs": "1.5000"}]
+        scenes.step(at_base, START + 11, scenes.told(at_base, step + 10, START + 11))
 
 
 def test_any_figure_is_told_in_short(at_base: World) -> None:

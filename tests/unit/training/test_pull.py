@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_operator.training.pull import LONGEST_PAUSE_SECONDS, NO_WAY, REFUSED, Word, pause, unanswered, url
+from llm_operator.kube.pull import LONGEST_PAUSE_SECONDS, NO_WAY, REFUSED, Word, pause, unanswered, url
 from llm_trainer.protocol import Progress
 from tests.unit.training import scenes
 from tests.unit.training.scenes import condition

@@ -122,8 +122,8 @@ def test_a_published_result_is_not_the_last_one(at_base: World) -> None:
     assert len(stage(at_base, "base")["attempts"]) == 2
 
 
-def test_more_nodes_are_for_the_stages_to_come(at_base: World) -> None:
-    at_base.owner["spec"]["nodes"] = 4
+def test_more_nodes_for_a_stage_to_come(at_base: World) -> None:
+    at_base.owner["spec"]["stages"][1]["nodes"] = 4
     settle(at_base)
     assert status(at_base)["phase"] == "Running"
     end_pod(scenes.pods(at_base)[0], KILLED, "killed")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import itertools
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.plan import Manifest
+from llm_operator.training.observe import Observer
 from llm_operator.training.occupants import Tenant, occupant
 from llm_operator.training.places import folder_place, places
 from llm_operator.training.reconcile import reconcile
@@ -124,11 +125,15 @@ def pod(*, ended: bool, job: str = "old-data-1") -> Manifest:
 )
 def test_who_is_waited_for(found: Manifest, pods: list[Manifest], world: World, *, waits: bool) -> None:
     world.owner["metadata"]["creationTimestamp"] = "2026"
-    mine, others = Tenant.of(world.owner), Tenant.of(found, pods)
-    assert occupant(mine, [Tenant.of(copy.deepcopy(world.owner)), others]) == ("old" if waits else "")
+    mine, others = Tenant.of(world.owner), Tenant.of(found)
+    assert occupant(mine, [Tenant.of(copy.deepcopy(world.owner)), others], lambda _: pods) == ("old" if waits else "")
 
 
 RUNS = other(ATTEMPT)
+
+
+def no_pods(_: Tenant) -> list[Manifest]:
+    return []
 
 
 @pytest.mark.parametrize(
@@ -140,13 +145,13 @@ RUNS = other(ATTEMPT)
     ],
 )
 def test_who_has_begun_waits_for_nobody(mine: Manifest, *, waits: bool) -> None:
-    assert occupant(Tenant.of(mine), [Tenant.of(RUNS)]) == ("old" if waits else "")
+    assert occupant(Tenant.of(mine), [Tenant.of(RUNS)], no_pods) == ("old" if waits else "")
 
 
 def test_who_has_made_something_there_waits_for_nobody() -> None:
     mine = other(ENDED, name="new", **TAKES)
     mine["status"]["stages"][0]["checkpoint"] = {"step": 1, "uri": f"{URI}/c", "time": "2026-01-01T00:00:00Z"}
-    assert occupant(Tenant.of(mine), [Tenant.of(RUNS)]) == ""
+    assert occupant(Tenant.of(mine), [Tenant.of(RUNS)], no_pods) == ""
 
 
 def test_of_any_trainings_that_don_t_write_now_one_goes_and_the_others_wait_for_it() -> None:
@@ -157,7 +162,7 @@ def test_of_any_trainings_that_don_t_write_now_one_goes_and_the_others_wait_for_
         )
     ]
     tenants = [Tenant.of(one) for one in made]
-    assert [occupant(one, tenants) for one in tenants].count("") == 1
+    assert [occupant(one, tenants, no_pods) for one in tenants].count("") == 1
 
 
 def test_the_cache_finds_those_of_the_folder_alone() -> None:
@@ -177,3 +182,27 @@ def test_the_cache_finds_those_of_the_folder_alone() -> None:
     assert len(cache.at("LLMTraining", "team", folder_place("team", URI))) == 1
     cache.remove("LLMTraining", taker)
     assert cache.at("LLMTraining", "team", folder_place("team", URI)) == []
+
+
+def test_who_shares_a_folder_is_read_once_for_each_of_its_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else 1,000 trainings that name one folder cost 41 ms in each pass of each of them."""
+    read: list[str] = []
+    of = Tenant.of
+
+    def counted(training: Manifest) -> Tenant:
+        read.append(training["metadata"]["name"])
+        return of(training)
+
+    nobody = cast(Any, None)
+    observer = Observer(Cache(), nobody, nobody, nobody, nobody, "", 10.0)
+    monkeypatch.setattr(Tenant, "of", counted)
+    one = other(ATTEMPT)
+    one["metadata"]["resourceVersion"] = "1"
+    assert [observer._tenant(one).under_way for _ in range(3)] == [True] * 3
+    assert read == ["old"]
+    changed_since = {**one, "metadata": {**one["metadata"], "resourceVersion": "2"}, "status": {}}
+    assert not observer._tenant(changed_since).under_way
+    assert read == ["old", "old"]
+    observer.tenants.clear()
+    observer._tenant(changed_since)
+    assert len(read) == 3

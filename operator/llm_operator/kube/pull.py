@@ -1,4 +1,4 @@
-"""Rank 0 of every training under way is asked for its progress, outside of passes."""
+"""Rank 0 of every training, and the pod that fetches for a serving, are asked for their progress, outside of passes."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ def pause(word: Word, interval: float) -> float:
 
 
 class Puller:
-    """Keeps the last word of each rank 0 that is followed. ``interval`` in seconds."""
+    """Keeps the last word of each rank 0 that is followed. ``interval`` in seconds; ``name``: of its workers."""
 
-    def __init__(self, cache: Cache, interval: float) -> None:
+    def __init__(self, cache: Cache, interval: float, name: str = "progress") -> None:
         self._cache = cache
         self._interval = interval
-        self._poller = Poller("progress", self._next, Word(), count=REQUESTS_AT_ONCE, per_second=REQUESTS_PER_SECOND)
+        self._poller = Poller(name, self._next, Word(), count=REQUESTS_AT_ONCE, per_second=REQUESTS_PER_SECOND)
         self._session: aiohttp.ClientSession
 
     def follow(self, key: Key, pod: Manifest | None) -> Word:

@@ -1,0 +1,1 @@
+"""The controller of LLMApp: what is built on a served model."""

@@ -1,0 +1,146 @@
+"""The ConfigMaps that an app's knowledge is made of: asked for outside of passes, as no watch tells of them.
+
+The operator watches the ConfigMaps that it makes; to watch those of everybody would cost more than to ask for a few.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from itertools import islice
+
+from llm_operator.kube.client import JSON, METADATA_LIST, ApiError, Client
+from llm_operator.kube.kinds import CONFIG_MAP
+from llm_operator.kube.plan import Key, Manifest
+from llm_operator.kube.poller import Poller, Wake
+from llm_operator.kube.templates import digest_of
+
+LOOK_SECONDS = 10.0
+REQUESTS_AT_ONCE = 4
+REQUESTS_PER_SECOND = 20.0
+MOST, MOST_KEYS = 129, 1024  # of an app, and of a ConfigMap in it, which is what a spec may name
+SHOWN = 3
+NAME = re.compile(r"[a-z0-9][-.a-z0-9]{0,252}")
+
+
+@dataclass(frozen=True)
+class Content:
+    """``digest`` of all its data, and ``keys`` → digest of those that the spec names; ``some`` are the first it has.
+
+    Not of every key: a ConfigMap has room for 150,000, and any number of apps may name it. None of all: it was not
+    asked for yet.
+    """
+
+    keys: Mapping[str, str] = field(default_factory=dict)
+    digest: str = ""
+    some: tuple[str, ...] = ()
+    problem: str = ""
+    version: str = field(default="", compare=False)
+
+    @property
+    def known(self) -> bool:
+        return bool(self.digest or self.problem)
+
+
+Contents = Mapping[str, Content]
+
+
+@dataclass(frozen=True)
+class Place:
+    """The ConfigMaps of one app, and the keys of each that it names."""
+
+    namespace: str
+    keys: tuple[tuple[str, frozenset[str]], ...]
+
+
+class ConfigMaps:
+    """Keeps what each app's ConfigMaps last held."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._poller: Poller[Place, Contents] = Poller(
+            "app_sources", self._ask, {}, count=REQUESTS_AT_ONCE, per_second=REQUESTS_PER_SECOND
+        )
+
+    def follow(self, key: Key, app: Manifest | None) -> Contents:
+        """What this app's ConfigMaps hold, by name; from now on they are asked for."""
+        named = named_in(app) if app else ()
+        return self._poller.follow(key, Place(key.namespace, named) if named else None)
+
+    async def run(self, wake: Wake) -> None:
+        """Until cancelled. Wakes an app whose ConfigMaps change."""
+        await self._poller.run(wake)
+
+    async def _ask(self, place: Place, before: Contents) -> tuple[Contents, float]:
+        told: dict[str, Content] = {}
+        for name, keys in place.keys:
+            if told:
+                await self._poller.turn()
+            told[name] = await self._look(place.namespace, name, keys, before.get(name))
+        return told, LOOK_SECONDS
+
+    async def _look(self, namespace: str, name: str, keys: frozenset[str], before: Content | None) -> Content:
+        """Reads it when it has changed: it may have 1 MiB."""
+        try:
+            if (
+                before
+                and before.version
+                and before.version == version_of(await self._list(namespace, name, METADATA_LIST))
+            ):
+                return before
+            return read(name, keys, await self._list(namespace, name, JSON))
+        except ApiError as error:  # what was told stands, and no answer tells nothing
+            if (before and before.known) or error.status == 0:
+                return before or Content()
+            return Content(problem=f"ConfigMap {name} can't be read, and is asked for again: {error.message}")
+
+    async def _list(self, namespace: str, name: str, accept: str) -> list[Manifest]:
+        """Of one, as the right to list is there anyway."""
+        found = await self._client.get(CONFIG_MAP.path(namespace), {"fieldSelector": f"metadata.name={name}"}, accept)
+        return found.get("items") or []
+
+
+def named_in(app: Manifest) -> tuple[tuple[str, frozenset[str]], ...]:
+    """Of each ConfigMap the keys that a spec, which may be wrong, names; not of what no ConfigMap can be called."""
+    found: dict[str, set[str]] = {}
+    for source in sources_in(app):
+        named = source.get("configMap")
+        name = named.get("name") if isinstance(named, dict) else None
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            continue
+        if name not in found and len(found) == MOST:
+            break
+        keys = named.get("keys", [named.get("key")]) if isinstance(named, dict) else None
+        told = (key for key in keys if isinstance(key, str)) if isinstance(keys, list) else ()
+        found.setdefault(name, set()).update(islice(told, MOST_KEYS))
+    return tuple((name, frozenset(keys)) for name, keys in found.items())
+
+
+def sources_in(app: Manifest) -> Iterator[Manifest]:
+    """Of knowledge, and of an evaluation's questions."""
+    spec = app.get("spec") or {}
+    evaluation = spec.get("evaluation")
+    yield from lists([evaluation.get("questions")] if isinstance(evaluation, dict) else None)
+    for knowledge in lists(spec.get("knowledge")):
+        yield from lists(knowledge.get("sources"))
+
+
+def lists(value: object) -> Iterator[Manifest]:
+    return (one for one in value if isinstance(one, dict)) if isinstance(value, list) else iter(())
+
+
+def read(name: str, keys: Collection[str], items: list[Manifest]) -> Content:
+    if not items:
+        return Content(problem=f"ConfigMap {name} does not exist; create it, or correct the spec")
+    data: dict[str, str] = items[0].get("data") or {}
+    if not data:
+        return Content(problem=f"ConfigMap {name} has no data; put documents into it", version=version_of(items))
+    named = {key: digest_of(data[key]) for key in sorted(keys) if key in data}
+    return Content(named, digest_of(data), tuple(nsmallest(SHOWN, data)), version=version_of(items))
+
+
+def version_of(items: list[Manifest]) -> str:
+    """Of a list of one, or none."""
+    return str(items[0]["metadata"]["resourceVersion"]) if items else ""

@@ -1,0 +1,58 @@
+"""A server's whole configuration, from an app's spec. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from llm_app.config import Knowledge, Model, Prompt, Server, Store
+from llm_operator.api.app import AppPrompt, LLMAppSpec, ResolvedModel
+from llm_operator.api.knowledge import KnowledgeBase
+from llm_operator.apps.knowledge import Base, owner_of
+from llm_operator.apps.teams import team_of
+from llm_operator.kube.plan import Manifest
+from llm_operator.kube.templates import digest_of
+from llm_trainer.config import local_path
+
+DRAIN_SECONDS = 60  # for open requests when a pod leaves
+
+
+def prompt_of(prompt: AppPrompt) -> Prompt:
+    return Prompt(
+        system=prompt.system,
+        variables=prompt.variables,
+        context_template=prompt.context_template,
+        examples=prompt.examples,
+        output_schema=json.loads(prompt.output_schema) if prompt.output_schema else None,
+    )
+
+
+def store_of(app: Manifest, knowledge: KnowledgeBase) -> Store | None:
+    if not (knowledge.store and knowledge.store.pgvector):
+        return None
+    return Store(schema_name=knowledge.store.pgvector.schema_name, owner=owner_of(app))
+
+
+def server_of(app: Manifest, spec: LLMAppSpec, model: ResolvedModel, bases: Sequence[Base]) -> Server:
+    """The revision is the hash of all else."""
+    made = Server(
+        name=app["metadata"]["name"],
+        model=Model(url=model.url, name=model.name, context_tokens=model.max_model_length),
+        knowledge=[
+            Knowledge(
+                name=one.spec.name,
+                revision=one.uri.rpartition("/")[2],
+                folder="" if one.spec.store else local_path(one.uri),
+                retrieval=one.spec.retrieval,
+                embedding=one.embedder and one.embedder.settings,
+                store=store_of(app, one.spec),
+            )
+            for one in bases
+        ],
+        prompt=prompt_of(spec.prompt),
+        parameters=spec.parameters,
+        team=team_of(spec),
+        drain_seconds=DRAIN_SECONDS,
+        metrics_without_key=bool(spec.api_key and spec.api_key.metrics_without_key),
+    )
+    return made.model_copy(update={"revision": digest_of(made.model_dump(mode="json"))[:12]})

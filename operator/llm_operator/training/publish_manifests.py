@@ -1,0 +1,169 @@
+"""The children that bring a result to a bucket or a hub: a Job of one pod and, where any are made, its NetworkPolicy.
+
+The Job is the record of a publication until the status tells its end. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_operator.api.resolve import pods_of
+from llm_operator.api.resources import Resources
+from llm_operator.api.training import LLMTrainingSpec, Publication
+from llm_operator.api.training_status import Result
+from llm_operator.kube import labels
+from llm_operator.kube.network import Network, policy
+from llm_operator.kube.plan import Manifest
+from llm_operator.kube.templates import (
+    CONTAINER_SECURITY,
+    POD_SECURITY,
+    SCRATCH_MOUNTS,
+    SCRATCH_VOLUMES,
+    marked,
+    owner_reference,
+    pod_template,
+    resource_requirements,
+    variables,
+)
+from llm_operator.training.manifests import CONTAINER, JOB_NAME_LABEL
+from llm_operator.training.names import child_name, digest
+from llm_operator.training.stages import mounted_credentials
+from llm_trainer.config import PUBLISH_VARIABLE, MountedCredentials, PublishConfig, claim_of, parse
+from llm_trainer.protocol import ExitCode
+
+RETRIES = 8  # the Job controller's: after 10 s, 20 s … 6 minutes
+FOR_GOOD = (ExitCode.DATA, ExitCode.CONFIGURATION)  # no try mends them
+RESOURCES = Resources(limits={"cpu": "2", "memory": "2Gi"}, requests={"cpu": "100m", "memory": "512Mi"})
+ENVIRONMENT = {
+    "HOME": "/tmp",  # noqa: S108 -- the pod's own emptyDir
+    "HF_HOME": "/tmp/huggingface",  # noqa: S108
+    "HF_HUB_OFFLINE": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_XET": "1",  # by LFS, which every hub speaks, and which tells what it has by its digest
+}
+
+
+def publication_name(training: Manifest, stage: str, to: str, result: str, attempt: int) -> str:
+    """Of a Job. ``result``: its digest; another one is another publication."""
+    metadata = training["metadata"]
+    place = f"publish-{digest(f'{stage} {to} {result}')[:8]}"
+    return child_name(metadata["name"], metadata["uid"], place, attempt)
+
+
+def publication(
+    training: Manifest,
+    spec: LLMTrainingSpec,
+    entry: Publication,
+    stage: str,
+    result: Result,
+    name: str,
+    image: str,
+    pull_secrets: tuple[str, ...] = (),
+    network: Network | None = None,
+) -> tuple[Manifest, ...]:
+    """In the order in which they must exist."""
+    metadata = training["metadata"]
+    common: dict[str, Any] = {
+        "name": name,
+        "namespace": metadata["namespace"],
+        "labels": {
+            labels.MANAGED_BY: labels.OPERATOR,
+            labels.TRAINING: metadata["name"],
+            labels.PUBLICATION: stage,
+        },
+        "ownerReferences": [owner_reference(training)],
+    }
+    config = PublishConfig(
+        training=metadata["name"],
+        namespace=metadata["namespace"],
+        uid=metadata["uid"],
+        stage=stage,
+        result=result.uri,
+        digest=result.digest,
+        to=entry.to,
+        private=entry.private,
+        credentials=credentials_of(spec, entry),
+    )
+    made = [job(spec, config, common, image, pull_secrets)]
+    if network:
+        # it reaches hubs and buckets, whose addresses only their names tell; nobody reaches it
+        out = [*network.egress, {"ports": [{"protocol": "TCP"}]}]
+        made.insert(0, policy(common, {JOB_NAME_LABEL: name}, [], out))
+    return tuple(marked(manifest) for manifest in made)
+
+
+def credentials_of(spec: LLMTrainingSpec, entry: Publication) -> list[MountedCredentials]:
+    """Of its own hub or bucket alone."""
+    target = parse(entry.to).target
+    return [each for each in mounted_credentials(spec) if each.target == target]
+
+
+def job(
+    spec: LLMTrainingSpec, config: PublishConfig, common: dict[str, Any], image: str, pull_secrets: tuple[str, ...]
+) -> Manifest:
+    ending = {"containerName": CONTAINER, "operator": "In", "values": [*map(int, FOR_GOOD)]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": common,
+        "spec": {
+            "backoffLimit": RETRIES,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [
+                    {"action": "FailJob", "onExitCodes": ending},
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                ]
+            },
+            # as data preparation's, which reaches the same hubs and buckets: service account, mirror, proxy
+            "template": pod_template(
+                pods_of(spec, None),
+                {"labels": common["labels"]},
+                pod_spec(config, image),
+                {JOB_NAME_LABEL: common["name"]},
+                pull_secrets,
+            ),
+        },
+    }
+
+
+def pod_spec(config: PublishConfig, image: str) -> dict[str, Any]:
+    claim = claim_of(config.result)
+    folder = config.result.removeprefix(f"pvc://{claim}/")
+    mounts: list[dict[str, Any]] = [
+        {"name": "result", "mountPath": f"/volumes/{claim}/{folder}", "subPath": folder, "readOnly": True},
+        *({"name": name_of(each), "mountPath": each.folder, "readOnly": True} for each in config.credentials),
+    ]
+    volumes: list[dict[str, Any]] = [
+        {"name": "result", "persistentVolumeClaim": {"claimName": claim}},
+        *(
+            {"name": name_of(each), "secret": {"secretName": each.secret_name, "defaultMode": 0o440}}
+            for each in config.credentials
+        ),
+    ]
+    told = {**ENVIRONMENT, PUBLISH_VARIABLE: config.model_dump_json(by_alias=True)}
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": POD_SECURITY,
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": image,
+                "command": ["python", "-m", "llm_trainer.storage.publish"],
+                "env": variables(told),
+                "resources": resource_requirements(RESOURCES),
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "securityContext": CONTAINER_SECURITY,
+                "volumeMounts": [*SCRATCH_MOUNTS, *mounts],
+            }
+        ],
+        "volumes": [*SCRATCH_VOLUMES, *volumes],
+    }
+
+
+def name_of(credential: MountedCredentials) -> str:
+    return f"credential-{credential.folder.rpartition('/')[2]}"

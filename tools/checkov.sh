@@ -5,10 +5,10 @@ cd "$(dirname "$0")/.."
 environment=$(tools/environment.sh --scan)
 rendered=$(mktemp -d)
 trap 'rm -rf "$rendered"' EXIT
-render() { "$helm" template llm-operator charts/llm-operator --namespace llm-operator --kube-version 1.36.0 "${@:2}" > "$rendered/$1.yaml"; }
+render() { "$helm" template llm-operator charts/llm-operator --api-versions monitoring.coreos.com/v1 --namespace llm-operator --kube-version 1.36.0 "${@:2}" > "$rendered/$1.yaml"; }
 helm=$1
 render default
-render all --set networkPolicy.enabled=true,serviceMonitor.enabled=true,admissionPolicies.enabled=true
+render all --set networkPolicy.enabled=true,monitoring.enabled=true,admissionPolicies.enabled=true
 for manifests in default all; do
   "$environment/bin/checkov" --config-file .checkov.yaml --file "$rendered/$manifests.yaml"
 done

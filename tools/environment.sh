@@ -34,9 +34,9 @@ if [ ! -e "$venv/complete" ]; then
   rm -rf "$venv"
   python3 -m venv "$venv"
   "$venv/bin/python" -m pip install -q --require-hashes -r "$build" >&2
-  # Hash-checked; the project itself is found by PYTHONPATH, so that an edit needs no install. With bytecode, as in the
+  # Hash-checked, and all that the lock has: what evaluation.override.txt leaves out stays out. The project itself is found by PYTHONPATH, so that an edit needs no install. With bytecode, as in the
   # image: each process of a test would compile torch and the others again where Python is told to write none.
-  env -u UV_PYTHON -u PYTHONDONTWRITEBYTECODE "$venv/bin/uv" pip install --compile-bytecode --python "$venv/bin/python" --require-hashes -r "$lock" >&2
+  env -u UV_PYTHON -u PYTHONDONTWRITEBYTECODE "$venv/bin/uv" pip install --compile-bytecode --python "$venv/bin/python" --no-deps --require-hashes -r "$lock" >&2
   [ $kind = scan ] || "$venv/bin/python" "$table" >&2  # as in the image
   touch "$venv/complete"
   find "$cache" -maxdepth 1 -name "$kind-*" ! -name "$kind-$key" -mtime +7 -exec rm -rf {} +

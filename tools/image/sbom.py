@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 Component = dict[str, Any]
+OS_RELEASE = Path("/etc/os-release")
 COPYRIGHTS = Path("/usr/share/doc")
 CLASSIFIER = "License :: "
 # The short name of a licence in a copyright file; in some a whole text stands there.
@@ -53,11 +54,13 @@ def first_line(found: importlib.metadata.Distribution) -> str:
 
 def debian_components() -> Iterator[Component]:
     asked = "${Package}\t${Version}\t${Architecture}\t${db:Status-Status}\n"
+    vendor, release = distribution(OS_RELEASE.read_text())
     listed = subprocess.run(["dpkg-query", "-W", "-f", asked], check=True, capture_output=True, text=True).stdout
     for line in listed.splitlines():
         name, version, architecture, status = line.split("\t")
         if status == "installed":
-            yield component("deb", name, version, debian_licence(name), f"?arch={architecture}")
+            qualifiers = f"?arch={architecture}&distro={release}"
+            yield component("deb", name, version, debian_licence(name), f"{vendor}/", qualifiers)
 
 
 def debian_licence(package: str) -> str:
@@ -68,8 +71,14 @@ def debian_licence(package: str) -> str:
     return " AND ".join(names) or ("see its copyright file" if text else "")
 
 
-def component(kind: str, name: str, version: str, licence: str, qualifiers: str = "") -> Component:
-    namespace = "debian/" if kind == "deb" else ""
+def distribution(text: str) -> tuple[str, str]:
+    """Of an os-release: its name and release, such as debian and debian-12. By both a scanner finds what is known."""
+    fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    name, release = (fields.get(field, "").strip('"') for field in ("ID", "VERSION_ID"))
+    return name, f"{name}-{release}" if release else name
+
+
+def component(kind: str, name: str, version: str, licence: str, namespace: str = "", qualifiers: str = "") -> Component:
     purl = f"pkg:{kind}/{namespace}{quote(name)}@{quote(version, safe='')}{qualifiers}"
     told = {"licenses": [{"license": {"name": licence}}]} if licence else {}
     return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl, **told}

@@ -1,0 +1,1 @@
+"""`kubectl llm`: a plugin of kubectl, of the standard library alone."""

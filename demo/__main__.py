@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from demo import run
+from demo.app.scenario import APP
 from demo.fine_tune.scenario import FINE_TUNE
 from demo.from_text import FROM_TEXT
 from demo.progress import cause
@@ -14,22 +15,22 @@ from demo.results import closing_words
 from demo.scenario import Applied
 from demo.setting import built_in, own
 
-SCENARIOS = {"fine-tune": FINE_TUNE}  # of the other examples each begins with text
+SCENARIOS = {"fine-tune": FINE_TUNE, "app": APP}  # of the other examples each begins with text
 OUTPUT = Path("demo-output")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("--kubeconfig", type=Path, help="a cluster of your own")
-    parser.add_argument("--registry", help="a registry that its nodes pull from and this machine pushes to")
-    parser.add_argument("--storage-class", help="ReadWriteMany; default: the cluster's default class")
-    parser.add_argument("--example", type=Path, default=run.EXAMPLE, help="an LLMTraining and its LLMServing")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="where curves and figures go")
-    return parser.parse_args()
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    made.add_argument("--kubeconfig", type=Path, help="a cluster of your own")
+    made.add_argument("--registry", help="a registry that its nodes pull from and this machine pushes to")
+    made.add_argument("--storage-class", help="ReadWriteMany; default: the cluster's default class")
+    made.add_argument("--example", type=Path, default=run.EXAMPLE, help="an LLMTraining and its LLMServing")
+    made.add_argument("--output", type=Path, default=OUTPUT, help="where curves and figures go")
+    return made
 
 
 def main() -> None:
-    options = arguments()
+    options = parser().parse_args()
     began = time.monotonic()
     run.say("Cluster and images")
     setting = own(options.kubeconfig, options.registry, options.storage_class) if options.registry else built_in()
@@ -46,13 +47,13 @@ def main() -> None:
 
     run.say(f"kubectl apply -f {options.example}")
     kubectl.run("apply", "-f", str(options.example))
-    status = run.follow(kubectl, name)
-    if status["phase"] == "Failed":
+    status = run.follow(kubectl, name) if scenario.trains else {}
+    if status.get("phase") == "Failed":
         raise SystemExit(f"the training failed: {cause(status)}")
     scenario.show(setting, Applied(name, status, folders, options.output))
 
     run.say("What kubectl shows")
-    print(kubectl.run("get", "llmt,llms"))
+    print(kubectl.run("get", "llmt,llms,llmapp"))
     print(kubectl.run("get", "pods", "-o", "wide"))
     print(closing_words(setting, name, options.output))
     run.say(f"Done in {(time.monotonic() - began) / 60:.0f} minutes")

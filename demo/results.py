@@ -86,13 +86,12 @@ def closing_words(setting: Setting, name: str, output: Path) -> str:
     """What was made, and how to look at it."""
     lines = [
         "What was created:",
-        f"  namespace {setting.kubectl.namespace}: LLMTraining and LLMServing {name}, their pods and claims",
+        f"  namespace {setting.kubectl.namespace}: what {name}.yaml names, its pods and claims",
         "  namespace llm-operator: the operator",
-        f"  {output}: curves.png, figures.json",
+        f"  {output}: figures.json, and curves.png of a training",
         "Look at it:",
         f"  {setting.environment}",
-        f"  kubectl -n {setting.kubectl.namespace} get llmt,llms,pods -o wide",
-        f"  kubectl -n {setting.kubectl.namespace} describe llmt {name}",
+        f"  kubectl -n {setting.kubectl.namespace} get llmt,llms,llmapp,pods -o wide",
         f"  kubectl -n {setting.kubectl.namespace} port-forward service/{name}-serving 8000:80",
         "  curl localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\",
         f'    -d \'{{"model": "{name}", "messages": [{{"role": "user", "content": "What is a kernel?"}}]}}\'',

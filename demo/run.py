@@ -22,6 +22,7 @@ EXAMPLE = Path("examples/bilingual-chat.yaml")
 class Images:
     operator: str
     trainer: str
+    app: str
 
 
 def say(text: str) -> None:
@@ -42,11 +43,13 @@ def install(helm: Path, kubectl: Kubectl, images: Images, *values: str) -> None:
     """The operator, as any user installs it; ``values`` as NAME=VALUE."""
     repository, _, tag = images.operator.rpartition(":")
     trainer_repository, _, trainer_tag = images.trainer.rpartition(":")
+    app_repository, _, app_tag = images.app.rpartition(":")
     command = [
         str(helm), "--kubeconfig", str(kubectl.kubeconfig), "upgrade", "--install", "llm-operator",
         "charts/llm-operator", "--namespace", "llm-operator", "--create-namespace", "--wait", "--timeout", "3m",
         "--set", f"image.repository={repository},image.tag={tag}",
         "--set", f"trainerImage.repository={trainer_repository},trainerImage.tag={trainer_tag}",
+        "--set", f"appImage.repository={app_repository},appImage.tag={app_tag}",
         *(part for value in values for part in ("--set", value)),
     ]  # fmt: skip
     with alive("helm installs the chart and waits for the operator"):

@@ -12,9 +12,9 @@ from demo.setting import Setting
 
 @dataclass(frozen=True)
 class Applied:
-    """An example whose training has succeeded."""
+    """An example that was applied, and whose training, if it has one, has succeeded."""
 
-    name: str  # of its LLMTraining and its LLMServing
+    name: str  # of its LLMTraining, if it has one, and its LLMServing
     status: dict[str, Any]
     folders: dict[str, Path]  # what was put on each claim
     output: Path
@@ -27,3 +27,4 @@ class Scenario:
     title: str
     gather: Callable[[Path], dict[str, Path]]
     show: Callable[[Setting, Applied], None]
+    trains: bool = True  # whether the example has an LLMTraining

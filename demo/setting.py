@@ -35,7 +35,7 @@ def built_in() -> Setting:
     names = cluster.push_images()
     plane, binaries = cluster.control_plane(), cluster.binaries()
     kubectl = Kubectl(binaries / "kubectl", plane.kubeconfig, NAMESPACE)
-    images = Images(names["llm-operator"], names["llm-trainer"])
+    images = Images(names["llm-operator"], names["llm-trainer"], names["llm-app"])
     return Setting(kubectl, binaries / "helm", images, "shared", built_in=True)
 
 
@@ -52,5 +52,5 @@ def own(kubeconfig: Path, registry: str, storage_class: str | None) -> Setting:
     names = {name: image.replace("localhost", registry, 1) for name, image in local.items()}
     images.push({local[name]: names[name] for name in names})
     kubectl = Kubectl(Path(tools["kubectl"] or ""), kubeconfig, NAMESPACE)
-    ours = Images(names["llm-operator"], names["llm-trainer"])
+    ours = Images(names["llm-operator"], names["llm-trainer"], names["llm-app"])
     return Setting(kubectl, Path(tools["helm"] or ""), ours, storage_class, built_in=False)

@@ -67,7 +67,7 @@ OPERATOR: dict[str, tuple[str, ...]] = {
         "api/training/test_pods.py::test_what_no_field_holds_is_not_kept",
     ),
     "watched-namespace-deleted": (
-        "api/kube/test_operator.py::test_a_watched_namespace_that_is_deleted_stops_no_other_and_may_come_back",
+        "api/kube/test_namespaces.py::test_a_watched_namespace_that_is_deleted_stops_no_other_and_may_come_back",
     ),
 }
 
@@ -214,6 +214,8 @@ DATA: dict[str, tuple[str, ...]] = {
         "trainer/test_models.py::test_packed_is_unpacked",
         "trainer/test_any_family.py::test_documents_of_a_row_do_not_see_each_other",
         "unit/trainer/test_attention.py::test_flash_attention_is_told_where_documents_begin",
+        "trainer/test_packing.py::test_packing_changes_no_loss",
+        "trainer/test_packing.py::test_logits_of_examples_in_a_row_are_those_of_each_alone",
     ),
     "parquet-invalid-utf8": (
         "unit/trainer_data/test_readers.py::test_what_is_not_utf8_is_told_by_its_row_and_only_where_it_is_needed",

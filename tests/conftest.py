@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.report import pytest_terminal_summary
@@ -10,3 +13,13 @@ __all__ = ["pytest_terminal_summary"]
 
 settings.register_profile("llm-operator", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("llm-operator")
+
+
+@pytest.hookimpl(optionalhook=True)  # a machine that one carries the tests to may have no xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of `--dist loadscope`, which `make test` says; others stay xdist's own."""
+    if config.option.dist != "loadscope":
+        return None
+    from tests.lanes import Lanes
+
+    return Lanes(config, log)

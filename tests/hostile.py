@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from llm_operator.api.serving import LLMServingSpec
 from llm_operator.api.validation import load_serving
+from tests.app_specs import EVERYTHING
 from tests.schema_values import CRDS, changed_specs, spec_schema
 from tests.specs import SERVING, TRAINING
 
@@ -90,6 +91,12 @@ TRAININGS: dict[str, Any] = {
     "stages without end": {**TRAINING, "stages": TRAINING["stages"] * 500},
 }  # fmt: skip
 
+# Nearly all that an API server takes, of what costs most to read; several, as a page of a list holds.
+LARGE = 50_000  # stages
+HEAVY: dict[str, Any] = {
+    f"1.4 MB of stages, {number}": {**TRAINING, "stages": [{"name": "a", "sft": {}}] * LARGE} for number in range(4)
+}
+
 STATUSES: dict[str, Any] = {
     **{f"stages are {name}": {"stages": make()} for name, make in MONSTERS.items()},
     **{f"conditions are {name}": {"conditions": make()} for name, make in MONSTERS.items()},
@@ -106,12 +113,42 @@ SERVINGS: dict[str, Any] = {
     **{f"spec is {name}": make() for name, make in MONSTERS.items()},
 }
 
+BLANKS = "{{" + " " * 32_000  # a pattern that tries all ways to share them out takes hours
+APPS: dict[str, Any] = {
+    **{f"{field} is {name}": replaced(EVERYTHING, (field,), make())
+       for field in EVERYTHING for name, make in MONSTERS.items()},
+    **{f"sources are {name}": replaced(EVERYTHING, ("knowledge", 0, "sources"), make())
+       for name, make in MONSTERS.items()},
+    **{f"a ConfigMap is {name}": replaced(EVERYTHING, ("knowledge", 0, "sources", 1, "configMap", "name"), make())
+       for name, make in MONSTERS.items()},
+    **{f"keys are {name}": replaced(EVERYTHING, ("knowledge", 0, "sources", 1, "configMap", "keys"), make())
+       for name, make in MONSTERS.items()},
+    **{f"variables are {name}": replaced(EVERYTHING, ("prompt", "variables"), make())
+       for name, make in MONSTERS.items()},
+    **{f"a template of blanks in {field}": replaced(EVERYTHING, ("prompt", field), BLANKS)
+       for field in ("system", "contextTemplate")},
+    **{f"a schema of {what}": replaced(EVERYTHING, ("prompt", "outputSchema"), text) for what, text in {
+        "levels": "[" * 8000 + "]" * 8000, "objects": '{"type":' * 900, "digits": "9" * 16_000,
+        "half a character": '{"type": "object", "a": "\\ud800"}'}.items()},
+    "a prompt of 26 MB": replaced(EVERYTHING, ("prompt",), {"system": "{{a}}" * 6500, "variables": {"a": "語" * 4096}}),
+    "knowledge without end": {**EVERYTHING, "knowledge": EVERYTHING["knowledge"] * 2000},
+    "ConfigMaps without end": replaced(EVERYTHING, ("knowledge", 0, "sources"), [
+        {"name": f"s{number}", "configMap": {"name": f"m{number}"}} for number in range(5000)]),
+}  # fmt: skip
+APP_STATUSES: dict[str, Any] = {
+    **{f"knowledge is {name}": {"knowledge": make()} for name, make in MONSTERS.items()},
+    **{f"model is {name}": {"model": make()} for name, make in MONSTERS.items()},
+    **{f"conditions are {name}": {"conditions": make()} for name, make in MONSTERS.items()},
+    **{f"status is {name}": make() for name, make in MONSTERS.items()},
+}
+
 # Annotations and labels are texts, whatever stands in them.
 ANNOTATIONS = {
     "llm-operator.io/model-uri": "pvc://../../etc\x1b[2J",
     "llm-operator.io/model-step": "9" * 4000,
     "llm-operator.io/model-digest": "\u202e" * 1000,
     "llm-operator.io/adapters": "[" * 100_000,
+    "llm-operator.io/knowledge": "[" * 100_000,
     "llm-operator.io/template": "語" * 1000,
     "llm-operator.io/applied": "{" * 1000,
 }
@@ -136,7 +173,7 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str |
 
 def mutated(plural: str, count: int, number: int = 0) -> list[Manifest]:
     """So many specs: what the schema allows, and every second with a monster at one place. The same for each number."""
-    base = TRAINING if plural == "llmtrainings" else SERVING
+    base = {"llmtrainings": TRAINING, "llmservings": SERVING, "llmapps": EVERYTHING}[plural]
     few = drawn(changed_specs([base], spec_schema(plural)), min(count, 200), number)
     chance, names = random.Random(number), list(MONSTERS)
     made = [copy.deepcopy(few[index % len(few)]) for index in range(count)]

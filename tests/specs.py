@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from llm_operator.api.training import SHARED
-from llm_operator.api.vllm_environment import DOORS
 
 Spec = dict[str, Any]
 
@@ -27,6 +25,47 @@ TRAINING: Spec = {
         {"name": "chat", "sft": {"dataset": {"uri": "pvc://corpus/chat.jsonl"}, "maxLength": 128}},
     ],
 }
+MIXED = {"data__sources": [
+    {"name": "books", "uri": "pvc://corpus/books/*.txt", "domain": "book", "language": "en"},
+    {"name": "web-ja", "uri": "pvc://corpus/web/*.jsonl", "domain": "web", "language": "ja"},
+]}  # fmt: skip
+OF_BOOKS = {"source": "books"}
+# name, field below the mixture, what is said, whether the API server refuses it as well, the mixture
+WRONG_MIXTURES: tuple[tuple[str, str, str, bool, Any], ...] = (
+    ("weights and temperature", "", "at most one of weights and temperature", True,
+     {"weights": [OF_BOOKS], "temperature": 0.3}),
+    ("weights that sum to zero", ".weights", "sum to zero", True,
+     {"weights": [{**OF_BOOKS, "weight": 0}, {"weight": 0}]}),
+    ("no weights", ".weights", "at least 1", True, {"weights": []}),
+    ("a weight below zero", ".weights[0].weight", "greater than or equal to 0", True, {"weights": [{"weight": -1}]}),
+    ("a temperature as others have it", ".temperature", "less than or equal to 1", True, {"temperature": 5}),
+    ("a limit of nothing", ".maxEpochs[0].epochs", "greater than 0", True, {"maxEpochs": [{"epochs": 0}]}),
+    ("a phase from nowhere", ".schedule[0]", "exactly one of fromShare, fromTokens", True,
+     {"schedule": [{"temperature": 1}]}),
+    ("a phase from two places", ".schedule[0]", "exactly one of fromShare, fromTokens", True,
+     {"schedule": [{"fromShare": 0.5, "fromTokens": 1024, "temperature": 1}]}),
+    ("a phase that changes nothing", ".schedule[0]", "needs weights or a temperature", True,
+     {"schedule": [{"fromShare": 0.5}]}),
+    ("a phase with both", ".schedule[0]", "at most one of weights and temperature", True,
+     {"schedule": [{"fromShare": 0.5, "weights": [OF_BOOKS], "temperature": 0.3}]}),
+    ("a phase of weights that sum to zero", ".schedule[0].weights", "sum to zero", True,
+     {"schedule": [{"fromShare": 0.5, "weights": [{"weight": 0}]}]}),
+    ("a phase from the end on", ".schedule[0].fromShare", "less than 1", True,
+     {"schedule": [{"fromShare": 1, "temperature": 1}]}),
+    ("a phase beyond the stage's tokens", ".schedule[0]", "begins at row 801 of the stage's 800", False,
+     {"schedule": [{"fromTokens": 801 * 128, "temperature": 1}]}),
+    ("phases that don't follow", ".schedule[1]", "must begin after row 400", False,
+     {"schedule": [{"fromShare": 0.5, "temperature": 1}, {"fromTokens": 400 * 128, "temperature": 0}]}),
+    ("a source that isn't there", ".weights[1]", "spec.data.sources has books (book, en), web-ja (web, ja)", False,
+     {"weights": [OF_BOOKS, {"source": "web"}]}),
+    ("a domain in a language that it hasn't", ".weights[0]", "selects domain 'book' language 'ja'", False,
+     {"weights": [{"domain": "book", "language": "ja"}]}),
+    ("a source that goes by another entry", ".weights[1]", "go by entries before it", False,
+     {"weights": [{"domain": "book"}, OF_BOOKS]}),
+    ("a limit for nobody", ".maxEpochs[0]", "no source is so", False, {"maxEpochs": [{"language": "de", "epochs": 1}]}),
+    ("a phase of a source that isn't there", ".schedule[0].weights[0]", "no source is so", False,
+     {"schedule": [{"fromShare": 0.5, "weights": [{"source": "web"}]}]}),
+)  # fmt: skip
 SERVING: Spec = {"model": {"training": {"name": "bilingual"}}}
 REMOVE = object()
 
@@ -63,6 +102,23 @@ def wrong(name: str, path: str, says: str, *, at_server: bool = True, **paths: A
     return Wrong(name, changed(TRAINING, **paths), path, says, at_server)
 
 
+# Of families whose size data preparation tells: what the operator has no formula for.
+BROUGHT = {
+    "qwen2": {**CONFIG, "use_sliding_window": False, "tie_word_embeddings": True},
+    "mistral": {**CONFIG, "head_dim": 16, "sliding_window": None},
+    "gemma2": {
+        **CONFIG,
+        "query_pre_attn_scalar": 16,
+        "final_logit_softcapping": 30.0,
+        "layer_types": ["full_attention"] * 2,
+    },
+    "phi3": {**CONFIG, "resid_pdrop": 0.1},
+    "olmo2": CONFIG,
+    "smollm3": {**CONFIG, "no_rope_layers": [1, 0]},
+    "granite": {**CONFIG, "logits_scaling": 8, "residual_multiplier": 0.22},
+    "gpt_oss": {**CONFIG, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16},
+    "bloom": {"hidden_size": 64, "n_layer": 2, "n_head": 4},
+}
 GPUS = {"limits": {"nvidia.com/gpu": 8}}
 SOURCE = {"name": "books", "uri": "pvc://corpus/more.txt"}
 BASE = TRAINING["stages"][0]
@@ -106,6 +162,26 @@ def nested(depth: int) -> Any:
     return made
 
 
+LEGAL = {"name": "legal", "training": {"name": "bilingual", "stage": "legal"}}
+
+
+def adapters(*given: dict[str, Any]) -> Spec:
+    """A serving with them."""
+    return changed(SERVING, adapters=list(given))
+
+
+API_KEY = {"secretKeyRef": {"name": "keys", "key": "chat"}}
+
+
+def gated(*thresholds: dict[str, Any], gate: str = "block", **more: Any) -> dict[str, Any]:
+    """An evaluation block with these thresholds."""
+    return {"gate": gate, "thresholds": list(thresholds), **more}
+
+
+GATED = "spec.stages[1].evaluation"
+FORGETS = {"metric": "bitsPerByte", "atLeast": {"stage": "base", "delta": 0.1}}
+TASK = {"name": "capitals", "uri": "pvc://corpus/tasks/capitals.yaml"}
+
 WRONG_TRAININGS = (
     wrong("architecture and uri", "spec.model", "exactly one of architecture, uri", model__uri="pvc://models/x"),
     wrong("neither architecture nor uri", "spec.model", "exactly one of architecture, uri", model__architecture=REMOVE),
@@ -123,6 +199,8 @@ WRONG_TRAININGS = (
           stages__0__pretrain__tokens=1000),
     wrong("neither steps nor tokens", "spec.stages[0].pretrain", "exactly one of steps, tokens",
           stages__0__pretrain__steps=REMOVE),
+    *(wrong(f"a mixture: {name}", f"spec.stages[0].pretrain.mixture{path}", says, at_server=at_server, **MIXED,
+            stages__0__pretrain__mixture=mixture) for name, path, says, at_server, mixture in WRONG_MIXTURES),
     wrong("a batch that the micro-batch doesn't divide", "spec.stages[0].globalBatchSize", "divisible",
           stages__0__globalBatchSize=10, stages__0__microBatchSize=4),
     wrong("a batch that the processes don't divide", "spec.stages[0].globalBatchSize", "2 nodes",
@@ -149,8 +227,56 @@ WRONG_TRAININGS = (
           resources={"requests": {"nvidia.com/gpu": 8}}, stages__0__globalBatchSize=16,
           stages__1__globalBatchSize=16, at_server=False),
     wrong("two sources of one name", "spec.data.sources", "books", data__sources__1=SOURCE),
+    wrong("a source twice", "spec.data.sources[1].uri", "'books' too", at_server=False,
+          data__sources__1={**TRAINING["data"]["sources"][0], "name": "again"}),
+    wrong("a source without the language to look for", "spec.data.sources", "language",
+          data__quality={"language": {}}, data__sources__0__language=""),
+    wrong("a language that can't be told", "spec.data.sources[0].language", "'tlh' is no language", at_server=False,
+          data__quality={"language": {}}, data__sources__0__language="tlh"),
+    wrong("fewest words above the most", "spec.data.quality.gopher.minimumWords", "more than maximumWords",
+          data__quality={"gopher": {"minimumWords": 100, "maximumWords": 99}}),
+    wrong("shortest words above the longest", "spec.data.quality.gopher.minimumMeanWordLength", "more than maximum",
+          data__quality={"gopher": {"minimumMeanWordLength": 5, "maximumMeanWordLength": 4.5}}),
+    wrong("a share above 1", "spec.data.quality.repetition.maximumDuplicateLines", "less than or equal to 1",
+          data__quality={"repetition": {"maximumDuplicateLines": 30}}),
+    wrong("a threshold too few", "spec.data.quality.repetition.maximumTopNgrams", "3",
+          data__quality={"repetition": {"maximumTopNgrams": [0.2, 0.1]}}),
+    wrong("a similarity that all have", "spec.data.quality.nearDuplicates.threshold", "greater than or equal to 0.3",
+          data__quality={"nearDuplicates": {"threshold": 0.2}}),
+    wrong("decontamination of nothing", "spec.data.quality.decontamination.uris", "equired",
+          data__quality={"decontamination": {}}),
+    wrong("an evaluation set that climbs out", "spec.data.quality.decontamination.uris[0]", "'..'", at_server=False,
+          data__quality={"decontamination": {"uris": ["pvc://corpus/../secret"]}}),
     wrong("a source that is no claim", "spec.data.sources[0].uri", "pvc://",
-          data__sources__0__uri="https://example.com/books"),
+          data__sources__0__uri="gs://example/books"),
+    wrong("a source with a password", "spec.data.sources[0].uri", "put them into a Secret", at_server=False,
+          data__sources__0__uri="https://me:secret@example.com/books.txt"),
+    wrong("a source that is a whole repository", "spec.data.sources[0].uri", "name the files in it", at_server=False,
+          data__sources__0__uri="hf://datasets/team/books"),
+    wrong("a source that is a whole bucket", "spec.data.sources[0].uri", "names a whole bucket", at_server=False,
+          data__sources__0__uri="s3://books"),
+    wrong("a tokenizer that is a file", "spec.tokenizer.uri", "a tokenizer is a folder", at_server=False,
+          tokenizer={"uri": "https://example.com/tokenizer.json"}),
+    wrong("a tokenizer of data", "spec.tokenizer.uri", "is a repository of data", at_server=False,
+          tokenizer={"uri": "hf://datasets/team/books/tokenizer"}),
+    wrong("two Secrets for one", "spec.credentials", "2 Secrets are for hf", at_server=False,
+          credentials=[{"secretName": "a", "for": "hf"}, {"secretName": "b", "for": "hf"}]),
+    wrong("credentials for nothing", "spec.credentials[0].for", "", credentials=[{"secretName": "a", "for": "ftp://x"}]),
+    wrong("a result of a stage that isn't there", "spec.publish", "does not exist",
+          publish=[{"to": "s3://models/chat", "stage": "chart"}]),
+    wrong("a result to a whole bucket", "spec.publish[0].to", "match", publish=[{"to": "s3://models"}]),
+    wrong("a result to a server", "spec.publish[0].to", "match", publish=[{"to": "https://example.com/chat"}]),
+    wrong("a result to a glob", "spec.publish[0].to", "match", publish=[{"to": "s3://models/*"}]),
+    wrong("a result to a repository of data", "spec.publish[0].to", "a repository of models",
+          publish=[{"to": "hf://datasets/team/chat"}]),
+    wrong("a result that climbs out", "spec.publish[0].to", "'..'", at_server=False,
+          publish=[{"to": "s3://models/a/../b"}]),
+    wrong("two results in one place", "spec.publish", "hf://team/chat",
+          publish=[{"to": "hf://team/chat"}, {"to": "hf://team/chat", "stage": "base"}]),
+    wrong("a result among another's files", "spec.publish[1].to", "lie in one another", at_server=False,
+          publish=[{"to": "s3://models/a"}, {"to": "s3://models/a/b/", "stage": "base"}]),
+    wrong("more results than a status tells", "spec.publish", "8",
+          publish=[{"to": f"s3://models/{index}"} for index in range(9)]),
     wrong("a source that climbs out", "spec.data.sources[0].uri", "'..'",
           data__sources__0__uri="pvc://corpus/../secret", at_server=False),
     wrong("pretrain without data", "spec.data", "required", data=REMOVE, tokenizer={"uri": "pvc://models/tokenizer"}),
@@ -177,6 +303,16 @@ WRONG_TRAININGS = (
           model__architecture={"family": "mamba2", "config": {"num_heads": 64}}, at_server=False),
     wrong("attention beyond its period", "attn_layer_offset", "beyond attn_layer_period 4", at_server=False,
           model__architecture={"family": "jamba", "config": {"attn_layer_period": 4, "attn_layer_offset": 4}}),
+    wrong("two trackers in one", "spec.tracking[0]", "exactly one of",
+          tracking=[{"tensorboard": {}, "wandb": {"project": "a"}}]),
+    wrong("no tracker in one", "spec.tracking[1]", "exactly one of", tracking=[{"tensorboard": {}}, {}]),
+    wrong("a tracker's password in its URI", "spec.tracking[0].mlflow.uri", "match",
+          tracking=[{"mlflow": {"uri": "https://user:secret@mlflow:5000"}}]),
+    wrong("a tracker without an address", "spec.tracking[0].mlflow.uri", "match",
+          tracking=[{"mlflow": {"uri": "mlruns"}}]),
+    wrong("a W&B project that is a path", "spec.tracking[0].wandb.project", "match",
+          tracking=[{"wandb": {"project": "a/b"}}]),
+    wrong("more trackers than anybody reads", "spec.tracking", "4", tracking=[{"tensorboard": {}}] * 5),
     wrong("experts that a dense model doesn't have", "pretrain.expertParallel", "not for the family llama",
           stages__0__pretrain__expertParallel=2, at_server=False),
     wrong("experts on more processes than there are", "spec.stages[0].pretrain.expertParallel", "2 processes",
@@ -187,6 +323,37 @@ WRONG_TRAININGS = (
           **MIXTURE, stages__0__pretrain__expertParallel=2, stages__0__zeroStage=3, at_server=False),
     wrong("experts and Muon", "spec.stages[0].optimizer.type", "use adamw", **MIXTURE, at_server=False,
           stages__0__pretrain__expertParallel=2, stages__0__optimizer={"type": "muon"}),
+    wrong("rows shared by processes that aren't there", "spec.stages[0].sequenceParallel", "not divisible by 4",
+          at_server=False, stages__0__sequenceParallel=4),
+    wrong("rows shared in a stage that can't", "spec.stages[2].sequenceParallel", "is for pretrain and sft",
+          stages__2=TASTE | {"sequenceParallel": 2}),
+    wrong("layers shared in a stage that can't", "spec.stages[2].tensorParallel", "is for pretrain and sft",
+          stages__2=TASTE | {"tensorParallel": 2}),
+    wrong("rows and layers shared", "spec.stages[0].tensorParallel", "use one of them",
+          stages__0__sequenceParallel=2, stages__0__tensorParallel=2),
+    wrong("layers and weights spread", "spec.stages[0].zeroStage", "use 1 or 2",
+          stages__0__tensorParallel=2, stages__0__zeroStage=3),
+    wrong("an adapter of shared layers", "spec.stages[0].lora", "does not go with tensorParallel",
+          stages__0__tensorParallel=2, stages__0__lora={"rank": 8}),
+    wrong("a row that its processes don't divide", "spec.stages[0].pretrain.sequenceLength",
+          "divisible by sequenceParallel", stages__0__sequenceParallel=2, stages__0__pretrain__sequenceLength=127),
+    wrong("heads that the processes of a row don't divide", "spec.stages[0].sequenceParallel", "attention heads",
+          at_server=False, nodes=3, stages__0__sequenceParallel=3, stages__0__globalBatchSize=32,
+          stages__0__pretrain__sequenceLength=126),
+    wrong("shared rows of a state-space model", "spec.stages[0].sequenceParallel", "not for the family mamba",
+          at_server=False, stages__0__sequenceParallel=2, model__architecture={"family": "mamba", "config": {}}),
+    wrong("shared layers of a mixture", "spec.stages[0].tensorParallel", "not for the family mixtral",
+          at_server=False, **MIXTURE, stages__0__tensorParallel=2),
+    wrong("shared rows and the balance of experts", "spec.stages[1].sft.routerAuxLossCoef", "set it to 0",
+          at_server=False, **MIXTURE, stages__1__sequenceParallel=2),
+    wrong("shared rows and experts", "spec.stages[0].sequenceParallel", "pretrain.expertParallel", at_server=False,
+          **MIXTURE, stages__0__sequenceParallel=2, stages__0__pretrain__expertParallel=2),
+    wrong("shared rows and a loss of the user's", "spec.stages[0].sequenceParallel", "lossFunction", at_server=False,
+          stages__0__sequenceParallel=2, stages__0__pretrain__lossFunction="a:b"),
+    wrong("shared layers and Muon", "spec.stages[0].optimizer.type", "use adamw", at_server=False,
+          stages__0__tensorParallel=2, stages__0__optimizer={"type": "muon"}),
+    wrong("shared layers and an optimizer of the user's", "spec.stages[0].optimizer.function", "tensorParallel",
+          at_server=False, stages__0__tensorParallel=2, stages__0__optimizer={"function": "a:b"}),
     wrong("a model beyond the GPU's memory", "spec.stages[0].zeroStage", "use zeroStage 2",
           **LARGE, gpuMemory="24Gi", at_server=False),
     wrong("a model beyond these GPUs' memory", "spec.stages[0].zeroStage", "use zeroStage 3 on 32 GPUs",
@@ -194,11 +361,54 @@ WRONG_TRAININGS = (
     wrong("a memory that is no quantity", "spec.gpuMemory", "80", gpuMemory="80 GB"),
     wrong("a family that we don't have", "spec.model.architecture.family", "llama",
           model__architecture__family="transformer"),
+    wrong("a key that no family has", "spec.model.architecture.config.sliding_windows", "use sliding_window",
+          model__architecture={"family": "mistral", "config": {"sliding_windows": 8}}, at_server=False),
+    wrong("shared heads that don't divide", "spec.model.architecture.config.num_key_value_heads", "use a divisor",
+          model__architecture={"family": "qwen2", "config": {**CONFIG, "num_key_value_heads": 3}}, at_server=False),
+    wrong("a flag that is a word", "spec.model.architecture.config.use_sliding_window", "boolean",
+          model__architecture={"family": "qwen2", "config": {"use_sliding_window": "no"}}),
+    wrong("Muon for the critic", "spec.stages[2].ppo.criticOptimizer.muonLearningRate", "no such field",
+          at_server=False, stages__2=ppo(rewards=[{"function": "a:b"}], criticOptimizer={"muonLearningRate": 0.02})),
     wrong("a warm-up as long as the run", "spec.stages[0].schedule.warmupSteps", "leaves none",
           stages__0__schedule={"warmupSteps": 100}, at_server=False),
     wrong("a warm-up longer than its tokens last", "spec.stages[0].schedule.warmupSteps", "none of the 10 steps",
           stages__0__schedule={"warmupSteps": 11}, at_server=False,
           stages__0__pretrain={"sequenceLength": 128, "tokens": 8 * 128 * 9 + 1}, stages__0__globalBatchSize=8),
+    wrong("a plateau of a loss that isn't there", "spec.stages[2].lossWatch", "held-out loss of pretrain, sft",
+          stages__2=ppo(rewards=[{"function": "a:b"}]) | {"lossWatch": {"reduceOnPlateau": {}}}),
+    wrong("an early stop without held-out rows", "spec.stages[1].lossWatch", "raise validationFraction",
+          at_server=False, stages__1__lossWatch={"earlyStop": {}},
+          stages__1__sft__dataset={"uri": "pvc://corpus/chat.jsonl", "validationFraction": 0}),
+    wrong("rates that don't rise", "spec.stages[0].pretrain.tune.learningRate.minimum", "must be less than maximum",
+          stages__0__pretrain__tune={"learningRate": {"minimum": 0.1}}),
+    wrong("a largest micro-batch below the first", "spec.stages[0].pretrain.tune.microBatchSize.maximum",
+          "must not be less than microBatchSize", stages__0__microBatchSize=4,
+          stages__0__pretrain__tune={"microBatchSize": {"maximum": 2}}),
+    wrong("no largest micro-batch", "spec.stages[0].pretrain.tune.microBatchSize.maximum", "1",
+          stages__0__pretrain__tune={"microBatchSize": {"maximum": 0}}),
+    wrong("a width of nothing", "spec.stages[0].pretrain.tune.baseWidth", "1",
+          stages__0__pretrain__tune={"baseWidth": 0}),
+    wrong("a base width and Muon", "spec.stages[0].pretrain.tune.baseWidth", "is for AdamW and all weights",
+          stages__0__pretrain__tune={"baseWidth": 16}, stages__0__optimizer={"type": "muon"}),
+    wrong("a base width and an adapter", "spec.stages[0].pretrain.tune.baseWidth", "is for AdamW and all weights",
+          stages__0__pretrain__tune={"baseWidth": 16}, stages__0__lora={}),
+    wrong("a base width of a family of experts", "spec.stages[0].pretrain.tune.baseWidth", "of the family mixtral",
+          **MIXTURE, stages__0__pretrain__tune={"baseWidth": 16}, at_server=False),
+    wrong("a base width and one matrix for two", "spec.stages[0].pretrain.tune.baseWidth", "tie_word_embeddings: false",
+          model__architecture__config={**CONFIG, "tie_word_embeddings": True},
+          stages__0__pretrain__tune={"baseWidth": 16}, at_server=False),
+    wrong("a base width of a model that is there", "spec.stages[0].pretrain.tune.baseWidth",
+          "is for a model from scratch", model={"uri": "pvc://models/llama"}, tokenizer=None,
+          stages__0__pretrain__tune={"baseWidth": 16}, at_server=False),
+    wrong("a base width of a model of the user's", "spec.stages[0].pretrain.tune.baseWidth",
+          "makes the first weights", model__architecture__function="a:b",
+          stages__0__pretrain__tune={"baseWidth": 16}, at_server=False),
+    wrong("a window of too few steps", "spec.stages[0].lossWatch.window", "8",
+          stages__0__lossWatch={"window": 7}),
+    wrong("a rate that rises after a rollback", "spec.stages[0].lossWatch.rateFactor", "1",
+          stages__0__lossWatch={"rateFactor": 1.5}),
+    wrong("a plateau that changes nothing", "spec.stages[0].lossWatch.reduceOnPlateau.factor", "1",
+          stages__0__lossWatch={"reduceOnPlateau": {"factor": 1}}),
     wrong("a learning rate of Muon for AdamW", "spec.stages[0].optimizer.muonLearningRate", "set type: muon",
           stages__0__optimizer={"muonLearningRate": 0.02}),
     wrong("an optimizer of the user's and Muon", "spec.stages[0].optimizer.function", "remove it, or type: muon",
@@ -310,159 +520,58 @@ WRONG_TRAININGS = (
           resumeFrom={"uri": "pvc://models/" + "a" * 400}),
     wrong("no nodes", "spec.nodes", "greater than or equal to 1", nodes=0),
     wrong("a field that isn't there", "spec.stagse", "no such field", stagse=[], at_server=False),
+    wrong("a gate without thresholds", f"{GATED}.gate", "need", stages__1__evaluation={"gate": "warn"}),
+    wrong("thresholds without a gate", GATED, "thresholds",
+          stages__1__evaluation={"thresholds": [{"metric": "loss", "max": 3}]}),
+    wrong("a gate that isn't there", f"{GATED}.gate", "warn", stages__1__evaluation={"gate": "stop"}),
+    wrong("a threshold of nothing", f"{GATED}.thresholds[0]", "must have min, max or atLeast",
+          stages__1__evaluation=gated({"metric": "loss"})),
+    wrong("a threshold that nothing meets", f"{GATED}.thresholds[0].min", "more than max",
+          stages__1__evaluation=gated({"metric": "loss", "min": 3, "max": 2})),
+    wrong("a metric of another kind", f"{GATED}.thresholds[0].metric", "tells no accuracy; it tells loss",
+          stages__1__evaluation=gated({"metric": "accuracy", "min": 0.5}), at_server=False),
+    wrong("a metric that is no name", f"{GATED}.thresholds[0].metric", "pattern",
+          stages__1__evaluation=gated({"metric": "a b", "min": 0.5})),
+    wrong("bits per byte of a fine-tune", f"{GATED}.thresholds[0].metric", "set evaluation.corpus",
+          stages__1__evaluation=gated({"metric": "bitsPerByte", "max": 2}), at_server=False),
+    wrong("bits per byte of no source", "spec.stages[0].evaluation.thresholds[0].metric", "bitsPerByte/books",
+          stages__0__evaluation=gated({"metric": "bitsPerByte/news", "max": 2}), at_server=False),
+    wrong("a loss of nothing", f"{GATED}.thresholds[0].metric", "validationFraction of 'chat' is 0",
+          stages__1__sft__dataset__validationFraction=0, stages__1__evaluation=gated({"metric": "loss", "max": 2}),
+          at_server=False),
+    wrong("a task without its metric", f"{GATED}.thresholds[0].metric", "capitals/acc",
+          stages__1__evaluation=gated({"metric": "capitals", "min": 1}, tasks=[TASK]), at_server=False),
+    wrong("compared with a stage that isn't there", f"{GATED}.thresholds[0].atLeast.stage", "before this",
+          stages__1__evaluation=gated({"metric": "loss", "atLeast": {"stage": "bsae"}}), at_server=False),
+    wrong("compared with a later stage", "spec.stages[0].evaluation.thresholds[0].atLeast.stage", "comes later",
+          stages__0__evaluation=gated({"metric": "loss", "atLeast": {"stage": "chat"}}), at_server=False),
+    wrong("compared with what a stage doesn't tell", f"{GATED}.thresholds[0].atLeast.metric",
+          "'base' tells no accuracy", at_server=False,
+          stages__1__evaluation=gated({"metric": "loss", "atLeast": {"stage": "base", "metric": "accuracy"}})),
+    wrong("compared on another text", f"{GATED}.thresholds[0].atLeast", "both to the same number",
+          stages__1__evaluation=gated(FORGETS, corpus=True, tokens=1000), at_server=False),
+    wrong("worse by less than nothing", f"{GATED}.thresholds[0].atLeast.delta", "greater than or equal",
+          stages__1__evaluation=gated({"metric": "loss", "atLeast": {"stage": "base", "delta": -1}})),
+    wrong("two tasks of one name", f"{GATED}.tasks", "capitals",
+          stages__1__evaluation={"tasks": [TASK, TASK]}),
+    wrong("a task with a figure's name", f"{GATED}.tasks", "held-out figure",
+          stages__1__evaluation={"tasks": [{**TASK, "name": "loss"}]}, at_server=False),
+    wrong("a task that climbs out", f"{GATED}.tasks[0].uri", "..",
+          stages__1__evaluation={"tasks": [{**TASK, "uri": "pvc://corpus/../x.yaml"}]}, at_server=False),
+    wrong("a task of a hub", f"{GATED}.tasks[0].uri", "pattern",
+          stages__1__evaluation={"tasks": [{**TASK, "uri": "hf://mmlu"}]}),
+    wrong("an empty prompt", f"{GATED}.prompts[0]", "at least 1", stages__1__evaluation={"prompts": [""]}),
+    wrong("too many prompts", f"{GATED}.prompts", "16", stages__1__evaluation={"prompts": ["a"] * 17}),
+    wrong("a prompt of a book", f"{GATED}.prompts[0]", "4096",
+          stages__1__evaluation={"prompts": ["a" * 4097]}),
+    wrong("prompts of a reward model", "spec.stages[2].evaluation", "make a language model",
+          stages__2={**TASTE, "evaluation": {"prompts": ["a"]}}),
+    wrong("the corpus of a model with a tokenizer of its own", f"{GATED}.corpus", "another tokenizer",
+          stages__1__model={"uri": "pvc://models/x"}, stages__1__evaluation={"corpus": True}, at_server=False),
+    wrong("a corpus that isn't there", "spec.stages[0].evaluation.corpus", "spec.data", at_server=False,
+          model={"uri": "pvc://models/x"}, tokenizer=REMOVE, data=REMOVE,
+          stages=[{**TRAINING["stages"][1], "evaluation": {"corpus": True}}]),
+    wrong("the old field", "spec.stages[0].evaluateEverySteps", "no such field", stages__0__evaluateEverySteps=5,
+          at_server=False),
     wrong("no storage", "spec.storage", "equired", storage=REMOVE),
 )  # fmt: skip
-LEGAL = {"name": "legal", "training": {"name": "bilingual", "stage": "legal"}}
-
-
-def adapters(*given: dict[str, Any]) -> Spec:
-    """A serving with them."""
-    return changed(SERVING, adapters=list(given))
-
-
-API_KEY = {"secretKeyRef": {"name": "keys", "key": "chat"}}
-WRONG_SERVINGS = (
-    Wrong("training and uri", changed(SERVING, model__uri="pvc://models/x"), "spec.model", "exactly one of"),
-    Wrong("neither training nor uri", {"model": {}}, "spec.model", "exactly one of"),
-    Wrong("an adapter twice", adapters(LEGAL, LEGAL), "spec.adapters", "legal"),
-    Wrong("an adapter from nowhere", adapters({"name": "legal"}), "spec.adapters[0]", "exactly one of training, uri"),
-    Wrong("an adapter from two places", adapters({**LEGAL, "uri": "pvc://models/legal"}), "spec.adapters[0]",
-          "exactly one of training, uri"),
-    Wrong("a rank beside the stage's", adapters({**LEGAL, "rank": 8}), "spec.adapters[0].rank", "leave it out"),
-    Wrong("a rank beyond vLLM's", adapters({"name": "law", "uri": "pvc://models/law", "rank": 513}),
-          "spec.adapters[0].rank", "less than or equal to 512"),
-    Wrong("an adapter with the model's name", changed(adapters(LEGAL), servedModelName="legal"), "spec.adapters",
-          "an adapter can't have the model's name"),
-    Wrong("adapters past the list", changed(adapters(LEGAL), extraArguments=["--lora-modules", "x=/y"]),
-          "spec.extraArguments", "take the place of spec.adapters", at_server=False),
-    Wrong("more processes than GPUs", changed(SERVING, resources=GPUS, extraArguments=["--tensor-parallel-size=4"]),
-          "spec.extraArguments", "is 4, and a pod has 8 GPUs", at_server=False),
-    Wrong("an alias that is the name", changed(SERVING, servedModelName="chat", servedModelAliases=["chat"]),
-          "spec.servedModelAliases", "is spec.servedModelName already"),
-    Wrong("an alias twice", changed(SERVING, servedModelAliases=["a", "a"]), "spec.servedModelAliases", "leave one"),
-    Wrong("an adapter with an alias", changed(adapters(LEGAL), servedModelAliases=["legal"]), "spec.adapters",
-          "an adapter can't have the model's name"),
-    Wrong("a name with a blank", changed(SERVING, servedModelName="my model"), "spec.servedModelName", "match"),
-    Wrong("an unknown data type", changed(SERVING, dataType="fp16"), "spec.dataType", "bfloat16"),
-    Wrong("a time that no Deployment takes", changed(SERVING, startupTimeoutSeconds=3_000_000_000),
-          "spec.startupTimeoutSeconds", "86400"),
-    Wrong("a name past the field", changed(SERVING, extraArguments=["--served-model-name", "chat-v1", "chat-v2"]),
-          "spec.extraArguments", "spec.servedModelAliases"),
-    Wrong("TLS in the pod", changed(SERVING, extraArguments=["--ssl_certfile=/tls.crt"]), "spec.extraArguments",
-          "is given by spec.tls"),
-    Wrong("certificates of clients", changed(SERVING, extraArguments=["--ssl-ca-certs=/ca.crt"]), "spec.extraArguments",
-          "would keep the probes out"),
-    Wrong("TLS of no Secret", changed(SERVING, tls={}), "spec.tls.secretName", "equired"),
-    Wrong("TLS of a name that no Secret has", changed(SERVING, tls={"secretName": "A_b"}), "spec.tls.secretName",
-          "match", at_server=False),
-    Wrong("a rollout of nothing", changed(SERVING, strategy={"rollingUpdate": {"maxSurge": 0}}),
-          "spec.strategy.rollingUpdate", "can't both be 0"),
-    Wrong("surge of a Recreate", changed(SERVING, strategy={"type": "Recreate", "rollingUpdate": {}}),
-          "spec.strategy.rollingUpdate", "leave it out"),
-    Wrong("two chat templates", changed(SERVING, chatTemplate={"configMap": {"name": "a", "key": "b"}, "text": "{}"}),
-          "spec.chatTemplate", "exactly one of"),
-    Wrong("a file's name for a template", changed(SERVING, chatTemplate={"text": "plain.jinja"}),
-          "spec.chatTemplate.text", "a Jinja template"),
-    *(
-        Wrong(name, changed(SERVING, pods={"env": [{"name": name, "value": "1"}]}), "spec.pods.env[0]", why)
-        for name, why in DOORS.items()
-    ),
-    Wrong("two API keys", changed(SERVING, apiKey=API_KEY, pods={"env": [{"name": "VLLM_API_KEY", "value": "x"}]}),
-          "spec.pods.env", "stands beside"),
-    Wrong("an API key in the spec", changed(SERVING, apiKey={"value": "s3cret"}), "spec.apiKey", "secretKeyRef"),
-    Wrong("an API key of no Secret", changed(SERVING, apiKey={"secretKeyRef": {"name": "a"}}),
-          "spec.apiKey.secretKeyRef", "key"),
-    Wrong("a namespace that is none", changed(SERVING, allowedNamespaces=["team-*"]), "spec.allowedNamespaces[0]",
-          "match"),
-    Wrong("negative replicas", changed(SERVING, replicas=-1), "spec.replicas", "greater than or equal to 0"),
-)  # fmt: skip
-RIGHT_SERVINGS = (
-    SERVING,
-    changed(adapters(LEGAL), servedModelName="chat"),
-    changed(SERVING, resources=GPUS, extraArguments=["--tensor-parallel-size=4", "-pp", "2"]),
-    adapters(LEGAL, {"name": "law", "uri": "pvc://models/law"}, {"name": "old", "uri": "pvc://models/old", "rank": 64}),
-    changed(
-        adapters(
-            {"name": "acme/legal-v1.2", "uri": "pvc://models/law"}, {"name": "sql_lora", "uri": "pvc://models/sql"}
-        ),
-        servedModelName="Acme/Base-8B",
-        servedModelAliases=["base", "gpt-4:latest"],
-        dataType="half",
-        strategy={"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
-        extraArguments=["--max-num-seqs=16", "-cc.x=1"],
-        chatTemplate={"configMap": {"name": "templates", "key": "plain.jinja"}},
-        cache={"persistentVolumeClaim": {"claimName": "kernels"}},
-        apiKey=API_KEY | {"metricsWithoutKey": True},
-        tls={"secretName": "chat-tls"},
-        allowedNamespaces=["gateway", "*"],
-    ),
-    changed(SERVING, strategy={"type": "Recreate"}, chatTemplate={"text": "{{ messages }}"}),
-)
-
-
-def right_trainings() -> Iterator[tuple[str, Spec]]:
-    """Specs that the rules must let through."""
-    yield "minimal", TRAINING
-    yield "expert parallelism", changed(TRAINING, **MIXTURE, stages__0__pretrain__expertParallel=2)
-    yield "restarts", changed(TRAINING, restarts={"own": 0, "windowSeconds": 60}, restartToken="2026-01-01T00:00:00Z")
-    yield "a run folder", changed(TRAINING, resumeFrom={"uri": "pvc://models/bilingual-0123abcd"})
-    yield "a restored run folder", changed(TRAINING, resumeFrom={"uri": "pvc://models/restored/2026-01-01/a.b_c-0123"})
-    yield "tokens", changed(TRAINING, stages__0__pretrain__steps=REMOVE, stages__0__pretrain__tokens=10_000)
-    yield "GPUs", changed(TRAINING, resources=GPUS, **{
-        f"stages__{i}__globalBatchSize": 32 for i in range(2)
-    })  # fmt: skip
-    yield (
-        "an existing model",
-        changed(
-            TRAINING, model={"uri": "pvc://models/x"}, tokenizer=REMOVE, data=REMOVE, stages=[TRAINING["stages"][1]]
-        ),
-    )
-    yield (
-        "the whole chain",
-        changed(
-            TRAINING,
-            stages__2=TASTE,
-            stages__3={"name": "direct", "dpo": PAIRS, "model": {"stage": "chat"}, "lora": {"rank": 8}},
-            stages__4={"name": "marked", "kto": PAIRS, "model": {"stage": "chat"}, "globalBatchSize": 8},
-            stages__5=online(rewards=[{"model": {"stage": "taste"}}, {"function": "checks:length", "weight": 0.5}]),
-            stages__6={
-                **ppo(rolloutBatchSize=16, critic={"stage": "taste"}, ptx={"sequenceLength": 64}),
-                "name": "tutored",
-            },
-            stages__7={"name": "legal", "sft": PAIRS, "lora": {"rank": 8, "merge": True}},
-        ),
-    )
-    yield (
-        "a whole model after an adapter",
-        changed(TRAINING, stages__1__lora={}, stages__2={"name": "full", "sft": PAIRS}),
-    )
-    yield (
-        "an adapter on a merged one",
-        changed(TRAINING, stages__1__lora={"merge": True}, stages__2={"name": "l", "sft": PAIRS, "lora": {}}),
-    )
-    yield (
-        "an adapter that goes on with another",
-        changed(TRAINING, stages__1__lora={}, stages__2={"name": "l", "dpo": PAIRS, "lora": {"rank": 4}}),
-    )
-    yield (
-        "functions of the user's",
-        changed(
-            TRAINING,
-            model__architecture__function="mine.models:make_model",
-            stages__0__pretrain__lossFunction="mine.losses:loss",
-            stages__0__optimizer={"function": "torch.optim:NAdam", "learningRate": 1e-3, "beta1": 0.8},
-            stages__1__sft__lossFunction="mine.losses:loss",
-            stages__2=ppo(rewards=[{"function": "a:b"}], criticOptimizer={"function": "mine:make_optimizer"}),
-        ),
-    )
-    yield "Muon", changed(TRAINING, stages__0__optimizer={"type": "muon", "muonLearningRate": 0.01})
-    yield (
-        "what has a rule and is right",
-        changed(
-            TRAINING,
-            stages__0__microBatchSize=2,
-            stages__2={"name": "d", "dpo": {**PAIRS, "lossType": ["sigmoid", "sft"], "lossWeights": [1, 0.5]}},
-            stages__3={"name": "k", "kto": PAIRS, "microBatchSize": 4},
-        ),
-    )
-    yield "a stage's model by name", changed(TRAINING, stages__1__model={"stage": "base"})

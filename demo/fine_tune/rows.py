@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -58,3 +59,13 @@ def read(name: str) -> list[Row]:
 
 def write(file: Path, rows: Iterable[Row]) -> None:
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m demo.fine_tune.rows", description="Make facts and preferences.")
+    parser.add_argument("out", type=Path, metavar="OUT_FOLDER")
+    write_rows(parser.parse_args().out)
+
+
+if __name__ == "__main__":
+    main()

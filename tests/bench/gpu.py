@@ -11,98 +11,24 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from llm_operator.api.estimate import stage_estimate
 from llm_operator.api.families import model_size
-from llm_operator.api.memory import HeldModel, StageMemory
-from llm_trainer.config import Architecture
+from llm_operator.api.validation import load_training
+from llm_trainer.runtime.peaks import device_name, peak_flops
 from tests.bench.gpu_attention import main as attention
+from tests.bench.gpu_cases import CASES, MODELS, VOCABULARY, Case
+from tests.bench.step import ALLOCATOR
 from tests.bench.trainer_cases import Bench
 from tests.bench.trainer_runs import Machine
 from tests.cluster.settings import REPOSITORY
 
-VOCABULARY = 32_768
-PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bfloat16, by the datasheets
 GIB = 2**30
-
-
-def llama(width: int, layers: int, heads: int, groups: int, inner: int, **more: Any) -> Architecture:
-    return Architecture(
-        family="llama",
-        config={
-            "vocab_size": VOCABULARY, "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
-            "num_key_value_heads": groups, "intermediate_size": inner, "max_position_embeddings": 32_768, **more,
-        },
-    )  # fmt: skip
-
-
-MODELS = {
-    "125M": llama(768, 12, 12, 4, 2048, tie_word_embeddings=True),
-    "1B": llama(2048, 16, 32, 8, 8192, tie_word_embeddings=True),
-    "3B": llama(3072, 28, 24, 8, 8192, tie_word_embeddings=True),
-    "mixtral": Architecture(
-        family="mixtral",
-        config={
-            "vocab_size": VOCABULARY, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
-            "num_key_value_heads": 4, "intermediate_size": 2048, "max_position_embeddings": 32_768,
-            "num_local_experts": 8, "num_experts_per_tok": 2,
-        },
-    ),
-    "mamba2": Architecture(
-        family="mamba2",
-        config={
-            "vocab_size": VOCABULARY, "hidden_size": 768, "num_hidden_layers": 24, "num_heads": 24, "head_dim": 64,
-            "n_groups": 1, "state_size": 128,
-        },
-    ),
-    "mamba": Architecture(
-        family="mamba", config={"vocab_size": VOCABULARY, "hidden_size": 768, "num_hidden_layers": 24}
-    ),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Case:
-    """``rows``: of a micro-batch; ``accumulation``: micro-batches of a step."""
-
-    model: str
-    length: int
-    rows: int
-    accumulation: int = 2
-    steps: int = 12
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        written = "".join(f", {key} {value}" for key, value in self.settings.items())
-        return f"{self.model}, {self.rows} × {self.length}{written}"
-
-    @property
-    def pretrain(self) -> dict[str, Any]:
-        return {
-            "sequenceLength": self.length,
-            "microBatchSize": self.rows,
-            "globalBatchSize": self.rows * self.accumulation,
-            "steps": self.steps,
-            **self.settings,
-        }
-
-
-CASES = {
-    "small": [
-        Case("125M", 2048, 8), Case("125M", 2048, 32), Case("125M", 8192, 8),
-        *(Case("125M", 2048, 32, settings={"zeroStage": zero}) for zero in (0, 2, 3)),
-    ],
-    "large": [
-        Case("1B", 2048, 8, 4), Case("1B", 4096, 8, 4), Case("1B", 8192, 4, 4), Case("1B", 32_768, 1, 4),
-        Case("3B", 4096, 4, 4),
-    ],
-    "families": [Case("mixtral", 2048, 16), Case("mamba2", 1024, 1, 2, 5), Case("mamba", 256, 4, 1, 5)],
-}  # fmt: skip
+HEADER = "| case | attention | tokens/s | MFU | peak GiB | estimated | step s |\n|---|---|---|---|---|---|---|"
 
 
 def main(arguments: list[str]) -> None:
@@ -116,23 +42,23 @@ def main(arguments: list[str]) -> None:
         bench = Bench(options.volumes or Path(folder), Machine("cuda", 1), steps=3)
         if not (bench.volumes / "models/run/data/manifest.json").exists():
             bench.prepare()
-        print(
-            "| case | tokens/s | MFU | peak GiB | of which estimated | step s |\n|---|---|---|---|---|---|", flush=True
-        )
+        print(HEADER, flush=True)
         for case in (case for name in options.cases for case in CASES[name]):
-            print(row(case, run(case, bench, profile=options.profile)), flush=True)
+            print(row(case, run(case, bench, profile=options.profile), "cuda"), flush=True)
     attention()
 
 
-def run(case: Case, bench: Bench, *, profile: bool) -> dict[str, Any]:
-    """What the process says of its steps; what it says of its end if it has none."""
+def run(case: Case, bench: Bench, *, profile: bool = False, kernel: str = "") -> dict[str, Any]:
+    """What the process says of its steps; what it says of its end if it has none. ``kernel``: see `step.only`."""
     architecture = MODELS[case.model].model_dump(by_alias=True)
     config = bench.config("bench", model={"architecture": architecture}, pretrain=case.pretrain)
-    environment = {**os.environ, **bench.machine.environment, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/trainer_image"}
-    command = [sys.executable, "-m", "tests.bench.gpu_step", config.model_dump_json(by_alias=True)]
-    done = subprocess.run(
-        [*command, *(["profile"] if profile else [])], env=environment, capture_output=True, text=True, check=False
-    )
+    environment = {
+        **os.environ, **bench.machine.environment, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/trainer_image:"
+        f"{os.environ.get('PYTHONPATH', '')}", **({} if bench.machine.device == "cuda" else ALLOCATOR),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "tests.bench.step", config.model_dump_json(by_alias=True)]
+    more = [*(["profile"] if profile else []), *([kernel] if kernel else [])]
+    done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True, check=False)
     told = [line.removeprefix("measured ") for line in done.stdout.splitlines() if line.startswith("measured ")]
     if profile:
         print("\n".join(line for line in done.stdout.splitlines() if line.startswith("|")), flush=True)
@@ -140,16 +66,36 @@ def run(case: Case, bench: Bench, *, profile: bool) -> dict[str, Any]:
     return measured
 
 
-def row(case: Case, measured: dict[str, Any]) -> str:
+def row(case: Case, measured: dict[str, Any], device: str) -> str:
+    """Of docs/figures.md. The estimate is the operator's, without the libraries' own memory."""
     if "error" in measured:
-        return f"| {case.name} | {measured['error'][:200]} | | | | |"
+        return f"| {case.name} | | {measured['error'][:200]} | | | | |"
     size = model_size(MODELS[case.model], VOCABULARY)
+    assert size
     tokens = case.rows * case.accumulation * case.length / measured["seconds"]
-    peak = next((value for name, value in PEAK.items() if name in torch.cuda.get_device_name()), float("nan"))
-    share = size.training_flops_per_token(case.length) * tokens / peak
-    zero = case.settings.get("zeroStage", 1)
-    held = StageMemory((HeldModel(size.total, size.routed, learns=True),), 2, 2, 12, zero, 1).per_process
+    peak = peak_flops(device_name(torch.device(device)), bfloat16=case.settings.get("precision") != "float32")
+    share = f"{100 * size.training_flops_per_token(case.length) * tokens / peak:.1f} %" if peak else ""
     return (
-        f"| {case.name} ({size.total / 1e6:,.0f} M) | {tokens:,.0f} | {100 * share:.1f} % | "
-        f"{measured['peak'] / GIB:.1f} | {held / GIB:.1f} | {measured['seconds']:.3f} |"
+        f"| {case.name} ({size.total / 1e6:,.0f} M) | {measured['attention']} | {tokens:,.0f} | {share} | "
+        f"{measured['peak'] / GIB:.1f} | {estimated(case, device) / GIB:.1f} | {measured['seconds']:.3f} |"
     )
+
+
+def estimated(case: Case, device: str) -> int:
+    config = {key: value for key, value in MODELS[case.model].config.items() if key != "vocab_size"}
+    shared = {key: value for key, value in case.pretrain.items() if key not in KIND}
+    spec = load_training(
+        {
+            "resources": {"limits": {"nvidia.com/gpu": 1}} if device == "cuda" else {},
+            "storage": {"persistentVolumeClaim": {"claimName": "models"}},
+            "model": {"architecture": {"family": MODELS[case.model].family, "config": config}},
+            "tokenizer": {"train": {"vocabularySize": VOCABULARY}},
+            "data": {"sources": [{"name": "text", "uri": "pvc://corpus/text.jsonl"}]},
+            "stages": [{"name": "bench", "pretrain": {key: case.pretrain[key] for key in KIND}, **shared}],
+        }
+    )
+    found = stage_estimate(spec, 0)
+    return found.per_process - found.terms["runtime"] if found else 0
+
+
+KIND = ("sequenceLength", "steps")  # of a case's settings: the others are those that all kinds of stage share

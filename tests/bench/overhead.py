@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,11 +17,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from llm_trainer.checkpoint.snapshot import Snapshot
 from llm_trainer.config import Pretrain, StageConfig
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import start
-from llm_trainer.stages.loop import Loop, StepReport
+from llm_trainer.stages.loop import Loop
+from llm_trainer.stages.step_report import StepReport
 from tests.bench.trainer_runs import Machine
 from tests.cluster.settings import REPOSITORY
 from tests.trainer.pods import free_port
@@ -40,13 +43,16 @@ class EmptyLoop(Loop):
     def held_out_figures(self) -> dict[str, float]:
         return {}
 
+    def learner(self) -> tuple[Any, Any]:
+        raise NotImplementedError
+
     def export(self) -> Result | None:
         return None
 
     def fingerprint(self) -> dict[str, Any]:
         return {}
 
-    def write(self, folder: Path) -> dict[str, Any]:
+    def write(self, snapshot: Snapshot) -> dict[str, Any]:
         return {}
 
     def read(self, folder: Path, state: dict[str, Any]) -> None:
@@ -56,12 +62,22 @@ class EmptyLoop(Loop):
 def main() -> None:
     config = StageConfig.model_validate_json(sys.argv[1])
     assert config.pretrain
+    store = open_store() if os.environ["RANK"] == "0" else None  # in the place of the launcher's gate
     with start(config, Board(config.stage, config.attempt)) as run:
         run.meet()
         loop = EmptyLoop(run, config.pretrain, STEPS)
         loop.fit()
         if run.group.is_first:
             print(json.dumps(median(after - before for before, after in pairwise(loop.begun))), flush=True)
+    if store:
+        store.close()
+
+
+def open_store() -> socket.socket:
+    """Where the processes meet, at the port that all are told."""
+    listener = socket.create_server(("127.0.0.1", int(os.environ["LLM_STORE_PORT"])))
+    os.environ["LLM_STORE_FD"] = str(os.dup(listener.fileno()))  # the store closes its own
+    return listener
 
 
 def runtime_seconds(machine: Machine) -> float:
@@ -84,7 +100,8 @@ def runtime_seconds(machine: Machine) -> float:
 
 def overhead_environment(machine: Machine) -> dict[str, str]:
     paths = f"{REPOSITORY}:{REPOSITORY}/trainer_image"
-    return {**os.environ, **Machine("cpu", machine.processes).environment, "PYTHONPATH": paths}
+    store = {"LLM_STORE_HOST": "127.0.0.1", "LLM_STORE_PORT": str(free_port())}
+    return {**os.environ, **Machine("cpu", machine.processes).environment, **store, "PYTHONPATH": paths}
 
 
 if __name__ == "__main__":

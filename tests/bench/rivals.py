@@ -76,6 +76,7 @@ def dpo(rival: Rival, common: dict[str, Any], rows: datasets.Dataset) -> Trainer
 TRAINERS: dict[str, Callable[[Rival, dict[str, Any], datasets.Dataset], Trainer]] = {
     "pretrain": pretrain,
     "sft": sft,
+    "chats": sft,  # of very different lengths
     "lora": lora,
     "dpo": dpo,
 }

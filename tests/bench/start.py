@@ -21,7 +21,7 @@ from tests.trainer.online import ONLINE, PYTHONPATH, write_prompts
 from tests.trainer.pods import Pods, history
 
 STAGES = ("pretrain", "sft", "ppo")
-NEVER = {"evaluateEverySteps": 10**6, "checkpoint": {"everySteps": 10**6}}
+NEVER = {"evaluation": {"everySteps": 10**6}, "checkpoint": {"everySteps": 10**6}}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from tests.bench.overhead import runtime_seconds
 from tests.bench.trainer_cases import LOG_EVERY, Bench
 from tests.bench.trainer_runs import Machine, Measured, run_ours, run_rival
 
-CASES = ("pretrain", "sft", "lora", "dpo")
+CASES = ("pretrain", "sft", "chats", "lora", "dpo")
 WARM_UP = 5  # steps that don't count
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from llm_trainer.config import Architecture, StageConfig, local_path
@@ -35,8 +36,8 @@ MODEL = Architecture(
 )
 Message = dict[str, str]
 BATCH = {"globalBatchSize": 8, "microBatchSize": 2}
-KINDS = {"pretrain": "pretrain", "sft": "sft", "lora": "sft", "dpo": "dpo"}
-DATASETS = {"sft": "chat", "lora": "chat", "dpo": "pairs"}
+KINDS = {"pretrain": "pretrain", "sft": "sft", "chats": "sft", "lora": "sft", "dpo": "dpo"}
+DATASETS = {"sft": "chat", "chats": "chats", "lora": "chat", "dpo": "pairs"}
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,11 @@ class Bench:
         write_rows(corpus / "text.jsonl", [{"text": text} for text in texts])
         questions = list(question_rows(texts, self.steps * BATCH["globalBatchSize"]))
         write_rows(corpus / "chat.jsonl", [{"messages": [*q, a]} for q, a, _ in questions])
+        cuts = answer_lengths(len(questions))
+        cut = [
+            {**a, "content": a["content"].lstrip()[:length]} for (_, a, _), length in zip(questions, cuts, strict=True)
+        ]
+        write_rows(corpus / "chats.jsonl", [{"messages": [*q, a]} for (q, _, _), a in zip(questions, cut, strict=True)])
         write_rows(corpus / "pairs.jsonl", [{"prompt": q, "chosen": [a], "rejected": [b]} for q, a, b in questions])
         settings = {
             "data": {"sources": [{"name": "text", "uri": "pvc://corpus/text.jsonl"}], "validationFraction": 0.001},
@@ -107,7 +113,7 @@ class Bench:
             "optimizer": {"learningRate": 3e-4, "beta2": 0.999, "weightDecay": 0.1},
             "schedule": {"type": "constant"},
             "checkpoint": {"everySteps": 10**6},
-            "evaluateEverySteps": 10**6,
+            "evaluation": {"everySteps": 10**6},
         }
         if case == "pretrain":
             settings |= {"sequenceLength": LENGTH, "steps": self.steps}
@@ -171,6 +177,12 @@ def question_rows(texts: list[str], count: int) -> Iterator[tuple[list[Message],
             {"role": "assistant", "content": passage[80:]},
             {"role": "assistant", "content": other[80:]},
         )
+
+
+def answer_lengths(count: int) -> list[int]:
+    """Characters, spread as those of chats are: most are short, a few long."""
+    draw = np.random.default_rng(0)
+    return [int(length) for length in np.clip(draw.lognormal(5.0, 0.9, count), 8, 520)]
 
 
 def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:

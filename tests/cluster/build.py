@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
-from tests.cluster import binaries, images, policy_engine, steps
+from tests.cluster import binaries, images, policy_engine, s3_gateway, steps
 from tests.cluster.settings import CACHE, HERE, LOGS, REPOSITORY
 from tests.cluster.steps import Step
 
@@ -40,7 +40,7 @@ def plan(wanted: Sequence[str]) -> list[Step]:
     planned = packages() if set(wanted) != {"environment"} else []
     for name in wanted or OF_EVERY_CHANGE:
         # Only Go waits for no package. The environment installs its own, and dpkg lets in one at a time.
-        after = () if name == "binaries" else (PACKAGES,)
+        after = () if name in GO else (PACKAGES,)
         planned += [dataclasses.replace(step, after=(*step.after, *after)) for step in PARTS[name]()]
     return planned
 
@@ -63,9 +63,11 @@ PARTS: dict[str, Callable[[], list[Step]]] = {
     "environment": environment,
     "images": images.missing,
     "binaries": binaries.missing,
-    "policy-engine": policy_engine.missing,
+    "policy-engine": policy_engine.KUBE_ROUTER.missing,
+    "s3-gateway": s3_gateway.VERSITYGW.missing,
 }
-OF_EVERY_CHANGE = ("environment", "images", "binaries")
+GO = ("binaries", "s3-gateway")
+OF_EVERY_CHANGE = ("environment", "images", "binaries", "s3-gateway")
 
 
 @contextmanager

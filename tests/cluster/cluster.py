@@ -48,9 +48,11 @@ def control_plane() -> ControlPlane:
 
 
 def up() -> None:
-    """Both nodes Ready and DNS answering. Up after up changes nothing."""
+    """Both nodes Ready and DNS answering. Up after up changes nothing; what a killed run has left goes first."""
     began = time.monotonic()
     plane = control_plane()
+    if not is_up():
+        down()
     for folder in ("shared/models", "shared/corpus"):
         (STATE / folder).mkdir(parents=True, exist_ok=True)
         (STATE / folder).chmod(0o777)
@@ -173,5 +175,7 @@ def save_sysctls() -> None:
 
 
 def restore_sysctls() -> None:
-    for line in (STATE / "sysctls").read_text().splitlines():
+    """Nothing, where a `down` that was killed has done it."""
+    file = STATE / "sysctls"
+    for line in file.read_text().splitlines() if file.exists() else ():
         run("sysctl", "-qw", line, check=False)

@@ -1,4 +1,4 @@
-"""Build both images with buildah; a change of our own code rebuilds one small layer."""
+"""Build the images with buildah; a change of our own code rebuilds one small layer."""
 
 from __future__ import annotations
 
@@ -31,13 +31,18 @@ rm -rf "$1"
 """
 BASE = f"localhost/debian:bookworm-{hashlib.sha256(DEBIAN.encode()).hexdigest()[:12]}"
 BILL = "/opt/llm/sbom.cdx.json"
-OF_BOTH = ["tools/image", "requirements/build.txt", "LICENSE", "NOTICE"]
+OF_ALL = ["tools/image", "requirements/build.txt", "LICENSE", "NOTICE"]
+# Of an app, what the operator reads: how its pods are configured, and what they would send to a model.
+OF_PROMPTS = (
+    "config", "prompt", "words", "chunks", "keyword", "store", "documents", "away", "index", "last_word", "requests",
+    "team", "tools/__init__", "tools/schema",
+)  # fmt: skip
 # image → Containerfile and the sources that its content depends on
 IMAGES = {
     "llm-operator": (
         "operator/Containerfile",
         [
-            *OF_BOTH,
+            *OF_ALL,
             "operator",
             "requirements/operator.txt",
             "trainer_image/llm_trainer/config",
@@ -45,11 +50,30 @@ IMAGES = {
             "trainer_image/llm_server/arguments.py",
             "trainer_image/llm_server/first_token.py",
             "trainer_image/llm_server/lora.json",
+            "app_image/llm_app/__init__.py",
+            *(f"app_image/llm_app/{module}.py" for module in OF_PROMPTS),
+        ],
+    ),
+    "llm-app": (
+        "app_image/Containerfile",
+        [
+            *OF_ALL,
+            "app_image",
+            "requirements/app.txt",
+            "trainer_image/llm_trainer/config",
+            "trainer_image/llm_trainer/protocol.py",
         ],
     ),
     "llm-trainer": (
         "trainer_image/Containerfile",
-        [*OF_BOTH, "trainer_image", "requirements/torch-cpu.txt", "requirements/serve-cpu.txt"],
+        [
+            *OF_ALL,
+            "trainer_image",
+            "requirements/torch-cpu.txt",
+            "requirements/serve-cpu.txt",
+            "requirements/evaluation.txt",
+            "requirements/trackers.txt",
+        ],
     ),
 }
 
@@ -96,7 +120,7 @@ def exists(name: str) -> bool:
 
 
 def missing() -> list[Step]:
-    """What is left to build, one after the other: both images share layers."""
+    """What is left to build, one after the other: the images share layers."""
     names = [name for name in IMAGES if not exists(tagged(name))]
     base = [make_base()] if names and not exists(BASE) else []
     return in_order([*base, *(build(name) for name in names)])

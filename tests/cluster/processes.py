@@ -21,7 +21,7 @@ def run(*command: object, check: bool = True, **environment: str) -> subprocess.
     return done
 
 
-def wait(what: str, done: Callable[[], bool], seconds: float = 60) -> None:
+def wait(what: str, done: Callable[[], bool], seconds: float = 180) -> None:
     """Until it is done; what is waited for is told every 15 s."""
     began = told = time.monotonic()
     while not done():

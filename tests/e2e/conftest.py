@@ -39,7 +39,7 @@ def plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="session")
 def images(plane: ControlPlane) -> dict[str, str]:
-    """Names by which pods pull llm-operator and llm-trainer."""
+    """Names by which pods pull our images."""
     return cluster.push_images()
 
 
@@ -50,8 +50,9 @@ def chart(plane: ControlPlane, images: dict[str, str]) -> str:
     With the policies of its children, which nothing enforces here, so that their rights are compared too.
     """
     helm = plane.binaries / "helm"
-    install(helm, Kubectl(plane.binaries / "kubectl", plane.kubeconfig, "llm-operator"),
-            Images(images["llm-operator"], images["llm-trainer"]), "networkPolicies.enabled=true")  # fmt: skip
+    ours = Images(images["llm-operator"], images["llm-trainer"], images["llm-app"])
+    install(helm, Kubectl(plane.binaries / "kubectl", plane.kubeconfig, "llm-operator"), ours,
+            "networkPolicies.enabled=true")  # fmt: skip
     asked = (helm, "--kubeconfig", plane.kubeconfig, "--namespace", "llm-operator")
     return run(*asked, "get", "manifest", "llm-operator").stdout
 

@@ -33,13 +33,17 @@ MODELS: dict[str, dict[str, Any]] = {
         "hidden_size": 128, "num_hidden_layers": 2, "state_size": 16, "num_heads": 8, "head_dim": 32, "n_groups": 1,
         "chunk_size": 16, "expand": 2,
     },
+    "gemma3_text": {**DENSE, "head_dim": 32, "query_pre_attn_scalar": 32},
+    "cohere": DENSE,
+    "qwen2": DENSE,
+    "mistral": {**DENSE, "head_dim": 32, "sliding_window": None},
 }  # fmt: skip
 
 
 def write_model(folder: Path, family: str, tokenizer: PreTrainedTokenizerBase) -> None:
     """A transformers folder, and beside it what transformers says of random prompts of 5, 17 and 60 tokens."""
     torch.manual_seed(0)
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    ends = {f"{end}_token_id": getattr(tokenizer, f"{end}_token_id") for end in ("bos", "eos", "pad")}
     keys = {**MODELS[family], **UNSAID.get(family, {})}
     config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **ends, **keys)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()

@@ -104,13 +104,18 @@ class Launched:
 
     def ask(self, method: str, path: str, headers: Mapping[str, str], body: object = None) -> int:
         """The status that vLLM's own server answers."""
+        return self.asked(method, path, headers, body)[0]
+
+    def asked(self, method: str, path: str, headers: Mapping[str, str], body: object = None) -> tuple[int, str]:
+        """And what it says."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             if body is None:
                 connection.request(method, path, headers=dict(headers))
             else:
                 connection.request(method, path, json.dumps(body), {"Content-Type": "application/json", **headers})
-            return connection.getresponse().status
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(errors="replace")
         finally:
             connection.close()
 
@@ -154,7 +159,8 @@ def launched(name: str, models: Path, state: Path, *arguments: str, **environ: s
     try:
         yield running
     finally:
-        for pid in [*below(running.process.pid), running.process.pid]:
+        # buildah first: one that sees its child end takes the mount away that the container's next run expects
+        for pid in [running.process.pid, *below(running.process.pid)]:
             with suppress(ProcessLookupError):
                 os.kill(pid, 9)
         running.process.wait()

@@ -28,7 +28,7 @@ TRAINING: dict[str, Any] = {
             "name": "base",
             "pretrain": {"sequenceLength": 128, "steps": BASE_STEPS},
             "globalBatchSize": 16, "microBatchSize": 8, "precision": "float32", "optimizer": {"learningRate": 0.003},
-            "checkpoint": {"everySteps": 50}, "evaluateEverySteps": 500,
+            "checkpoint": {"everySteps": 50}, "evaluation": {"everySteps": 500},
         },
         {
             "name": "chat",

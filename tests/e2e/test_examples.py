@@ -38,7 +38,7 @@ SMALLER: dict[str, Any] = {
     "tokenizer__train__vocabularySize": 1024,
     "stages__0__pretrain__steps": 40,
     "stages__0__pretrain__sequenceLength": 64,
-    "stages__0__evaluateEverySteps": 40,
+    "stages__0__evaluation__everySteps": 40,
     **{f"stages__{number}__schedule__warmupSteps": 1 for number in (1, 2, 3)},  # the stages are few steps long
 }
 CHAIN = {

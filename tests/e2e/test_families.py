@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 
 from llm_operator.api.serving import LLMServingSpec
-from llm_operator.kube.templates import CONTAINER_SECURITY, POD_SECURITY, SCRATCH_MOUNTS, SCRATCH_VOLUMES
 from llm_operator.serving.manifests import arguments, environment
 from llm_trainer.data.tokenizer import train_tokenizer
 from tests.e2e import served_families
 from tests.e2e.family_models import MODELS, write_model
+from tests.e2e.pods import restricted_pod
 from tests.e2e.served_families import AS_IT_IS, WITHOUT_AVX512
-from tests.e2e.user import Seen, User
+from tests.e2e.user import Manifest, Seen, User
 
 SECONDS = 1800
 
 
-def pod(image: str) -> dict[str, Any]:
+def pod(image: str) -> Manifest:
     """Named families, under the restricted standard, with the environment and arguments of a served model."""
     spec = LLMServingSpec.model_validate(
         {"model": {"uri": "pvc://models/families"}, "maxModelLength": 128, "extraArguments": ["--max-num-seqs=4"]}
@@ -33,27 +33,8 @@ def pod(image: str) -> dict[str, Any]:
     program = ["python", "/volumes/models/served_families.py", "/volumes/models/families"]
     # In one process vLLM need not be imported again for each model.
     variables = {**environment(spec), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "families"},
-        "spec": {
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": False,
-            "securityContext": POD_SECURITY,
-            "containers": [
-                {
-                    "name": "vllm",
-                    "image": image,
-                    "command": [*program, *arguments({"metadata": {"name": "families"}}, spec, ())],
-                    "env": [{"name": name, "value": value} for name, value in variables.items()],
-                    "securityContext": CONTAINER_SECURITY,
-                    "volumeMounts": [{"name": "models", "mountPath": "/volumes/models"}, *SCRATCH_MOUNTS],
-                }
-            ],
-            "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}, *SCRATCH_VOLUMES],
-        },
-    }
+    command = [*program, *arguments({"metadata": {"name": "families"}}, spec, ())]
+    return restricted_pod("families", image, command, claims=["models"], variables=variables)
 
 
 @pytest.fixture(scope="module")

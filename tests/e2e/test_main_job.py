@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from demo.chat import Answer, ask, post
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kubectl_llm.kubectl import Kubectl as Plugin
 from llm_trainer.checkpoint.files import MANIFEST, read_manifest
 from tests.bench import audit
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.processes import wait
+from tests.cluster.settings import REPOSITORY
 from tests.e2e import rbac
-from tests.e2e.specs import BASE_STEPS, SERVING_RESOURCES, TRAINING
+from tests.e2e.specs import BASE_STEPS, REQUESTS, SERVING_RESOURCES, TRAINING
 from tests.e2e.user import Seen, User, condition, stage, step
+from tests.monitoring import panels
+from tests.monitoring.scraping import Prometheus, scraping
 
 OPERATOR = "system:serviceaccount:llm-operator:llm-operator"
 QUIET_SECONDS = 120
+PLUGIN = REPOSITORY / "kubectl_plugin"
+CHART = REPOSITORY / "charts" / "llm-operator"
 KILL = """
 import os, pathlib, signal, time
 gate, process = sorted(map(int, pathlib.Path("/proc/1/task/1/children").read_text().split()))
@@ -33,7 +46,23 @@ os.kill(process, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def applied(user: User) -> None:
+def prometheus(user: User, plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Scrapes all the while, as the chart's monitors say."""
+    script = REPOSITORY / "tools" / "prometheus.sh"
+    binaries = Path(subprocess.run([script], stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
+    command = [str(plane.binaries / "helm"), "template", "llm-operator", str(CHART), "--namespace", "llm-operator",
+               "--kube-version", "1.36.0", "--api-versions",
+               "monitoring.coreos.com/v1", "--set", "monitoring.enabled=true"]  # fmt: skip
+    rendered = yaml.safe_load_all(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    monitors = [one for one in rendered if one and one["kind"] in ("ServiceMonitor", "PodMonitor")]
+    folder = tmp_path_factory.mktemp("prometheus")
+    kubectl = Plugin(("--kubeconfig", str(plane.kubeconfig)), str(plane.binaries / "kubectl"))
+    with scraping(binaries, folder, monitors, CHART / "alerts.yaml", kubectl) as found:
+        yield found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def applied(user: User, prometheus: Prometheus) -> None:
     user.apply("LLMTraining", "main", TRAINING)
     user.apply("LLMServing", "main", {"model": {"training": {"name": "main"}}, "resources": SERVING_RESOURCES})
 
@@ -95,11 +124,10 @@ def test_the_operator_may_go(user: User, plane: ControlPlane) -> None:
     )  # fmt: skip
     assert user.kubectl.run("get", "job", job, "-o", "jsonpath={.metadata.uid}") == uid
     assert len(stage(status, "base")["attempts"]) == 2
-    written = {
-        request.resource
-        for request in audit.requests(plane.audit_log, OPERATOR, since)
-        if request.write and (stage(status, "base")["state"] != "Succeeded")
-    }
+    requests = audit.requests(plane.audit_log, OPERATOR, since)
+    ended = stage(user.status("llmtraining", "main"), "base").get("endTime")  # after it the serving and `chat` begin
+    until = datetime.fromisoformat(ended).timestamp() if ended else time.time()
+    written = {request.resource for request in requests if request.write and request.at < until}
     assert written <= {"leases", "llmtrainings/status", "llmservings/status"}
 
 
@@ -151,6 +179,62 @@ def test_served_log_probabilities_are_those_of_transformers(user: User, record_p
     assert worst < 1e-3
 
 
+APP: dict[str, Any] = {
+    "model": {"serving": {"name": "main"}},
+    "resources": REQUESTS,
+    "storage": {"persistentVolumeClaim": {"claimName": "models"}},
+    "knowledge": [
+        {
+            "name": "manual",
+            "sources": [
+                {"name": "notes", "inline": [{"title": "Care", "text": "The pump is oiled every 40 hours."}]},
+                {"name": "faq", "configMap": {"name": "faq"}},
+            ],
+            "retrieval": {"topK": 1},
+        }
+    ],
+    # the model reads 256 tokens
+    "prompt": {"contextTemplate": "{{context}}\n{{question}}"},
+    "parameters": {"maxTokens": 16},
+}
+
+
+def test_an_app_answers_from_its_documents(user: User) -> None:
+    """What the operator makes of an LLMApp, before a real vLLM: an index by a Job, a server, an answer with sources."""
+    faq = {"a.md": "# Colours\n\nThe valve is red."}
+    user.kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "faq"}, "data": faq})
+    user.apply("LLMApp", "main", APP)
+    user.until("answers", "llmapp", "main", lambda s: s.get("phase") == "Ready", 240)
+    with user.kubectl.forward("service/main-app", 80) as url:
+        for question, text in (("Which colour has the valve?", "red"), ("How often is the pump oiled?", "40 hours")):
+            body = {"messages": [{"role": "user", "content": question}], "temperature": 0}
+            answer = post(f"{url}/v1/chat/completions", body)
+            assert answer["choices"][0]["finish_reason"] in ("stop", "length")
+            (citation,) = answer["citations"]
+            assert text in citation["text"]
+
+
+def test_a_user_of_the_plugin(user: User, plane: ControlPlane) -> None:
+    """Logs of a rank, and a conversation, as `kubectl llm` gives them."""
+
+    def said(*words: str) -> str:
+        environment = {**os.environ, "PATH": f"{plane.binaries}:{os.environ['PATH']}", "PYTHONPATH": str(PLUGIN)}
+        where = ("--kubeconfig", str(plane.kubeconfig), "-n", user.namespace)
+        command = [sys.executable, "-m", "kubectl_llm", *words, *where]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "training main  Succeeded" in said("status", "llmt/main")
+    report = said("report", "main", "--markdown")  # its pods have ended: by one that is made for it
+    assert "attempt 2 begins" in report
+    assert "sha256:" in report
+    wait("that is gone", lambda: "-report-" not in user.kubectl.run("get", "pods", "-o", "name"), 60)
+    one, all_of_them = said("logs", "main", "--stage", "base", "--rank", "1"), said("logs", "main", "--stage", "base")
+    assert {line.split("/")[1] for line in one.splitlines()} < {line.split("/")[1] for line in all_of_them.splitlines()}
+    assert said("chat", "main", "What is lambda?", "--system", "Be brief.").endswith("\n")
+
+
 def test_a_new_result_rolls_out_without_a_failed_request(user: User, plane: ControlPlane) -> None:
     training = user.status("llmtraining", "main")
     old = stage(training, "chat")["result"]
@@ -188,6 +272,35 @@ def test_a_new_result_rolls_out_without_a_failed_request(user: User, plane: Cont
         client.join()
     assert len(answered) > 20
     assert failed == []
+
+
+# What the main job has none of.
+SILENT = {
+    ("training", "Most loaded expert"): "a dense model",
+    ("fleet", "Why trainings don't run"): "by then all run or are over",
+    ("operator", "Errors"): "no pass has failed",
+}
+
+
+def test_every_panel_answers(user: User, prometheus: Prometheus, record_property: Seen) -> None:
+    """And all rules load, each monitor finds its pods. LLM_OPERATOR_DRAW names a folder for pictures of them."""
+    of_user = {"namespace": user.namespace, "training": "main", "serving": "main"}
+    variables = {"fleet": of_user, "training": of_user, "serving": of_user, "operator": {"namespace": "llm-operator"}}
+    told = prometheus.ask("status/runtimeinfo")["startTime"]  # RFC 3339, with nanoseconds
+    began = datetime.fromisoformat(f"{told[:19]}Z").timestamp()
+    found = panels.answers(prometheus, variables, began, time.time())
+    if folder := os.environ.get("LLM_OPERATOR_DRAW"):
+        panels.draw(found, Path(folder))
+    record_property("panels", ", ".join(f"{one.dashboard}/{one.title}: {len(one.series)}" for one in found))
+    silent = {(one.dashboard, one.title) for one in found if not one.series} - set(SILENT)
+    assert not silent, f"no data in {sorted(silent)}"
+    rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
+    assert {rule["health"] for rule in rules} == {"ok"}, [rule for rule in rules if rule["health"] != "ok"]
+    answered = prometheus.ask("query", query="count by (job) (max_over_time(up[30m]) == 1)")["result"]
+    jobs = {one["metric"]["job"] for one in answered}
+    # An app's, too, where another test of this cluster has made one.
+    expected = {"ServiceMonitor-llm-operator", "PodMonitor-llm-operator-trainings", "PodMonitor-llm-operator-servings"}
+    assert expected <= jobs, f"the operator, trainings and servings were all scraped: {answered}"
 
 
 def test_with_nothing_to_do_nothing_is_written(user: User, plane: ControlPlane) -> None:

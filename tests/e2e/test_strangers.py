@@ -6,8 +6,9 @@ import pytest
 
 from llm_operator.training.names import child_name, run_name
 from llm_trainer.protocol import RENDEZVOUS_PORT
+from tests.e2e.pods import restricted_pod
 from tests.e2e.specs import TRAINING
-from tests.e2e.user import Manifest, User, stage, step
+from tests.e2e.user import User, stage, step
 from tests.specs import changed
 
 STEPS = 300
@@ -42,33 +43,10 @@ for path in sys.argv[1:]:
 """
 
 
-def stranger(image: str) -> Manifest:
-    security = {"runAsNonRoot": True, "runAsUser": 1234, "seccompProfile": {"type": "RuntimeDefault"}}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "stranger"},
-        "spec": {
-            "restartPolicy": "Never",
-            "securityContext": security,
-            "containers": [
-                {
-                    "name": "stranger",
-                    "image": image,
-                    "command": ["python", "-c", STRANGER],
-                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                    "volumeMounts": [{"name": "corpus", "mountPath": "/volumes/corpus"}],
-                }
-            ],
-            "volumes": [{"name": "corpus", "persistentVolumeClaim": {"claimName": "corpus"}}],
-        },
-    }
-
-
 @pytest.fixture(scope="module")
 def uid(user: User, images: dict[str, str]) -> str:
     """Of the training `raced`, at whose rank 0 the stranger has been knocking since before it was there."""
-    user.kubectl.apply(stranger(images["llm-trainer"]))
+    user.kubectl.apply(restricted_pod("stranger", images["llm-trainer"], ["python", "-c", STRANGER], claims=["corpus"]))
     user.until("is ready", "pod", "stranger", lambda _: "ready" in user.kubectl.run("logs", "stranger", check=False))
     (user.folder("models") / "of-another").mkdir()
     one_stage = changed(TRAINING, stages__0__pretrain__steps=STEPS)

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
+from email.message import Message
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_operator.plan import main
-from tests.specs import SERVING, TRAINING, Spec, adapters, changed
+from llm_operator.api.validation import load_training
+from llm_operator.plan import describe, main
+from llm_operator.remote_sizes import describe_inputs
+from tests.app_specs import EVERYTHING
+from tests.right_trainings import RIGHT_TRAININGS
+from tests.specs import MIXED, REMOVE, SERVING, TRAINING, Spec, adapters, changed
 
 Manifest = dict[str, Any]
 
@@ -39,10 +47,52 @@ def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
         "32 = 16 × 2 processes × 1 accumulated, of up to 256 tokens",
         "2.46 M in 300 steps of 8,192",
         "chat       sft from base",
-        "74.7Mi per process for weights, gradients and optimizer state",
+        "87.1Mi per process for weights, gradients and optimizer state",
         "ZeRO 1: optimizer state in 2 shards",
         "adamw at 0.003, betas 0.9 and 0.95, weight decay 0.1; 50 steps of warm-up, then wsd, of which 0.3 decays,",
         "adamw at 0.001, betas 0.9 and 0.999, weight decay 0;",
+    ):
+        assert line in said, said
+
+
+LARGE = Path(__file__).parents[2] / "docs" / "howto" / "large.md"
+
+
+@pytest.mark.parametrize("name", ["llama-8b", "llama-70b"])
+def test_the_page_about_large_models_shows_what_plan_says(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """UPDATE_GOLDEN=1 writes it anew."""
+    assert main([str(LARGE.parent / "large" / f"{name}.yaml")]) == 0
+    said, page = capsys.readouterr().out, LARGE.read_text()
+    command = f"$ python -m llm_operator plan large/{name}.yaml\n"
+    before, shown = page.split(command)
+    if os.environ.get("UPDATE_GOLDEN"):
+        LARGE.write_text(f"{before}{command}{said}```{shown.split('```', 1)[1]}")
+        return
+    assert shown.partition("```")[0] == said
+    for term in ("weights", "optimizer", "gradients", "activations", "logits", "communication"):
+        assert f"{term} " in said, said
+
+
+def test_a_mixture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mixture = {
+        "weights": [{"source": "books", "weight": 3}, {"weight": 1}],
+        "maxEpochs": [{"source": "books", "epochs": 2}, {"epochs": 0.5}],
+        "schedule": [{"fromShare": 0.5, "temperature": 0.3}, {"fromShare": 0.9, "weights": [{"domain": "book"}]}],
+    }
+    web = [{"name": f"web-{n}", "uri": f"pvc://c/{n}/*.jsonl", "domain": "web"} for n in range(2)]
+    spec = changed(TRAINING, **MIXED, stages__0__pretrain__mixture=mixture)
+    file = tmp_path / "mixed.yaml"
+    file.write_text(
+        json.dumps(manifest("LLMTraining", "mixed", changed(spec, data__sources__2=web[0], data__sources__3=web[1])))
+    )
+    assert main([str(file)]) == 0
+    said = capsys.readouterr().out
+    for line in (
+        "    mixture  75 % books; 25 % web-ja, web-0, web-1 by size\n",
+        "             from 0.5 on (51.2 K tokens) 3 kinds of domain and language by tokens ** 0.3\n",
+        "             from 0.9 on (92.2 K tokens) 100 % books; nothing of 3 sources\n",
+        "             at most 2 epochs of source 'books'\n",
+        "             at most 0.5 epochs of all sources\n",
     ):
         assert line in said, said
 
@@ -142,6 +192,23 @@ def test_a_serving(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "--max-lora-rank=64",
     ):
         assert line in said, said
+
+
+def test_an_app(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text(yaml.safe_dump(manifest("LLMApp", "help", EVERYTHING)))
+    assert main([str(tmp_path / "file")]) == 0
+    said = capsys.readouterr().out
+    for line in (
+        "LLMApp help: answers as help",
+        "LLMServing chat, its adapter acme/legal-v1.2, at most 256 tokens an answer",
+        "manual: 1 inline document, ConfigMap faq, pvc://corpus/manual; 8 chunks a question at most",
+        "prompt     1 example, about",
+        "pods       2",
+    ):
+        assert line in said, said
+    (tmp_path / "file").write_text(yaml.safe_dump(manifest("LLMApp", "help", changed(EVERYTHING, storage=REMOVE))))
+    assert main([str(tmp_path / "file")]) == 1
+    assert "spec.storage: is required with spec.knowledge" in capsys.readouterr().out
 
 
 def test_gpus_are_those_of_the_environment(
@@ -267,7 +334,11 @@ FULL = changed(
     stages__1__globalBatchSize=16,
     resources={"limits": {"nvidia.com/gpu": 8, "cpu": 4}, "requests": {"memory": "1Gi"}},
 )
-WHOLE = [manifest("LLMTraining", "a", FULL), manifest("LLMServing", "a", adapters({"name": "b", "uri": "pvc://a/b"}))]
+WHOLE = [
+    manifest("LLMTraining", "a", FULL),
+    manifest("LLMServing", "a", adapters({"name": "b", "uri": "pvc://a/b"})),
+    manifest("LLMApp", "a", EVERYTHING),
+]
 
 
 def planned(text: str) -> int:
@@ -302,3 +373,33 @@ def test_who_reads_may_stop_early() -> None:
         assert planned.stderr
         planned.stdout.close()
         assert "Traceback" not in planned.stderr.read()
+
+
+def test_what_is_fetched_and_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    asked: list[str] = []
+
+    def ask(request: Request) -> tuple[dict[str, str], bytes]:
+        asked.append(f"{request.get_method()} {request.full_url} {request.get_header('Authorization')}")
+        if request.get_method() == "HEAD":
+            raise HTTPError(request.full_url, 403, "no", Message(), None)
+        siblings = [
+            {"rfilename": "config.json", "size": 1000}, {"rfilename": "model.safetensors", "size": 2_000_000_000},
+            {"rfilename": "pytorch_model.bin", "size": 9_000_000_000}, {"rfilename": "tokenizer/tokenizer.json"},
+        ]  # fmt: skip
+        return {}, json.dumps({"sha": "abcdef0123456789", "siblings": siblings}).encode()
+
+    spec = load_training(RIGHT_TRAININGS["from a hub, a bucket and a server"])
+    assert list(describe_inputs(spec, ask)) == [
+        "hf://team/model@v1.0: 2 GB in 2 files, revision abcdef012345",
+        "hf://team/model/tokenizer: 0 bytes in 1 file, revision abcdef012345",
+        "s3://corpora/ja/**/*.jsonl.gz: a bucket, which is not asked; data preparation tells its size",
+        "https://example.com:8443/chat.jsonl: not known, it answers 403",
+    ]
+    assert asked[0] == "GET https://huggingface.co/api/models/team/model/revision/v1.0?blobs=true Bearer hf_secret"
+    assert not [line for line in asked if line.startswith("HEAD") and "hf_secret" in line]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "not asked, as HF_HUB_OFFLINE is set" in next(describe_inputs(spec, ask))
+    lines = "\n".join(describe("chat", load_training(RIGHT_TRAININGS["published to a bucket and a hub"])))
+    assert "publishes  base to s3://models/team/base\n" in lines
+    assert "chat to hf://team/chat, private if it is made" in lines

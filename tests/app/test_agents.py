@@ -270,6 +270,25 @@ async def test_a_session_waits_for_an_approval_and_remembers(
     assert said.index("Weather?") < said.index("Every 40 hours [1].") < said.index("And tomorrow?")
 
 
+@pytest.mark.parametrize("kept", [True, False])
+async def test_without_a_session_tools_work_and_nobody_can_approve(start: Start, tmp_path: Path, kept: bool) -> None:
+    """Also of an app that keeps sessions; an evaluation asks so too."""
+    sessions = Sessions(folder=str(tmp_path)) if kept else None
+    async with weather() as (url, asked):
+        app = await start(team=team(http(url), sessions=sessions), knowledge=False)
+        app.vllm.decisions = [CALL, ANSWER]
+        status, found = await app.ask("Weather?")
+        assert (status, [one["outcome"] for one in found["steps"]]) == (200, ["answered"])
+        made = team(http(url), agent={"require_approval": ["weather"]}, sessions=sessions)
+        app = await start(team=made, knowledge=False)
+        app.vllm.decisions = [CALL, ANSWER]
+        status, found = await app.ask("Weather?")
+        assert (status, [one["outcome"] for one in found["steps"]]) == (200, ["refused"])
+        assert "needs a session" in calls(app.vllm.asked[-1])
+        assert "approval" not in found
+    assert len(asked) == 1
+
+
 async def test_what_agents_do_not_take_is_told_by_field(start: Start) -> None:
     app = await start(team=team(), knowledge=False)
     for body, param in (

@@ -52,7 +52,7 @@ class TeamChat(Chat):
         self._tool_figures = ToolFigures(figures.registry)
         self.toolbox = Toolbox(config.team.tools, self.retrieve, self._tool_figures)
         self._store = store
-        self._graph = graph.graph(config.team, store.saver if store else None)
+        self._graph, self._kept = graph.graph(), graph.graph(store.saver) if store else None
         self._busy: set[str] = set()
 
     async def answer(self, request: ChatRequest) -> dict[str, Any]:
@@ -71,7 +71,10 @@ class TeamChat(Chat):
         events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         sampling = self.config.parameters.model_dump(exclude_none=True, include={"temperature", "top_p"})
         sampling |= {name: extra[name] for name in SAMPLING if extra.get(name) is not None}
-        run = Run(self.config, self._client, self.toolbox, self._tool_figures, events.put_nowait, sampling)
+        run = Run(
+            self.config, self._client, self.toolbox, self._tool_figures, events.put_nowait, sampling,
+            in_session=extra.get("session") is not None,
+        )  # fmt: skip
         identity = {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion.chunk",
                     "created": int(time.time()), "model": self.config.name}  # fmt: skip
         work = asyncio.ensure_future(self._work(request, extra, run))
@@ -100,11 +103,9 @@ class TeamChat(Chat):
     async def _work(self, request: ChatRequest, extra: Mapping[str, Any], run: Run) -> dict[str, Any]:
         new = turns_of(request)
         session = extra.get("session")
-        if self._store is None or session is None:
-            made = await self._graph.ainvoke(
-                graph.fresh(until_user(new)), {"recursion_limit": MOST_SUPERSTEPS}, context=run
-            )
-            return told(made)
+        if self._kept is None or session is None:
+            limit = {"recursion_limit": MOST_SUPERSTEPS}
+            return told(await self._graph.ainvoke(graph.fresh(until_user(new)), limit, context=run))
         if session in self._busy:
             raise RequestError(
                 409, "session_busy", f"session {session} answers another request; wait for it", "session"
@@ -123,9 +124,10 @@ class TeamChat(Chat):
         run: Run,
     ) -> dict[str, Any]:
         assert self._store  # noqa: S101
+        assert self._kept  # noqa: S101
         await self._store.sweep()
         place = {"configurable": {"thread_id": session}, "recursion_limit": MOST_SUPERSTEPS}
-        before = await self._graph.aget_state(place)
+        before = await self._kept.aget_state(place)
         waits = bool(before.interrupts)
         if waits != (approve is not None):
             said = (
@@ -139,10 +141,10 @@ class TeamChat(Chat):
             given: Any = graph.fresh(bounded([*kept, *until_user(after_answer(new) if kept else new)]))
         else:
             given = Command(resume=approve)
-        made = await self._graph.ainvoke(given, place, context=run, durability="exit")
+        made = await self._kept.ainvoke(given, place, context=run, durability="exit")
         if not made.get("__interrupt__"):
             answered = {"role": "assistant", "content": made["answer"]}
-            await self._graph.aupdate_state(
+            await self._kept.aupdate_state(
                 place,
                 {"conversation": bounded([*made["conversation"], answered]), "scratch": [], "reports": []},
                 "choose",

@@ -15,7 +15,7 @@ from langgraph.types import Command, Send, interrupt
 from llm_app.agents import prompts
 from llm_app.agents.run import Run
 from llm_app.prompt import Turn
-from llm_app.team import HandOver, Parallel, Router, Sequential, Supervisor, Team
+from llm_app.team import HandOver, Parallel, Router, Sequential, Supervisor
 from llm_app.tools.base import Offer
 from llm_app.tools.toolbox import Called
 
@@ -92,6 +92,9 @@ async def act(state: State, runtime: Runtime[Run]) -> dict[str, Any]:
         run.figures.calls.labels("none", "invalid").inc()
         call = {"tool": "none", "arguments": {}}
         called = Called("Error: what you wrote is no call of a tool that you have.", "invalid")
+    elif found[0] in agent.require_approval and not run.in_session:
+        run.figures.calls.labels(found[0], "refused").inc()
+        called = Called("Error: this call needs the user's approval, for which the request needs a session.", "refused")
     elif found[0] in agent.require_approval and not interrupt({"agent": agent.name, **call}):
         run.figures.calls.labels(found[0], "refused").inc()
         called = Called("Error: the user has refused this call.", "refused")
@@ -204,9 +207,8 @@ async def chosen(state: State, run: Run, names: list[str], chooser: str = "") ->
     return wanted if wanted in names else None
 
 
-def graph(team: Team, saver: Any = None) -> Any:
-    """Of all its agents. ``saver``: where sessions are kept."""
-    del team  # what differs stands in the run
+def graph(saver: Any = None) -> Any:
+    """Of any team, which stands in the run. ``saver``: where sessions are kept; then it answers those alone."""
     made = StateGraph(State, context_schema=Run)
     made.add_node("choose", choose, destinations=("agent", "member", END))
     made.add_node("agent", MEMBER)

@@ -35,6 +35,7 @@ class Run:
     figures: ToolFigures
     emit: Callable[[dict[str, Any]], None]
     sampling: dict[str, Any] = field(default_factory=dict)
+    in_session: bool = False  # a call can wait for an approval
     passages: list[Passage] = field(default_factory=list)
     reports: list[dict[str, str]] = field(default_factory=list)
     read: int = 0

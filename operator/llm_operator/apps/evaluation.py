@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llm_app.config import Metric
 from llm_operator.api.app import LLMAppSpec, LLMAppStatus
@@ -26,7 +26,8 @@ from llm_operator.kube.pods import holds
 from llm_operator.kube.templates import digest_of
 from llm_trainer.config import claim_of
 
-FORMAT = 1  # of scores; another one is another revision
+FORMAT = 2  # of scores; another one is another revision
+RESULT = ("uri", "revision", "digest", "step")  # what a serving tells of a model or an adapter, beside how it stands
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=10_000)]
 
@@ -47,14 +48,6 @@ class Word(BaseModel):
     failed: Count = 0
     first_problem: str = Field(default="", alias="firstProblem")
     scores: list[WordScore] = Field(min_length=1, max_length=16)
-
-
-class Served(BaseModel):
-    """What follows from results, of a serving's status, which others may have written."""
-
-    model_config = ConfigDict(extra="ignore")
-    model: JsonValue = None
-    adapters: JsonValue = None
 
 
 @dataclass(frozen=True)
@@ -90,19 +83,21 @@ def standing(observed: Observed, spec: LLMAppSpec, choice: Choice, config: str, 
     evaluation = spec.evaluation
     if evaluation is None:
         return None
-    found = judged(observed, evaluation, choice, config, old)
+    found = judged(observed, spec, evaluation, choice, config, old)
     in_use = config_in_use(observed)
     back = evaluation.gate == "block" and found.passed is not True and config != in_use
     return Standing(**{**vars(found), "holds_back": back})
 
 
-def judged(observed: Observed, evaluation: AppEvaluation, choice: Choice, config: str, old: LLMAppStatus) -> Standing:
+def judged(
+    observed: Observed, spec: LLMAppSpec, evaluation: AppEvaluation, choice: Choice, config: str, old: LLMAppStatus
+) -> Standing:
     if problem := missing(observed, evaluation):
         return Standing(*problem)
     named = evaluation.questions.config_map
     if named and not observed.sources.get(named.name, Content()).known:
         return Standing(Reason.EVALUATING, f"ConfigMap {named.name} is not known yet")
-    revision = revision_of(observed, evaluation, config)
+    revision = revision_of(observed, evaluation, config, spec.model.serving.adapter)
     job = job_of(observed, revision)
     if job and holds(job, "Complete"):
         return scored(observed, evaluation, revision, job, old)
@@ -131,19 +126,28 @@ def missing(observed: Observed, evaluation: AppEvaluation) -> tuple[Reason, str]
     return None
 
 
-def revision_of(observed: Observed, evaluation: AppEvaluation, config: str) -> str:
+def revision_of(observed: Observed, evaluation: AppEvaluation, config: str, adapter: str | None) -> str:
     """Of what answers follow from; thresholds and gate look at the same scores."""
     asked = evaluation.model_dump(mode="json", exclude={"gate", "thresholds"})
     named = evaluation.questions.config_map
     digest = observed.sources[named.name].keys[named.key] if named else ""
-    return digest_of([FORMAT, config, asked, digest, served(observed)])[:12]
+    return digest_of([FORMAT, config, asked, digest, served(observed, adapter)])[:12]
 
 
-def served(observed: Observed) -> list[object]:
-    """What the serving has loaded: with another result the same configuration answers otherwise."""
+def served(observed: Observed, adapter: str | None) -> list[object]:
+    """Which results the serving has loaded: with others the same configuration answers otherwise.
+
+    Not how its pods are, which its status tells beside them: a pod that starts anew changes no answer. Read from what
+    others may have written.
+    """
     told = (observed.serving or {}).get("status")
-    found = Served.model_validate(told) if isinstance(told, dict) else Served()
-    return [found.model, found.adapters]
+    told = told if isinstance(told, dict) else {}
+    listed = told.get("adapters") if adapter else None
+    named = (one for one in listed if isinstance(one, dict)) if isinstance(listed, list) else ()
+    asked = next((one for one in named if one.get("name") == adapter), None)
+    return [
+        [one.get(field) for field in RESULT] if isinstance(one, dict) else None for one in (told.get("model"), asked)
+    ]
 
 
 def config_in_use(observed: Observed) -> str:

@@ -169,6 +169,27 @@ def test_what_answers_follow_from_is_asked_again(change: str) -> None:
     assert (status(world)["phase"], condition(world, "Evaluated").status) == ("Ready", "False")
 
 
+def test_how_the_pods_of_the_serving_are_asks_nothing_again() -> None:
+    """Nor does an adapter that the app has not."""
+    spec = changed(SPEC, model__serving__adapter="law")
+    source = serving(adapter="law")
+    source["status"]["adapters"][0]["digest"] = "sha256:1"
+    world = scenes.scene(spec)
+    for _ in range(3):
+        settle(world, source)
+        end_jobs(world, f1=0.7)
+    before = evaluations(world).keys()
+    assert before
+    [law] = source["status"]["adapters"]
+    law |= {"reason": "RollingOut", "message": "pod chat-serving-1 starts"}
+    source["status"]["adapters"].append({"name": "tax", "state": "Starting", "digest": "sha256:9"})
+    settle(world, source)
+    assert evaluations(world).keys() == before
+    law["digest"] = "sha256:2"
+    settle(world, source)
+    assert evaluations(world).keys().isdisjoint(before)
+
+
 def test_a_job_that_fails_holds_back_and_tells_how_to_ask_again() -> None:
     world = answering()
     world.owner["spec"] = changed(SPEC, prompt__system="new")

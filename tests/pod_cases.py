@@ -183,7 +183,7 @@ WRONG_PODS = (
     *(
         wrong(f"a volume named {name}", "volumes[0].name", "one of ours", {"volumes": [{**EMPTY, "name": name}]},
               at_server=False)
-        for name in ("tmp", "shm", "config", "model", "claim-0", "adapters-3")
+        for name in ("tmp", "shm", "config", "model", "claim-0", "adapters-3", "result", "embedding-manual")
     ),
     wrong("a mount of no volume", "volumeMounts[0].name", "no volume 'mine'; the volumes are none",
           {"volumeMounts": [{"name": "mine", "mountPath": "/mnt"}]}, at_server=False),
@@ -195,7 +195,8 @@ WRONG_PODS = (
     *(
         wrong(f"a mount at {path}", "volumeMounts[0].mountPath", "in the way of our",
               {"volumes": [EMPTY], "volumeMounts": [{"name": "mine", "mountPath": path}]}, at_server=False)
-        for path in ("/", "/etc", "/etc/llm-operator", "/etc/llm-operator/x", "/volumes", "/volumes/models", "/tmp/..")
+        for path in ("/", "/etc", "/etc/llm-operator", "/etc/llm-operator/x", "/volumes", "/volumes/models", "/tmp/..",
+                     "/credentials/0")
     ),
     wrong("a size of what isn't there", "shmSize", "remove one",
           {"shmSize": "1Gi", "volumes": [EMPTY], "volumeMounts": [{"name": "mine", "mountPath": "/dev/shm"}]},

@@ -14,7 +14,7 @@ Schema = dict[str, JsonValue]
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_-]*$", min_length=1, max_length=64)]
 SECRET = "LLM_APP_TOOL_SECRET_"  # noqa: S105 -- the beginning of names of variables
 SESSIONS_URL = "LLM_APP_SESSIONS_URL"
-SESSIONS_FOLDER = "/volumes/sessions"
+SESSIONS_FOLDER = "/volumes/.sessions"  # no claim's name begins so
 RESERVED = "answer"  # a tool of this name could not be told from the answer
 
 

@@ -13,7 +13,7 @@ from llm_operator.apps import names
 from llm_operator.apps.index_manifests import job, job_pod
 from llm_operator.apps.knowledge import Base, storage_of
 from llm_operator.apps.knowledge_secrets import knowledge_secrets
-from llm_operator.apps.manifests import keys, mounted
+from llm_operator.apps.manifests import claim_volume, keys, mounted
 from llm_operator.apps.model import Choice
 from llm_operator.apps.teams import secrets
 from llm_operator.kube import labels
@@ -84,19 +84,8 @@ def add_own(
         if path not in [mount["mountPath"] for mount in mounts]:
             mounts.append({"name": claim_volume(volumes, claim)["name"], "mountPath": path, "readOnly": True})
     if spec.storage:
-        volume = claim_volume(volumes, storage_of(spec))
-        volume["persistentVolumeClaim"].pop("readOnly", None)
-        mounts.append({"name": volume["name"], "mountPath": REPORTS, "subPath": report_folder(app)})
-
-
-def claim_volume(volumes: list[dict[str, Any]], claim: str) -> dict[str, Any]:
-    """One for each claim: a kubelet may wait for ever for a second one."""
-    found = [one for one in volumes if (one.get("persistentVolumeClaim") or {}).get("claimName") == claim]
-    if not found:
-        named = {"claimName": claim, "readOnly": True}
-        found = [{"name": f"claim-{len(volumes)}", "persistentVolumeClaim": named}]
-        volumes += found
-    return found[0]
+        name = claim_volume(volumes, storage_of(spec), written=True)["name"]
+        mounts.append({"name": name, "mountPath": REPORTS, "subPath": report_folder(app)})
 
 
 def report_folder(app: Manifest) -> str:

@@ -154,8 +154,8 @@ def pod_spec(
 ) -> dict[str, Any]:
     volumes, mounts = mounted(choice, bases, config)
     if spec.sessions and (claim := spec.sessions.persistent_volume_claim):
-        volumes.append({"name": "sessions", "persistentVolumeClaim": {"claimName": claim.claim_name}})
-        mounts.append({"name": "sessions", "mountPath": SESSIONS_FOLDER, "subPath": f"sessions/{app}"})
+        name = claim_volume(volumes, claim.claim_name, written=True)["name"]
+        mounts.append({"name": name, "mountPath": SESSIONS_FOLDER, "subPath": f"sessions/{app}"})
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -164,6 +164,18 @@ def pod_spec(
         "containers": [container(spec, choice, bases, image, mounts)],
         "volumes": volumes,
     }
+
+
+def claim_volume(volumes: list[dict[str, Any]], claim: str, *, written: bool = False) -> dict[str, Any]:
+    """One for each claim: a kubelet may wait for ever for a second one."""
+    found = [one for one in volumes if (one.get("persistentVolumeClaim") or {}).get("claimName") == claim]
+    if not found:
+        named = {"claimName": claim, "readOnly": True}
+        found = [{"name": f"claim-{len(volumes)}", "persistentVolumeClaim": named}]
+        volumes += found
+    if written:
+        found[0]["persistentVolumeClaim"].pop("readOnly", None)
+    return found[0]
 
 
 def mounted(choice: Choice, bases: Sequence[Base], config: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

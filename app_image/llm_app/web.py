@@ -18,11 +18,11 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
+from llm_app.addresses import Network, outside
 from llm_app.away import AwayError
 from llm_app.config import Document, IndexSource
 from llm_app.documents import MOST_BYTES, PDF, READ, TITLE_CHARACTERS, DataError, Found, parsed
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 REDIRECTS, TRIES, SECONDS = 5, 4, 120.0
 KINDS = {
     "text/html": ".html", "application/xhtml+xml": ".html", "text/plain": ".txt", "text/markdown": ".md",
@@ -153,19 +153,6 @@ def check(here: str, url: str, allowed: Sequence[Network]) -> None:
         return
     if not outside(address, allowed):
         raise FetchError(f"{url}: {leads}{refusal(str(address))}", passes=False)
-
-
-def outside(address: ipaddress.IPv4Address | ipaddress.IPv6Address, allowed: Sequence[Network]) -> bool:
-    """Whether it is of the internet, or of a network that is allowed."""
-    mapped = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
-    if mapped is not None:  # an address of IPv4 in other clothes
-        return outside(mapped, allowed)
-    if any(address in network for network in allowed if network.version == address.version):
-        return True
-    return address.is_global and not address.is_multicast and address not in TRANSLATED
-
-
-TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64: any address of IPv4
 
 
 def refusal(address: str) -> str:

@@ -21,11 +21,12 @@ import pytest
 from pypdf import PdfReader, PdfWriter
 
 from llm_app import pdf
+from llm_app.addresses import outside
 from llm_app.config import Chunking, IndexConfig, IndexSource
 from llm_app.documents import DataError
 from llm_app.pdf import document
 from llm_app.store import Index
-from llm_app.web import FetchError, check, fetched, outside
+from llm_app.web import FetchError, check, fetched
 from llm_trainer.protocol import ExitCode
 
 CODE = (
@@ -164,7 +165,8 @@ def test_nothing_inside_is_asked_unless_it_is_allowed(site: Site, tmp_path: Path
         ("8.8.8.8", True), ("2606:4700::1111", True), ("127.0.0.1", False), ("10.96.0.1", False), ("0.0.0.0", False),
         ("169.254.169.254", False), ("100.64.0.1", False), ("192.168.1.1", False), ("224.0.0.1", False), ("::1", False),
         ("fe80::1", False), ("fd00::1", False), ("::ffff:127.0.0.1", False), ("::ffff:8.8.8.8", True),
-        ("64:ff9b::7f00:1", False), ("2002:7f00:1::", False), ("255.255.255.255", False), ("::", False),
+        ("64:ff9b::7f00:1", False), ("64:ff9b::808:808", True), ("2001:0:53aa:64c::80ff:fffe", False),
+        ("2002:7f00:1::", False), ("255.255.255.255", False), ("::", False),
     ],
 )  # fmt: skip
 def test_which_addresses_are_outside(address: str, free: bool) -> None:

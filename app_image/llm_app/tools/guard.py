@@ -9,6 +9,8 @@ from typing import Any
 
 import aiohttp
 
+from llm_app.addresses import Network, outside
+
 CONNECT_SECONDS = 10.0
 
 
@@ -30,14 +32,11 @@ def session(allowed: Sequence[str]) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
 
 
-def refuse(text: str, allowed: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> None:
-    """Raises BlockedAddressError. An IPv4 address that is written as IPv6 is the IPv4 one."""
+def refuse(text: str, allowed: Sequence[Network]) -> None:
+    """Raises BlockedAddressError."""
     address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        address = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1] or address
-    if (address.is_global and not address.is_multicast) or any(address in one for one in allowed):
-        return
-    raise BlockedAddressError(f"{address} is no public address; allowedAddresses of the tool does not have it")
+    if not outside(address, allowed):
+        raise BlockedAddressError(f"{address} is no public address; allowedAddresses of the tool does not have it")
 
 
 def blocked(error: BaseException | None) -> BlockedAddressError | None:

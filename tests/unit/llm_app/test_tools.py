@@ -86,6 +86,7 @@ def test_a_schema_that_can_not_be_kept_to_is_told_by_its_place(schema: Any, says
 @pytest.mark.parametrize("address", [
     "127.0.0.1", "10.96.0.1", "172.16.1.1", "192.168.1.1", "100.64.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1",
     "::1", "::", "fe80::1%eth0", "fd00::1", "::ffff:10.0.0.1", "::ffff:127.0.0.1", "2002:7f00:0001::", "ff02::1",
+    "64:ff9b::a9fe:a9fe", "64:ff9b::a60:1",
 ])  # fmt: skip
 def test_addresses_inside_are_refused_unless_they_are_allowed(address: str) -> None:
     with pytest.raises(BlockedAddressError):

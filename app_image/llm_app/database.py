@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import struct
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -167,4 +168,8 @@ async def row_in(connection: Any, place: Place, revision: str) -> Row | None:
 
 def clean(text: str) -> str:
     """PostgreSQL has no NUL in a text."""
-    return text.replace("\0", "").replace("\\u0000", "")
+    return text.replace("\0", "")
+
+
+def as_json(metadata: Mapping[str, str]) -> str:
+    return json.dumps({clean(key): clean(value) for key, value in metadata.items()}, ensure_ascii=False)

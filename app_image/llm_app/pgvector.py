@@ -11,7 +11,18 @@ import asyncpg
 
 from llm_app.away import StoreError
 from llm_app.config import Knowledge
-from llm_app.database import COLUMNS, CONNECT_SECONDS, Place, Row, clean, read_url, row_in, told_clearly, with_vectors
+from llm_app.database import (
+    COLUMNS,
+    CONNECT_SECONDS,
+    Place,
+    Row,
+    as_json,
+    clean,
+    read_url,
+    row_in,
+    told_clearly,
+    with_vectors,
+)
 from llm_app.keyword import Hit
 from llm_app.prompt import Passage
 from llm_app.store import StoredChunk
@@ -64,7 +75,7 @@ class InDatabase:
             "GROUP BY chunk HAVING sum(weight) >= $2 ORDER BY score DESC, chunk LIMIT $3"
         )
         given = [[clean(one) for one in dict.fromkeys(words(question))], minimum, most]
-        rows = await self._fetch(asked, *given, *([json.dumps(dict(where))] if where else []))
+        rows = await self._fetch(asked, *given, *([as_json(where)] if where else []))
         return [(row["chunk"], row["score"]) for row in rows]
 
     async def by_meaning(self, question: Array, most: int, minimum: float, where: Mapping[str, str]) -> list[Hit]:
@@ -73,7 +84,7 @@ class InDatabase:
             f"SELECT number, -(vector <#> $1) AS score FROM {self._chunks} {chosen} "  # noqa: S608
             "ORDER BY vector <#> $1 LIMIT $2"
         )
-        rows = await self._fetch(asked, question, most, *([json.dumps(dict(where))] if where else []))
+        rows = await self._fetch(asked, question, most, *([as_json(where)] if where else []))
         return [(row["number"], row["score"]) for row in rows if row["score"] >= minimum]
 
     async def passages(self, hits: Sequence[Hit]) -> list[Passage]:

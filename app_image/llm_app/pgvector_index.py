@@ -6,7 +6,6 @@ Words weigh what keyword.py has worked out, so that the same is found as by an i
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 
 from llm_app.away import StoreError
 from llm_app.config import IndexConfig
-from llm_app.database import COLUMNS, VERSION, Place, Row, clean, connected, row_in, row_of, with_vectors
+from llm_app.database import COLUMNS, VERSION, Place, Row, as_json, clean, connected, row_in, row_of, with_vectors
 from llm_app.embedded import embedded, still_same
 from llm_app.store import Index
 from llm_app.vectors import STORED, Vectors
@@ -186,7 +185,7 @@ async def placed_same(place: Place, config: IndexConfig, used: Row) -> Row:
 def chunk_rows(built: Index) -> Iterator[tuple[object, ...]]:
     for number, chunk in enumerate(built.chunks):
         texts = (clean(chunk.source), clean(chunk.title), clean(chunk.heading), clean(chunk.text))
-        row = (number, *texts, clean(json.dumps(chunk.metadata, ensure_ascii=False)))
+        row = (number, *texts, as_json(chunk.metadata))
         yield row if built.vectors is None else (*row, built.vectors.digests[number], built.vectors.matrix[number])
 
 

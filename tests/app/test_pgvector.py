@@ -144,6 +144,17 @@ def test_a_database_finds_what_a_folder_does(
                 assert [one.score for one in here] == pytest.approx([one.score for one in there], abs=1e-4)
 
 
+def test_signs_that_a_database_has_not_are_left_out_and_no_others(database: str) -> None:
+    """A text may have the six signs by which JSON writes NUL."""
+    text = "A NUL is \\u0000 in JSON, and here\0."
+    document = Document(title="t", text=text, metadata={"n": "\\u0000", "m": "\0x"})
+    source = IndexSource(name="notes", documents=[document])
+    made = config(None, "one").model_copy(update={"sources": [source]})
+    assert make(made)["chunks"] == 1
+    [passage] = found(None, "one", "JSON", {"n": "\\u0000", "m": "\0x"})
+    assert (passage.text, passage.metadata) == (text.replace("\0", ""), {"n": "\\u0000", "m": "x"})
+
+
 def test_what_has_not_changed_is_neither_embedded_nor_written_again(database: str, server: EmbeddingServer) -> None:
     make(config(server, "one"))
     server.asked.clear()

@@ -105,6 +105,12 @@ async def test_a_tool_is_called_and_what_it_says_stays_data(start: Start) -> Non
         ("failed", "answered 500: oops", {}, (500, {"text": "oops"})),
         ("failed", "not followed", {}, (302, {"headers": {"Location": "http://127.0.0.1:1/"}})),
         ("failed", "something else than text", {}, (200, {"body": b"\0\1\2"})),
+        (
+            "failed",
+            "an encoding that nobody knows",
+            {},
+            (200, {"body": b"x", "headers": {"Content-Type": "a/b; charset=x"}}),
+        ),
         ("answered", "[cut: ", {"bounds": Bounds(answer_characters=64)}, (200, {"body": b"x" * 100_000})),
     ],
 )
@@ -161,6 +167,21 @@ async def test_knowledge_and_python_are_tools_and_stream_their_steps(start: Star
     assert "".join(one["choices"][0]["delta"]["content"] for one in pieces[2:-2]) == "Every 40 hours [1]."
     assert (pieces[-2]["citations"][0]["title"], pieces[-2]["citations"][0]["cited"]) == ("pump", True)
     assert "8" in calls(app.vllm.asked[-1])
+
+
+async def test_a_function_that_takes_other_arguments_stays_callable(start: Start) -> None:
+    """More calls fail than may run at the same time."""
+    parameters = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    python = PythonFunction(entry_point="tests.app.test_agents:nothing", parameters=parameters)
+    app = await start(team=team(Tool(name="nothing", python=python), agent={"steps": 12}), knowledge=False)
+    app.vllm.decisions = [*([{"tool": "nothing", "arguments": {"n": 1}}] * 10), ANSWER]
+    found = (await app.ask("x"))[1]
+    assert [one["outcome"] for one in found["steps"]] == ["failed"] * 10
+    assert "unexpected keyword argument 'n'" in calls(app.vllm.asked[-1])
+
+
+async def nothing() -> None:
+    return
 
 
 def double(n: int) -> int:

@@ -79,7 +79,10 @@ async def read(response: aiohttp.ClientResponse, characters: int) -> str:
         got += piece
         if len(got) > characters * BYTES:
             break
-    text = bytes(got).decode(response.charset or "utf-8", errors="replace")
+    try:
+        text = bytes(got).decode(response.charset or "utf-8", errors="replace")
+    except LookupError:
+        raise ToolError(f"answered in {response.charset!r:.100}, an encoding that nobody knows") from None
     if "\0" in text:
         raise ToolError("answered something else than text")
     return text

@@ -9,6 +9,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from llm_app.requests import RequestError
 from llm_app.retrieval import Found
 from llm_app.team import Tool
 from llm_app.tools.base import Offer, Result, ToolError
@@ -47,16 +48,20 @@ class PythonSource:
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Result:
         del name
         await self._places.acquire()
-        if inspect.iscoroutinefunction(self._function):
-            work = asyncio.ensure_future(self._function(**arguments))
-        else:
-            work = asyncio.ensure_future(asyncio.to_thread(self._function, **arguments))
+        own = inspect.iscoroutinefunction(self._function)
+        work = asyncio.ensure_future(
+            self._awaited(arguments) if own else asyncio.to_thread(self._function, **arguments)
+        )
         work.add_done_callback(self._done)
         try:
-            found = await (work if inspect.iscoroutinefunction(self._function) else asyncio.shield(work))
+            found = await (work if own else asyncio.shield(work))
             return Result(found if isinstance(found, str) else json.dumps(found, ensure_ascii=False))
         except Exception as error:  # noqa: BLE001 -- whatever a user's function raises, the model is told
             raise ToolError(f"{type(error).__name__}: {error}"[:1000]) from None
+
+    async def _awaited(self, arguments: Mapping[str, Any]) -> Any:
+        """Called in the task: arguments that it does not take are an error of the call, whose place is given back."""
+        return await self._function(**arguments)
 
     def _done(self, work: asyncio.Future[Any]) -> None:
         self._places.release()
@@ -78,7 +83,10 @@ class KnowledgeSource:
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Result:
         del name
         wanted = self._wanted
-        found = await self._retrieve(str(arguments["query"]), wanted.names, wanted.top_k)
+        try:
+            found = await self._retrieve(str(arguments["query"]), wanted.names, wanted.top_k)
+        except RequestError as error:
+            raise ToolError(str(error)) from None
         passages = tuple(found.passages)
         return Result("" if passages else "Nothing was found.", passages)
 

@@ -20,6 +20,7 @@ from llm_app.tools.schema import SchemaError, strict
 
 logger = logging.getLogger(__name__)
 LIST_SECONDS = 60.0  # for which a list of tools holds
+AWAY_SECONDS = 10.0  # for which a server that is away is not asked again: each try may take as long as a call
 MOST_TOOLS = 64
 
 
@@ -95,6 +96,7 @@ class McpSource:
                 self._listed = time.monotonic()
             except ToolError as error:
                 logger.warning("tool %s: %s", self._tool.name, error)
+                self._listed = time.monotonic() - LIST_SECONDS + AWAY_SECONDS
         return self._offers
 
     def _taken(self, tools: Sequence[Any]) -> Sequence[Offer]:

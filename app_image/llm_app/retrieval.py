@@ -34,6 +34,7 @@ class Found:
 
     passages: list[Passage] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    mode: Mode = "keyword"  # how it was searched: of another the scores are another measure
 
 
 class Backend(Protocol):
@@ -132,7 +133,7 @@ class Retriever:
         wanted = [base for base in self._bases if not names or base.settings.name in names]
         found = await asyncio.gather(*(self._one(base, question[:SEARCHED], most, where or {}) for base in wanted))
         self._figures.retrieval.observe(time.perf_counter() - began)
-        passages = merged([one.passages for one in found], {base.mode for base in wanted})
+        passages = merged([one.passages for one in found], {one.mode for one in found if one.passages})
         return Found(passages, [problem for one in found for problem in one.problems])
 
     async def _one(self, base: Base, question: str, most: int | None, where: Mapping[str, str]) -> Found:
@@ -142,24 +143,27 @@ class Retriever:
             return Found()  # a request can't reach what its app leaves out
         chosen = {**where, **settings.where}
         problems: list[str] = []
-        hits = await self._hits(base, question, most, chosen, problems)
+        hits, mode = await self._hits(base, question, most, chosen, problems)
         passages = await base.backend.passages(hits[:most])
         if problems:
             self._figures.searched_less.labels(base.settings.name).inc()
-        return Found(within(passages, settings.max_tokens), [f"{base.settings.name}: {one}" for one in problems])
+        told = [f"{base.settings.name}: {one}" for one in problems]
+        return Found(within(passages, settings.max_tokens), told, mode)
 
     async def _hits(
         self, base: Base, question: str, most: int, where: Mapping[str, str], problems: list[str]
-    ) -> list[Hit]:
+    ) -> tuple[list[Hit], Mode]:
+        """And how they were found: by words alone where the embedding server is away."""
         settings, mode = base.settings.retrieval, base.mode
         deep = most if mode != "hybrid" else most * DEEPER
         vector = None if mode == "keyword" else await self._vector(base, question, problems)
         if vector is None:
-            return await base.backend.by_words(question, most, settings.minimum_score, where)
+            return await base.backend.by_words(question, most, settings.minimum_score, where), "keyword"
         near = base.backend.by_meaning(vector, deep, settings.minimum_similarity, where)
         if mode == "dense":
-            return await near
-        return fused(*await asyncio.gather(near, base.backend.by_words(question, deep, settings.minimum_score, where)))
+            return await near, mode
+        words = base.backend.by_words(question, deep, settings.minimum_score, where)
+        return fused(*await asyncio.gather(near, words)), mode
 
     async def _vector(self, base: Base, question: str, problems: list[str]) -> Array | None:
         """None where it can't be had, with the cause: an answer by words is better than none."""

@@ -41,6 +41,7 @@ PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
+FAILED = RequestError(500, "internal_error", "the app has failed; its log has more")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -84,9 +85,7 @@ class Api:
             raise
         except Exception:
             logger.exception("%s %s", request.method, path)
-            response = web.json_response(
-                RequestError(500, "internal_error", "the app has failed; its log has more").body(), status=500
-            )
+            response = web.json_response(FAILED.body(), status=FAILED.status)
         self._figures.requests.labels(path, str(response.status)).inc()
         return response
 
@@ -140,6 +139,11 @@ class Api:
                     await response.write(event(piece))
             except RequestError as error:
                 await response.write(event(error.body()))
+            except ConnectionError:  # the client has gone
+                raise
+            except Exception:
+                logger.exception("%s, after its first piece", request.path)
+                await response.write(event(FAILED.body()))
         await response.write(b"data: [DONE]\n\n")
         await response.write_eof()
         return response

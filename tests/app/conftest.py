@@ -35,6 +35,7 @@ class Vllm:
     keys: list[str | None] = field(default_factory=list)
     fails: tuple[int, str] | None = None  # status and body
     breaks: bool = False  # in the middle of a stream
+    strange: Any = None  # choices of a last piece, of no shape of vLLM's
     gate: asyncio.Event | None = None
     decisions: list[Answer] = field(default_factory=list)  # of agents, in order; the last one again and again
     gone: int = 0  # requests that were given up
@@ -80,6 +81,8 @@ class Vllm:
             if self.breaks and request.transport:
                 request.transport.abort()
                 raise ConnectionResetError
+        if self.strange is not None:
+            await response.write(f"data: {json.dumps({'choices': self.strange})}\n\n".encode())
         await response.write(b"data: [DONE]\n\n")
         return response
 

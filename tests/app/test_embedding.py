@@ -72,6 +72,26 @@ async def test_what_shares_no_word_is_found_by_its_meaning(
     assert not (await search(server, tmp_path / "one", "oil", mode="keyword", where={"n": "1"})).passages
 
 
+async def test_what_was_found_by_words_alone_is_not_put_before_better(
+    tmp_path: Path, server: EmbeddingServer, in_thread: Any
+) -> None:
+    """Two knowledge bases that were both searched by words have scores of one measure."""
+    settings = []
+    for name, texts, mode in (
+        ("a", ("The pump has oil.", "Red."), "dense"),
+        ("b", ("Oil pump: oil, oil.", "Red."), "keyword"),
+    ):
+        made = config(tmp_path / name, server, "one", *texts).model_copy(update={"knowledge": name})
+        await in_thread(make, made)
+        folder = str(tmp_path / name / "one")
+        retrieval, told = Retrieval(mode=mode), server.settings().model_copy(update={"url": "http://127.0.0.1:9/v1"})
+        settings.append(Knowledge(name=name, revision="one", folder=folder, retrieval=retrieval, embedding=told))
+    async with opened(settings, Figures()) as retriever:
+        found = await retriever.search("oil")
+    assert [passage.knowledge for passage in found.passages] == ["b", "a"]
+    assert [problem.partition(":")[0] for problem in found.problems] == ["a"]
+
+
 async def test_prefixes_stand_before_documents_and_questions(
     tmp_path: Path, server: EmbeddingServer, in_thread: Any
 ) -> None:

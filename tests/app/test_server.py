@@ -181,6 +181,15 @@ async def test_a_stream_that_breaks_says_so(start: Start) -> None:
     assert "broke off" in events[-2]["error"]["message"]
 
 
+async def test_a_fault_of_the_app_in_a_stream_is_an_event_of_it(start: Start) -> None:
+    """A second answer would stand in the middle of the first."""
+    app = await start()
+    app.vllm.strange = ["no object"]
+    events = await app.stream("x")
+    assert [events[-2]["error"]["code"], events[-1]] == ["internal_error", "[DONE]"]
+    assert "".join(piece["choices"][0]["delta"]["content"] for piece in events[:-2]) == "Every 40 hours [1]."
+
+
 async def test_who_goes_away_is_not_answered_any_more(start: Start) -> None:
     """Else a GPU would work for nobody."""
     app = await start()

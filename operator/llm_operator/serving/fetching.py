@@ -99,8 +99,8 @@ def fetch_of(
         known, there = found(uri, name, word), True
     reason, message = problem.reason if problem else Reason.FETCHING, problem.message if problem else ""
     if job and not problem:
-        reason, message = progress(observed, job)
-    if known and there and reason != Reason.FETCH_FAILED:
+        reason, message = progress(observed, job, retry_seconds(refresh))
+    if known and there and not problem and reason != Reason.FETCH_FAILED:
         reason, message = Reason.FETCHED, f"revision {known.revision}"
     base = known or ServingInput(uri=uri, reason=str(reason))
     said = base.model_copy(
@@ -189,12 +189,17 @@ def rest_of(observed: Observed, job: Manifest, refresh: int | None, *, heard: bo
     """Seconds until a Job that is over makes room for the next. Ages are of our own clock."""
     age = observed.ages.get(job_fact(job), 0.0)
     if holds(job, "Failed"):
-        return max(0.0, min(RETRY_SECONDS, refresh or RETRY_SECONDS) - age)
+        return max(0.0, retry_seconds(refresh) - age)
     if not holds(job, "Complete"):
         return None
     if not heard and observed_lacks(observed, job):
         return max(0.0, UNHEARD_SECONDS - age)
     return max(0.0, refresh - age) if refresh else None
+
+
+def retry_seconds(refresh: int | None) -> float:
+    """After a Job that failed."""
+    return min(RETRY_SECONDS, refresh or RETRY_SECONDS)
 
 
 def observed_lacks(observed: Observed, job: Manifest) -> bool:
@@ -237,15 +242,16 @@ def read_word(ended: Mapping[str, object]) -> Termination | None:
         return None
 
 
-def progress(observed: Observed, job: Manifest) -> tuple[Reason, str]:
-    """Of a Job, in words that stand while it goes on."""
+def progress(observed: Observed, job: Manifest, retry: float) -> tuple[Reason, str]:
+    """Of a Job, in words that stand while it goes on. ``retry``: seconds after one that failed."""
     name, pods = job["metadata"]["name"], pods_of(observed, job)
     if holds(job, "Failed"):
         failed = condition_of(job, "Failed") or {}
         said = next(
             (text for pod in reversed(pods) if (text := failure(pod))), str(failed.get("message") or "it failed")
         )
-        again = f"it is tried again after {RETRY_SECONDS / 60:g} minutes, or when Job {name} is deleted"
+        rest = f"{retry / 60:g} minutes" if retry >= 120 else f"{retry:g} seconds"
+        again = f"it is tried again after {rest}, or when Job {name} is deleted"
         return Reason.FETCH_FAILED, f"{said}; {again}"
     for pod in reversed(pods):
         if waiting := held_up(pod, names.FETCHER):

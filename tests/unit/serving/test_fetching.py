@@ -254,6 +254,24 @@ def test_a_claim_that_is_missing_is_named() -> None:
     assert "PersistentVolumeClaim models of spec.modelCache does not exist" in told["message"]
 
 
+def test_a_claim_that_goes_when_all_is_fetched_is_named() -> None:
+    world = fetched()
+    plan = reconcile(observed(world, None, claims=()), START)
+    told = next(each for each in (plan.status or {})["conditions"] if each["type"] == "ModelAvailable")
+    assert (told["status"], told["reason"]) == ("False", "PersistentVolumeClaimNotFound")
+    assert "PersistentVolumeClaim models of spec.modelCache does not exist" in told["message"]
+
+
+@pytest.mark.parametrize(("refresh", "says"), [(None, "after 10 minutes"), (90, "after 90 seconds")])
+def test_a_job_that_failed_tells_when_it_is_tried_again(refresh: int | None, says: str) -> None:
+    spec = FETCHED if refresh is None else changed(FETCHED, modelCache__refreshIntervalSeconds=refresh)
+    world = scene(spec)
+    settle(world, None)
+    end(world, code=65, message="hf://org/name needs a token")
+    settle(world, None)
+    assert says in condition(world, "ModelAvailable")["message"]
+
+
 def test_how_far_a_job_is() -> None:
     world = scene(FETCHED)
     settle(world, None)

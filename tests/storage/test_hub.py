@@ -16,10 +16,12 @@ import pytest
 
 from llm_trainer.config import CACHE, parse
 from llm_trainer.stages.fetched import environment
-from llm_trainer.storage import http_ranges
+from llm_trainer.storage import http_ranges, ranges
 from llm_trainer.storage import hub as hub_client
 from llm_trainer.storage.credentials import Credential
 from llm_trainer.storage.ranges import COMMIT_BYTES
+from llm_trainer.storage.remote_files import TransientError
+from llm_trainer.storage.retry import TRIES
 from tests.storage.hub_server import Fault, Hub, Repository, serving
 
 WEIGHTS = random.Random(0).randbytes(3_000_000)
@@ -199,3 +201,16 @@ def test_what_is_refused(hub: Hub, tmp_path: Path) -> None:
     }.items():
         assert says in refused(hub, tmp_path, uri), uri
     assert not list((tmp_path / "models").rglob("*.lock"))
+
+
+def test_a_hub_that_fails_for_long_ends_the_attempt_when_its_tries_are_over(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not each of so many tries by so many of another."""
+    monkeypatch.setattr(ranges, "pause", lambda *_: 0)
+    hub.faults = [Fault("500", count=1000, file="model.safetensors")]
+    source, remote = hub_client.Hub(Credential("hf"), hub.url), parse("hf://team/model")
+    [weights] = [file for file in source.listing(remote).files if file.path == "model.safetensors"]
+    with pytest.raises(TransientError, match="500"):
+        source.fetch(remote, weights, tmp_path / "part", lambda _: None)
+    assert 1000 - hub.faults[0].count == TRIES

@@ -63,6 +63,21 @@ def test_a_holder_that_lives_keeps_it(tmp_path: Path) -> None:
     assert taken.is_set()
 
 
+def test_a_holder_goes_on_touching_when_its_lock_could_not_be_read_for_a_moment(tmp_path: Path) -> None:
+    """Else another takes it while this one writes, and nobody is told."""
+    lock, aside = tmp_path / "x.lock", tmp_path / "aside"
+    with held(lock, nothing, STALE) as check:
+        lock.rename(aside)
+        lock.mkdir()  # what is read raises
+        time.sleep(STALE)
+        lock.rmdir()
+        aside.rename(lock)
+        before = lock.stat().st_mtime_ns
+        while lock.stat().st_mtime_ns == before:  # pytest's time limit ends it
+            time.sleep(0.01)
+        check()
+
+
 def test_who_stood_still_learns_that_it_was_taken_over(tmp_path: Path) -> None:
     lock = tmp_path / "x.lock"
     with held(lock, nothing, STALE) as check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from llm_trainer.storage.credentials import Credential
 from llm_trainer.storage.glob import matches
 from llm_trainer.storage.ranges import fetch_ranges
 from llm_trainer.storage.remote_files import Listing, RemoteFile, Tell, TransientError, refuse_nothing
-from llm_trainer.storage.retry import patiently
+from llm_trainer.storage.retry import TRIES, pause
 
 
 class Hub:
@@ -57,7 +58,13 @@ class Hub:
 
     def fetch(self, remote: Remote, file: RemoteFile, part: Path, tell: Tell) -> str:
         """By ranges: the hub's own client, with Xet or without, begins a file anew after a kill."""
-        return patiently(lambda: _digest(fetch_ranges(self, remote, file, part, tell), part, file, self._uri(remote)))
+        for failures in range(1, TRIES + 1):
+            sha256 = fetch_ranges(self, remote, file, part, tell)  # which has patience of its own
+            if is_as_told(part, file):
+                return sha256
+            part.unlink()
+            time.sleep(pause(failures, 0))
+        raise TransientError(f"{self._uri(remote)}: {file.path} came with other contents than the hub tells of it")
 
     def read(self, remote: Remote, file: RemoteFile, start: int) -> Iterator[bytes]:
         url = hf_hub_url(
@@ -132,12 +139,10 @@ def _file(sibling: Any) -> RemoteFile:
     )
 
 
-def _digest(sha256: str, part: Path, file: RemoteFile, uri: str) -> str:
-    """Its sha256. Raises TransientError for a small file of other contents than the hub tells of it."""
-    if file.git:
-        blob = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
-        blob.update(part.read_bytes())
-        if blob.hexdigest() != file.git:
-            part.unlink()
-            raise TransientError(f"{uri}: {file.path} came with other contents than the hub tells of it")
-    return sha256
+def is_as_told(part: Path, file: RemoteFile) -> bool:
+    """Whether a small file has the contents that the hub tells of it; of a large one the cache compares the sha256."""
+    if not file.git:
+        return True
+    blob = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+    blob.update(part.read_bytes())
+    return blob.hexdigest() == file.git

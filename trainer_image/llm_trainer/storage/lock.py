@@ -32,10 +32,10 @@ def held(lock: Path, waiting: Callable[[], None], stale: float = STALE_SECONDS) 
 
     def touch() -> None:
         while not done.wait(min(TOUCH_SECONDS, stale / 4)):
-            if _token(lock) not in (token, None):
-                lost.set()
-                return
-            with suppress(OSError):
+            with suppress(OSError):  # a file server that is away for a moment; without a touch others would take it
+                if _token(lock) not in (token, None):
+                    lost.set()
+                    return
                 os.utime(lock)
 
     def check() -> None:

@@ -17,6 +17,7 @@ from llm_trainer.storage.bucket import Bucket
 from llm_trainer.storage.cache import fetch
 from llm_trainer.storage.credentials import Credential
 from llm_trainer.storage.publication import MARK
+from llm_trainer.storage.upload_bucket import has_no_room
 from tests.storage.results import SMALL, config, publish, result, started
 from tests.storage.s3_server import serving
 
@@ -164,3 +165,12 @@ def test_a_result_that_was_altered(keys: dict[str, str], bucket: Path, tmp_path:
     assert run.code == ExitCode.DATA
     assert "is not as its stage wrote it: model-1.safetensors was altered" in run.message
     assert not bucket.exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "full"),
+    [("507 Insufficient Storage", True), ("QuotaExceeded", True), ("XMinioStorageFull", True),
+     ("503 Service Unavailable", False)],
+)  # fmt: skip
+def test_a_file_whose_name_has_507_is_no_bucket_without_room(status: str, full: bool) -> None:
+    assert has_no_room(f"Error performing PUT http://s3/m/model-00507-of-01000.safetensors: {status}") == full

@@ -37,6 +37,7 @@ from llm_trainer.storage.retry import patiently
 DIGEST = "llm-operator-digest"  # metadata of an object: that of the file, as the manifest has it
 PART = 16 << 20  # bytes of a request; a file has 10,000 of them at most, and a result's 512 MiB or a layer
 AT_ONCE = 4  # files
+NO_ROOM = ("QuotaExceeded", "507 Insufficient Storage", "XMinioStorageFull")
 RIGHTS = "s3:PutObject, s3:GetObject, s3:ListBucket, s3:DeleteObject and s3:AbortMultipartUpload"
 
 
@@ -178,9 +179,14 @@ class BucketTarget:
             return DataError(f"{self._to}: there is no such bucket; make it, or check AWS_ENDPOINT_URL of the Secret")
         if isinstance(error, PermissionDeniedError) or "403 Forbidden" in text or "AccessDenied" in text:
             return DataError(f"{self._to}: the key may not write it (403), it needs {RIGHTS}; {advice}")
-        if "QuotaExceeded" in text or "507" in text or "XMinioStorageFull" in text:
+        if has_no_room(text):
             return DataError(f"{self._to}: the bucket has no room left; make room, or raise its quota")
         if "certificate" in text.lower():
             said = f"the server's certificate is not trusted; put its authority's into {CA} of the Secret"
             return DataError(f"{self._to}: {said}")
         return TransientError(f"{self._to}: {type(error).__name__}: the server can't be reached or fails")
+
+
+def has_no_room(text: str) -> bool:
+    """By what a server says, which has the path of the file in it: one of 507 files is no status."""
+    return any(word in text for word in NO_ROOM)

@@ -11,7 +11,7 @@ import math
 import sys
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import nlargest
 from pathlib import Path
@@ -54,16 +54,14 @@ class Keywords:
                 weights.append(rarity * count * (K1 + 1) / (count + K1 * (1 - B + B * lengths[number] / mean)))
         return cls(spans, chunks, weights)
 
-    def search(
-        self, question: str, most: int, minimum: float = 0.0, allowed: Collection[int] | None = None
-    ) -> list[Hit]:
-        """Best first; a chunk that shares no word is never among them. ``allowed``: no others are."""
+    def search(self, question: str, most: int, minimum: float = 0.0, allowed: bytes | None = None) -> list[Hit]:
+        """Best first; a chunk that shares no word is never among them. ``allowed``: 1 for each chunk that may be."""
         scores: dict[int, float] = defaultdict(float)
         for word in dict.fromkeys(words(question)):
             start, end = self.spans.get(word, (0, 0))
             for at in range(start, end):
                 scores[self.chunks[at]] += self.weights[at]
-        found = scores.items() if allowed is None else [one for one in scores.items() if one[0] in allowed]
+        found = scores.items() if allowed is None else [one for one in scores.items() if allowed[one[0]]]
         best = nlargest(most, found, key=lambda one: (one[1], -one[0]))
         return [(number, score) for number, score in best if score >= minimum]
 

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 SEARCHED = 8192  # characters of a message, by which documents are looked for: more words find everything
 RANK = 60  # of reciprocal rank fusion (Cormack, Clarke and Büttcher, 2009)
 DEEPER = 5  # each half of a hybrid search finds so many times what is wanted
-CHOICES = 16  # of metadata, whose chunks are kept
-Chosen = tuple[list[int], frozenset[int]] | None  # numbers of chunks; None: all
+CHOICES = 16  # of metadata, the last that were asked for: which chunks have it is looked for once, a byte a chunk
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class InFolder:
 
     def __init__(self, index: Index) -> None:
         self.index = index
-        self._chosen: dict[tuple[tuple[str, str], ...], Chosen] = {}
+        self._allowed = lru_cache(CHOICES)(lambda where: index.allowed(dict(where)))
 
     @property
     def probe(self) -> Array | None:
@@ -75,28 +75,15 @@ class InFolder:
         return await asyncio.to_thread(self._meaning, vectors, question, most, minimum, where)
 
     def _words(self, question: str, most: int, minimum: float, where: Mapping[str, str]) -> list[Hit]:
-        chosen = self.chosen(where)
-        return self.index.keywords.search(question, most, minimum, chosen and chosen[1])
+        return self.index.keywords.search(question, most, minimum, self._allowed(frozenset(where.items())))
 
     def _meaning(
         self, vectors: Vectors, question: Array, most: int, minimum: float, where: Mapping[str, str]
     ) -> list[Hit]:
-        chosen = self.chosen(where)
-        return vectors.search(question, most, minimum, chosen and chosen[0])
+        return vectors.search(question, most, minimum, self._allowed(frozenset(where.items())))
 
     async def passages(self, hits: Sequence[Hit]) -> list[Passage]:
         return self.index.passages(hits)
-
-    def chosen(self, where: Mapping[str, str]) -> Chosen:
-        """Looked for once for each choice, of which some are kept: clients may ask for any."""
-        key = tuple(sorted(where.items()))
-        if key in self._chosen:
-            return self._chosen[key]
-        numbers = self.index.allowed(where)
-        found = None if numbers is None else (numbers, frozenset(numbers))
-        if len(self._chosen) < CHOICES:
-            self._chosen[key] = found
-        return found
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,9 @@ class Index:
             made.update(line_of(chunk).encode())
         return made.hexdigest()
 
-    def allowed(self, where: Mapping[str, str]) -> list[int] | None:
-        """Numbers of the chunks with such metadata; None: all."""
-        if not where:
-            return None
-        return [number for number, chunk in enumerate(self.chunks) if chunk.has(where)]
+    def allowed(self, where: Mapping[str, str]) -> bytes | None:
+        """Of each chunk 1 if it has such metadata, else 0; None: all have."""
+        return bytes(chunk.has(where) for chunk in self.chunks) if where else None
 
     def passages(self, hits: Sequence[Hit]) -> list[Passage]:
         return [self.chunks[number].passage(self.knowledge, self.revision, score) for number, score in hits]

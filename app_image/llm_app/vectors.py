@@ -6,7 +6,6 @@ With numpy alone: a product of one matrix is as fast as an index of a library at
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -39,12 +38,10 @@ class Vectors:
     def dimensions(self) -> int:
         return int(self.matrix.shape[1])
 
-    def search(
-        self, question: Array, most: int, minimum: float = -1.0, allowed: Sequence[int] | None = None
-    ) -> list[Hit]:
-        """Numbers of chunks with their cosines, best first. ``allowed``: no others. Raises DimensionError."""
+    def search(self, question: Array, most: int, minimum: float = -1.0, allowed: bytes | None = None) -> list[Hit]:
+        """Numbers of chunks with their cosines, best first. ``allowed``: of each 1 if it may. Raises DimensionError."""
         check_dimensions(question, self.dimensions)
-        numbers = None if allowed is None else np.asarray(allowed, dtype=np.int64)
+        numbers = None if allowed is None else np.flatnonzero(np.frombuffer(allowed, dtype=np.uint8))
         scores = (self.matrix if numbers is None else self.matrix[numbers]) @ question
         most = min(most, len(scores))
         if most == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import threading
@@ -18,6 +19,7 @@ from llm_app.documents import DataError, Found, Page, documents
 from llm_app.index import make, run
 from llm_app.keyword import Keywords
 from llm_app.prompt import Passage, document, names_in
+from llm_app.retrieval import InFolder
 from llm_app.store import Index, IndexDamagedError, StoredChunk
 from llm_app.words import words
 from llm_trainer.protocol import ExitCode
@@ -38,6 +40,30 @@ Oil it every 40 hours. Never use water! The valve is red.
 
 期間は三年です。部品は無料で交換します。「水に注意」してください。
 """
+
+
+def test_which_chunks_have_some_metadata_is_looked_for_once_and_takes_a_byte_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Clients may ask for any: the last ones are kept, not the first."""
+    listed = [StoredChunk("s", "t", "", f"oil {n}", {"n": str(n), "even": str(n % 2)}) for n in range(40)]
+    index, looked = Index.of("k", "1", listed, 1), []
+    allowed = Index.allowed
+    monkeypatch.setattr(Index, "allowed", lambda self, where: looked.append(where) or allowed(self, where))
+    backend = InFolder(index)
+
+    def found(**where: str) -> list[int]:
+        return sorted(number for number, _ in asyncio.run(backend.by_words("oil", 99, 0.0, where)))
+
+    assert found(even="0") == list(range(0, 40, 2))
+    for n in range(20):
+        assert found(n=str(n)) == [n]
+    assert found(n="19", even="0") == []
+    assert found() == list(range(40))
+    before = len(looked)
+    assert found(n="19") == [19]
+    assert len(looked) == before
+    assert len(allowed(index, {"even": "0"}) or b"") == 40
 
 
 def test_headings_stand_with_what_is_below_them() -> None:

@@ -48,7 +48,7 @@ class Settings(BaseModel):
     )
     network_policies: Annotated[NetworkPolicies, _from_json] = Field(
         default_factory=NetworkPolicies,
-        description="Whether trainings and servings get a NetworkPolicy and what it allows, as JSON; see the chart.",
+        description="Whether all pods that it makes get a NetworkPolicy and what it allows, as JSON; see the chart.",
     )
     namespaces: CommaSeparated = Field(
         default=(), description="Namespaces to serve, separated by commas. Empty: all, which needs a ClusterRole."

@@ -81,7 +81,8 @@ class World:
                     self.objects[at] = merged
                 case "delete":
                     self.objects.pop((what.kind, what.name), None)
-                    for at in [at for at in self.objects if at[0] == "Pod" and at[1].startswith(f"{what.name}-")]:
+                    owned = f"{what.name}-" if what.kind in ("Job", "Deployment") else "\0"
+                    for at in [at for at in self.objects if at[0] == "Pod" and at[1].startswith(owned)]:
                         del self.objects[at]
                 case "status":
                     self.owner = {**self.owner, "status": copy.deepcopy(what)}

@@ -77,7 +77,7 @@ Peers = Annotated[list[NetworkPolicyPeer], Field(max_length=64)]
 class NetworkPolicies(Spec):
     """The chart's value networkPolicies."""
 
-    enabled: bool = Field(default=False, description="Whether trainings and servings get a NetworkPolicy.")
+    enabled: bool = Field(default=False, description="Whether all pods get a NetworkPolicy.")
     metrics_from: Peers = Field(default_factory=list, description="Who may read their metrics beside the operator.")
     serving_from: Peers = Field(default_factory=list, description="Who may reach every serving, such as a gateway.")
     extra_egress: Annotated[list[NetworkPolicyEgressRule], Field(max_length=64)] = Field(

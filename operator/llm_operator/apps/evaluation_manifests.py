@@ -15,8 +15,10 @@ from llm_operator.apps.knowledge import Base, storage_of
 from llm_operator.apps.knowledge_secrets import knowledge_secrets
 from llm_operator.apps.manifests import claim_volume, keys, mounted
 from llm_operator.apps.model import Choice
+from llm_operator.apps.networks import evaluation_policy
 from llm_operator.apps.teams import secrets
 from llm_operator.kube import labels
+from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import marked
 from llm_trainer.config import claim_of, local_path
@@ -36,6 +38,7 @@ def evaluation_children(
     revision: str,
     image: str,
     pull_secrets: tuple[str, ...],
+    network: Network | None,
 ) -> tuple[Manifest, ...]:
     """In the order in which they must exist. ``config``: the ConfigMap that the server would have."""
     name = names.evaluation_name(app["metadata"]["name"], revision)
@@ -58,7 +61,8 @@ def evaluation_children(
     add_own(volumes, mounts, app, spec, evaluation, name)
     hidden = [*keys(secrets_of(spec, choice)), *knowledge_secrets(bases)]
     pod = job_pod(spec, image, "llm_app.evaluate", hidden, volumes, mounts)
-    return marked(config_map), marked(job(app, spec, pod, metadata, pull_secrets))
+    policies = evaluation_policy(metadata, spec, network)
+    return marked(config_map), *policies, marked(job(app, spec, pod, metadata, pull_secrets))
 
 
 def add_own(

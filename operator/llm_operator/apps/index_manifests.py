@@ -11,7 +11,9 @@ from llm_operator.apps import names
 from llm_operator.apps.configuration import store_of
 from llm_operator.apps.knowledge import Base, claims_of, folder_of
 from llm_operator.apps.knowledge_secrets import certificate_mounts, certificate_volumes, knowledge_secrets
+from llm_operator.apps.networks import index_policy
 from llm_operator.kube import labels
+from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.single_job import module_container, single_job, single_pod
 from llm_operator.kube.templates import (
@@ -30,7 +32,13 @@ ENVIRONMENT = {"HOME": "/tmp"}  # noqa: S108 -- the pod's own emptyDir
 
 
 def index_children(
-    app: Manifest, spec: LLMAppSpec, base: Base, keep: list[str], image: str, pull_secrets: tuple[str, ...]
+    app: Manifest,
+    spec: LLMAppSpec,
+    base: Base,
+    keep: list[str],
+    image: str,
+    pull_secrets: tuple[str, ...],
+    network: Network | None,
 ) -> tuple[Manifest, ...]:
     """In the order in which they must exist. ``keep``: revisions that stay in the folder."""
     name = names.index_name(app["metadata"]["name"], base.spec.name, base.wanted)
@@ -55,7 +63,8 @@ def index_children(
         "data": {INDEX_FILE: config.model_dump_json(by_alias=True, exclude_none=True, indent=1)},
     }
     pod = pod_spec(spec, base, name, image)
-    return marked(config_map), marked(job(app, spec, pod, metadata, pull_secrets))
+    policies = index_policy(metadata, base.spec, network)
+    return marked(config_map), *policies, marked(job(app, spec, pod, metadata, pull_secrets))
 
 
 def source_of(source: KnowledgeSource) -> IndexSource:

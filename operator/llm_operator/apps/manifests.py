@@ -19,9 +19,10 @@ from llm_operator.apps.configuration import DRAIN_SECONDS, server_of
 from llm_operator.apps.knowledge import Base
 from llm_operator.apps.knowledge_secrets import certificate_mounts, certificate_volumes, knowledge_secrets
 from llm_operator.apps.model import Choice
-from llm_operator.apps.teams import egress, secrets
+from llm_operator.apps.networks import server_policy
+from llm_operator.apps.teams import secrets
 from llm_operator.kube import labels
-from llm_operator.kube.network import ALL, Network, namespaces, pods, policy, tcp
+from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import (
     CONTAINER_SECURITY,
@@ -44,7 +45,7 @@ def addressed(app: Manifest, spec: LLMAppSpec, network: Network | None) -> tuple
     metadata = metadata_of(app)
     made = [service(app, metadata), disruption_budget(app, metadata)]
     if network:
-        made.append(network_policy(app, spec, metadata, network))
+        made.append(server_policy(app, spec, metadata, network))
     return tuple(map(marked, made))
 
 
@@ -77,18 +78,6 @@ def disruption_budget(app: Manifest, metadata: dict[str, Any]) -> Manifest:
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
-
-
-def network_policy(app: Manifest, spec: LLMAppSpec, metadata: dict[str, Any], network: Network) -> Manifest:
-    """Of all its pods. In: requests of namespaces that may. Out: DNS and the pods of the serving."""
-    own = str(metadata["namespace"])
-    peers = [namespaces(sorted({own, *spec.allowed_namespaces})), *network.serving_from, *network.metrics_from]
-    everybody = ALL in spec.allowed_namespaces  # also who is no pod, such as a load balancer
-    asked = [spec.model.serving.name, *(one.embedding.serving.name for one in spec.knowledge if one.embedding)]
-    servings = [pods({labels.MANAGED_BY: labels.OPERATOR, labels.SERVING: name}) for name in dict.fromkeys(asked)]
-    ingress = [tcp(PORT, [] if everybody else peers)]
-    out = [{"to": servings}, *egress(spec, own), *network.egress]
-    return policy(metadata, names.own_labels(app), ingress, out)
 
 
 def config_map(app: Manifest, config: Server) -> Manifest:

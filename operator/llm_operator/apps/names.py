@@ -56,6 +56,11 @@ def selector_text(app: Manifest) -> str:
     return ",".join(f"{key}={value}" for key, value in selector(app).items())
 
 
+def is_of_job(found: Manifest) -> bool:
+    """Whether it is a Job that indexes or evaluates, or belongs to one."""
+    return (found["metadata"].get("labels") or {}).get(labels.COMPONENT) in (INDEX, EVALUATION)
+
+
 def metadata_of(app: Manifest, name: str, more: dict[str, str]) -> dict[str, Any]:
     return {
         "name": name,

@@ -9,6 +9,7 @@ from llm_operator.api.app import LLMAppSpec, LLMAppStatus
 from llm_operator.api.conditions import find
 from llm_operator.api.reasons import AppCondition, Reason
 from llm_operator.api.validation import InvalidSpecError
+from llm_operator.apps import names
 from llm_operator.apps.bounds import bounded
 from llm_operator.apps.evaluation import Standing, evaluates, standing
 from llm_operator.apps.evaluation_manifests import evaluation_children
@@ -16,11 +17,11 @@ from llm_operator.apps.index_manifests import index_children
 from llm_operator.apps.knowledge import Base, bases, folders_in_use, made_by
 from llm_operator.apps.manifests import addressed, workload
 from llm_operator.apps.model import resolve
-from llm_operator.apps.names import SERVER
 from llm_operator.apps.observe import Observed
 from llm_operator.apps.status import Decision, is_rolled_out, refused, summary
 from llm_operator.kube import labels
 from llm_operator.kube.mending import Mending, mending, scaled
+from llm_operator.kube.network import created_jobs, without_pods
 from llm_operator.kube.plan import Delete, Event, Manifest, Plan
 from llm_operator.kube.pods import holds
 
@@ -79,8 +80,9 @@ def decide(observed: Observed, spec: LLMAppSpec, old: LLMAppStatus, now: float) 
         asked, deployed = standing(observed, spec, choice, config, old), (deployment,)
         if spec.evaluation and asked and asked.makes and asked.job is None:
             make = evaluation_children(
-                app, spec, spec.evaluation, choice, known, config, asked.revision, image, observed.pull_secrets
-            )
+                app, spec, spec.evaluation, choice, known, config, asked.revision, image, observed.pull_secrets,
+                observed.network,
+            )  # fmt: skip
             create += absent(observed, make)
     if rendered := bool(deployed) and not (asked and asked.holds_back):
         children += deployed
@@ -92,7 +94,8 @@ def decide(observed: Observed, spec: LLMAppSpec, old: LLMAppStatus, now: float) 
     for base in known:
         if base.makes and base.job is None:
             keep = revisions(observed, base)
-            create += absent(observed, index_children(app, spec, base, keep, image, observed.pull_secrets))
+            make = index_children(app, spec, base, keep, image, observed.pull_secrets, observed.network)
+            create += absent(observed, make)
     return Decision(choice, known, children, tuple(create), rendered=rendered, config=config, asked=asked)
 
 
@@ -111,7 +114,10 @@ def is_there(base: Base) -> bool:
 
 def absent(observed: Observed, wanted: tuple[Manifest, ...]) -> Iterator[Manifest]:
     """Those that are not there; they never change."""
-    known = {(one["kind"], one["metadata"]["name"]) for one in (*observed.config_maps, *observed.jobs)}
+    known = {
+        (one["kind"], one["metadata"]["name"])
+        for one in (*observed.config_maps, *observed.network_policies, *observed.jobs)
+    }
     return (one for one in wanted if (one["kind"], one["metadata"]["name"]) not in known)
 
 
@@ -142,11 +148,13 @@ def stale(observed: Observed, decided: Decision) -> Iterator[Delete]:
             yield delete(job)
     for found in filter(lambda one: not evaluates(one), observed.config_maps):
         told, name = found["metadata"].get("labels") or {}, found["metadata"]["name"]
-        if told.get(labels.COMPONENT) == SERVER:
+        if told.get(labels.COMPONENT) == names.SERVER:
             if over and name != decided.config:
                 yield delete(found)
         elif made_by(found) not in wanted and name not in kept:
             yield delete(found)
+    jobs = [*(job["metadata"]["name"] for job in observed.jobs), *created_jobs(decided.create)]
+    yield from without_pods(filter(names.is_of_job, observed.network_policies), jobs, observed.pods)
 
 
 def delete(found: Manifest) -> Delete:
@@ -154,7 +162,9 @@ def delete(found: Manifest) -> Delete:
 
 
 def there(observed: Observed) -> tuple[Manifest, ...]:
-    return (*observed.services, *observed.disruption_budgets, *observed.network_policies, *observed.deployments)
+    """What it has whatever answers. Jobs, and their policies, come and go."""
+    policies = (policy for policy in observed.network_policies if not names.is_of_job(policy))
+    return (*observed.services, *observed.disruption_budgets, *policies, *observed.deployments)
 
 
 def with_status(

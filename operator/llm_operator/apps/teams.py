@@ -26,9 +26,7 @@ from llm_app.team import (
 )
 from llm_operator.api.app import LLMAppSpec
 from llm_operator.api.tools import AppTool, Reached
-from llm_operator.kube.network import namespaces
-
-EVERYWHERE = ("0.0.0.0/0", "::/0")
+from llm_operator.kube.network import internet, namespaces
 
 
 def team_of(spec: LLMAppSpec) -> Team | None:
@@ -94,12 +92,7 @@ def egress(spec: LLMAppSpec, own: str) -> Iterator[dict[str, Any]]:
         inside = sorted(
             {own if len(host) == 1 else host[1] for host in hosts if len(host) == 1 or host[2:3] == ["svc"]}
         )
-        private = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"]
-        blocks = [
-            {"cidr": EVERYWHERE[0], "except": private},
-            {"cidr": EVERYWHERE[1], "except": ["fc00::/7", "fe80::/10"]},
-        ]
-        blocks += [{"cidr": one} for one in sorted({net for tool in reached for net in tool.allowed_addresses})]
-        yield {"to": [*({"ipBlock": one} for one in blocks), *([namespaces(inside)] if inside else [])]}
+        allowed = sorted({net for tool in reached for net in tool.allowed_addresses})
+        yield {"to": [*internet(allowed), *([namespaces(inside)] if inside else [])]}
     if spec.sessions and spec.sessions.postgres:
         yield {"ports": [{"port": spec.sessions.postgres.port, "protocol": "TCP"}]}

@@ -15,3 +15,4 @@ STAGE = f"{GROUP}/stage"
 ATTEMPT = f"{GROUP}/attempt"
 PROCESSES = f"{GROUP}/processes-per-pod"
 PUBLICATION = f"{GROUP}/publication"
+JOB_NAME = "batch.kubernetes.io/job-name"  # the Job controller puts it on every pod of a Job

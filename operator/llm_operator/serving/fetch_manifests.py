@@ -9,6 +9,7 @@ from typing import Any
 
 from llm_operator.api.serving import LLMServingSpec
 from llm_operator.kube.credentials import credential_mounts, credential_volumes, mounted_credentials
+from llm_operator.kube.network import ANYWHERE, Network, job_policy, tcp
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.single_job import module_container, single_job, single_pod
 from llm_operator.kube.templates import (
@@ -30,6 +31,23 @@ from llm_trainer.protocol import PROGRESS_PORT
 VOLUME = "model-cache"
 TRIES = 4  # of what may pass by; each try of the fetcher has many of its own
 MEMORY = "1Gi"  # the fetcher holds a few blocks of each of eight files
+
+
+def fetch_children(
+    serving: Manifest,
+    spec: LLMServingSpec,
+    fetch: Fetch,
+    image: str,
+    pull_secrets: tuple[str, ...],
+    network: Network | None,
+) -> tuple[Manifest, ...]:
+    """In the order in which they must exist."""
+    job = fetch_job(serving, spec, fetch, image, pull_secrets)
+    if network is None:
+        return (job,)
+    asked = tcp(PROGRESS_PORT, [network.operator])
+    metadata = {key: value for key, value in job["metadata"].items() if key != "annotations"}
+    return marked(job_policy(metadata, network, [asked], [ANYWHERE])), job
 
 
 def fetch_job(

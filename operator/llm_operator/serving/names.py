@@ -42,6 +42,11 @@ def fetch_labels(serving: Manifest) -> dict[str, str]:
     return {labels.MANAGED_BY: labels.OPERATOR, FETCHES_FOR: serving["metadata"]["name"]}
 
 
+def fetches_for(found: Manifest) -> bool:
+    """Whether it is a Job that fetches, or belongs to one."""
+    return FETCHES_FOR in (found["metadata"].get("labels") or {})
+
+
 def url(serving: Manifest, service: Manifest) -> str:
     """Base URL of the OpenAI API inside the cluster, as its Service is."""
     metadata = serving["metadata"]

@@ -11,16 +11,18 @@ from llm_operator.api.reasons import Reason, ServingCondition
 from llm_operator.api.serving import LLMServingSpec, LLMServingStatus
 from llm_operator.api.validation import InvalidSpecError
 from llm_operator.kube.mending import Mending, mending, scaled
-from llm_operator.kube.plan import Event, Manifest, Plan
+from llm_operator.kube.network import created_jobs, without_pods
+from llm_operator.kube.plan import Delete, Event, Manifest, Plan
 from llm_operator.serving.adapters import choose_adapters, to_load
 from llm_operator.serving.annotations import CHAT_TEMPLATE
 from llm_operator.serving.bounds import bounded
 from llm_operator.serving.chat_template import mark
-from llm_operator.serving.fetch_manifests import fetch_job
+from llm_operator.serving.fetch_manifests import fetch_children
 from llm_operator.serving.fetching import can_be_mounted, fetches_of, stale_jobs
 from llm_operator.serving.fleet import fleet_of, template_metadata
 from llm_operator.serving.manifests import ANY, ANY_IPV4, Image, Surroundings, addressed, template, workload
 from llm_operator.serving.model import choose_model, served_so_far
+from llm_operator.serving.names import fetches_for
 from llm_operator.serving.observe import Observed
 from llm_operator.serving.pace import held
 from llm_operator.serving.rollout import roll
@@ -51,7 +53,7 @@ def reconcile(observed: Observed, now: float) -> Plan:
     rests = [one.wait for one in decided.fetches if one.wait]
     waits = [wait for wait in (mended.wait, decided.rollout.wait, pause, *rests) if wait is not None]
     made = plan(observed, old, summary(observed, spec, old, decided, now), mended, min(waits, default=None))
-    return replace(made, create=decided.create, delete=(*stale_jobs(observed, decided.fetches), *made.delete))
+    return replace(made, create=decided.create, delete=(*stale(observed, decided), *made.delete))
 
 
 def apply_refused(observed: Observed, problem: str, now: float) -> Plan:
@@ -86,13 +88,26 @@ def decide(observed: Observed, spec: LLMServingSpec, old: LLMServingStatus) -> D
     children = addressed(serving, spec, observed.network) if model else ()
     children += (workload(serving, spec, pods, rollout.strategy),) if pods else scaled(deployment, spec.replicas)
     image, secrets = observed.trainer_image, observed.pull_secrets
-    create = tuple(fetch_job(serving, spec, one, image, secrets) for one in fetches if one.makes and one.job is None)
+    create = tuple(
+        made
+        for one in fetches
+        if one.makes and one.job is None
+        for made in fetch_children(serving, spec, one, image, secrets, observed.network)
+    )
     rendered = pods is not None
     return Decision(choice, tuple(adapters), fleet, rollout, children, rendered, waits, fetches, create)
 
 
 def children(observed: Observed) -> tuple[Manifest, ...]:
-    return (*observed.services, *observed.disruption_budgets, *observed.network_policies, *observed.deployments)
+    """That it has whatever it serves. Jobs, and their policies, come and go."""
+    policies = (policy for policy in observed.network_policies if not fetches_for(policy))
+    return (*observed.services, *observed.disruption_budgets, *policies, *observed.deployments)
+
+
+def stale(observed: Observed, decided: Decision) -> Iterator[Delete]:
+    yield from stale_jobs(observed, decided.fetches)
+    jobs = [*(job["metadata"]["name"] for job in observed.jobs), *created_jobs(decided.create)]
+    yield from without_pods(filter(fetches_for, observed.network_policies), jobs, observed.fetching)
 
 
 def surroundings_of(observed: Observed, spec: LLMServingSpec) -> Surroundings | None:

@@ -9,9 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from llm_operator.kube import labels
+from llm_operator.kube.labels import JOB_NAME
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.pods import condition_of, container_state, is_leaving, phase_of
-from llm_operator.training.manifests import CONTAINER, JOB_NAME_LABEL
+from llm_operator.training.manifests import CONTAINER
 from llm_trainer.protocol import Progress, Termination
 
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
@@ -83,7 +84,7 @@ class Gang:
 
 
 def job_of(pod: Manifest) -> str:
-    return str((pod["metadata"].get("labels") or {}).get(JOB_NAME_LABEL, ""))
+    return str((pod["metadata"].get("labels") or {}).get(JOB_NAME, ""))
 
 
 def pod_index(pod: Manifest) -> int | None:

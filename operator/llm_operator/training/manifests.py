@@ -13,7 +13,7 @@ from llm_operator.api.resolve import pods_of
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.kube import labels
 from llm_operator.kube.credentials import credential_mounts, credential_volumes, mounted_credentials
-from llm_operator.kube.network import Network, pods, policy, tcp
+from llm_operator.kube.network import ANYWHERE, Network, job_policy, pods, tcp
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import (
     CONTAINER_SECURITY,
@@ -30,7 +30,7 @@ from llm_operator.training.names import child_name
 from llm_operator.training.patience import grace_seconds
 from llm_operator.training.stages import PlannedStage, claims_of, remote_inputs, run_uri
 from llm_trainer.config import StageConfig
-from llm_trainer.config.tracking import KEYS, variable
+from llm_trainer.config.tracking import KEYS, Tracker, variable
 from llm_trainer.protocol import PROGRESS_PORT, RENDEZVOUS_PORT
 
 CONTAINER = "trainer"
@@ -40,7 +40,6 @@ NODE_LOST_SECONDS = 30  # a node that doesn't answer for so long loses the pod
 JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"  # the Job controller sets it
 ZONE = "topology.kubernetes.io/zone"  # of nodes; Kubernetes 1.35 gives it to their pods
 RDMA = "rdma/"  # devices of the shared RDMA device plugin, which NCCL's own transport uses; others have a plugin of it
-JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 
 
 def children(
@@ -81,7 +80,7 @@ def children(
             "clusterIP": "None",
             "ipFamilyPolicy": "PreferDualStack",  # the name of rank 0 has all addresses that its pod has
             "publishNotReadyAddresses": True,  # they look for each other before any is ready
-            "selector": {JOB_NAME_LABEL: name},
+            "selector": {labels.JOB_NAME: name},
             "ports": [
                 {"name": "progress", "port": PROGRESS_PORT, "targetPort": "progress"},
                 {"name": "rendezvous", "port": RENDEZVOUS_PORT},
@@ -94,19 +93,22 @@ def children(
         made.append(service)
     if network:
         fetches = bool(stage.index < 0 and remote_inputs(spec))
-        made.append(gang_policy(common, network, fetches=fetches))
+        made.append(gang_policy(common, network, fetches=fetches, trackers=spec.tracking))
     return tuple(marked(manifest) for manifest in (*made, processes))
 
 
-def gang_policy(common: dict[str, Any], network: Network, *, fetches: bool = False) -> Manifest:
+def gang_policy(
+    common: dict[str, Any], network: Network, *, fetches: bool = False, trackers: Sequence[Tracker] = ()
+) -> Manifest:
     """The gang speaks to itself, on any port as gloo and NCCL do; rank 0's figures are for operator and Prometheus.
 
-    ``fetches``: it also reaches hubs, buckets and servers, whose addresses only their names tell.
+    ``fetches``: it also reaches what it fetches from; ``trackers`` are told by rank 0.
     """
-    gang = {JOB_NAME_LABEL: common["name"]}
-    ingress = [{"from": [pods(gang)]}, tcp(PROGRESS_PORT, [network.operator, *network.metrics_from])]
-    anywhere: list[Manifest] = [{"ports": [{"protocol": "TCP"}]}] if fetches else []
-    return policy(common, gang, ingress, [{"to": [pods(gang)]}, *network.egress, *anywhere])
+    gang = pods({labels.JOB_NAME: common["name"]})
+    ingress = [{"from": [gang]}, tcp(PROGRESS_PORT, [network.operator, *network.metrics_from])]
+    asked = sorted({one.port for one in trackers if one.port})
+    out = [ANYWHERE] if fetches else [{"ports": [{"port": port, "protocol": "TCP"} for port in asked]}] if asked else []
+    return job_policy(common, network, ingress, [{"to": [gang]}, *out])
 
 
 def job(
@@ -134,7 +136,7 @@ def job(
                 pods_of(spec, spec.stages[stage.index] if stage.index >= 0 else None),
                 {"labels": common["labels"]},
                 pod_spec(spec, stage, common["name"], image, run_uri(training, spec)),
-                {JOB_NAME_LABEL: common["name"]},
+                {labels.JOB_NAME: common["name"]},
                 pull_secrets,
             ),
         },
@@ -218,7 +220,7 @@ def spread(stage: PlannedStage, name: str) -> dict[str, Any]:
     ]
     fields: dict[str, Any] = {"tolerations": tolerations}
     if stage.nodes > 1:
-        near = {"labelSelector": {"matchLabels": {JOB_NAME_LABEL: name}}, "topologyKey": ZONE}
+        near = {"labelSelector": {"matchLabels": {labels.JOB_NAME: name}}, "topologyKey": ZONE}
         preferred = [{"weight": 100, "podAffinityTerm": near}]
         fields["affinity"] = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
         fields["topologySpreadConstraints"] = [
@@ -227,7 +229,7 @@ def spread(stage: PlannedStage, name: str) -> dict[str, Any]:
                 "topologyKey": "kubernetes.io/hostname",
                 "whenUnsatisfiable": "ScheduleAnyway",
                 "nodeTaintsPolicy": "Honor",  # a lost node would count as one that is empty
-                "labelSelector": {"matchLabels": {JOB_NAME_LABEL: name}},
+                "labelSelector": {"matchLabels": {labels.JOB_NAME: name}},
             }
         ]
     return fields

@@ -13,7 +13,7 @@ from llm_operator.api.training import LLMTrainingSpec, Publication
 from llm_operator.api.training_status import Result
 from llm_operator.kube import labels
 from llm_operator.kube.credentials import credential_mounts, credential_volumes, mounted_credentials
-from llm_operator.kube.network import Network, policy
+from llm_operator.kube.network import ANYWHERE, Network, job_policy
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.single_job import module_container, single_job, single_pod
 from llm_operator.kube.templates import (
@@ -25,7 +25,7 @@ from llm_operator.kube.templates import (
     resource_requirements,
     variables,
 )
-from llm_operator.training.manifests import CONTAINER, JOB_NAME_LABEL
+from llm_operator.training.manifests import CONTAINER
 from llm_operator.training.names import child_name, digest
 from llm_trainer.config import PUBLISH_VARIABLE, MountedCredentials, PublishConfig, claim_of, parse
 
@@ -88,14 +88,12 @@ def publication(
         pods_of(spec, None),
         {"labels": common["labels"]},
         pod_spec(config, image),
-        {JOB_NAME_LABEL: name},
+        {labels.JOB_NAME: name},
         pull_secrets,
     )
     made = [single_job(common, template, TRIES)]
     if network:
-        # it reaches hubs and buckets, whose addresses only their names tell; nobody reaches it
-        out = [*network.egress, {"ports": [{"protocol": "TCP"}]}]
-        made.insert(0, policy(common, {JOB_NAME_LABEL: name}, [], out))
+        made.insert(0, job_policy(common, network, egress=[ANYWHERE]))
     return tuple(marked(manifest) for manifest in made)
 
 

@@ -17,6 +17,7 @@ from llm_operator.api.resolve import published_stage
 from llm_operator.api.training import LLMTrainingSpec, Publication
 from llm_operator.api.training_status import LLMTrainingStatus, PublicationStatus, Result, StageStatus
 from llm_operator.kube.kinds import NETWORK_POLICY
+from llm_operator.kube.network import without_pods
 from llm_operator.kube.plan import Delete, Event, Manifest, Plan
 from llm_operator.kube.pods import container_state, held_up, is_leaving, terminated_text, where
 from llm_operator.training.bounds import bounded
@@ -193,15 +194,15 @@ def is_job(child: Manifest) -> bool:
 
 def deletions(observed: Observed, steps: Sequence[Step], kept: set[str | None]) -> Iterator[Delete]:
     """Of what nobody wants any more; a NetworkPolicy goes when nothing is left that it is about."""
-    jobs = {child["metadata"]["name"] for child in observed.publishing if is_job(child)}
-    pods = {job_of(pod) for pod in observed.publishing_pods}
+    jobs = [child for child in observed.publishing if is_job(child)]
+    policies = [child for child in observed.publishing if child["kind"] == NETWORK_POLICY.name]
     asked = {child["metadata"]["uid"] for step in steps for child in step.delete}
-    for child in observed.publishing:
+    for child in jobs:
         metadata = child["metadata"]
-        shields = child["kind"] == NETWORK_POLICY.name and metadata["name"] in jobs | pods
-        unwanted = metadata["name"] not in kept and not shields
-        if (unwanted or metadata["uid"] in asked) and not is_leaving(child):
+        if (metadata["name"] not in kept or metadata["uid"] in asked) and not is_leaving(child):
             yield Delete(child["apiVersion"], child["kind"], metadata["name"], metadata["uid"])
+    names = {*(job["metadata"]["name"] for job in jobs), *filter(None, kept)}
+    yield from without_pods(policies, names, observed.publishing_pods)
 
 
 # --- what people are told ------------------------------------------------------------------------------------------

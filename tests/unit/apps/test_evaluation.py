@@ -13,7 +13,7 @@ from tests.app_specs import APP, PLAIN
 from tests.specs import REMOVE, Spec, changed
 from tests.unit.apps import scenes
 from tests.unit.apps.scenes import condition, config, end_jobs, evaluations, run_pods, serving, settle, step
-from tests.unit.world import World
+from tests.unit.world import NETWORK, World
 
 ASKED: Spec = {"questions": {"configMap": {"name": "asked"}}, "thresholds": [{"metric": "f1", "min": 0.5}]}
 SPEC = changed(APP, evaluation={**ASKED, "gate": "block"})
@@ -42,6 +42,20 @@ def pod(world: World) -> Manifest:
     [job] = evaluations(world).values()
     found: Manifest = job["spec"]["template"]["spec"]
     return found
+
+
+def test_its_pods_ask_whom_the_server_asks_and_nobody_reaches_them() -> None:
+    world = scenes.scene(SPEC)
+    world.network = NETWORK
+    settle(world, serving())
+    end_jobs(world)
+    settle(world, serving())
+    [job] = evaluations(world).values()
+    found = world.objects["NetworkPolicy", job["metadata"]["name"]]["spec"]
+    server = world.objects["NetworkPolicy", "help-app"]["spec"]
+    assert found["ingress"] == []
+    assert server["egress"][0] in found["egress"]
+    assert found["podSelector"]["matchLabels"] == {"batch.kubernetes.io/job-name": job["metadata"]["name"]}
 
 
 def test_no_pod_before_the_first_configuration_passes() -> None:

@@ -59,10 +59,53 @@ def test_its_pods_may_reach_what_embeds() -> None:
     world = scenes.scene(EMBEDDED)
     world.network = NETWORK
     settle(world, serving(), embedders=embedder())
-    [found] = world.of("NetworkPolicy")
-    to = found["spec"]["egress"][0]["to"]
-    names = [peer["podSelector"]["matchLabels"]["llm-operator.io/serving"] for peer in to]
-    assert names == ["chat", "embedder"]
+    server = policies(world)["help-app"]
+    assert server["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "server"
+    assert asked_servings(server) == ["chat", "embedder"]
+
+
+def policies(world: World) -> dict[str, Any]:
+    return {found["metadata"]["name"]: found["spec"] for found in world.of("NetworkPolicy")}
+
+
+def asked_servings(policy: Any) -> list[str]:
+    peers = [peer for rule in policy["egress"] for peer in rule.get("to", ())]
+    chosen = [peer["podSelector"]["matchLabels"] for peer in peers if "podSelector" in peer]
+    return [labels["llm-operator.io/serving"] for labels in chosen if "llm-operator.io/serving" in labels]
+
+
+def test_a_job_that_indexes_has_a_policy_of_its_own() -> None:
+    """Nobody reaches it, and it reaches what embeds, and the pages that the spec names."""
+    world = scenes.scene(IN_DATABASE)
+    world.network = NETWORK
+    kinds = [one["kind"] for one in scenes.step(world, serving(), embedders=embedder()).create]
+    assert kinds.index("NetworkPolicy") < kinds.index("Job")
+    [job] = jobs(world).values()
+    found = policies(world)[job["metadata"]["name"]]
+    assert found["podSelector"]["matchLabels"] == {"batch.kubernetes.io/job-name": job["metadata"]["name"]}
+    assert found["ingress"] == []
+    assert asked_servings(found) == ["embedder"]
+    blocks = [peer["ipBlock"] for rule in found["egress"] for peer in rule.get("to", ()) if "ipBlock" in peer]
+    assert {"10.1.0.0/16", "fd00::/8"} < {block["cidr"] for block in blocks}
+    assert "10.0.0.0/8" in next(block for block in blocks if block["cidr"] == "0.0.0.0/0")["except"]
+
+
+def test_the_policy_of_a_job_stays_as_long_as_its_pods_do() -> None:
+    world = scenes.scene(EMBEDDED)
+    world.network = NETWORK
+    settle(world, serving(), embedders=embedder())
+    [first] = [job["metadata"]["name"] for job in jobs(world).values()]
+    end_jobs(world)
+    pod = world.objects["Pod", f"{first}-x"]
+    pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] = first
+    del world.objects["Job", first]
+    world.owner["spec"] = changed(EMBEDDED, knowledge__0__edition="2")
+    settle(world, serving(), embedders=embedder())
+    assert first in policies(world)
+    del world.objects["Pod", f"{first}-x"]
+    settle(world, serving(), embedders=embedder())
+    [second] = [job["metadata"]["name"] for job in jobs(world).values()]
+    assert {*policies(world)} == {"help-app", second}
 
 
 @pytest.mark.parametrize(

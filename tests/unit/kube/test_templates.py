@@ -15,6 +15,7 @@ from llm_operator.api.pods import OUR_DOMAINS, OUR_KEYS, PodSettings
 from llm_operator.api.resources import Resources
 from llm_operator.api.serving import LLMServingSpec, ServedAdapter, ServedResult
 from llm_operator.api.training import LLMTrainingSpec
+from llm_operator.kube.labels import JOB_NAME
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import (
     AS_WRITTEN,
@@ -194,7 +195,7 @@ def test_a_constraint_without_selector_is_about_these_pods(template: Any) -> Non
     made = template({"topologySpreadConstraints": ALL_PODS["topologySpreadConstraints"][:1]})
     (constraint,) = made["spec"]["topologySpreadConstraints"]
     selected = constraint["labelSelector"]["matchLabels"]
-    labels = made["metadata"]["labels"] | {training.JOB_NAME_LABEL: "bilingual-base-1-f737e"}
+    labels = made["metadata"]["labels"] | {JOB_NAME: "bilingual-base-1-f737e"}
     assert selected
     assert selected.items() <= labels.items()
 

@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 from llm_operator.api.serving import LLMServingSpec
+from llm_operator.kube.labels import JOB_NAME
+from llm_operator.kube.network import ANYWHERE
 from llm_operator.kube.plan import Manifest, Plan
 from llm_operator.serving.fetching import RETRY_SECONDS, UNHEARD_SECONDS
 from llm_operator.serving.reconcile import reconcile
 from llm_trainer.config import ModelFetch
-from llm_trainer.protocol import FetchedInput, Progress, Termination
+from llm_trainer.protocol import PROGRESS_PORT, FetchedInput, Progress, Termination
 from tests.serving_specs import FETCHED, STORE
-from tests.specs import Spec, changed
+from tests.specs import REMOVE, Spec, changed
 from tests.unit.serving.scenes import condition, observed, run_pods, scene, settle, step, with_adapter
-from tests.unit.world import START, World
+from tests.unit.world import NETWORK, START, World
 
 ON_NODES = changed(FETCHED, modelCache={"emptyDir": {"sizeLimit": "1Gi"}})
 COMMIT, NEXT = "a" * 40, "b" * 40
@@ -60,6 +62,34 @@ def end(world: World, revision: str = COMMIT, *, code: int = 0, message: str = "
         "status": {"phase": phase, "containerStatuses": [{"name": "fetch", "state": state}]},
     }  # fmt: skip
     job["status"] = {"conditions": [{"type": "Failed" if code else "Complete", "status": "True"}]}
+
+
+def test_a_job_that_fetches_has_a_policy_of_its_own() -> None:
+    """The operator asks it how far it is; it reaches hubs, and the serving's own pods do not."""
+    world = scene(FETCHED)
+    world.network = NETWORK
+    first = step(world, None)
+    assert [one["kind"] for one in first.create] == ["NetworkPolicy", "Job"]
+    settle(world, None)
+    name = job_of(world)["metadata"]["name"]
+    found = world.objects["NetworkPolicy", name]["spec"]
+    [ingress] = found["ingress"]
+    assert (ingress["from"], ingress["ports"]) == ([NETWORK.operator], [{"port": PROGRESS_PORT, "protocol": "TCP"}])
+    assert ANYWHERE in found["egress"]
+    assert found["podSelector"]["matchLabels"] == {JOB_NAME: name}
+    end(world)
+    settle(world, None)
+    assert ANYWHERE not in world.objects["NetworkPolicy", "chat-serving"]["spec"]["egress"]
+    pod = world.objects["Pod", f"{name}-x"]
+    pod["metadata"]["labels"] = {JOB_NAME: name}
+    del world.objects["Job", name]
+    world.owner["spec"] = changed(FETCHED, model__uri="pvc://models/base", modelCache=REMOVE)
+    settle(world, None)
+    assert ("NetworkPolicy", name) in world.objects, "its pod would be open"
+    del world.objects["Pod", f"{name}-x"]
+    settle(world, None)
+    assert ("NetworkPolicy", name) not in world.objects
+    assert ("NetworkPolicy", "chat-serving") in world.objects
 
 
 def serves(world: World) -> str:

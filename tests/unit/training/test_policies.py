@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llm_operator.kube.labels import JOB_NAME
+from llm_operator.kube.network import DNS
 from llm_operator.kube.plan import Plan
-from llm_operator.training.manifests import JOB_NAME_LABEL
 from llm_operator.training.reconcile import reconcile
+from tests.specs import TRAINING, changed
 from tests.unit.training import scenes
 from tests.unit.training.scenes import scene, settle
 from tests.unit.world import NETWORK, START, World, check_golden
@@ -29,7 +32,7 @@ def test_a_gang_is_by_itself(world: World) -> None:
     (policy,) = [one for one in world.of("NetworkPolicy") if one["metadata"]["name"] == job["metadata"]["name"]]
     check_golden(GOLDEN / "network_policy.yaml", Plan(create=(policy,)))
     assert policy["metadata"]["ownerReferences"] == job["metadata"]["ownerReferences"]
-    assert policy["spec"]["podSelector"]["matchLabels"] == {JOB_NAME_LABEL: job["metadata"]["name"]}
+    assert policy["spec"]["podSelector"]["matchLabels"] == {JOB_NAME: job["metadata"]["name"]}
 
 
 def test_it_is_there_before_the_pods() -> None:
@@ -77,3 +80,23 @@ def test_what_was_made_stays_when_the_setting_changes(world: World) -> None:
     """An attempt's children never change, and a policy is none of a reason to restart it."""
     world.network = None
     assert scenes.step(world).empty
+
+
+@pytest.mark.parametrize(
+    ("tracker", "port"),
+    [
+        ({"mlflow": {"uri": "http://mlflow.tools:5000"}}, 5000),
+        ({"mlflow": {"uri": "https://mlflow.example.com/team"}}, 443),
+        ({"wandb": {"project": "chat", "credentials": {"name": "key"}}}, 443),
+        ({"wandb": {"project": "chat"}}, None),
+        ({"tensorboard": {}}, None),
+        ({"mlflow": {"uri": "http://mlflow.tools:99999"}}, None),
+    ],
+)
+def test_trackers_that_the_spec_names_are_reached(tracker: dict[str, Any], port: int | None) -> None:
+    world = scene(changed(TRAINING, tracking=[tracker]))
+    world.network = NETWORK
+    settle(world, START)
+    [policy] = world.of("NetworkPolicy")
+    asked = [rule for rule in policy["spec"]["egress"] if "to" not in rule and rule != DNS]
+    assert asked == ([{"ports": [{"port": port, "protocol": "TCP"}]}] if port else [])

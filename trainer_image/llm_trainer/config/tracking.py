@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints
 
@@ -12,6 +13,7 @@ from llm_trainer.config.base import Settings
 TrackingUri = Annotated[str, StringConstraints(pattern=r"^https?://[^@\s/]+(/[^@\s]*)?$", max_length=512)]
 Title = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=128)]
 WandbName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][-_.A-Za-z0-9]*$", max_length=128)]
+WANDB = "https://api.wandb.ai"
 SecretName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 
 
@@ -60,6 +62,18 @@ class Tracker(Settings):
         """Name of the Secret with its credentials."""
         chosen = self.mlflow or self.wandb
         return chosen.credentials.name if chosen and chosen.credentials else None
+
+    @property
+    def port(self) -> int | None:
+        """TCP port of the server that is told; None: nobody is, or its URI has no such port."""
+        if not self.mlflow and not (self.wandb and self.wandb.credentials):
+            return None
+        chosen = self.mlflow or self.wandb
+        parts = urlsplit(chosen.uri if chosen and chosen.uri else WANDB)
+        try:
+            return parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError:
+            return None
 
 
 # By kind the keys of its Secret; they are also the variables that its library reads.

@@ -17,7 +17,7 @@ from llm_trainer.config.allotment import Part, TooFewTokensError, allotted
 MOST_SHARES = 1024  # of sources in phases, all mixtures together: of more the stages tell, as it would take long here
 REMEMBERED = 1024  # trainings
 
-Source = tuple[str, str, str, int]  # name, domain, language, tokens
+Source = tuple[tuple[str, str, str], int]  # name, domain, language; tokens
 
 
 def token_problems(spec: LLMTrainingSpec, known: Sequence[StageStatus]) -> Iterator[str]:
@@ -31,7 +31,7 @@ def token_problems(spec: LLMTrainingSpec, known: Sequence[StageStatus]) -> Itera
     if shares > MOST_SHARES or all(check.stage in begun for check in checks):
         return
     sources = [(each.name, each.domain, each.language) for each in spec.data.sources if each.name in tokens]
-    told = tuple((*labels, tokens[labels[0]]) for labels in sources)
+    told = tuple((labels, tokens[labels[0]]) for labels in sources)
     for stage, problem in too_small(tuple(check.model_dump_json() for check in checks), told):
         if stage not in begun:
             yield problem
@@ -50,7 +50,7 @@ def too_small(checks: tuple[str, ...], sources: tuple[Source, ...]) -> tuple[tup
     read: dict[str, list[int]] = {}  # rows of each source, once a stage has ended
     for check in map(MixtureCheck.model_validate_json, checks):
         length = check.length
-        parts = [Part(*labels, tokens=tokens, rows=tokens // length) for *labels, tokens in sources]
+        parts = [Part(*labels, tokens, tokens // length) for labels, tokens in sources]
         starts = read.get(check.after, [0] * len(parts))
         try:
             given = allotted(check.mixture, parts, check.rows, length, starts, check.field)

@@ -34,14 +34,19 @@ SHUFFLED, NOT_FINITE = range(24, 27), range(27, 38)  # places
 @pytest.fixture(scope="module")
 def bad_rows(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Which rows of the data are bad: labels shuffled, then NaN."""
+    return planted(prepared, tmp_path_factory.mktemp("planted"), SHUFFLED, NOT_FINITE)
+
+
+def planted(prepared: Path, folder: Path, shuffled: range, not_finite: range) -> Path:
+    """A file with the rows of these places."""
     rows = Sequences(prepared / "models" / "run" / "data", 64, 0)
 
     def keys(places: range) -> list[int]:
         numbers = range(places.start * BATCH, places.stop * BATCH)
         return [row_key(rows.row(number).tokens[:-1].tolist()) for number in numbers]
 
-    file = tmp_path_factory.mktemp("planted") / "rows.json"
-    file.write_text(json.dumps({"shuffled": keys(SHUFFLED), "nan": keys(NOT_FINITE)}))
+    file = folder / "rows.json"
+    file.write_text(json.dumps({"shuffled": keys(shuffled), "nan": keys(not_finite)}))
     return file
 
 
@@ -100,8 +105,8 @@ def test_a_kill_in_the_middle_of_a_rollback(
 ) -> None:
     """Rank 0 dies as soon as the rollback is noted down, before or while anything of it is done."""
     whole, _ = watched
-    planted = {"PYTHONPATH": PYTHONPATH, "LLM_TEST_PLANTED": str(bad_rows)}
-    first = pods(pretrain("killed-back", lossWatch=WATCH, **SETTINGS), **planted).start()
+    environment = {"PYTHONPATH": PYTHONPATH, "LLM_TEST_PLANTED": str(bad_rows)}
+    first = pods(pretrain("killed-back", lossWatch=WATCH, **SETTINGS), **environment).start()
     journal = Path(first.config.stage_folder) / "checkpoints" / JOURNAL
     while not journal.exists():
         assert first.pods[0].process.is_alive(), first.pods[0].log[-3000:]
@@ -109,28 +114,44 @@ def test_a_kill_in_the_middle_of_a_rollback(
     os.kill(first.pods[0].worker(), signal.SIGKILL)
     assert first.wait()[0].reason == "Killed"
     second = pretrain("killed-back", attempt=2, lossWatch=WATCH, **SETTINGS)
-    pods(second, **planted).run()
+    pods(second, **environment).run()
     assert read_rollbacks(journal.parent) == read_rollbacks(Path(whole.stage_folder) / "checkpoints")
     assert losses(second) == pytest.approx(losses(whole), abs=1e-5)
     marks = [(row["action"], row["step"], row["message"]) for row in actions(whole)]
     assert [(row["action"], row["step"], row["message"]) for row in actions(second)] == marks
 
 
+def test_bad_data_at_the_beginning_and_the_end(prepared: Path, pretrain: Stage, pods: RunPods, tmp_path: Path) -> None:
+    """Where there is nothing before it but the start, and where the stage ends before a spike has lasted."""
+    first, last = range(3), range(STEPS + 1, STEPS + 3)  # what is jumped over is replaced at the end
+    config = pretrain("both-ends", lossWatch=WATCH, **SETTINGS)
+    running = pods(config, PYTHONPATH=PYTHONPATH, LLM_TEST_PLANTED=str(planted(prepared, tmp_path, last, first)))
+    progress = running.run()
+    assert progress.step == STEPS
+    assert progress.result
+    made = read_rollbacks(Path(config.stage_folder) / "checkpoints")
+    assert [(each.step, each.to, each.begin, each.end) for each in made] == [(3, 0, 0, 3), (STEPS, 45, 48, 51)]
+    assert "2 steps in a row, up to step 48, are off" in made[1].message
+    assert sorted(losses(config)) == list(range(1, STEPS + 1))
+    assert max(loss for step, loss in losses(config).items() if step > 40) < losses(config)[1]
+    assert decisions(running, 0) == decisions(running, 1)
+
+
 def test_a_stage_that_has_diverged(pretrain: Stage, pods: RunPods, bad_rows: Path) -> None:
     """It ends with the data that is suspect, and what it has saved is of before, whatever is kept. With more rollbacks
     it goes on from there.
     """
-    planted = {"PYTHONPATH": PYTHONPATH, "LLM_TEST_PLANTED": str(bad_rows)}
+    environment = {"PYTHONPATH": PYTHONPATH, "LLM_TEST_PLANTED": str(bad_rows)}
     settings = {**SETTINGS, "checkpoint": {"everySteps": 1, "keep": 1}, "zeroStage": 0}
     config = pretrain("diverged-by-its-watch", nodes=1, **settings, lossWatch={**WATCH, "rollbacks": 0})
-    word = pods(config, **planted).start().wait()[0]
+    word = pods(config, **environment).start().wait()[0]
     assert (word.exit_code, word.reason) == (ExitCode.DIVERGED, "Diverged"), word
     assert "0 rollbacks did not help" in word.message
     assert "train/odd-00000.bin " in word.message, "the documents are named"
     assert actions(config)[-1]["action"] == "Diverged"
     assert not (Path(config.stage_folder) / "results").exists()
     again = pretrain("diverged-by-its-watch", nodes=1, attempt=2, **settings, lossWatch=WATCH)
-    assert pods(again, **planted).run().step == STEPS
+    assert pods(again, **environment).run().step == STEPS
     first = read_rollbacks(Path(config.stage_folder) / "checkpoints")[0]
     row = next(row for row in actions(again) if row["action"] == "RollBack")
     assert row["step"] <= first.to < SHUFFLED.start, "it went on from a checkpoint of the spike"

@@ -131,6 +131,7 @@ class DataFigures(Message):
 
     tokens: list[TokenCount] = Field(default_factory=list, description="By domain and language, most first.")
     dropped: list[DropCount] = Field(default_factory=list, description="Documents by reason, most first.")
+    sources: dict[str, Count] = Field(default_factory=dict, description="Tokens to train on of each source.")
 
 
 class Score(Message):

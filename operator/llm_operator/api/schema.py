@@ -63,8 +63,9 @@ RESOURCES = (
         LLMTrainingSpec, LLMTrainingStatus, TRAINING_RULES,
         (
             ("Phase", "string", ".status.phase"), ("Stage", "string", ".status.stage"),
-            ("Progress", "string", ".status.progress"), ("Loss", "string", ".status.loss"),
-            ("Nodes", "integer", ".status.nodes"), ("Restarts", "integer", ".status.restarts"), AGE,
+            ("Tokens", "string", ".status.tokens"), ("Progress", "string", ".status.progress"),
+            ("Loss", "string", ".status.loss"), ("Nodes", "integer", ".status.nodes"),
+            ("Restarts", "integer", ".status.restarts"), AGE,
         ),
     ),
     Resource(

@@ -147,6 +147,12 @@ class DataStatus(Status):
     tokens: list[TokenCount] = Field(default_factory=list, description="By domain and language: the 16 with most.")
     dropped: list[DropCount] = Field(default_factory=list, description="Documents by reason: the 16 with most.")
     left_out: int | None = Field(default=None, description="Further entries of both. Absent: none.")
+    sources: dict[str, int] = Field(
+        default_factory=dict,
+        description="Tokens to train on by source, by which a mixture is checked before its stage has pods. Absent: of "
+        "more than 64 sources, or not told.",
+        exclude_if=lambda value: not value,
+    )
 
 
 class NoticeStatus(Status):
@@ -277,6 +283,7 @@ class LLMTrainingStatus(Status):
         default=None, description="The folder of all that the training writes; for spec.resumeFrom of another."
     )
     stage: str | None = Field(default=None, description="The stage whose turn it is.")
+    tokens: str = Field(default="", description="Of the corpus, to train on: such as 941, 15.3K, 2.1M, 20.0B, 1.2T.")
     progress: str = Field(default="", description="Steps made, steps in all and per cent of the stage.")
     loss: str | None = Field(default=None, description="Newest training loss, nats per token, a decimal.")
     nodes: int = Field(default=0, description="Pods of the stage.")

@@ -22,6 +22,7 @@ WORD_BYTES = 64  # of a text that is a word
 ATTENTION_BYTES = 256
 FIGURE_NAME_BYTES = 128
 DATA_ENTRIES = 16  # of each list
+DATA_SOURCES = 64  # of more none is told: a mixture is checked by all of them
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,13 @@ def bounded_data(data: DataStatus) -> DataStatus:
             ],
             "dropped": [each.model_copy(update={"reason": cut(each.reason, FIGURE_NAME_BYTES)}) for each in dropped],
             "left_out": left_out(data.left_out, more),
+            "sources": data.sources if len(data.sources) <= DATA_SOURCES and all(map(is_name, data.sources)) else {},
         }
     )
+
+
+def is_name(text: str) -> bool:
+    return len(text.encode()) <= WORD_BYTES
 
 
 def bounded_notice(notice: NoticeStatus, limits: Limits) -> NoticeStatus:

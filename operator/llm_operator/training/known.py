@@ -10,6 +10,7 @@ from llm_operator.api.training import LLMTrainingSpec, Stage
 from llm_operator.api.training_status import AttemptStatus, LLMTrainingStatus, ModelSizeStatus, StageStatus
 from llm_operator.api.training_validation import fit_problems, training_problems
 from llm_operator.api.validation import InvalidSpecError
+from llm_operator.training.mixtures import token_problems
 from llm_operator.training.stages import PlannedStage, planned_stages
 
 MOST = 2**50  # parameters; what follows from them is a whole number to a status
@@ -28,7 +29,7 @@ def as_begun(spec: LLMTrainingSpec, known: Sequence[StageStatus]) -> LLMTraining
     """The spec with the number of pods that stages keep whose experts are spread: so are those of their checkpoints.
 
     A stage that failed without a checkpoint keeps none. An error if another number made the spec valid, or if a stage
-    can't fit by the sizes that data preparation has told.
+    can't fit, or has too few tokens, by what data preparation has told.
     """
     nodes = {stage.name: stage.nodes for stage in known if keeps_nodes(stage)}
     kept = {stage.name: nodes[stage.name] for stage in spec.stages if spreads_experts(stage) and stage.name in nodes}
@@ -39,7 +40,7 @@ def as_begun(spec: LLMTrainingSpec, known: Sequence[StageStatus]) -> LLMTraining
         if problems := tuple(training_problems(begun)):
             why = ", ".join(f"stage {name} keeps nodes: {number}" for name, number in kept.items())
             return InvalidSpecError((*problems, f"{why}, as a checkpoint's experts lie with so many processes"))
-    problems = tuple(fit_problems(begun, told_sizes(known)))
+    problems = (*fit_problems(begun, told_sizes(known)), *token_problems(begun, known))
     return InvalidSpecError(problems) if problems else begun
 
 

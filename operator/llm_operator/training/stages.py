@@ -199,21 +199,23 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
         ],
         models=list(named_models(spec)),
         tasks=list(named_tasks(spec)),
-        mixtures=[
-            MixtureCheck(
-                field=f"spec.stages[{i}].pretrain.mixture",
+        mixtures=list(mixture_checks(spec)),
+        remote=remote_inputs(spec),
+        credentials=mounted_credentials(spec.credentials),
+    )
+
+
+def mixture_checks(spec: LLMTrainingSpec) -> Iterator[MixtureCheck]:
+    for index, stage in enumerate(spec.stages):
+        if (pretrain := stage.pretrain) and pretrain.mixture is not None:
+            yield MixtureCheck(
+                field=f"spec.stages[{index}].pretrain.mixture",
                 stage=stage.name,
-                after=stage_before(spec, i),
+                after=stage_before(spec, index),
                 mixture=pretrain.mixture,
                 rows=pretrain.total_rows,
                 length=pretrain.sequence_length,
             )
-            for i, stage in enumerate(spec.stages)
-            if (pretrain := stage.pretrain) and pretrain.mixture is not None
-        ],
-        remote=remote_inputs(spec),
-        credentials=mounted_credentials(spec.credentials),
-    )
 
 
 def named_tasks(spec: LLMTrainingSpec) -> Iterator[TaskCheck]:

@@ -10,12 +10,14 @@ from llm_operator.api.conditions import find, is_true, timestamp, with_condition
 from llm_operator.api.estimate import memory_warnings
 from llm_operator.api.memory import training_size
 from llm_operator.api.reasons import Reason, TrainingCondition
-from llm_operator.api.training import LLMTrainingSpec
+from llm_operator.api.training import DATA_STAGE, LLMTrainingSpec
 from llm_operator.api.training_status import LLMTrainingStatus, ModelStatus, StageStatus
 from llm_operator.api.validation import InvalidSpecError
 from llm_operator.kube.plan import Manifest
 from llm_operator.training.known import told_sizes
 from llm_operator.training.stages import run_uri
+
+THOUSANDS = "KMBT"  # powers of thousand, in tokens
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ def summary(
         model=old.model if isinstance(spec, InvalidSpecError) else model_status(spec, stages),
         run_uri=old.run_uri if isinstance(spec, InvalidSpecError) else run_uri(training, spec),
         stage=current.name,
+        tokens=tokens_column(stages),
         progress=progress_column(current),
         loss=next((s.progress.loss for s in (current, *reversed(stages)) if s.progress and s.progress.loss), None),
         nodes=current.nodes,
@@ -153,6 +156,15 @@ def phase(conditions: Sequence[Condition]) -> str:
         return "Running"
     words = {Reason.SUSPENDED: "Suspended", Reason.STARTING: "Starting", Reason.RESTARTING: "Restarting"}
     return next((word for reason, word in words.items() if running.reason == reason), "Pending")
+
+
+def tokens_column(stages: Sequence[StageStatus]) -> str:
+    """Of the corpus, as far as data preparation has told: `20.0B`."""
+    progress = stages[0].progress if stages and stages[0].name == DATA_STAGE else None
+    count, thousands = float(progress.tokens) if progress else 0.0, 0
+    while count >= 999.95 and thousands < len(THOUSANDS):
+        count, thousands = count / 1000, thousands + 1
+    return f"{count:.1f}{THOUSANDS[thousands - 1]}" if thousands else f"{count:.0f}" if count else ""
 
 
 def progress_column(stage: StageStatus) -> str:

@@ -10,7 +10,7 @@ import pytest
 from llm_trainer.checkpoint.files import MANIFEST, FolderManifest
 from llm_trainer.checkpoint.record import record_of, write_record
 from llm_trainer.config import StageConfig
-from llm_trainer.data.mixture import Part
+from llm_trainer.config.allotment import Part
 from llm_trainer.stages.continued import rows_by_source, stages_before
 
 RUN = "pvc://models/run"

@@ -56,6 +56,19 @@ def test_a_result_outlives_many_held_out_figures(tmp_path: Path, monkeypatch: py
     assert told.result == result
 
 
+def test_what_the_data_is_made_of_outlives_its_many_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_TERMINATION_MESSAGE", str(tmp_path / "message"))
+    for count, told in ((64, True), (256, False)):
+        sources = {f"source-of-{number}": 10**12 for number in range(count)}
+        data = DataFigures(tokens=[TokenCount(domain="web", language="ja", tokens=1)], sources=sources)
+        report(Termination(reason="Succeeded", progress=Progress(stage="data", attempt=1, data=data)))
+        said = Termination.model_validate_json((tmp_path / "message").read_bytes()).progress
+        assert said
+        assert said.data
+        assert said.data.tokens == data.tokens
+        assert bool(said.data.sources) == told
+
+
 @pytest.mark.parametrize(("domains", "told"), [(3, True), (256, False)])
 def test_a_result_outlives_what_the_data_is_made_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, domains: int, *, told: bool

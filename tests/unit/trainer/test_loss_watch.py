@@ -76,6 +76,31 @@ def test_after_a_step(changed: dict[str, Any], after: list[float | None], expect
     assert seen([*CALM, *after], watch)[len(CALM) :] == expected
 
 
+LAST: list[tuple[dict[str, Any], list[float | None], Any]] = [
+    ({}, [9.0], (Action.ROLL_BACK, 15, True)),
+    ({}, [9.0, 9.0], (Action.ROLL_BACK, 15, True)),
+    ({}, [9.0, None], (Action.ROLL_BACK, 15, True)),
+    ({}, [9.0, 9.0, 9.0], (Action.ROLL_BACK, 15, False)),
+    ({}, [9.0, 3.0], None),
+    ({}, [None], (Action.SKIP, 0, False)),
+    ({"rollbacks": 0}, [9.0], None),
+    ({"rollbacks": 0}, [9.0, 9.0, 9.0], (Action.DIVERGED, 15, False)),
+]
+
+
+@pytest.mark.parametrize(("changed", "after", "expected"), LAST)
+def test_a_spike_at_the_stages_end_need_not_last(
+    changed: dict[str, Any], after: list[float | None], expected: Any
+) -> None:
+    """It would be in the result. What is left out is in none, and with no rollback left it is no reason to fail."""
+    watch, memory, decision = LossWatch.model_validate({**SMALL, **changed}), Memory(), None
+    losses = [*CALM, *after]
+    for step, loss in enumerate(losses, start=1):
+        figures = Seen(step, NAN if loss is None else loss, 1.0, loss is not None)
+        memory, decision = after_step(watch, memory, figures, 0, 10, last=step == len(losses))
+    assert (decision and (decision.action, decision.safe, decision.early)) == expected
+
+
 def test_without_enough_steps_before_nothing_is_a_spike() -> None:
     assert seen([3.0, 3.1, 3.0, 3.1, 99.0, 99.0, 99.0], LossWatch.model_validate(SMALL)) == [None] * 7
 

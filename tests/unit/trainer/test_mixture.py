@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trainer.config import Mixture, Source
+from llm_trainer.config.allotment import Part, allot, shares_of
 from llm_trainer.data.manifest import DataManifest, write_manifest
-from llm_trainer.data.mixture import Interleaving, Order, Part, allot, shares_of
+from llm_trainer.data.mixture import Interleaving, Order
 from llm_trainer.data.sequences import MixedSequences, Sequences, permute, permute_all
 from llm_trainer.data.shards import ShardWriter
 from llm_trainer.runtime.errors import ConfigurationError, DataError

@@ -28,7 +28,7 @@ from llm_operator.api.training_status import (
     TokenCount,
     WorkerStatus,
 )
-from llm_operator.training.bounds import CURRENT, OTHER, bounded
+from llm_operator.training.bounds import CURRENT, DATA_SOURCES, OTHER, bounded
 from llm_operator.training.events import events_between
 from llm_operator.training.progress import MOST_MODELS
 from llm_operator.training.reconcile import as_written
@@ -93,6 +93,7 @@ def worst_stage(name: str, letter: str, nodes: int, *, under_way: bool) -> Stage
         data=DataStatus(
             tokens=[TokenCount(domain=text, language=text, tokens=MOST) for _ in range(256)],
             dropped=[DropCount(reason=text, documents=MOST) for _ in range(100)],
+            sources={f"{number:02}".ljust(64, "s"): MOST for number in range(DATA_SOURCES)},
         ),
     )  # fmt: skip
 
@@ -112,7 +113,7 @@ def worst(letter: str, nodes: int = 1024) -> LLMTrainingStatus:
     return LLMTrainingStatus.model_validate(
         {
             "observed_generation": MOST, "observed_restart_token": letter * 253,
-            "phase": "Restarting", "stage": stages[-1].name, "progress": "9" * 43,
+            "phase": "Restarting", "stage": stages[-1].name, "progress": "9" * 43, "tokens": "9" * 21,
             "model": {"parameters": MOST, "active_parameters": MOST}, "loss": FIGURE, "nodes": 1024,
             "restarts": 20000, "conditions": conditions, "stages": stages,
             "publications": [

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_trainer.config import Mixture
+from llm_trainer.config.allotment import Part
 from llm_trainer.data.manifest import DataManifest, Shard, read_manifest
-from llm_trainer.data.mixture import Order, Part
+from llm_trainer.data.mixture import Order
 from llm_trainer.runtime.errors import DataError
 
 Tokens = NDArray[np.int64]

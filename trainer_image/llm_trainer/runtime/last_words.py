@@ -53,8 +53,10 @@ def report(termination: Termination) -> None:
     short = termination.model_copy(update={"message": termination.message[-MESSAGE_CHARACTERS:]})
     text = short.model_dump_json(by_alias=True, exclude_none=True)
     # The operator was told of these before; the result and the checkpoint are what it can't do without.
+    data = short.progress.data if short.progress else None
     spare: tuple[dict[str, object], ...] = (
-        {"workers": [], "notices": [], "evaluation": {}, "scores": [], "sources": [], "domains": []}, {"data": None},
+        {"workers": [], "notices": [], "evaluation": {}, "scores": [], "sources": [], "domains": []},
+        {"data": data.model_copy(update={"sources": {}}) if data else None}, {"data": None},
         {"models": []}, {"inputs": []},
     )  # fmt: skip
     for left_out in spare:

@@ -11,7 +11,8 @@ from llm_trainer.checkpoint.files import MANIFEST, read_manifest
 from llm_trainer.checkpoint.record import StageRecord, read_record
 from llm_trainer.checkpoint.rollbacks import place_of, read_rollbacks
 from llm_trainer.config import Mixture, Pretrain, StageConfig, local_path
-from llm_trainer.data.mixture import Order, Part
+from llm_trainer.config.allotment import Part
+from llm_trainer.data.mixture import Order
 from llm_trainer.data.sequences import MixedSequences, Rows, Sequences, manifest_of, parts_of
 from llm_trainer.stages.differences import DATA
 

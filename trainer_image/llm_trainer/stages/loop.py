@@ -212,7 +212,8 @@ class Loop(Resumable):
 
     def _watch(self, done: StepReport) -> bool:
         """What the loss watch makes of the step; whether it was rolled back. Raises DivergedError."""
-        decision = self.watching.see(Seen(self.step, done.loss, done.gradient_norm, done.applied))
+        seen = Seen(self.step, done.loss, done.gradient_norm, done.applied)
+        decision = self.watching.see(seen, last=self.step == self.steps)
         if decision is None:
             return False
         if decision.action is Action.SKIP:
@@ -221,6 +222,8 @@ class Loop(Resumable):
         self._land()  # what is being written may be the newest good one
         data = self.named_data(*self.watching.suspects(decision, self.step))
         to = target(decision.safe, LEAD, self.store.steps())
+        if to is None and decision.early:
+            return False
         if to is None or decision.action is Action.DIVERGED:
             why = "" if to is not None else "; there is no checkpoint from before to go back to"
             decision = replace(decision, action=Action.DIVERGED, message=decision.message + why)

@@ -45,11 +45,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class Decision:
-    """``safe``: how many steps were good before what made it necessary."""
+    """``safe``: how many steps were good before what made it necessary. ``early``: before it is certain."""
 
     action: Action
     message: str
     safe: int = 0
+    early: bool = False
 
 
 class Memory(BaseModel):
@@ -73,9 +74,12 @@ class Memory(BaseModel):
 
 
 def after_step(
-    watch: LossWatch, memory: Memory, seen: Seen, rollbacks: int, patience: int
+    watch: LossWatch, memory: Memory, seen: Seen, rollbacks: int, patience: int, *, last: bool = False
 ) -> tuple[Memory, Decision | None]:
-    """``rollbacks``: that were made; ``patience``: the most steps in a row that may be left out in so short a stage."""
+    """``rollbacks``: that were made; ``patience``: the most steps in a row that may be left out in so short a stage.
+
+    ``last``: of the stage, whose result a spike would be in, however long it would have lasted.
+    """
     cause = what_is_off(watch, memory, seen)
     if cause is None:
         losses, norms = (*memory.losses, seen.loss)[-watch.window :], (*memory.norms, seen.gradient_norm)
@@ -83,10 +87,13 @@ def after_step(
         return memory.model_copy(update=calm), None
     spikes, skipped = memory.spikes + seen.applied, 0 if seen.applied else memory.skipped + 1
     memory = memory.model_copy(update={"off": memory.off + 1, "spikes": spikes, "skipped": skipped})
-    if skipped < min(watch.skips, patience) and spikes < watch.spike_steps:
-        return memory, None if seen.applied else Decision(Action.SKIP, f"step {seen.step} is left out: {cause}")
-    told = f"{memory.off} steps in a row, up to step {seen.step}, are off, the last because {cause}"
+    are = "is" if memory.off == 1 else "are"
+    told = f"{count(memory.off, 'step')} in a row, up to step {seen.step}, {are} off, the last because {cause}"
     safe = safe_step(memory, seen.step)
+    if skipped < min(watch.skips, patience) and spikes < watch.spike_steps:
+        if last and spikes and rollbacks < watch.rollbacks:
+            return memory, Decision(Action.ROLL_BACK, f"{told}, at the stage's end", safe, early=True)
+        return memory, None if seen.applied else Decision(Action.SKIP, f"step {seen.step} is left out: {cause}")
     if rollbacks >= watch.rollbacks:
         return memory, Decision(Action.DIVERGED, f"{told}; {count(rollbacks, 'rollback')} did not help", safe)
     return memory, Decision(Action.ROLL_BACK, told, safe)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from llm_trainer.config import MixtureCheck
+from llm_trainer.config.allotment import Part
 from llm_trainer.data.manifest import DataManifest
-from llm_trainer.data.mixture import Order, Part
+from llm_trainer.data.mixture import Order
 from llm_trainer.data.sequences import parts_of
 from llm_trainer.protocol import Notice
 

@@ -344,6 +344,7 @@ def data_figures(manifest: DataManifest) -> DataFigures | None:
             for (domain, language), count in tokens.most_common()
         ],
         dropped=[DropCount(reason=reason, documents=count) for reason, count in dropped.most_common() if count],
+        sources={name: manifest.train_tokens(name) for name in manifest.names},
     )
 
 

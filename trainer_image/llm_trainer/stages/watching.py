@@ -55,10 +55,12 @@ class Watching:
 
     # --- what it sees ---
 
-    def see(self, seen: Seen) -> Decision | None:
+    def see(self, seen: Seen, *, last: bool) -> Decision | None:
+        """``last``: whether it is the stage's last step."""
         if self.settings is None:
             return None
-        self.memory, decision = after_step(self.settings, self.memory, seen, len(self.rollbacks), self.patience)
+        made = len(self.rollbacks)
+        self.memory, decision = after_step(self.settings, self.memory, seen, made, self.patience, last=last)
         return decision
 
     def see_evaluation(self, figures: dict[str, float], step: int, *, last: bool) -> Decision | None:

@@ -65,14 +65,29 @@ def children(
         },
         "ownerReferences": [owner_reference(training)],
     }
-    config_map = {
+    processes = job(training, spec, stage, common, image, pull_secrets)
+    made: list[Manifest] = [config_map(common, config)]
+    if stage.nodes > 1:
+        made.append(service(common))
+    if network:
+        fetches = bool(stage.index < 0 and remote_inputs(spec))
+        made.append(gang_policy(common, network, fetches=fetches, trackers=spec.tracking))
+    return tuple(marked(manifest) for manifest in (*made, processes))
+
+
+def config_map(common: dict[str, Any], config: StageConfig) -> Manifest:
+    return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": common,
         "immutable": True,
         "data": {CONFIG_FILE: config.model_dump_json(by_alias=True, exclude_none=True, indent=1)},
     }
-    service = {
+
+
+def service(common: dict[str, Any]) -> Manifest:
+    """By which the pods of a gang find rank 0."""
+    return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": common,
@@ -80,21 +95,13 @@ def children(
             "clusterIP": "None",
             "ipFamilyPolicy": "PreferDualStack",  # the name of rank 0 has all addresses that its pod has
             "publishNotReadyAddresses": True,  # they look for each other before any is ready
-            "selector": {labels.JOB_NAME: name},
+            "selector": {labels.JOB_NAME: common["name"]},
             "ports": [
                 {"name": "progress", "port": PROGRESS_PORT, "targetPort": "progress"},
                 {"name": "rendezvous", "port": RENDEZVOUS_PORT},
             ],
         },
     }
-    processes = job(training, spec, stage, common, image, pull_secrets)
-    made: list[Manifest] = [config_map]
-    if stage.nodes > 1:
-        made.append(service)
-    if network:
-        fetches = bool(stage.index < 0 and remote_inputs(spec))
-        made.append(gang_policy(common, network, fetches=fetches, trackers=spec.tracking))
-    return tuple(marked(manifest) for manifest in (*made, processes))
 
 
 def gang_policy(

@@ -47,9 +47,13 @@ def test_which_chunks_have_some_metadata_is_looked_for_once_and_takes_a_byte_eac
 ) -> None:
     """Clients may ask for any: the last ones are kept, not the first."""
     listed = [StoredChunk("s", "t", "", f"oil {n}", {"n": str(n), "even": str(n % 2)}) for n in range(40)]
-    index, looked = Index.of("k", "1", listed, 1), []
-    allowed = Index.allowed
-    monkeypatch.setattr(Index, "allowed", lambda self, where: looked.append(where) or allowed(self, where))
+    index, looked, allowed = Index.of("k", "1", listed, 1), [dict[str, str]()], Index.allowed
+
+    def look(self: Index, where: dict[str, str]) -> bytes | None:
+        looked.append(where)
+        return allowed(self, where)
+
+    monkeypatch.setattr(Index, "allowed", look)
     backend = InFolder(index)
 
     def found(**where: str) -> list[int]:

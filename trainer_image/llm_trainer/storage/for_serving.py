@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 
@@ -27,22 +28,25 @@ STAGE = "fetch"  # what its progress names
 
 
 class BoardMeter:
-    """Counts what is fetched, and shows it to whoever asks."""
+    """Counts what is fetched, by several threads, and shows it to whoever asks."""
 
     def __init__(self, board: Board) -> None:
-        self._board, self._speed = board, Speed()
+        self._board, self._speed, self._lock = board, Speed(), threading.Lock()
         self._bytes = self._total = 0
 
     def more(self, count: int) -> None:
-        self._bytes += count  # of several threads: a figure for people may miss a block
-        self._show()
+        with self._lock:
+            self._bytes += count
+            self._show()
 
     def total(self, count: int) -> None:
-        self._total, self._bytes = count, 0  # anew, if what is listed has changed
-        self._show()
+        with self._lock:
+            self._total, self._bytes = count, 0  # anew, if what is listed has changed
+            self._show()
 
     def waiting(self) -> None:
-        self._show()
+        with self._lock:
+            self._show()
 
     def _show(self) -> None:
         self._board.update(phase="Fetching", **self._speed.figures(self._bytes, self._total))

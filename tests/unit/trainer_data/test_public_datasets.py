@@ -173,7 +173,7 @@ def test_refused(name: str, volumes: Path) -> None:
 
 
 def test_what_a_column_is_named_is_told_where_it_is_not_there(volumes: Path) -> None:
-    with pytest.raises(DataError, match=r"it has question, and not response \(for completion\), as dataset.columns"):
+    with pytest.raises(DataError, match=r"it has prompt, and not response \(for completion\), as dataset.columns"):
         read(volumes, "sft", "a.jsonl", lines({"question": "q"}), {"prompt": "question", "completion": "response"})
 
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from llm_trainer.data import line_ranges
 from llm_trainer.data.files import COMPRESSIONS, Files, Place, format_of, told
+from llm_trainer.data.true_format import HEAD_BYTES, belied, whole_file
 from llm_trainer.runtime.errors import DamagedFileError, DataError
 
 T = TypeVar("T")
@@ -32,19 +33,6 @@ DOCUMENT_BYTES = 128 << 20  # of a .txt file, a line, a cell
 UNPACKED_TIMES, UNPACKED_BYTES = 200, 64 << 20  # more than both together is no text; text packs to a 3rd to a 20th
 
 MARK = b"\xef\xbb\xbf"  # a byte order mark is no text
-POINTER = b"version https://git-lfs.github.com/spec/"
-# What a file is by its first bytes, by which suffixes it is read as that, and else what to do.
-SIGNATURES: dict[bytes, tuple[str, tuple[str, ...], str]] = {
-    b"\x1f\x8b": ("gzip", (".gz",), "add .gz to the name"),
-    b"\x28\xb5\x2f\xfd": ("zstd", (".zst",), "add .zst to the name"),
-    b"BZh91AY&SY": ("bzip2", (".bz2",), "add .bz2 to the name"),
-    b"\x04\x22\x4d\x18": ("lz4", (".lz4",), "add .lz4 to the name"),
-    b"\xfd7zXZ\x00": ("xz", (), "unpack it with xz -d"),
-    b"PK\x03\x04": ("a zip archive", (), "unpack it"),
-    b"PAR1\x15": ("Parquet", (".parquet",), "name it .parquet"),
-    b"ARROW1\x00\x00": ("Arrow", (".arrow",), "name it .arrow"),
-    b"%PDF-": ("PDF", (), "write its text to a file"),
-}
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -118,12 +106,9 @@ def read_at(at: Reading, reader: Callable[[Reading], Iterator[T]]) -> Iterator[T
 
 def _refuse_no_file(at: Reading) -> None:
     with at.path.open("rb") as stream:
-        head = stream.read(len(POINTER))
-    if head == POINTER:
-        raise at.bad("is a Git LFS pointer, three lines in the place of the file; fetch it with git lfs pull")
-    for begin, (what, suffixes, todo) in SIGNATURES.items():
-        if head.startswith(begin) and at.path.suffix not in suffixes:
-            raise at.bad(f"is {what} by its first bytes, which its name doesn't say; {todo}")
+        head = stream.read(HEAD_BYTES)
+    if problem := belied(head, at.path.suffix):
+        raise at.bad(problem)
     if not head and at.path.suffix in COMPRESSIONS:
         said = "is empty, as no compressed file is; copy it again"  # Arrow takes it for an empty text
         raise DamagedFileError(str(at.bad(said)))
@@ -226,7 +211,8 @@ def parse_object(line: str, at: Reading, make: Callable[[list[tuple[str, Any]]],
     try:
         row = json.loads(line, object_pairs_hook=None if make is dict else make)
     except json.JSONDecodeError as error:
-        raise at.bad(f"is not JSON: {error.msg} at column {error.colno}{whole_file(line, at)}") from error
+        more = whole_file(line) if at.first else ""
+        raise at.bad(f"is not JSON: {error.msg} at column {error.colno}{more}") from error
     except (ValueError, RecursionError) as error:  # a number of 4,301 digits; brackets in brackets
         raise at.bad(f"is JSON that can't be read: {error}; correct or remove it") from error
     if isinstance(row, list) and at.first:
@@ -236,19 +222,6 @@ def parse_object(line: str, at: Reading, make: Callable[[list[tuple[str, Any]]],
     if not isinstance(row, dict):
         raise at.bad(f"must hold a JSON object, not {type(row).__name__}")
     return row
-
-
-def whole_file(line: str, at: Reading) -> str:
-    """What is wrong with more than this line, as its first one tells."""
-    if not at.first:
-        return ""
-    if line.lower().startswith(("<!doctype", "<html")):
-        return " (it is a web page, as a download that was refused leaves: fetch the file anew)"
-    if line == "[" or line.startswith(("[{", "[ {")):
-        return " (each line must be a JSON object, and the file is an array: write it with jq -c .[])"
-    if line == "{":
-        return " (each line must be a JSON object: write the file with jq -c .)"
-    return " (each line must be a JSON object: write the file as JSONL)"
 
 
 def unique(pairs: list[tuple[str, Any]]) -> Row:

@@ -22,6 +22,10 @@ from tests.specs import (
 
 RIGHT_TRAININGS: dict[str, Spec] = {
     "minimal": TRAINING,
+    "columns by other names": changed(
+        TRAINING,
+        stages__1__sft__dataset__columns={"prompt": "question", "completion": "answer"},
+    ),
     "expert parallelism": changed(TRAINING, **MIXTURE, stages__0__pretrain__expertParallel=2),
     "shared rows": changed(TRAINING, stages__0__sequenceParallel=2, stages__1__sequenceParallel=2),
     "shared layers": changed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llm_operator.api.rules import NAME, PODS, STAGE_PODS, Path, Rule, exactly_one, pod_rules, stage_pod_rules
 from llm_trainer.config import KINDS, SharedSettings
+from llm_trainer.config.fine_tuning import READ_COLUMNS
 
 # Data preparation alone has no stage before it: while it stands as failed, what it reads may be corrected.
 # CEL's optional types would say it shorter, but the API server estimates their cost without the bounds of the schema.
@@ -29,6 +30,8 @@ def fixed(field: str) -> Rule:
 
 
 ONLINE = ("ppo", "grpo")  # kinds with rewards
+ON_DATASETS = tuple(name for kind, name in KINDS.items() if kind != "pretrain")
+COLUMNS = Rule(f"self.all(k, k in {list(READ_COLUMNS)})", "has a name that is no column that a stage reads")
 STAGE_RULES = (
     exactly_one(*KINDS.values()),
     Rule("self.name != 'data'", "'data' is the name of data preparation; use another", ".name"),
@@ -224,6 +227,7 @@ TRAINING_RULES: dict[Path, tuple[Rule, ...]] = {
     ),
     **MIXTURE_RULES,
     ("spec", "stages", "*", "dpo"): (LOSS_WEIGHTS,),
+    **{("spec", "stages", "*", kind, "dataset", "columns"): (COLUMNS,) for kind in ON_DATASETS},
     **{("spec", "stages", "*", kind, "rewards", "*"): (exactly_one("model", "function"),) for kind in ONLINE},
     **{("spec", "stages", "*", kind, "rewards", "*", "model"): (exactly_one("stage", "uri"),) for kind in ONLINE},
     ("spec", "stages", "*", "ppo", "critic"): (exactly_one("stage", "uri"),),

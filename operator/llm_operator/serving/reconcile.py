@@ -10,6 +10,7 @@ from llm_operator.api.conditions import find
 from llm_operator.api.reasons import Reason, ServingCondition
 from llm_operator.api.serving import LLMServingSpec, LLMServingStatus
 from llm_operator.api.validation import InvalidSpecError
+from llm_operator.kube.kinds import NETWORK_POLICY
 from llm_operator.kube.mending import Mending, mending, scaled
 from llm_operator.kube.network import created_jobs, without_pods
 from llm_operator.kube.plan import Delete, Event, Manifest, Plan
@@ -88,11 +89,13 @@ def decide(observed: Observed, spec: LLMServingSpec, old: LLMServingStatus) -> D
     children = addressed(serving, spec, observed.network) if model else ()
     children += (workload(serving, spec, pods, rollout.strategy),) if pods else scaled(deployment, spec.replicas)
     image, secrets = observed.trainer_image, observed.pull_secrets
+    policies = {policy["metadata"]["name"] for policy in observed.network_policies}  # of a Job that is made again
     create = tuple(
         made
         for one in fetches
         if one.makes and one.job is None
         for made in fetch_children(serving, spec, one, image, secrets, observed.network)
+        if made["metadata"]["name"] not in policies or made["kind"] != NETWORK_POLICY.name
     )
     rendered = pods is not None
     return Decision(choice, tuple(adapters), fleet, rollout, children, rendered, waits, fetches, create)

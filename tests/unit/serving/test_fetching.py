@@ -80,6 +80,10 @@ def test_a_job_that_fetches_has_a_policy_of_its_own() -> None:
     end(world)
     settle(world, None)
     assert ANYWHERE not in world.objects["NetworkPolicy", "chat-serving"]["spec"]["egress"]
+    del world.objects["Job", name]
+    world.owner["status"]["inputs"] = []
+    again = step(world, None)
+    assert [one["kind"] for one in again.create] == ["Job"], "its policy is there"
     pod = world.objects["Pod", f"{name}-x"]
     pod["metadata"]["labels"] = {JOB_NAME: name}
     del world.objects["Job", name]

@@ -79,7 +79,7 @@ CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city"
          {"prompt": [ASKED], "chosen": [GOOD], "rejected": [BAD]}),
         ("dpo", {"chosen": "what is it? good", "rejected": "what is it? bad"},
          {"prompt": "what is it?", "chosen": " good", "rejected": " bad"}),
-        ("dpo", {"chosen": "a ", "rejected": "b "}, {"prompt": "", "chosen": "a ", "rejected": "b "}),
+        ("rewardModel", {"chosen": "a ", "rejected": "b "}, {"prompt": "", "chosen": "a ", "rejected": "b "}),
         ("rewardModel", {"prompt": "q", "chosen": "a", "rejected": "b", "margin": 2},
          {"prompt": "q", "chosen": "a", "rejected": "b", "margin": 2.0}),
         ("grpo", {"prompt": "q", "answer": None, "id": 3}, {"prompt": "q", "id": 3}),

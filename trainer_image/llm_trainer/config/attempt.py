@@ -36,6 +36,7 @@ class DatasetCheck(Settings):
     optional_columns: list[str] = Field(
         default_factory=list, description="Read as well where a row has them; *: all others."
     )
+    columns: dict[str, str] = Field(default_factory=dict, description="As of the stage's dataset.")
     training_tokenizer: bool = Field(default=True, description="Its stage reads by the tokenizer of this training.")
     model_uri: AnyUri | None = Field(
         default=None, description="Else by that of the model there, if it is known before."
@@ -69,6 +70,7 @@ class DatasetCheck(Settings):
             warmup_rows=math.floor(settings.schedule.warmup_steps / settings.epochs) * settings.rows_per_step,
             any_of_columns=[list(columns) for columns in settings.columns],
             optional_columns=list(settings.optional_columns),
+            columns=settings.dataset.columns,
             training_tokenizer=training_tokenizer,
             model_uri=model_uri,
             kind=kind[:1].lower() + kind[1:],

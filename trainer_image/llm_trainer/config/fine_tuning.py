@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, field_validator
 
 from llm_trainer.config.base import AnyUri, Settings
 from llm_trainer.config.training import (
@@ -17,14 +17,35 @@ from llm_trainer.config.training import (
     UserFunction,
 )
 
+# What a stage, a chat template or a known format reads, and so what a column of the files may stand for.
+READ_COLUMNS = (
+    "messages", "prompt", "completion", "text", "chosen", "rejected", "label", "margin", "tools",
+    "chat_template_kwargs", "instruction", "input", "output", "system", "history", "conversations",
+)  # fmt: skip
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+
 
 class Dataset(Settings):
     """Rows for a fine-tuning stage: JSONL or Parquet in one of TRL's dataset formats."""
 
     uri: AnyUri = Field(description="As of a source of the corpus. JSONL or Parquet.")
+    columns: dict[str, ColumnName] = Field(
+        default_factory=dict,
+        max_length=len(READ_COLUMNS),
+        description="What the files' columns are here, by their names, such as {prompt: question, completion: answer}.",
+    )
     validation_fraction: float = Field(
         default=0.05, ge=0, lt=1, description="Share of the rows that is held out for evaluation."
     )
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
+        if unknown := [name for name in columns if name not in READ_COLUMNS]:
+            raise ValueError(f"{unknown[0]!r} is no column that a stage reads; they are {', '.join(READ_COLUMNS)}")
+        if len(set(columns.values())) < len(columns):
+            raise ValueError("a column of the files can stand for one only")
+        return columns
 
 
 class FineTuning(TrainingSettings):

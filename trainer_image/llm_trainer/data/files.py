@@ -167,8 +167,23 @@ def _refuse_kind(named: Files, path: Path, suffixes: tuple[str, ...]) -> None:
     if format_of(path) not in suffixes:
         raise DataError(
             f"{named.field}: {named.name(path)} ends with none of {', '.join(suffixes)} "
-            f"(compressed: {', '.join(COMPRESSIONS)} after it). Narrow the glob or convert the file."
+            f"(compressed: {', '.join(COMPRESSIONS)} after it). {todo(path)}"
         )
+
+
+def todo(path: Path) -> str:
+    """With a file of a kind that isn't read."""
+    match path.suffix.lower():
+        case ".csv" | ".tsv":
+            return (
+                "Write it as Parquet: pandas.read_csv(FILE).to_parquet(…), with sep='\\t' for .tsv; or narrow the glob."
+            )
+        case ".zip" | ".tar" | ".tgz" | ".7z" | ".rar":
+            return "Unpack it, or narrow the glob."
+        case ".xz":
+            return "Unpack it with xz -d, and pack it with zstd if it is to be small; or narrow the glob."
+        case _:
+            return "Narrow the glob or convert the file."
 
 
 class _Walk:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from llm_trainer.data.messages import Message, shown
+from llm_trainer.data.messages import Message, parsed, shown
 from llm_trainer.runtime.errors import DataError
 
 Row = dict[str, Any]
@@ -16,12 +16,14 @@ SHAREGPT_ROLES = {
     "system": "system",
     "human": "user",
     "user": "user",
+    "prompter": "user",
     "gpt": "assistant",
     "assistant": "assistant",
     "chatgpt": "assistant",
     "bard": "assistant",
     "bing": "assistant",
     "model": "assistant",
+    "function_call": "assistant",
     "tool": "tool",
     "observation": "tool",
 }
@@ -61,25 +63,59 @@ def sharegpt(row: Row, where: str) -> list[Message]:
             made.append(turn)
             continue
         who = turn.get("from") if isinstance(turn, dict) else None
-        if not isinstance(turn, dict) or "value" not in turn or not isinstance(who, str) or who not in SHAREGPT_ROLES:
+        who = who.lower() if isinstance(who, str) else ""
+        if not isinstance(turn, dict) or "value" not in turn or who not in SHAREGPT_ROLES:
             raise DataError(
                 f"{where}: conversations[{number}] is {shown(turn)}; the ShareGPT format has {{from, value}} with from "
                 f"one of {', '.join(SHAREGPT_ROLES)}"
             )
         others = {key: value for key, value in turn.items() if key not in ("from", "value")}  # such as weight
-        made.append({**others, "role": SHAREGPT_ROLES[who], "content": turn["value"]})
+        said = {"content": turn["value"]}
+        if who == "function_call":  # a JSON object, {name, arguments}, or a list of them
+            calls = parsed(str(turn["value"]), f"{where}: conversations[{number}].value")
+            said = {"tool_calls": calls if isinstance(calls, list) else [calls]}
+        made.append({**others, "role": SHAREGPT_ROLES[who], **said})
     return made
 
 
 FORMATS = (
     Format("Alpaca", ("instruction", "output"), ("input", "system", "history"), alpaca),
-    Format("ShareGPT", ("conversations",), ("system",), sharegpt),
+    Format("ShareGPT", ("conversations",), ("system", "tools"), sharegpt),
 )
 
 
 def format_of(row: Row) -> Format | None:
     """The first known one that has all of its columns."""
     return next((known for known in FORMATS if all(row.get(column) is not None for column in known.columns)), None)
+
+
+# What a column is often called elsewhere.
+OFTEN = {
+    "prompt": ("question", "query", "inputs", "problem", "instruction", "input", "user"),
+    "completion": ("answer", "response", "output", "targets", "target", "solution", "assistant"),
+    "output": ("response", "answer", "completion"),
+    "input": ("context",),
+    "chosen": ("preferred", "chosen_response", "response_chosen"),
+    "rejected": ("rejected_response", "response_rejected"),
+    "messages": ("conversation", "chat", "dialogue", "dialog", "turns"),
+    "text": ("content", "body"),
+}
+
+
+def likely_columns(row: Row, any_of_columns: list[list[str]]) -> dict[str, str]:
+    """Names of a row's columns by what they probably are to a stage; empty if nothing fits."""
+    sets = [list(known.columns) for known in FORMATS if ["messages"] in any_of_columns and known.columns[0] in row]
+    for columns in (*sets, *any_of_columns):
+        found = {
+            column: name
+            for column in columns
+            if column not in row
+            for name in [next((name for name in OFTEN.get(column, ()) if row.get(name) is not None), None)]
+            if name is not None
+        }
+        if found and all(column in found or row.get(column) is not None for column in columns):
+            return found
+    return {}
 
 
 def align(row: Row, where: str) -> Row:

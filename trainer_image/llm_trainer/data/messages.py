@@ -10,6 +10,7 @@ from llm_trainer.runtime.errors import DataError
 Message = dict[str, Any]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+TEXT_PARTS = ("text", "input_text", "output_text")  # the latter two are those of OpenAI's Responses API
 MEDIA = ("image", "images", "audio", "audios", "video", "videos")  # what a language model can't read
 
 
@@ -29,9 +30,11 @@ def read_message(message: object, where: str) -> Message:
                 "and content"
             )
         raise DataError(f"{where} must be an object with role and content")
-    if message["role"] not in ROLES:
-        raise DataError(f"{where}.role is {message['role']!r}; it must be one of {', '.join(ROLES)}")
     made = {key: part for key, part in message.items() if part is not None}
+    if made["role"] == "function" or "function_call" in made:
+        made = of_function(made, where)
+    if made["role"] not in ROLES:
+        raise DataError(f"{where}.role is {made['role']!r}; it must be one of {', '.join(ROLES)}")
     if "tool_calls" in made:
         if made["role"] != "assistant":
             raise DataError(f"{where}.tool_calls: only a turn of the assistant calls tools, not of {made['role']}")
@@ -47,6 +50,16 @@ def read_message(message: object, where: str) -> Message:
     return made
 
 
+def of_function(message: Message, where: str) -> Message:
+    """A turn as OpenAI had it before tools: an answer calls one function, whose result is a turn of its own."""
+    made = {**message, "role": "tool" if message["role"] == "function" else message["role"]}
+    if "function_call" in made:
+        if "tool_calls" in made:
+            raise DataError(f"{where} has function_call and tool_calls; leave the calls in one of them")
+        made["tool_calls"] = [{"type": "function", "function": made.pop("function_call")}]
+    return made
+
+
 def read_content(content: object, where: str) -> str:
     """Text, also where it is written as parts: `[{"type": "text", "text": …}, …]`."""
     if isinstance(content, str):
@@ -56,7 +69,7 @@ def read_content(content: object, where: str) -> str:
     texts = []
     for number, part in enumerate(content):
         kind = part.get("type", "text") if isinstance(part, dict) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
+        if kind not in TEXT_PARTS or not isinstance(part.get("text"), str):
             raise DataError(
                 f"{where}.content[{number}] is {shown(part)}: a language model reads parts of text alone, "
                 '{"type": "text", "text": …}; remove the others, or the row'
@@ -75,8 +88,10 @@ def read_tool_calls(value: object, where: str) -> list[Message]:
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise DataError(f'{where}[{number}] must be {{"type": "function", "function": {{"name", "arguments"}}}}')
         arguments = function.get("arguments")
-        if isinstance(arguments, str):
+        if isinstance(arguments, str) and arguments.strip():
             arguments = parsed(arguments, f"{where}[{number}].arguments")
+        elif isinstance(arguments, str):
+            arguments = {}  # a model that gives none may write none
         if not isinstance(arguments, dict | None):
             raise DataError(f"{where}[{number}].arguments must be an object, not {shown(arguments)}")
         whole = {**function, "arguments": arguments or {}}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_trainer.data.files import told
-from llm_trainer.data.readers import POINTER
+from llm_trainer.data.true_format import POINTER
 from llm_trainer.runtime.errors import DataError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

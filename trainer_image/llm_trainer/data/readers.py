@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from llm_trainer.data import line_ranges
 from llm_trainer.data.files import COMPRESSIONS, Files, Place, format_of, told
+from llm_trainer.data.true_format import HEAD_BYTES, belied, whole_file
 from llm_trainer.runtime.errors import DamagedFileError, DataError
 
 T = TypeVar("T")
@@ -32,7 +33,6 @@ DOCUMENT_BYTES = 128 << 20  # of a .txt file, a line, a cell
 UNPACKED_TIMES, UNPACKED_BYTES = 200, 64 << 20  # more than both together is no text; text packs to a 3rd to a 20th
 
 MARK = b"\xef\xbb\xbf"  # a byte order mark is no text
-POINTER = b"version https://git-lfs.github.com/spec/"
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -106,9 +106,9 @@ def read_at(at: Reading, reader: Callable[[Reading], Iterator[T]]) -> Iterator[T
 
 def _refuse_no_file(at: Reading) -> None:
     with at.path.open("rb") as stream:
-        head = stream.read(len(POINTER))
-    if head == POINTER:
-        raise at.bad("is a Git LFS pointer, three lines in the place of the file; fetch it with git lfs pull")
+        head = stream.read(HEAD_BYTES)
+    if problem := belied(head, at.path.suffix):
+        raise at.bad(problem)
     if not head and at.path.suffix in COMPRESSIONS:
         said = "is empty, as no compressed file is; copy it again"  # Arrow takes it for an empty text
         raise DamagedFileError(str(at.bad(said)))
@@ -211,8 +211,8 @@ def parse_object(line: str, at: Reading, make: Callable[[list[tuple[str, Any]]],
     try:
         row = json.loads(line, object_pairs_hook=None if make is dict else make)
     except json.JSONDecodeError as error:
-        whole = " (each line must be a JSON object: write the file as JSONL)" if at.first and error.lineno else ""
-        raise at.bad(f"is not JSON: {error.msg} at column {error.colno}{whole}") from error
+        more = whole_file(line) if at.first else ""
+        raise at.bad(f"is not JSON: {error.msg} at column {error.colno}{more}") from error
     except (ValueError, RecursionError) as error:  # a number of 4,301 digits; brackets in brackets
         raise at.bad(f"is JSON that can't be read: {error}; correct or remove it") from error
     if isinstance(row, list) and at.first:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
 from llm_trainer.config import DatasetCheck
-from llm_trainer.data.files import Files, find_files
-from llm_trainer.data.formats import FORMATS, Row, align, format_of
-from llm_trainer.data.messages import MEDIA, read_messages, read_tools, says_something, shown
+from llm_trainer.data.files import Files, Place, find_files
+from llm_trainer.data.formats import FORMATS, Row, align, format_of, likely_columns
+from llm_trainer.data.messages import MEDIA, parsed, read_messages, read_tools, says_something, shown
 from llm_trainer.data.readers import LINES, TABLES, Part, read_rows_of
 from llm_trainer.data.units import grouped
 from llm_trainer.runtime.errors import DataError
@@ -60,11 +60,11 @@ def shares_of(check: DatasetCheck, volumes_root: str) -> list[Share]:
     size = SHARE_BYTES
     while size * SHARES < files.bytes:
         size *= 2
-    rows = chain.from_iterable(read_rows_of(files, Part(path), columns_of(check)) for path in files.paths)
+    rows = chain.from_iterable(rows_of_part(check, files, Part(path)) for path in files.paths)
     place, first = next(rows, (None, {}))
     if place is None:
         raise no_rows(files)
-    columns, _ = needed_columns(first, check.any_of_columns, f"{check.field}: {place}")
+    columns, _ = needed_columns(first, check.any_of_columns, f"{check.field}: {place}", check.columns)
     return [Share(parts, columns) for parts, _ in grouped(files, size)]
 
 
@@ -85,12 +85,11 @@ def read_placed_rows(
     """
     files = find_files(check.uri, check.field, volumes_root, SUFFIXES)
     any_of_columns = [share.columns] if share else check.any_of_columns
-    looked_at = columns_of(check)
     empty = share is None
     for part in share.parts if share else map(Part, files.paths):
-        for place, row in read_rows_of(files, part, looked_at):
+        for place, row in rows_of_part(check, files, part):
             where = f"{check.field}: {place}"
-            columns, needed = needed_columns(row, any_of_columns, where)
+            columns, needed = needed_columns(row, any_of_columns, where, check.columns)
             any_of_columns = [columns]  # rows of two formats would not make one dataset
             whole = {**row, **needed}
             if part.path.suffix in TABLES:
@@ -103,6 +102,18 @@ def read_placed_rows(
             empty = False
     if empty:
         raise no_rows(files)
+
+
+def rows_of_part(check: DatasetCheck, files: Files, part: Part) -> Iterator[tuple[Place, Row]]:
+    """Rows by what their columns are to the stage. A column that has such a name by chance makes room."""
+    ours, looked_at = check.columns, columns_of(check)
+    if looked_at is not None:
+        looked_at = {ours.get(column, column) for column in looked_at}
+    for place, row in read_rows_of(files, part, looked_at):
+        if ours:
+            named = {column: row[name] for column, name in ours.items() if name in row}
+            row = {name: value for name, value in row.items() if name not in {*ours, *ours.values()}} | named
+        yield place, row
 
 
 def unread_columns(check: DatasetCheck, row: Row, made: Row, *, converted: bool) -> set[str]:
@@ -122,21 +133,32 @@ def columns_of(check: DatasetCheck) -> Collection[str] | None:
     return {*check.optional_columns, *TEMPLATE_COLUMNS, *MEDIA, *formats}.union(*check.any_of_columns)
 
 
-def needed_columns(row: Row, any_of_columns: list[list[str]], where: str) -> tuple[list[str], Row]:
-    """The first set of columns that the row has; and those that a conversion gives. Raises DataError if it has none."""
-    for columns in any_of_columns:
-        if all(row.get(column) is not None for column in columns):
-            return columns, {}
+def needed_columns(
+    row: Row, any_of_columns: list[list[str]], where: str, named: Mapping[str, str] | None = None
+) -> tuple[list[str], Row]:
+    """The first set of columns that the row has; and those that a conversion gives. Raises DataError if it has none.
+
+    A row of a known format is that, also where it has its own text once more: the text is without the chat template.
+    """
     known = format_of(row)
-    if known and ["messages"] in any_of_columns:
+    converts = known is not None and ["messages"] in any_of_columns
+    for columns in any_of_columns:
+        if all(row.get(column) is not None for column in columns) and not (converts and columns == ["text"]):
+            return columns, {}
+    if known and converts:
         return ["messages"], {"messages": known.convert(row, where)}
     formats = (known.columns for known in FORMATS if any(column in row for column in known.columns))
     wanted = {column for columns in (*any_of_columns, *formats) for column in columns}
     told = [f"{column} (null)" if value is None and column in wanted else column for column, value in row.items()]
     needed = ", or ".join(" and ".join(columns) for columns in any_of_columns)
     said = f"{where} needs the columns {needed}; it has {', '.join(told) or 'none'}"
-    if known:
+    if named and (absent := [f"{name} (for {column})" for column, name in named.items() if column not in row]):
+        said += f", and not {', '.join(absent)}, as dataset.columns has it"
+    elif known:
         said += f". That is the {known.name} format, which sft reads; for this stage write those columns"
+    elif likely := likely_columns(row, any_of_columns):
+        shown_names = ", ".join(f"{column}: {name}" for column, name in likely.items())
+        said += f". If that is what they are, set dataset.columns: {{{shown_names}}}"
     raise DataError(said)
 
 
@@ -151,6 +173,11 @@ def read_row(check: DatasetCheck, row: Row, columns: list[str], where: str) -> R
         made |= read_template_columns(row, where)
     if "prompt" in columns or "chosen" in columns:
         made = align(made, where)
+    if check.kind == "dpo" and "prompt" not in columns and not made["prompt"]:
+        raise DataError(
+            f"{where}: chosen and rejected begin with nothing in common, so there is no prompt; write it, or name its "
+            "column in dataset.columns"
+        )
     check_answers(made, where)
     check_json(made, where)
     if "margin" in check.optional_columns and row.get("margin") is not None:
@@ -173,6 +200,8 @@ def read_value(value: object, column: str, where: str) -> Any:
         raise DataError(f"{where}: label must be true or false, not {shown(value)}")
     if isinstance(value, str) and column != "messages":
         return value
+    if isinstance(value, str) and value.lstrip().startswith("["):  # as Parquet and tables of text need it
+        value = parsed(value, f"{where}: {column}")
     if isinstance(value, list) and value and column != "text":
         return read_messages(value, f"{where}: {column}")
     expected = {"messages": "a list of {role, content}", "text": "a string"}

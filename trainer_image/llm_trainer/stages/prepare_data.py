@@ -15,7 +15,7 @@ from llm_trainer.checkpoint.record import read_record
 from llm_trainer.config import DatasetCheck, PrepareData, StageConfig
 from llm_trainer.data.manifest import TOKENIZER, DataManifest, read_manifest
 from llm_trainer.data.progress import Speed, Step
-from llm_trainer.data.rows import KEPT_KINDS, shares_of
+from llm_trainer.data.rows import shares_of
 from llm_trainer.data.tokenized import apart
 from llm_trainer.data.units import find_sources
 from llm_trainer.protocol import ModelSize, Result
@@ -162,7 +162,7 @@ def most_pieces(settings: PrepareData, datasets: list[DatasetCheck], volumes_roo
     from llm_trainer.data.units import units_of
 
     corpus = units_of(settings.data, apart(find_sources(settings.data, volumes_root))[0]) if settings.data else []
-    return max(len(corpus), *(len(shares_of(each, volumes_root)) for each in datasets if each.kind in KEPT_KINDS), 0)
+    return max(len(corpus), *(len(shares_of(each, volumes_root)) for each in datasets), 0)
 
 
 def world_size() -> int:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from llm_trainer.config import TrainingSettings
 from llm_trainer.models.attention import boundaries
 from llm_trainer.models.engine_config import computes_in_bfloat16, deepspeed_config
+from llm_trainer.models.gated_mlps import fuse_gated_mlps
 from llm_trainer.models.language_loss import IGNORED, Scores, add_loss
 from llm_trainer.models.norms import fuse_norms
 from llm_trainer.models.packing import KEEP_APART, innermost, runs_on, unpack
@@ -34,6 +35,7 @@ class Inference:
         self._shared: SharedRows | None = None  # of a model that learns
         if group.device.type == "cuda":
             fuse_norms(module)
+            fuse_gated_mlps(module, group.device, torch.bfloat16 if self.bfloat16 else torch.float32)
         language = innermost(module)
         self._of_hidden = False  # whether its loss is made without logits
         if self._own_loss and isinstance(language, PreTrainedModel) and language.get_output_embeddings() is not None:

@@ -44,6 +44,7 @@ def model_of(family: str, **config: Any) -> PreTrainedModel:
         "intermediate_size": 48,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
+        "num_key_value_heads": 4,
         "vocab_size": 64,
     }
     made: PreTrainedModel = AutoModelForCausalLM.from_config(

@@ -26,12 +26,56 @@ VOCABULARY = 1024  # of the prepared corpus
 MIB = 2**20
 
 
+COMMON = {
+    "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 160,
+    "num_hidden_layers": 2, "max_position_embeddings": 256,
+}  # fmt: skip
+FAMILIES: dict[str, tuple[Kernel, dict[str, Any]]] = {
+    "gpt2": (
+        "flash",
+        {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256, "n_inner": 160, "attn_pdrop": 0.0,
+         "resid_pdrop": 0.0, "embd_pdrop": 0.0},
+    ),
+    "llama": ("flash", COMMON),
+    "qwen3": ("flash", {**COMMON, "head_dim": 16}),
+    "mixtral": ("flash", {**COMMON, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen3_moe": (
+        "flash",
+        {**COMMON, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 96},
+    ),
+    "deepseek_v3": (
+        "eager",
+        {**COMMON, "num_key_value_heads": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1,
+         "topk_group": 1, "moe_intermediate_size": 96, "first_k_dense_replace": 1, "q_lora_rank": 24,
+         "kv_lora_rank": 32, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 16, "n_shared_experts": 1},
+    ),
+    "mamba": ("eager", {"hidden_size": 64, "num_hidden_layers": 2, "state_size": 16, "expand": 2}),
+    "mamba2": (
+        "eager",
+        {"hidden_size": 64, "num_hidden_layers": 2, "state_size": 16, "expand": 2, "num_heads": 8, "head_dim": 16,
+         "n_groups": 1, "chunk_size": 32},
+    ),
+    "jamba": (
+        "flash",
+        {**COMMON, "num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2,
+         "expert_layer_offset": 1, "num_experts": 4, "num_experts_per_tok": 2, "mamba_d_state": 16, "mamba_expand": 2,
+         "use_mamba_kernels": False},
+    ),
+}  # fmt: skip
+
+
 def llama(width: int, layers: int, inner: int) -> dict[str, Any]:
     config = {
         "hidden_size": width, "num_hidden_layers": layers, "intermediate_size": inner, "num_attention_heads": 8,
         "num_key_value_heads": 4, "max_position_embeddings": 512,
     }  # fmt: skip
     return {"architecture": {"family": "llama", "config": config}}
+
+
+def state_space(family: str, layers: int, **config: Any) -> dict[str, Any]:
+    """256 wide."""
+    written = {**FAMILIES[family][1], "hidden_size": 256, "num_hidden_layers": layers, **config}
+    return {"architecture": {"family": family, "config": written}}
 
 
 def batch(length: int, rows: int, accumulation: int = 1, precision: str = "float32") -> dict[str, Any]:
@@ -82,6 +126,14 @@ def libraries(prepared: Path) -> int:
         pytest.param(llama(768, 6, 2048), batch(64, 1), "the update", id="weights"),
         pytest.param(llama(256, 6, 704), batch(256, 8), "the backward pass", id="activations"),
         pytest.param(llama(512, 4, 1408), batch(256, 2, 2, "bfloat16"), "the backward pass", id="both-bfloat16"),
+        pytest.param(state_space("mamba", 4), batch(128, 4), "the backward pass", id="mamba"),
+        pytest.param(state_space("mamba2", 4, head_dim=64), batch(128, 4), "the backward pass", id="mamba2"),
+        pytest.param(
+            state_space("jamba", 4, intermediate_size=512, attn_layer_period=4, attn_layer_offset=2),
+            batch(128, 4),
+            "the backward pass",
+            id="jamba",
+        ),
     ],
 )
 def test_a_step_takes_what_is_estimated(
@@ -91,44 +143,6 @@ def test_a_step_takes_what_is_estimated(
     record_property("seen", f"{taken / MIB:.0f} MiB measured, {told / MIB:.0f} estimated")
     assert when == moment
     assert told == pytest.approx(taken, rel=0.15), (told / MIB, taken / MIB)
-
-
-COMMON = {
-    "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 160,
-    "num_hidden_layers": 2, "max_position_embeddings": 256,
-}  # fmt: skip
-FAMILIES: dict[str, tuple[Kernel, dict[str, Any]]] = {
-    "gpt2": (
-        "flash",
-        {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256, "n_inner": 160, "attn_pdrop": 0.0,
-         "resid_pdrop": 0.0, "embd_pdrop": 0.0},
-    ),
-    "llama": ("flash", COMMON),
-    "qwen3": ("flash", {**COMMON, "head_dim": 16}),
-    "mixtral": ("flash", {**COMMON, "num_local_experts": 4, "num_experts_per_tok": 2}),
-    "qwen3_moe": (
-        "flash",
-        {**COMMON, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 96},
-    ),
-    "deepseek_v3": (
-        "eager",
-        {**COMMON, "num_key_value_heads": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1,
-         "topk_group": 1, "moe_intermediate_size": 96, "first_k_dense_replace": 1, "q_lora_rank": 24,
-         "kv_lora_rank": 32, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 16, "n_shared_experts": 1},
-    ),
-    "mamba": ("eager", {"hidden_size": 64, "num_hidden_layers": 2, "state_size": 16, "expand": 2}),
-    "mamba2": (
-        "eager",
-        {"hidden_size": 64, "num_hidden_layers": 2, "state_size": 16, "expand": 2, "num_heads": 8, "head_dim": 16,
-         "n_groups": 1, "chunk_size": 32},
-    ),
-    "jamba": (
-        "flash",
-        {**COMMON, "num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2,
-         "expert_layer_offset": 1, "num_experts": 4, "num_experts_per_tok": 2, "mamba_d_state": 16, "mamba_expand": 2,
-         "use_mamba_kernels": False},
-    ),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("family", FAMILIES)

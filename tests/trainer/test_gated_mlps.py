@@ -28,7 +28,7 @@ class Plain(torch.autograd.Function):
         return gate * torch.sigmoid(gate) * up
 
     @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         gate, up = ctx.saved_tensors
         share = torch.sigmoid(gate)
         to_up = slope * gate * share

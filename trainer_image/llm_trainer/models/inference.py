@@ -35,7 +35,9 @@ class Inference:
         self._shared: SharedRows | None = None  # of a model that learns
         if group.device.type == "cuda":
             fuse_norms(module)
-            fuse_gated_mlps(module, group.device, torch.bfloat16 if self.bfloat16 else torch.float32)
+            fused = fuse_gated_mlps(module, group.device, torch.bfloat16 if self.bfloat16 else torch.float32)
+            if fused and group.is_first:
+                print(f"gated MLPs: Liger's kernel in {fused} layers", flush=True)
         language = innermost(module)
         self._of_hidden = False  # whether its loss is made without logits
         if self._own_loss and isinstance(language, PreTrainedModel) and language.get_output_embeddings() is not None:

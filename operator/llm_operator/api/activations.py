@@ -103,7 +103,7 @@ def activations(
         all_layers=tokens * sum(layer.count * size for layer, size in zip(layers, each, strict=True)),
         largest_layer=tokens * max(each),
         between_layers=tokens * sum(layer.count * layer.width * residual for layer in layers),
-        spread=tokens * scan_spread(architecture, gpu=how.gpu) / tensor_parallel,
+        spread=tokens * scan_spread(architecture, length, gpu=how.gpu) / tensor_parallel,
     )
 
 
@@ -174,12 +174,12 @@ def mamba_layer(family: str, keys: dict[str, Any], count: int, mlp: int = 0) -> 
     return Layer(count, width, norms, 10 * int(inner) + mlp, scan=3 * states, states=states)
 
 
-def scan_spread(architecture: Architecture, *, gpu: bool) -> float:
+def scan_spread(architecture: Architecture, length: int, *, gpu: bool) -> float:
     """Bytes a token, in float32, of plain torch.
 
     Mamba goes back a token at a time, and each makes a tensor as large as all states for its gradients: one more beside
     the sums of those of the states' factors and of their inputs. Mamba2 makes products of (chunk or head, heads, state)
-    for each token, and their gradients.
+    for each token, and of each two chunks of a row, and their gradients.
     """
     if architecture.family not in ("mamba", "mamba2", "jamba"):
         return 0.0
@@ -188,8 +188,9 @@ def scan_spread(architecture: Architecture, *, gpu: bool) -> float:
     keys = FAMILIES["mamba2"].resolve(architecture.config)
     if gpu:
         return float(4 * GPU_SPREAD * keys["chunk_size"] * keys["num_heads"] * keys["state_size"])
-    inner_size = max(keys["chunk_size"], keys["head_dim"])
-    return float(4 * 2 * inner_size * keys["num_heads"] * keys["state_size"])
+    chunks = -(-length // keys["chunk_size"]) + 1  # with what is before the first
+    widest = max(keys["chunk_size"], keys["head_dim"], chunks**2 / length * keys["head_dim"])
+    return float(4 * 2 * widest * keys["num_heads"] * keys["state_size"])
 
 
 GPU_SPREAD = 10  # of such tensors at once, as docs/figures.md has it of a GPU

@@ -134,13 +134,20 @@ def read(log: Path, samples: list[Sample]) -> Measured:
 def watch(launcher: int, is_alive: Callable[[], bool], machine: Machine) -> list[Sample]:
     """Samples of the processes of a launcher, by its pid, until it ends."""
     samples: list[Sample] = []
+    used: dict[int, float] = {}  # a process that a sample misses, or that has ended, has used what it had
     while is_alive():
         pids = children(launcher)
+        used = most_of(used, {pid: cpu_seconds(pid) for pid in pids})
         gpu = gpu_memory(pids) if machine.device == "cuda" else 0
         peak = max([gpu, *(sample.gpu_memory for sample in samples[-1:])])
-        samples.append(Sample(time.time(), sum(map(cpu_seconds, pids)), sum(map(peak_memory, pids)), peak))
+        samples.append(Sample(time.time(), sum(used.values()), sum(map(peak_memory, pids)), peak))
         time.sleep(SAMPLE_SECONDS)
     return samples
+
+
+def most_of(before: dict[int, float], now: dict[int, float]) -> dict[int, float]:
+    """CPU seconds by process, which never become less."""
+    return {pid: max(before.get(pid, 0.0), now.get(pid, 0.0)) for pid in {**before, **now}}
 
 
 def children(pid: int) -> list[int]:

@@ -26,6 +26,44 @@ VOCABULARY = 1024  # of the prepared corpus
 MIB = 2**20
 
 
+COMMON = {
+    "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 160,
+    "num_hidden_layers": 2, "max_position_embeddings": 256,
+}  # fmt: skip
+FAMILIES: dict[str, tuple[Kernel, dict[str, Any]]] = {
+    "gpt2": (
+        "flash",
+        {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256, "n_inner": 160, "attn_pdrop": 0.0,
+         "resid_pdrop": 0.0, "embd_pdrop": 0.0},
+    ),
+    "llama": ("flash", COMMON),
+    "qwen3": ("flash", {**COMMON, "head_dim": 16}),
+    "mixtral": ("flash", {**COMMON, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen3_moe": (
+        "flash",
+        {**COMMON, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 96},
+    ),
+    "deepseek_v3": (
+        "eager",
+        {**COMMON, "num_key_value_heads": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1,
+         "topk_group": 1, "moe_intermediate_size": 96, "first_k_dense_replace": 1, "q_lora_rank": 24,
+         "kv_lora_rank": 32, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 16, "n_shared_experts": 1},
+    ),
+    "mamba": ("eager", {"hidden_size": 64, "num_hidden_layers": 2, "state_size": 16, "expand": 2}),
+    "mamba2": (
+        "eager",
+        {"hidden_size": 64, "num_hidden_layers": 2, "state_size": 16, "expand": 2, "num_heads": 8, "head_dim": 16,
+         "n_groups": 1, "chunk_size": 32},
+    ),
+    "jamba": (
+        "flash",
+        {**COMMON, "num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2,
+         "expert_layer_offset": 1, "num_experts": 4, "num_experts_per_tok": 2, "mamba_d_state": 16, "mamba_expand": 2,
+         "use_mamba_kernels": False},
+    ),
+}  # fmt: skip
+
+
 def llama(width: int, layers: int, inner: int) -> dict[str, Any]:
     config = {
         "hidden_size": width, "num_hidden_layers": layers, "intermediate_size": inner, "num_attention_heads": 8,
@@ -93,44 +131,6 @@ def test_a_step_takes_what_is_estimated(
     assert told == pytest.approx(taken, rel=0.15), (told / MIB, taken / MIB)
 
 
-COMMON = {
-    "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 160,
-    "num_hidden_layers": 2, "max_position_embeddings": 256,
-}  # fmt: skip
-FAMILIES: dict[str, tuple[Kernel, dict[str, Any]]] = {
-    "gpt2": (
-        "flash",
-        {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256, "n_inner": 160, "attn_pdrop": 0.0,
-         "resid_pdrop": 0.0, "embd_pdrop": 0.0},
-    ),
-    "llama": ("flash", COMMON),
-    "qwen3": ("flash", {**COMMON, "head_dim": 16}),
-    "mixtral": ("flash", {**COMMON, "num_local_experts": 4, "num_experts_per_tok": 2}),
-    "qwen3_moe": (
-        "flash",
-        {**COMMON, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 96},
-    ),
-    "deepseek_v3": (
-        "eager",
-        {**COMMON, "num_key_value_heads": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1,
-         "topk_group": 1, "moe_intermediate_size": 96, "first_k_dense_replace": 1, "q_lora_rank": 24,
-         "kv_lora_rank": 32, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 16, "n_shared_experts": 1},
-    ),
-    "mamba": ("eager", {"hidden_size": 64, "num_hidden_layers": 2, "state_size": 16, "expand": 2}),
-    "mamba2": (
-        "eager",
-        {"hidden_size": 64, "num_hidden_layers": 2, "state_size": 16, "expand": 2, "num_heads": 8, "head_dim": 16,
-         "n_groups": 1, "chunk_size": 32},
-    ),
-    "jamba": (
-        "flash",
-        {**COMMON, "num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2,
-         "expert_layer_offset": 1, "num_experts": 4, "num_experts_per_tok": 2, "mamba_d_state": 16, "mamba_expand": 2,
-         "use_mamba_kernels": False},
-    ),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_activations_are_what_autograd_saves(family: str) -> None:
     """In float32, of whole rows: each storage once, without the parameters."""
@@ -144,11 +144,15 @@ def test_activations_are_what_autograd_saves(family: str) -> None:
     assert told.all_layers == pytest.approx(saved(family, written, rows, length), rel=0.1)
 
 
-def saved(family: str, written: dict[str, Any], rows: int, length: int) -> int:
-    """Bytes that the layers keep for the backward pass."""
+def model_of(family: str, written: dict[str, Any]) -> Any:
     config = AutoConfig.for_model(family, vocab_size=100, bos_token_id=0, eos_token_id=0, pad_token_id=0, **written)
     implementation = "eager" if "mamba" in family and family != "jamba" else "sdpa"
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation).train()
+    return AutoModelForCausalLM.from_config(config, attn_implementation=implementation).train()
+
+
+def saved(family: str, written: dict[str, Any], rows: int, length: int) -> int:
+    """Bytes that the layers keep for the backward pass."""
+    model = model_of(family, written)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -162,3 +166,39 @@ def saved(family: str, written: dict[str, Any], rows: int, length: int) -> int:
         made = model.base_model(input_ids=torch.randint(0, 100, (rows, length)), use_cache=False)
     assert made is not None
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@pytest.mark.parametrize(
+    ("family", "changed"),
+    [
+        ("mamba", {}), ("mamba", {"state_size": 32}), ("mamba2", {}), ("mamba2", {"state_size": 32, "chunk_size": 8}),
+        ("jamba", {"attn_layer_period": 4, "attn_layer_offset": 2}),
+    ],
+)  # fmt: skip
+def test_a_scan_spreads_what_is_told(family: str, changed: dict[str, Any], tmp_path: Path) -> None:
+    """By torch's own count of what it allocates in a forward and a backward pass: what is kept, and what comes and goes
+    while the gradients of a scan are made.
+    """
+    written = {**FAMILIES[family][1], **changed}
+    rows, length = 2, 64
+    how = Arithmetic(half=False, gpu=False, kernel=FAMILIES[family][0])
+    told = activations(Architecture(family=family, config=written), how, rows * length, length)
+    assert told
+    taken = allocated(model_of(family, written), torch.randint(0, 100, (rows, length)), tmp_path / "trace.json")
+    assert told.kept(made_again=False) == pytest.approx(taken, rel=0.1)
+
+
+def allocated(model: Any, tokens: torch.Tensor, trace: Path) -> int:
+    """Bytes at the peak of a pass, above those before; gradients are there already."""
+
+    def go_on() -> None:
+        model.base_model(input_ids=tokens, use_cache=False).last_hidden_state.sum().backward()
+
+    go_on()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        go_on()
+    seen.export_chrome_trace(str(trace))
+    events = [event for event in json.loads(trace.read_text())["traceEvents"] if event.get("name") == "[memory]"]
+    counts = [(event["ts"], event["args"]["Total Allocated"], event["args"]["Bytes"]) for event in events]
+    _, first, change = min(counts)
+    return int(max(total for _, total, _ in counts) - (first - change))

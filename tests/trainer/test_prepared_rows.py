@@ -13,6 +13,7 @@ from llm_trainer.config.attempt import DatasetCheck
 from llm_trainer.data.manifest import TOKENIZER
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.protocol import ExitCode
+from llm_trainer.runtime.errors import DataError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.stages.fine_tuning import rows_of
 from llm_trainer.stages.prompts import prompt_rows
@@ -81,6 +82,9 @@ def test_a_column_lives_if_any_row_has_it(prepared: Path) -> None:
     rows = prompt_rows(stage(prepared, grpo=grpo.model_dump()), grpo, tokenizer, Board("given", 1))["train_dataset"]
     assert [row["answer"] for row in rows] == [None, 2, "x", {"a": 1}, None]
     assert [row["id"] for row in rows] == [None] * 4 + [4]
+    few = grpo.model_copy(update={"global_batch_size": 48})
+    with pytest.raises(DataError, match=r"5 prompts are left to train on \(0 are held out\), and a step takes 6"):
+        prompt_rows(stage(prepared, grpo=few.model_dump()), few, tokenizer, Board("given", 1))
     pair = {"prompt": "p", "chosen": "a", "rejected": "b"}
     reward = RewardModel.model_validate({"dataset": DATASET, "globalBatchSize": 1})
     for margins, expected in (([None, 0.5], [0.0, 0.5]), ([None, None], None)):
@@ -103,7 +107,7 @@ def test_the_check_of_a_stage_is_that_of_its_preparation(kind: str, prepared: Pa
     assert check_of(config, settings).model_dump(exclude={"field", "length_field"}) == known
 
 
-@pytest.mark.parametrize("kind", ["sft", "dpo"])
+@pytest.mark.parametrize("kind", ["sft", "dpo", "ppo"])
 def test_a_stage_maps_what_its_preparation_has_kept(
     kind: str, prepared: Path, pods: RunPods, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,7 +120,8 @@ def test_a_stage_maps_what_its_preparation_has_kept(
 
     pair = {"prompt": "p", "chosen": "a", "rejected": "b"}
     write(prepared, [RIGHT if kind == "sft" else pair] * 40)
-    config = stage(prepared, **{kind: {"dataset": DATASET, "maxLength": 77}})
+    own = {"rewards": [{"function": "a:b"}]} if kind == "ppo" else {"maxLength": 77}
+    config = stage(prepared, **{kind: {"dataset": DATASET, **own}})
     config = config.model_copy(update={"run_uri": f"pvc://models/run-kept-{kind}"})
     settings: Any = settings_of(config)
     check = DatasetCheck.of(settings, f"spec.stages[0].{kind}", "given").model_dump(by_alias=True)
@@ -129,5 +134,9 @@ def test_a_stage_maps_what_its_preparation_has_kept(
         raise AssertionError("the rows are made once more")
 
     monkeypatch.setattr(RowMaking, "make", again)
+    if kind == "ppo":
+        prompts = prompt_rows(config, settings, tokenizer, Board("given", 1))["train_dataset"]
+        assert list(prompts) == prompts[:] == [json.loads(row) for row in made["row"].to_pylist()] != []
+        return
     rows = rows_of(config, settings, tokenizer, Board("given", 1))["train_dataset"]
     assert rows.data.table.equals(made)

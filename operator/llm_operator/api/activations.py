@@ -28,6 +28,7 @@ class Layer:
     repeated: int = 0  # the same, as wide as the queries: attention by a mask wants them so
     heads: int = 0
     scan: int = 0  # of a state-space model's scan, in float32 always
+    states: int = 0  # of it, whose products want a copy in bfloat16
     fused_norms: bool = False  # on CPU too: torch's LayerNorm
 
 
@@ -66,7 +67,8 @@ def bytes_per_token(layer: Layer, how: Arithmetic, length: int, tensor_parallel:
         scores = length * how.item  # the mask of the packed row
     elif layer.heads and how.kernel == "eager":
         scores = layer.heads * length * (6 if how.half else 4)  # the softmax in float32, and as products want it
-    return norms + (how.item * (layer.inputs + keys) + 4 * layer.scan) / tensor_parallel + scores
+    scan = 4 * layer.scan + (2 * layer.states if how.half else 0)
+    return norms + (how.item * (layer.inputs + keys) + scan) / tensor_parallel + scores
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,16 @@ class Activations:
     all_layers: float
     largest_layer: float
     between_layers: float  # the hidden states alone, which activation checkpointing keeps
-    spread: float = 0.0  # that a scan in plain torch takes at once, and gives back
+    spread: float = 0.0  # that the backward pass of a scan in plain torch takes at once, and gives back
 
     def kept(self, *, made_again: bool) -> int:
-        """At most, at the beginning of the backward pass; with the gradients of one layer's (about half of it).
+        """At most, at the beginning of the backward pass; with the gradients of one layer's: about half of it, or what
+        its scan spreads.
 
         ``made_again``: activation checkpointing (Chen et al. 2016), a layer at a time.
         """
         layers = self.between_layers + self.largest_layer if made_again else self.all_layers
-        return round(layers + self.largest_layer / 2 + self.spread)
+        return round(layers + max(self.largest_layer / 2, self.spread))
 
 
 def activations(
@@ -100,7 +103,7 @@ def activations(
         all_layers=tokens * sum(layer.count * size for layer, size in zip(layers, each, strict=True)),
         largest_layer=tokens * max(each),
         between_layers=tokens * sum(layer.count * layer.width * residual for layer in layers),
-        spread=tokens * scan_spread(architecture),
+        spread=tokens * scan_spread(architecture, length, gpu=how.gpu) / tensor_parallel,
     )
 
 
@@ -167,18 +170,30 @@ def mamba_layer(family: str, keys: dict[str, Any], count: int, mlp: int = 0) -> 
     inner = keys["mamba_expand"] * width if family == "jamba" else keys["expand"] * width
     state = keys["mamba_d_state"] if family == "jamba" else keys["state_size"]
     norms = 2 * width if family == "jamba" else width
-    return Layer(count, width, norms, 10 * int(inner) + mlp, scan=3 * int(inner) * state)
+    states = int(inner) * state
+    return Layer(count, width, norms, 10 * int(inner) + mlp, scan=3 * states, states=states)
 
 
-def scan_spread(architecture: Architecture) -> float:
-    """Bytes a token: mamba2's plain torch makes products of (chunk, heads, state) for each, and their gradients."""
-    if architecture.family != "mamba2":
+def scan_spread(architecture: Architecture, length: int, *, gpu: bool) -> float:
+    """Bytes a token, in float32, of plain torch.
+
+    Mamba goes back a token at a time, and each makes a tensor as large as all states for its gradients: one more beside
+    the sums of those of the states' factors and of their inputs. Mamba2 makes products of (chunk or head, heads, state)
+    for each token, and of each two chunks of a row, and their gradients.
+    """
+    if architecture.family not in ("mamba", "mamba2", "jamba"):
         return 0.0
+    if architecture.family != "mamba2":
+        return float(4 * 3 * max(layer.states for layer in layers_of(architecture)))
     keys = FAMILIES["mamba2"].resolve(architecture.config)
-    return float(4 * SPREAD * keys["chunk_size"] * keys["num_heads"] * keys["state_size"])
+    if gpu:
+        return float(4 * GPU_SPREAD * keys["chunk_size"] * keys["num_heads"] * keys["state_size"])
+    chunks = -(-length // keys["chunk_size"]) + 1  # with what is before the first
+    widest = max(keys["chunk_size"], keys["head_dim"], chunks**2 / length * keys["head_dim"])
+    return float(4 * 2 * widest * keys["num_heads"] * keys["state_size"])
 
 
-SPREAD = 10  # of such tensors at once, as docs/figures.md has it of a GPU
+GPU_SPREAD = 10  # of such tensors at once, as docs/figures.md has it of a GPU
 
 
 def jamba_layers(keys: dict[str, Any], size: ModelSize) -> Iterator[Layer]:

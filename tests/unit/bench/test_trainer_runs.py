@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench.trainer_runs import Measured, Sample
+from tests.bench.trainer_runs import Measured, Sample, most_of
 
 
 def measured(*, losses: dict[int, float] | None = None) -> Measured:
@@ -27,3 +27,10 @@ def test_a_log_of_every_step_compares_with_one_of_means() -> None:
     every = measured(losses={step: float(step) for step in range(1, 21)})
     means = measured(losses={10: 5.5, 20: 15.5})
     assert every.mean_losses(10) == means.mean_losses(10) == [5.5, 15.5]
+
+
+def test_a_process_that_a_sample_misses_has_used_what_it_had() -> None:
+    """Else a run would seem to take half of what it takes."""
+    seen = most_of(most_of({}, {1: 3.0, 2: 4.0}), {2: 5.0})
+    assert seen == {1: 3.0, 2: 5.0}
+    assert most_of(seen, {1: 0.0, 2: 6.0}) == {1: 3.0, 2: 6.0}, "its line could not be read"

@@ -17,7 +17,7 @@ from llm_trainer.models.optimizer_function import optimizer_maker
 from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.functions import call, digest_of_function, load_function
 from llm_trainer.stages.fingerprints import changed_functions
-from llm_trainer.stages.prepare_data import check_function
+from llm_trainer.stages.prepare_checks import check_function
 
 MODULE = "tests.trainer.user_functions"
 FIELD = "spec.stages[1].sft.lossFunction"

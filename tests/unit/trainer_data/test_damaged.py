@@ -16,7 +16,7 @@ from llm_trainer.data.manifest import DataManifest
 from llm_trainer.data.prepare import prepare
 from llm_trainer.data.verify import alteration
 from llm_trainer.runtime.errors import DataError
-from llm_trainer.stages.prepare_data import notices
+from llm_trainer.stages.data_summary import notices
 
 
 def lines(begin: int, count: int) -> bytes:

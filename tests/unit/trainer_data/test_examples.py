@@ -170,7 +170,7 @@ def test_prompts_keep_their_columns_as_they_are(read: Read) -> None:
         {"prompt": "3?", "x": ["y"]},
     ]
     made, _ = read(rows, "ppo")
-    assert made == [{"prompt": "what is 0?"}, *rows[1:]], "null is no value"
+    assert [json.loads(each["row"]) for each in made] == [{"prompt": "what is 0?"}, *rows[1:]], "null is no value"
     with pytest.raises(DataError, match="line 2: prompt is a list, and before a str"):
         read([{"prompt": "q"}, {"prompt": chat("q", "a")["messages"][:1]}], "ppo")
 

@@ -26,6 +26,10 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "dpo": [{**PAIR, "prompt": f"which of {n}?"} for n in range(40)],
     "rewardModel": [{**PAIR, "prompt": f"{n}?", **({"margin": 0.5} if n % 2 else {})} for n in range(40)],
     "kto": [{"prompt": f"{n}?", "completion": "this", "label": n % 3 == 0} for n in range(40)],
+    "ppo": [
+        {"prompt": f"{n}" + " why?" * n, **({"answer": [n, str(n), {"n": [n]}][n % 3]} if n > 4 else {})}
+        for n in range(40)
+    ],
 }
 
 
@@ -62,6 +66,7 @@ def test_they_are_the_rows_that_the_stage_makes(kind: str, volumes: Path, write_
     assert 0 < chosen.sum() < len(table)
     assert found.train.equals(table.filter(~chosen))
     assert found.held_out.equals(table.filter(chosen))
+    assert found.columns == (["prompt", "answer"] if kind == "ppo" else [])
     assert {path.name for path in kept.folder.iterdir()} == {kept.key, WORK}, "nothing half done is left"
     assert not list((kept.folder / WORK).iterdir())
 

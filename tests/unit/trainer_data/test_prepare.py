@@ -17,7 +17,7 @@ from llm_trainer.data.prepare import WORK, Step, prepare
 from llm_trainer.data.shards import ShardWriter, token_type
 from llm_trainer.data.tokenizer import load_tokenizer, train_tokenizer
 from llm_trainer.runtime.errors import ConfigurationError, DataError
-from llm_trainer.stages.prepare_data import percent
+from llm_trainer.stages.data_summary import percent
 
 from .conftest import WriteLines, corpus_of
 

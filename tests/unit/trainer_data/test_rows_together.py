@@ -30,7 +30,8 @@ SMALL = 700  # bytes of a share
 
 
 def check_for(kind: str) -> DatasetCheck:
-    return check_of(kind, 0.2, maxLength=48).model_copy(update={"uri": "pvc://corpus/*"})
+    length = {"maxPromptLength": 16} if kind == "ppo" else {"maxLength": 48}
+    return check_of(kind, 0.2, **length).model_copy(update={"uri": "pvc://corpus/*"})
 
 
 def attempt(volumes: Path, kind: str, processes: int, *, run: str, number: int = 1, dies: bool = False) -> list[int]:
@@ -142,7 +143,7 @@ def test_shares_say_what_the_whole_says(kind: str, volumes: Path, write_lines: W
 
 
 def test_a_tally_is_read_as_it_was_written(tmp_path: Path) -> None:
-    tally = Tally(rows=3, too_long=1, labels={True: 2}, unread={"a"}, keys={"b"})
+    tally = Tally(rows=3, too_long=1, labels={True: 2}, unread={"a"}, keys={"b"}, columns={"z": None, "a": None})
     tally.row_numbers.extend([1, 2**64 - 1])
     tally.prompt_numbers.extend([3, 4])
     write_tally(tmp_path, tally)
@@ -164,6 +165,13 @@ def test_a_line_is_counted_in_the_whole_file(bad: Any, said: str, volumes: Path,
     write_lines("rows.jsonl", [*ROWS["sft"], bad])
     with pytest.raises(DataError, match=rf"pvc://corpus/rows.jsonl, {said}"):
         making_of(volumes, check_of("sft")).make()
+
+
+@pytest.mark.usefixtures("small")
+def test_prompts_of_two_forms_in_two_shares(volumes: Path, write_lines: WriteLines) -> None:
+    write_lines("rows.jsonl", [*ROWS["ppo"], {"prompt": [{"role": "user", "content": "x"}]}])
+    with pytest.raises(DataError, match=r"rows.jsonl, line 41: prompt is a list, and before a str"):
+        making_of(volumes, check_of("ppo")).make()
 
 
 @pytest.mark.usefixtures("small")

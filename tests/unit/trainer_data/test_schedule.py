@@ -10,7 +10,7 @@ import pytest
 
 from llm_trainer.config import DatasetCheck, Dpo, Grpo, Sft
 from llm_trainer.runtime.errors import DataError
-from llm_trainer.stages.prepare_data import check_dataset
+from llm_trainer.stages.prepare_checks import check_dataset
 
 ROWS = 20
 

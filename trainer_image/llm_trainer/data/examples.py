@@ -6,6 +6,7 @@ conversations are written by `rendering.Chat`, and an error names the row.
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Tally:
     labels: dict[bool, int] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
     keys: set[str] = field(default_factory=set)
+    columns: dict[str, None] = field(default_factory=dict)  # of prompts, as they come
     row_numbers: array[int] = field(default_factory=lambda: array("Q"))
     prompt_numbers: array[int] = field(default_factory=lambda: array("Q"))
 
@@ -53,6 +55,7 @@ class Tally:
         }
         self.unread |= other.unread
         self.keys |= other.keys
+        self.columns |= other.columns
         self.row_numbers.extend(other.row_numbers)
         self.prompt_numbers.extend(other.prompt_numbers)
 
@@ -77,6 +80,7 @@ class Examples:
     def of_share(self, share: Share | None) -> Iterator[Example]:
         """Of the whole dataset or a share of it, in which no row need be left."""
         self.tally = tally = Tally()
+        self._form = share.form if share else None
         for where, row, written in read_placed_rows(self.check, self.volumes_root, tally.unread, share):
             tally.rows += 1
             example = self.encode(row, where)
@@ -108,13 +112,7 @@ class Examples:
             np.array(part, dtype=np.uint64) for part in (self.tally.row_numbers, self.tally.prompt_numbers)
         )
         chosen = held_out(rows, prompts, self.check.validation_fraction, self.check.field)
-        learned = int((~chosen).sum())
-        if self.check.kind == "grpo" and learned < self.check.rows_per_step:
-            raise DataError(
-                f"{self.check.field}: {learned} prompts are left to train on ({int(chosen.sum())} are held out), and a "
-                f"step takes {self.check.rows_per_step} (globalBatchSize / numGenerations): add prompts, or lower "
-                "globalBatchSize or the dataset's validationFraction"
-            )
+        refuse_few_prompts(self.check, int((~chosen).sum()), int(chosen.sum()))
         return chosen
 
     def encode(self, row: Row, where: str) -> Example | None:
@@ -209,7 +207,7 @@ class Examples:
         return {"prompt_ids": prompt[:begin], **answers}
 
     def _prompt(self, row: Row, where: str) -> Example | None:
-        """As the row is, for the reward functions."""
+        """The row as it is, for the reward functions, as JSON: Arrow would make one type of a column's values."""
         prompt: Prompt = row["prompt"]
         if self._form and not isinstance(prompt, self._form):
             raise DataError(
@@ -219,7 +217,10 @@ class Examples:
         ids = self._conversation({}, prompt, where, prompt=True).ids if isinstance(prompt, list) else self._text(prompt)
         if not ids:
             raise DataError(f"{where}: prompt has no token; write one or remove the row")
-        return row if len(ids) <= self.check.length else None
+        if len(ids) > self.check.length:
+            return None
+        self.tally.columns |= dict.fromkeys(row)
+        return {"row": json.dumps(row)}
 
     # --- what they share ---
 
@@ -303,3 +304,13 @@ class Examples:
                 ("NoEndOfTurn", "the chat template ends no turn by a special token, so none tells the model to stop")
             )
         return [Notice(reason=reason, message=f"{check.field}: {message}") for reason, message in found]
+
+
+def refuse_few_prompts(check: DatasetCheck, learned: int, held_out: int) -> None:
+    """Raises DataError where TRL's sampler would find no whole step of prompts, and so make none."""
+    if check.kind == "grpo" and learned < check.rows_per_step:
+        raise DataError(
+            f"{check.field}: {learned} prompts are left to train on ({held_out} are held out), and a step takes "
+            f"{check.rows_per_step} (globalBatchSize / numGenerations): add prompts, or lower globalBatchSize or the "
+            "dataset's validationFraction"
+        )

@@ -1,4 +1,4 @@
-"""Rows of a dataset in tokens: data preparation, which makes them all to see that they are right, keeps them.
+"""Rows of a dataset, tokens or prompts as JSON: data preparation, which makes all to see if they are right, keeps them.
 
 So the processes of a stage map two files instead of making every row once more each. What was kept under another key,
 or isn't as it was written, is none: the stage's processes make the rows, as they do without a preparation.
@@ -35,15 +35,16 @@ FOLDER, WRITTEN = "rows", "rows.json"  # of a run folder; of a key's folder
 TRAIN, HELD_OUT = "train.arrow", "held-out.arrow"
 ROWS_AT_A_TIME = 1024
 TOKENS = pa.large_list(pa.int32())
-COLUMN_TYPES = {"label": pa.bool_(), "margin": pa.float64()}
+COLUMN_TYPES = {"label": pa.bool_(), "margin": pa.float64(), "row": pa.large_string()}
 UNDECIDING = {"field", "stage", "warmup_rows", "training_tokenizer", "model_uri", "length_field", "rows_per_step"}
 
 
 class Written(BaseModel):
-    """``files``: the BLAKE3 digest of each."""
+    """``files``: the BLAKE3 digest of each; ``columns``: those that any prompt's row has."""
 
     files: dict[str, str]
     notices: list[Notice]
+    columns: list[str]
 
 
 class KeptRows(BaseModel, arbitrary_types_allowed=True):
@@ -52,6 +53,7 @@ class KeptRows(BaseModel, arbitrary_types_allowed=True):
     train: pa.Table
     held_out: pa.Table
     notices: list[Notice]
+    columns: list[str]
 
 
 def key_of(check: DatasetCheck, tokenizer: PreTrainedTokenizerBase, volumes_root: str) -> str:
@@ -79,12 +81,15 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def write_rows(folder: Path, whole: pa.Table, chosen: npt.NDArray[np.bool_], notices: list[Notice]) -> None:
+def write_rows(
+    folder: Path, whole: pa.Table, chosen: npt.NDArray[np.bool_], notices: list[Notice], columns: Iterable[str]
+) -> None:
     """``chosen``: for each row whether it is held out."""
     whole = with_margins(whole)
     for name, mask in ((TRAIN, ~chosen), (HELD_OUT, chosen)):
         write_batches(folder / name, filtered(whole, mask), whole.schema)
-    written = Written(files={name: digest_of(folder / name) for name in (TRAIN, HELD_OUT)}, notices=notices)
+    files = {name: digest_of(folder / name) for name in (TRAIN, HELD_OUT)}
+    written = Written(files=files, notices=notices, columns=list(columns))
     (folder / WRITTEN).write_text(written.model_dump_json())
 
 
@@ -97,7 +102,7 @@ def find_rows(folder: Path, key: str) -> KeptRows | None:
         train, held_out = (mapped(folder / key / name) for name in (TRAIN, HELD_OUT))
     except (OSError, ValidationError, pa.ArrowException):
         return None
-    return KeptRows(train=train, held_out=held_out, notices=written.notices)
+    return KeptRows(train=train, held_out=held_out, notices=written.notices, columns=written.columns)
 
 
 def remove_others(folder: Path, keys: set[str]) -> None:

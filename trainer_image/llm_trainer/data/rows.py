@@ -17,7 +17,6 @@ from llm_trainer.data.units import grouped
 from llm_trainer.runtime.errors import DataError
 
 SUFFIXES = (*LINES, *TABLES)
-KEPT_KINDS = ("sft", "rewardModel", "dpo", "kto")  # whose rows are tokens and nothing else
 SHARE_BYTES, SHARES = 4 << 20, 512  # of files that one process reads at a time; at most so many of them
 TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")  # what a chat template reads beside the turns
 ARGUMENTS = ("prompts", "completions", "completion", "completion_ids", "trainer_state", "log_extra", "log_metric",
@@ -48,10 +47,11 @@ class PlacedRow(NamedTuple):
 
 
 class Share(NamedTuple):
-    """Of a dataset: what one process reads of it, and the columns that its first row has."""
+    """Of a dataset: what one process reads of it, and the columns and the type of prompt that its first row has."""
 
     parts: tuple[Part, ...]
     columns: list[str]
+    form: type | None = None
 
 
 def shares_of(check: DatasetCheck, volumes_root: str) -> list[Share]:
@@ -64,8 +64,10 @@ def shares_of(check: DatasetCheck, volumes_root: str) -> list[Share]:
     place, first = next(rows, (None, {}))
     if place is None:
         raise no_rows(files)
-    columns, _ = needed_columns(first, check.any_of_columns, f"{check.field}: {place}", check.columns)
-    return [Share(parts, columns) for parts, _ in grouped(files, size)]
+    where = f"{check.field}: {place}"
+    columns, _ = needed_columns(first, check.any_of_columns, where, check.columns)
+    form = type(read_value(first["prompt"], "prompt", where)) if "prompt" in columns else None
+    return [Share(parts, columns, form) for parts, _ in grouped(files, size)]
 
 
 def no_rows(files: Files) -> DataError:

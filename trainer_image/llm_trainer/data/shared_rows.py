@@ -84,7 +84,8 @@ class RowMaking:
             temporary = folder.with_name(f".tmp-{self.sharing.attempt}-{self.key}")
             remove(temporary)
             temporary.mkdir()
-            write_rows(temporary, self._made(), examples.held_out(), examples.notices())
+            columns = examples.tally.columns
+            write_rows(temporary, self._made(), examples.held_out(), examples.notices(), columns)
             flush(temporary)
             self.sharing.may_write()
             temporary.rename(folder)
@@ -149,6 +150,7 @@ def write_tally(folder: Path, tally: Tally) -> None:
     said = {name: getattr(tally, name) for name in COUNTS}
     labels = sorted(tally.labels.items())
     said |= {"labels": labels, "unread": sorted(tally.unread), "keys": sorted(tally.keys)}
+    said["columns"] = list(tally.columns)
     (folder / TALLY).write_text(json.dumps(said))
 
 
@@ -162,6 +164,7 @@ def read_tally(folder: Path) -> Tally:
         labels={bool(label): int(count) for label, count in said["labels"]},
         unread=set(said["unread"]),
         keys=set(said["keys"]),
+        columns=dict.fromkeys(said["columns"]),
         row_numbers=numbers[:half],
         prompt_numbers=numbers[half:],
     )

@@ -13,7 +13,8 @@ from trl.trainer.utils import disable_dropout_in_model
 from llm_trainer.config import Ppo
 from llm_trainer.models.attention import computes_in_half
 from llm_trainer.models.build import build, build_reward_model
-from llm_trainer.models.engine import Engine, Inference
+from llm_trainer.models.engine import Engine
+from llm_trainer.models.inference import Inference
 from llm_trainer.models.language_loss import IGNORED, Scores
 from llm_trainer.models.placement import whole
 from llm_trainer.models.value import ValueModel

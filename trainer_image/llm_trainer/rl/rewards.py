@@ -13,7 +13,7 @@ from llm_trainer.config import OnlineRl, StageConfig
 from llm_trainer.data.rendering import end_of_turn
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.build import implementation_for
-from llm_trainer.models.engine import Inference
+from llm_trainer.models.inference import Inference
 from llm_trainer.models.placement import Placement
 from llm_trainer.models.value import ValueModel
 from llm_trainer.models.weights import load, reward_config

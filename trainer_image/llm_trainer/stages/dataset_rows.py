@@ -1,4 +1,4 @@
-"""In data preparation: each dataset is read by its stage's tokenizer, and kept in tokens where that is all of it."""
+"""In data preparation: each dataset is read by its stage's tokenizer, and its rows are kept for the stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from transformers import PreTrainedTokenizerBase
 from llm_trainer.checkpoint.fence import Fence, writer_of
 from llm_trainer.config import DatasetCheck, StageConfig, local_path
 from llm_trainer.data.kept_rows import FOLDER, remove_others
-from llm_trainer.data.rows import KEPT_KINDS
 from llm_trainer.data.shared_rows import WORK, RowMaking
 from llm_trainer.data.sharing import Sharing
 from llm_trainer.data.tokenizer import load_tokenizer
@@ -33,10 +32,10 @@ def checked_rows(
 def makings(
     config: StageConfig, datasets: list[DatasetCheck], tokenizer: PreTrainedTokenizerBase, sharing: Sharing
 ) -> dict[int, RowMaking]:
-    """What a process does, by the number of the dataset, for those that are kept: once for those that are the same."""
+    """What a process does, by the number of the dataset: once for those whose rows are the same."""
     found: dict[str, tuple[int, RowMaking]] = {}
     for number, dataset in enumerate(datasets):
-        own = tokenizer_for(dataset, tokenizer, config.volumes_root) if dataset.kind in KEPT_KINDS else None
+        own = tokenizer_for(dataset, tokenizer, config.volumes_root)
         if own is not None:
             making = RowMaking(dataset, own, config.volumes_root, sharing)
             found.setdefault(making.key, (number, making))

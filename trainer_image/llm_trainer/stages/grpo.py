@@ -94,7 +94,7 @@ def make_trainer(run: Run, settings: Grpo) -> Trainer:
     tokenizer = find_tokenizer(config)
     model = build(config, tokenizer, settings.seed)
     check_model(config, settings, tokenizer, model)
-    rows = prompt_rows(config, settings, tokenizer, run.board)
+    rows = prompt_rows(config, settings, tokenizer, run.board, run.group.rank)
     model.generation_config.eos_token_id = stop_tokens(tokenizer, model.generation_config.eos_token_id)
     rewards, tokenizers = load_rewards(config, settings)
     arguments = GRPOConfig(

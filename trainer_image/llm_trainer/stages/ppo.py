@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,14 @@ def run(config: StageConfig, board: Board) -> str:
         raise ConfigurationError("a ppo stage needs its settings and a model")
     with start(config, board) as run:
         tokenizer = find_tokenizer(config)
-        rows = prompt_rows(config, settings, tokenizer, board)
+        rows = prompt_rows(config, settings, tokenizer, board, run.group.rank)
         return PolicyOptimisation(run, settings, tokenizer, rows).fit()
 
 
 class PolicyOptimisation(Loop):
     settings: Ppo
 
-    def __init__(self, run: Run, settings: Ppo, tokenizer: Any, rows: dict[str, list[Row]]) -> None:
+    def __init__(self, run: Run, settings: Ppo, tokenizer: Any, rows: dict[str, Sequence[Row]]) -> None:
         self.rows, self.held_out = rows["train_dataset"], rows.get("eval_dataset")
         super().__init__(run, settings, math.ceil(settings.epochs * len(self.rows) / settings.rollout_size))
         self.tokenizer = tokenizer

@@ -1,52 +1,32 @@
 """Data preparation: checks every dataset of the training, then makes the tokenizer and the shards.
 
-The first process does all; the others, of any number of pods, help it with corpus and rows. Missing files and bad rows
-are told before transformers is imported, and torch models only for an architecture.
+The first process does all; the others, of any number of pods, help it with corpus and rows.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 from llm_trainer.checkpoint.fence import Fence, writer_of
 from llm_trainer.checkpoint.record import read_record
-from llm_trainer.config import (
-    Architecture,
-    DatasetCheck,
-    FunctionCheck,
-    ModelCheck,
-    PrepareData,
-    StageConfig,
-    TaskCheck,
-)
-from llm_trainer.data.files import find_files
+from llm_trainer.config import DatasetCheck, PrepareData, StageConfig
 from llm_trainer.data.manifest import TOKENIZER, DataManifest, read_manifest
 from llm_trainer.data.progress import Speed, Step
-from llm_trainer.data.rows import KEPT_KINDS, SUFFIXES, read_rows, refuse_warmup, shares_of
-from llm_trainer.data.sources import TOKENS
+from llm_trainer.data.rows import shares_of
 from llm_trainer.data.tokenized import apart
 from llm_trainer.data.units import find_sources
-from llm_trainer.protocol import DataFigures, DropCount, ModelSize, Notice, Result, TokenCount
-from llm_trainer.rl.reward_functions import load_reward
+from llm_trainer.protocol import ModelSize, Result
 from llm_trainer.runtime.errors import DataError, PreemptedError
-from llm_trainer.runtime.functions import load_function
 from llm_trainer.runtime.history import HISTORY, History
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.signals import StopSignal
 from llm_trainer.runtime.startup import importing
+from llm_trainer.stages.data_summary import data_figures, linked_twice, notices, percent, summary
 from llm_trainer.stages.mixtures import planned
-from llm_trainer.stages.named_models import check_files, check_weights, told_size
-from llm_trainer.storage.request import read_inputs
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-Check = TypeVar("Check", DatasetCheck, ModelCheck, TaskCheck)
+from llm_trainer.stages.prepare_checks import checked_by_files, checked_models, unfinished
 
 
 def run(config: StageConfig, board: Board) -> str:
@@ -62,7 +42,49 @@ def run(config: StageConfig, board: Board) -> str:
 
     if (rank := int(os.environ.get("RANK", "0"))) > 0:
         return help_to_prepare(config, settings, rank, leave_if_asked)
+    wanted = {
+        "datasets": unfinished(config, settings.datasets),
+        "models": unfinished(config, settings.models),
+        "tasks": unfinished(config, settings.tasks),
+    }
+    return prepare_and_check(config, settings.model_copy(update=wanted), board, leave_if_asked)
 
+
+def prepare_and_check(
+    config: StageConfig, settings: PrepareData, board: Board, leave_if_asked: Callable[[], None]
+) -> str:
+    """Of the first process."""
+
+    def alive() -> None:
+        leave_if_asked()
+        board.update(phase="Preparing")
+
+    rows = checked_by_files(config, settings, leave_if_asked)
+    with importing():
+        from llm_trainer.data.tokenizer import load_tokenizer
+        from llm_trainer.stages.dataset_rows import checked_rows
+    before = made_before(config, board)
+    twice = [] if before else linked_twice(settings, config.volumes_root)
+    manifest = before or make_data(config, settings, board, leave_if_asked)
+    tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
+    said, found, sizes = checked_models(config, settings, tokenizer, leave_if_asked)
+    rows += said
+    for mixture in planned(settings.mixtures, manifest):
+        rows, found = [*rows, str(mixture)], [*found, *mixture.notices()]
+    for notice in [*found, *twice, *notices(settings, manifest)]:
+        board.notice(notice.reason, notice.message)
+    for notice in checked_rows(config, settings.datasets, tokenizer, alive):
+        board.notice(notice.reason, notice.message)
+    show_end(config, board, manifest, sizes)
+    return "; ".join([summary(manifest), *rows])
+
+
+def make_data(
+    config: StageConfig, settings: PrepareData, board: Board, leave_if_asked: Callable[[], None]
+) -> DataManifest:
+    """Tokenizer and shards, with whoever helps."""
+    with importing():
+        from llm_trainer.data.prepare import Member, prepare
     speed = Speed()
 
     def report(step: Step) -> None:
@@ -73,21 +95,7 @@ def run(config: StageConfig, board: Board) -> str:
             total_units=step.total_units, bytes_per_second=per_second, eta_seconds=left,
         )  # fmt: skip
 
-    def alive() -> None:
-        leave_if_asked()
-        board.update(phase="Preparing")
-
-    datasets, models = unfinished(config, settings.datasets), unfinished(config, settings.models)
-    tasks = unfinished(config, settings.tasks)
-    settings = settings.model_copy(update={"datasets": datasets, "models": models, "tasks": tasks})
-    rows = checked_by_files(config, settings, leave_if_asked)
-    with importing():
-        from llm_trainer.data.prepare import Member, prepare
-        from llm_trainer.data.tokenizer import load_tokenizer
-        from llm_trainer.stages.dataset_rows import checked_rows
-    before = made_before(config, board)
-    twice = [] if before else linked_twice(settings, config.volumes_root)
-    manifest = before or prepare(
+    return prepare(
         settings,
         Path(config.data_folder),
         config.volumes_root,
@@ -96,59 +104,15 @@ def run(config: StageConfig, board: Board) -> str:
         Fence(config).check,
         Member(processes=world_size()),
     )
-    tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
-    said, found, sizes = checked_models(config, settings, tokenizer, leave_if_asked)
-    rows += said
-    for mixture in planned(settings.mixtures, manifest):
-        rows, found = [*rows, str(mixture)], [*found, *mixture.notices()]
-    for notice in [*found, *twice, *notices(settings, manifest)]:
-        board.notice(notice.reason, notice.message)
-    for notice in checked_rows(config, settings.datasets, tokenizer, alive):
-        board.notice(notice.reason, notice.message)
+
+
+def show_end(config: StageConfig, board: Board, manifest: DataManifest, sizes: list[ModelSize]) -> None:
     result = Result(uri=f"{config.run_uri}/data", digest=manifest.digest, kind="data")
-    figures = data_figures(manifest)
+    figures, tokens = data_figures(manifest), manifest.tokens("train")
     board.metrics.show_data(figures)
-    tokens = manifest.tokens("train")
     History(Path(config.stage_folder) / HISTORY, config.attempt).spent(0, board.clock)
     board.update(units=0, total_units=0, bytes_per_second=None, eta_seconds=None)  # of the passes
     board.update(phase="Done", step=100, total_steps=100, tokens=tokens, result=result, data=figures, models=sizes)
-    return "; ".join([summary(manifest), *rows])
-
-
-def checked_by_files(config: StageConfig, settings: PrepareData, leave_if_asked: Callable[[], None]) -> list[str]:
-    """What a look at files, rows and functions tells, before any library of models is imported: a text of each."""
-    for model in settings.models:
-        check_files(model, config.volumes_root, leave_if_asked)
-    rows = [f"{check_dataset(check, config.volumes_root):,} rows in {check.uri}" for check in settings.datasets]
-    for check in settings.functions:
-        check_function(check)
-    rows += checked_tasks(settings.tasks, config.volumes_root, leave_if_asked)
-    if settings.architecture and settings.architecture.function:
-        load_function(settings.architecture.function, "spec.model.architecture.function")
-    return rows
-
-
-def checked_models(
-    config: StageConfig,
-    settings: PrepareData,
-    tokenizer: PreTrainedTokenizerBase,
-    leave_if_asked: Callable[[], None],
-) -> tuple[list[str], list[Notice], list[ModelSize]]:
-    """Of the model from scratch and those that a user names: a text of each, what may surprise, sizes by URI."""
-    rows: list[str] = []
-    found: list[Notice] = []
-    sizes: dict[str, ModelSize] = {}
-    written = {each.place: each.uri for each in read_inputs(Path(config.run_folder))}  # as the user knows them
-    if settings.architecture:
-        said, sizes[""] = check_from_scratch(settings, settings.architecture, tokenizer)
-        rows.append(said)
-    for model in settings.models:
-        leave_if_asked()
-        said, told, size = check_weights(model, tokenizer, config.volumes_root)
-        rows, found = [*rows, said], [*found, *told]
-        if size:
-            sizes[model.uri] = size.model_copy(update={"uri": written.get(model.uri, model.uri)})
-    return rows, found, list(sizes.values())
 
 
 class _NothingToDoError(Exception):
@@ -198,62 +162,11 @@ def most_pieces(settings: PrepareData, datasets: list[DatasetCheck], volumes_roo
     from llm_trainer.data.units import units_of
 
     corpus = units_of(settings.data, apart(find_sources(settings.data, volumes_root))[0]) if settings.data else []
-    return max(len(corpus), *(len(shares_of(each, volumes_root)) for each in datasets if each.kind in KEPT_KINDS), 0)
+    return max(len(corpus), *(len(shares_of(each, volumes_root)) for each in datasets), 0)
 
 
 def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def check_from_scratch(
-    settings: PrepareData, architecture: Architecture, tokenizer: PreTrainedTokenizerBase
-) -> tuple[str, ModelSize]:
-    """In a few words what the model is, and its size. Raises ConfigurationError for one that its stages can't use."""
-    with importing():
-        from llm_trainer.models.build import check_architecture
-        from llm_trainer.models.limits import check_length
-        from llm_trainer.models.size import size_of
-    model = check_architecture(architecture, tokenizer)
-    if settings.length_field:
-        check_length(model, settings.length, settings.length_field)
-    size = size_of(model)
-    return f"a {architecture.family} of {size} from scratch", told_size(size)
-
-
-def check_function(check: FunctionCheck) -> None:
-    """Raises ConfigurationError for a function of the user's that a stage could not use."""
-    if check.use == "reward":
-        load_reward(check.function, check.field)
-    elif check.use == "loss":
-        with importing():
-            from llm_trainer.models.loss_function import loss_function
-        loss_function(check.function, check.field)
-    elif check.optimizer:
-        with importing():
-            from llm_trainer.models.optimizer_function import optimizer_maker
-        optimizer_maker(check.function, check.optimizer, check.field, flat=check.flat)
-
-
-def checked_tasks(checks: list[TaskCheck], volumes_root: str, leave_if_asked: Callable[[], None]) -> list[str]:
-    """In a few words each. Raises DataError for the first task that its stage could not run."""
-    from llm_trainer.data.task_files import read_task
-
-    for check in checks:
-        read_task(check, check.field, volumes_root)  # what is wrong in a file is told before anything is imported
-    said = []
-    for check in checks:
-        leave_if_asked()
-        with importing():
-            from llm_trainer.stages.tasks import check_task
-        said.append(check_task(check, volumes_root))
-    return said
-
-
-def unfinished(config: StageConfig, checks: list[Check]) -> list[Check]:
-    """Without those of stages that are not run again: of another training's run folder the rows may be gone."""
-    stages = Path(config.run_folder) / "stages"
-    records = {check.stage: read_record(stages / check.stage) for check in checks if check.stage}
-    return [check for check in checks if not ((record := records.get(check.stage)) and record.end)]
 
 
 def made_before(config: StageConfig, board: Board) -> DataManifest | None:
@@ -276,127 +189,3 @@ def made_before(config: StageConfig, board: Board) -> DataManifest | None:
         )
     board.notice("TakenOver", f"the data was prepared before by {record.owner}; its files are as they were written")
     return manifest
-
-
-def linked_twice(settings: PrepareData, volumes_root: str) -> list[Notice]:
-    """Of files that a URI's glob finds by several names, and that are read once."""
-    found = [files for _, files in find_sources(settings.data, volumes_root)] if settings.data else []
-    found += [find_files(check.uri, check.field, volumes_root, SUFFIXES) for check in settings.datasets]
-    return [
-        Notice(
-            reason="LinkedTwice",
-            message=f"{files.field}: {len(files.again)} names that match {files.uri} are links to files that match it "
-            f"too, such as {files.again[0]}; each file is read once",
-        )
-        for files in found
-        if files.again
-    ]
-
-
-def check_dataset(check: DatasetCheck, volumes_root: str) -> int:
-    """How many rows a dataset of a later stage has. Raises DataError for the first that its stage could not use."""
-    count = sum(1 for _ in read_rows(check, volumes_root))
-    refuse_warmup(check, count)
-    return count
-
-
-def percent(step: Step) -> int:
-    """Each phase has the same part of it; a loaded tokenizer starts at that of the tokens."""
-    share = step.done / max(1, step.total)
-    return int(100 * (step.phases.index(step.phase) + share) / len(step.phases))
-
-
-def summary(manifest: DataManifest) -> str:
-    """One line of counts, such as `14.6 MB, 4,378 documents, 3,001,284 tokens, 8,192 tokens of vocabulary`."""
-    parts = [f"vocabulary of {manifest.vocabulary_size:,} tokens"]
-    if manifest.sources:
-        held_out = sum(shard.documents for shard in manifest.shards if shard.split == "validation")
-        parts = [
-            f"{sum(source.bytes for source in manifest.sources) / 1e6:.1f} MB",
-            f"{sum(source.documents for source in manifest.sources):,} documents ({held_out:,} held out)",
-            f"{manifest.tokens('train'):,} tokens to train on",
-            *parts,
-        ]
-    dropped = {
-        "duplicates": sum(source.duplicates for source in manifest.sources),
-        "not UTF-8": sum(source.invalid for source in manifest.sources),
-        "empty": sum(source.empty for source in manifest.sources),
-        "by quality": sum(source.filtered for source in manifest.sources),
-    }
-    parts += [f"{count:,} {name} dropped" for name, count in dropped.items() if count]
-    return ", ".join(parts)
-
-
-def data_figures(manifest: DataManifest) -> DataFigures | None:
-    """Tokens by domain and language, dropped documents by reason, most first."""
-    if not manifest.sources:
-        return None
-    tokens: Counter[tuple[str, str]] = Counter()
-    for shard in manifest.shards:
-        tokens[shard.domain, shard.language] += shard.tokens
-    dropped = Counter(manifest.quality.dropped if manifest.quality else {})
-    dropped["duplicate"] = sum(source.duplicates for source in manifest.sources)
-    dropped["empty"] = sum(source.empty for source in manifest.sources)
-    dropped["notUtf8"] = sum(source.invalid for source in manifest.sources)
-    return DataFigures(
-        tokens=[
-            TokenCount(domain=domain, language=language, tokens=count)
-            for (domain, language), count in tokens.most_common()
-        ],
-        dropped=[DropCount(reason=reason, documents=count) for reason, count in dropped.most_common() if count],
-        sources={name: manifest.train_tokens(name) for name in manifest.names},
-    )
-
-
-def notices(settings: PrepareData, manifest: DataManifest) -> list[Notice]:
-    """What is no failure and yet may surprise."""
-    held_out = {shard.source for shard in manifest.shards if shard.split == "validation"}
-    larger = "a larger spec.data.validationFraction"
-    more_documents = "cutting it into several documents (a .txt file is one)"
-    found = [
-        Notice(
-            reason="NothingHeldOut",
-            message=f"source {source.name!r}: none of its {source.documents} documents is held out, so it has no "
-            f"held-out figures; {more_documents if source.documents < 2 else larger} helps",
-        )
-        for source in manifest.sources
-        if source.name not in held_out and (source.documents or not source.filtered)
-    ]
-    found += [
-        Notice(
-            reason="SourceDropped",
-            message=f"source {source.name!r}: all {source.filtered} documents were dropped by spec.data.quality; "
-            "quality/report.html in the prepared data says by which filter",
-        )
-        for source in manifest.sources
-        if source.filtered and not source.documents
-    ]
-    found += [
-        Notice(
-            reason="DamagedFiles",
-            message=f"source {source.name!r}: of {source.files} files {len(source.damaged)} of "
-            f"{sum(each.bytes for each in source.damaged):,} bytes are damaged and were skipped from there on; "
-            f"manifest.json of the prepared data names all. The first: {source.damaged[0].message}",
-        )
-        for source in manifest.sources
-        if source.damaged
-    ]
-    if settings.data and settings.data.quality:
-        found += [
-            Notice(
-                reason="NotFiltered",
-                message=f"source {source.name!r} is tokens already: spec.data.quality does not apply to it",
-            )
-            for source in settings.data.sources
-            if source.uri.endswith(TOKENS)
-        ]
-    wanted = settings.tokenizer.train
-    if wanted and manifest.vocabulary_size < wanted.vocabulary_size:
-        found.append(
-            Notice(
-                reason="SmallVocabulary",
-                message=f"the corpus yields a vocabulary of {manifest.vocabulary_size} tokens, fewer than the "
-                f"{wanted.vocabulary_size} of spec.tokenizer.train.vocabularySize",
-            )
-        )
-    return found

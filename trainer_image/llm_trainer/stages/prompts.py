@@ -2,39 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Sequence
+from typing import Any, overload
 
+import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from llm_trainer.config import OnlineRl, StageConfig
-from llm_trainer.data.examples import Examples
+from llm_trainer.data.examples import refuse_few_prompts
 from llm_trainer.data.rendering import Prompt
 from llm_trainer.runtime.progress import Board
-from llm_trainer.stages.fine_tuning import check_of
+from llm_trainer.stages.fine_tuning import check_of, kept_rows
 
 HELD_OUT_PROMPTS = 64  # an evaluation writes an answer to each
 
 Row = dict[str, Any]
 
 
+class PromptRows(Sequence[Row]):
+    """Mapped into memory, and each made when it is asked for, with the columns that any row of the dataset has."""
+
+    def __init__(self, rows: pa.Table, columns: Sequence[str]) -> None:
+        self._rows, self._columns = rows["row"], columns
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Row]: ...
+    def __getitem__(self, place: int | slice) -> Row | list[Row]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        row = json.loads(self._rows[place].as_py())
+        return {column: row.get(column) for column in self._columns}
+
+
 def prompt_rows(
-    config: StageConfig, settings: OnlineRl, tokenizer: PreTrainedTokenizerBase, board: Board
-) -> dict[str, list[Row]]:
+    config: StageConfig, settings: OnlineRl, tokenizer: PreTrainedTokenizerBase, board: Board, rank: int = 0
+) -> dict[str, Sequence[Row]]:
     """`train_dataset` and, if anything is held out, `eval_dataset`, no larger than an evaluation needs.
 
-    Every row has the columns that any row has, as they are in the file: Arrow would make one type of a column's values.
-    Raises DataError and ConfigurationError, and tells notices, as data preparation has done.
+    All processes of the stage call it. Raises DataError and ConfigurationError, and tells notices, as data preparation
+    has done.
     """
-    examples = Examples(check_of(config, settings), tokenizer, config.volumes_root)
-    rows = list(examples)
-    columns = dict.fromkeys(column for row in rows for column in row)
-    chosen = examples.held_out()
-    for notice in examples.notices():
+    check = check_of(config, settings)
+    kept = kept_rows(config, check, tokenizer, rank)
+    refuse_few_prompts(check, len(kept.train), len(kept.held_out))
+    for notice in kept.notices:
         board.notice(notice.reason, notice.message)
-    whole = [{column: row.get(column) for column in columns} for row in rows]
-    made = {"train_dataset": [row for row, held in zip(whole, chosen, strict=True) if not held]}
-    if held_out := [row for row, held in zip(whole, chosen, strict=True) if held]:
-        made["eval_dataset"] = held_out[:HELD_OUT_PROMPTS]
+    made: dict[str, Sequence[Row]] = {"train_dataset": PromptRows(kept.train, kept.columns)}
+    if len(kept.held_out):
+        made["eval_dataset"] = PromptRows(kept.held_out.slice(0, HELD_OUT_PROMPTS), kept.columns)
     return made
 
 

@@ -20,7 +20,7 @@ from llm_trainer.data.quality.selection import PAGE, REFUSED, REPORT, TABLE
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.data.verify import alteration
 from llm_trainer.runtime.errors import DataError
-from llm_trainer.stages.prepare_data import data_figures, notices, percent, summary
+from llm_trainer.stages.data_summary import data_figures, notices, percent, summary
 from tests.unit.trainer_data.conftest import WriteLines
 from tests.unit.trainer_data.test_prepare import documents_of
 

@@ -18,8 +18,8 @@ from llm_trainer.models.engine_config import parameter_groups, peak_of
 from llm_trainer.models.width import narrowed, scale_initialisation, width_ratio
 
 BASE, WIDTHS = 64, (64, 128, 256)
-RATES = [2.0**-power for power in (9, 8, 7, 6, 5, 4)]
-STEPS, ROWS, LENGTH, LAST = 96, 16, 64, 32
+RATES = [2.0**-power for power in (10, 9, 8, 7, 6, 5, 4)]
+STEPS, ROWS, LENGTH, LAST = 160, 16, 64, 32
 
 
 def model_of(width: int) -> Any:

@@ -211,7 +211,7 @@ def set_stages(api_server: ControlPlane, name: str, **states: str) -> None:
 def test_printer_columns(api_server: ControlPlane) -> None:
     assert apply(api_server, manifest("LLMTraining", "columns", TRAINING)).returncode == 0
     shown = api_server.kubectl("get", "llmt", "columns")
-    assert shown.split()[:8] == ["NAME", "PHASE", "STAGE", "PROGRESS", "LOSS", "NODES", "RESTARTS", "AGE"]
+    assert shown.split()[:8] == ["NAME", "PHASE", "STAGE", "TOKENS", "PROGRESS", "LOSS", "NODES", "RESTARTS"]
 
 
 def test_scale_subresource(api_server: ControlPlane) -> None:

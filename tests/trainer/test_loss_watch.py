@@ -124,9 +124,8 @@ def test_a_kill_in_the_middle_of_a_rollback(
 def test_bad_data_at_the_beginning_and_the_end(prepared: Path, pretrain: Stage, pods: RunPods, tmp_path: Path) -> None:
     """Where there is nothing before it but the start, and where the stage ends before a spike has lasted."""
     first, last = range(3), range(STEPS + 1, STEPS + 3)  # what is jumped over is replaced at the end
-    config = pretrain("both-ends", lossWatch=WATCH, **SETTINGS)
-    running = pods(config, PYTHONPATH=PYTHONPATH, LLM_TEST_PLANTED=str(planted(prepared, tmp_path, last, first)))
-    progress = running.run()
+    config = pretrain("both-ends", nodes=1, zeroStage=0, lossWatch=WATCH, **SETTINGS)
+    progress = pods(config, PYTHONPATH=PYTHONPATH, LLM_TEST_PLANTED=str(planted(prepared, tmp_path, last, first))).run()
     assert progress.step == STEPS
     assert progress.result
     made = read_rollbacks(Path(config.stage_folder) / "checkpoints")
@@ -134,7 +133,6 @@ def test_bad_data_at_the_beginning_and_the_end(prepared: Path, pretrain: Stage, 
     assert "2 steps in a row, up to step 48, are off" in made[1].message
     assert sorted(losses(config)) == list(range(1, STEPS + 1))
     assert max(loss for step, loss in losses(config).items() if step > 40) < losses(config)[1]
-    assert decisions(running, 0) == decisions(running, 1)
 
 
 def test_a_stage_that_has_diverged(pretrain: Stage, pods: RunPods, bad_rows: Path) -> None:

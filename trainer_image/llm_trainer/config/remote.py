@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
 from urllib.parse import quote, unquote, urlsplit
@@ -73,6 +73,10 @@ class Remote:
         """The part of the path before a glob, up to a slash or with it; all of it if there is no glob."""
         found = GLOB.search(self.path)
         return self.path if found is None else self.path[: found.start()].rpartition("/")[0]
+
+    def at(self, revision: str) -> Remote:
+        """Held to a revision, which of these a hub alone knows."""
+        return replace(self, revision=revision)
 
     def folder(self, revision: str) -> str:
         """Where what the URI names lies at a revision, below the cache. Raises as `place`."""

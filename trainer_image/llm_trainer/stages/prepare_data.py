@@ -24,7 +24,7 @@ from llm_trainer.config import (
     StageConfig,
     TaskCheck,
 )
-from llm_trainer.data.files import find_files
+from llm_trainer.data.files import Streams, find_files
 from llm_trainer.data.manifest import TOKENIZER, DataManifest, read_manifest
 from llm_trainer.data.progress import Speed, Step
 from llm_trainer.data.rows import KEPT_KINDS, SUFFIXES, read_rows, refuse_warmup, shares_of
@@ -42,6 +42,7 @@ from llm_trainer.runtime.startup import importing
 from llm_trainer.stages.mixtures import planned
 from llm_trainer.stages.named_models import check_files, check_weights, told_size
 from llm_trainer.storage.request import read_inputs
+from llm_trainer.storage.streams import open_streams
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -85,8 +86,8 @@ def run(config: StageConfig, board: Board) -> str:
         from llm_trainer.data.prepare import Member, prepare
         from llm_trainer.data.tokenizer import load_tokenizer
         from llm_trainer.stages.dataset_rows import checked_rows
-    before = made_before(config, board)
-    twice = [] if before else linked_twice(settings, config.volumes_root)
+    before, streams = made_before(config, board), open_streams(config)
+    twice = [] if before else linked_twice(settings, config.volumes_root, streams)
     manifest = before or prepare(
         settings,
         Path(config.data_folder),
@@ -95,6 +96,7 @@ def run(config: StageConfig, board: Board) -> str:
         report,
         Fence(config).check,
         Member(processes=world_size()),
+        streams,
     )
     tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
     said, found, sizes = checked_models(config, settings, tokenizer, leave_if_asked)
@@ -165,7 +167,8 @@ def help_to_prepare(config: StageConfig, settings: PrepareData, rank: int, leave
     if there():  # of another training, perhaps, whose sources may be gone
         return "the data is there"
     datasets, fence = unfinished(config, settings.datasets), Fence(config)
-    if most_pieces(settings, datasets, config.volumes_root) <= rank:
+    streams = open_streams(config)
+    if most_pieces(settings, datasets, config.volumes_root, streams) <= rank:
         return "there is no work for this process"
     with importing():
         from llm_trainer.data.prepare import Member, prepare
@@ -182,7 +185,7 @@ def help_to_prepare(config: StageConfig, settings: PrepareData, rank: int, leave
     try:
         prepare(
             settings, Path(config.data_folder), config.volumes_root, writer_of(config), lambda _: leave_if_asked(),
-            check, member,
+            check, member, streams,
         )  # fmt: skip
         tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
         sharing = sharing_of(config, leave_if_asked, check, name)
@@ -193,11 +196,12 @@ def help_to_prepare(config: StageConfig, settings: PrepareData, rank: int, leave
     return "helped to prepare the data"
 
 
-def most_pieces(settings: PrepareData, datasets: list[DatasetCheck], volumes_root: str) -> int:
+def most_pieces(settings: PrepareData, datasets: list[DatasetCheck], volumes_root: str, streams: Streams) -> int:
     """How many processes could work at the same time."""
     from llm_trainer.data.units import units_of
 
-    corpus = units_of(settings.data, apart(find_sources(settings.data, volumes_root))[0]) if settings.data else []
+    sources = find_sources(settings.data, volumes_root, streams) if settings.data else []
+    corpus = units_of(settings.data, apart(sources)[0]) if settings.data else []
     return max(len(corpus), *(len(shares_of(each, volumes_root)) for each in datasets if each.kind in KEPT_KINDS), 0)
 
 
@@ -278,9 +282,9 @@ def made_before(config: StageConfig, board: Board) -> DataManifest | None:
     return manifest
 
 
-def linked_twice(settings: PrepareData, volumes_root: str) -> list[Notice]:
+def linked_twice(settings: PrepareData, volumes_root: str, streams: Streams) -> list[Notice]:
     """Of files that a URI's glob finds by several names, and that are read once."""
-    found = [files for _, files in find_sources(settings.data, volumes_root)] if settings.data else []
+    found = [files for _, files in find_sources(settings.data, volumes_root, streams)] if settings.data else []
     found += [find_files(check.uri, check.field, volumes_root, SUFFIXES) for check in settings.datasets]
     return [
         Notice(

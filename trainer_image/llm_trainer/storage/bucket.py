@@ -98,8 +98,10 @@ class Bucket:
                 raise
             return None
 
-    def read(self, remote: Remote, file: RemoteFile, start: int) -> Iterator[bytes]:
-        options: dict[str, Any] = {"range": {"offset": start}} if start else {}
+    def read(self, remote: Remote, file: RemoteFile, start: int, stop: int | None = None) -> Iterator[bytes]:
+        options: dict[str, Any] = {}
+        if start or stop is not None:
+            options["range"] = {"offset": start} if stop is None else (start, stop)
         if file.etag:
             options["if_match"] = file.etag
         try:

@@ -32,10 +32,18 @@ def client(credential: Credential, headers: dict[str, str]) -> httpx.Client:
 
 
 def read(
-    by: httpx.Client, url: str, file: RemoteFile, start: int, refuse: Refuse, target: str, *, marked: bool = True
+    by: httpx.Client,
+    url: str,
+    file: RemoteFile,
+    start: int,
+    refuse: Refuse,
+    target: str,
+    *,
+    marked: bool = True,
+    stop: int | None = None,
 ) -> Iterator[bytes]:
     """Its bytes from `start` on. `marked`: the server's mark of it must be that of the listing. Raises as a Source."""
-    headers = {"Range": f"bytes={start}-"} if start else {}
+    headers = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if start or stop is not None else {}
     with said(url, target), by.stream("GET", url, headers=headers) as answer:
         if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise ChangedError(f"{shown(url)} is shorter than the {file.size} bytes that were told")
@@ -45,7 +53,10 @@ def read(
             raise ChangedError(
                 f"{shown(url)} has changed: {size} bytes, {mark}, and was {file.size} bytes, {file.etag}"
             )
-        skip = start if answer.status_code == httpx.codes.OK else 0  # a server without ranges
+        whole = answer.status_code == httpx.codes.OK  # a server without ranges
+        if whole and start and stop is not None:
+            raise DataError(f"{shown(url)}: the server gives no ranges, so it can't be streamed; remove stream")
+        skip = start if whole else 0
         for block in answer.iter_raw(BLOCK):
             if skip >= len(block):
                 skip -= len(block)

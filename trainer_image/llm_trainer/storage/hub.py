@@ -59,7 +59,7 @@ class Hub:
         """By ranges: the hub's own client, with Xet or without, begins a file anew after a kill."""
         return patiently(lambda: _digest(fetch_ranges(self, remote, file, part, tell), part, file, self._uri(remote)))
 
-    def read(self, remote: Remote, file: RemoteFile, start: int) -> Iterator[bytes]:
+    def read(self, remote: Remote, file: RemoteFile, start: int, stop: int | None = None) -> Iterator[bytes]:
         url = hf_hub_url(
             remote.authority,
             file.path,
@@ -75,7 +75,7 @@ class Hub:
                     f"{self._credential.advice}"
                 )
 
-        return http_ranges.read(self._client, url, file, start, refuse, "hf", marked=False)
+        return http_ranges.read(self._client, url, file, start, refuse, "hf", marked=False, stop=stop)
 
     def _kind(self, remote: Remote) -> str:
         return "dataset" if remote.datasets else "model"

@@ -70,7 +70,8 @@ def remote_uris(spec: LLMServingSpec) -> dict[str, str]:
 
 
 def allows_pickle(spec: LLMServingSpec, uri: str) -> bool:
-    return any(each.allow_pickle for each in (spec.model, *spec.adapters) if each.uri == uri)
+    adapters = any(adapter.allow_pickle for adapter in spec.adapters if adapter.uri == uri)
+    return adapters or (spec.model.uri == uri and spec.model.allow_pickle)
 
 
 def fetches_of(observed: Observed, spec: LLMServingSpec, old: LLMServingStatus) -> tuple[Fetch, ...]:

@@ -99,9 +99,9 @@ def write_tensors(tensors: Mapping[str, Tensor], to: Path) -> tuple[int, str]:
             stream.write(part)
             digest.update(part)
         for tensor in tensors.values():
-            part = bytes_of(tensor)
-            stream.write(part)
-            digest.update(part)
+            data = bytes_of(tensor)
+            stream.write(data)
+            digest.update(data)
         stream.flush()
         os.fsync(stream.fileno())
     new.rename(to)
@@ -112,4 +112,4 @@ def bytes_of(tensor: Tensor) -> memoryview:
     import torch
 
     flat = tensor.contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")

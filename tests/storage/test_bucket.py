@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +17,7 @@ from xml.sax.saxutils import escape
 import pytest
 
 from llm_trainer.config import CACHE, RemoteInput
-from llm_trainer.runtime.errors import DataError
+from llm_trainer.runtime.errors import DataError, NoSpaceError
 from llm_trainer.storage.bucket import Bucket
 from llm_trainer.storage.cache import Place, fetch
 from llm_trainer.storage.credentials import Credential
@@ -130,6 +131,16 @@ def test_a_server_that_is_away(keys: dict[str, str]) -> None:
 def test_no_key_is_shown(keys: dict[str, str]) -> None:
     assert "sesame" not in repr(Credential("s3://corpora", "store", keys))
     assert os.environ.get("AWS_SECRET_ACCESS_KEY") is None
+
+
+def test_what_has_no_room_is_told_before(keys: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: MagicMock(total=1 << 30, free=1000))
+    get(keys, tmp_path / CACHE, "ja")
+    with pytest.raises(NoSpaceError, match="needs 40,000,002 bytes more, and the claim of the cache has 1,000"):
+        get(keys, tmp_path / CACHE, "model", "model")
+    assert not list((tmp_path / CACHE).rglob("*.safetensors*"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: MagicMock(total=0, free=0))  # a file system that can't tell
+    get(keys, tmp_path / CACHE, "model", "model")
 
 
 class Listed(BaseHTTPRequestHandler):

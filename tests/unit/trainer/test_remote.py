@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from llm_trainer.config.remote import parse, replaced, shown
+from llm_trainer.config.remote import Remote, parse, replaced, shown
 from llm_trainer.runtime.errors import DataError
 from llm_trainer.storage.glob import matches
 from llm_trainer.storage.model_files import of_model

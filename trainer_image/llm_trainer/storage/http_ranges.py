@@ -68,6 +68,10 @@ def read(
 def check(answer: httpx.Response, url: str, refuse: Refuse) -> None:
     """Raises TransientError for what may go well later, and what `refuse` raises for the rest."""
     status = answer.status_code
+    if url.startswith("https://") and answer.url.scheme != "https":
+        raise DataError(
+            f"{shown(url)}: the server sends to {answer.url.host} without encryption; name it by https there"
+        )
     if answer.is_success:
         return
     if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in UNHURRIED:

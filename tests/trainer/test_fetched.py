@@ -84,8 +84,7 @@ def test_a_corpus_is_read_where_it_lies(hub: Hub, tmp_path: Path, pods: RunPods)
     remote = [*inputs((MODEL, "model"), (MODEL, "tokenizer"), (CHAT, "data")), source]
     config = data_stage(volumes, data=corpus, remote=remote).model_copy(update={"nodes": 2})
     progress = pods(config, HF_ENDPOINT=hub.url).run()
-    assert progress.data
-    assert progress.data.sources[0].documents > 50
+    assert (progress.tokens or 0) > 10_000
     assert not list((volumes / "models" / ".fetched").rglob("[ab].jsonl"))
     assert list((volumes / "models" / "run" / "data" / "train").glob("topics-*.bin"))
 

@@ -1,20 +1,23 @@
 """How large what a training fetches is, asked of a hub or a server from where `plan` runs.
 
-By the user's own environment: HF_ENDPOINT, HF_TOKEN; HF_HUB_OFFLINE=1 asks nobody. It never fails: what can't be asked
-is told so. A bucket is not asked, as the operator's image has no client of S3.
+By the user's own environment: HF_ENDPOINT, HF_TOKEN, AWS_ACCESS_KEY_ID and its like; HF_HUB_OFFLINE=1 asks nobody. It
+never fails: what can't be asked is told so.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import ssl
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from llm_operator import bucket_sizes
 from llm_operator.api.resolve import named_uris
 from llm_operator.api.training import LLMTrainingSpec
 from llm_trainer.config import InputUse, Remote, is_remote, parse
@@ -23,19 +26,23 @@ from llm_trainer.config.remote import shown
 SECONDS, IN_ALL = 3.0, 10.0  # of a request, and of all of them
 SMALL = (".json", ".txt", ".model", ".jinja", ".md", ".tiktoken")  # what is fetched beside a model's safetensors
 PUBLIC_HUB = "https://huggingface.co"
+NEEDS = {
+    "hf": "; set HF_TOKEN if it is private or gated",
+    "s3": "; look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL here",
+}
 MOST_BYTES = 32 << 20  # of an answer
 
 Ask = Callable[[Request], tuple[dict[str, str], bytes]]
 
 
 def describe_inputs(spec: LLMTrainingSpec, ask: Ask | None = None) -> Iterator[str]:
-    """A line for each URI that data preparation fetches."""
+    """A line for each URI that data preparation fetches, or streams."""
     until = time.monotonic() + IN_ALL
-    found = {(each.uri, each.use): each for each in named_uris(spec) if is_remote(each.uri)}
-    for uri, use in found:
+    found = {(each.uri, each.use, each.stream): each for each in named_uris(spec) if is_remote(each.uri)}
+    for uri, use, stream in found:
         late = time.monotonic() > until
         size = "not asked, as others took too long" if late else size_of(uri, use, ask or request)
-        yield f"{shown(uri)}: {size}"
+        yield f"{shown(uri)}: {size}{', streamed, not copied' if stream else ''}"
 
 
 def size_of(uri: str, use: InputUse, ask: Ask) -> str:
@@ -50,9 +57,9 @@ def size_of(uri: str, use: InputUse, ask: Ask) -> str:
             case "https":
                 return of_server(uri, ask)
             case _:
-                return "a bucket, which is not asked; data preparation tells its size"
+                return of_bucket(remote, use, ask)
     except HTTPError as error:
-        needs = "; set HF_TOKEN if it is private or gated" if error.code in (401, 403) and remote.scheme == "hf" else ""
+        needs = NEEDS.get(remote.scheme, "") if error.code in (401, 403) else ""
         return f"not known, it answers {error.code}{needs}"
     except (OSError, ValueError, KeyError, TypeError) as error:  # no way to it, or another protocol
         return f"not known from here: {type(error).__name__}"
@@ -76,6 +83,22 @@ def of_hub(remote: Remote, use: InputUse, ask: Ask) -> str:
     )
 
 
+def of_bucket(remote: Remote, use: InputUse, ask: Ask) -> str:
+    if missing := bucket_sizes.lacks(os.environ):
+        return f"a bucket, not asked without {missing} here; data preparation tells its size"
+    asked = bucket_sizes.listed(
+        remote.authority, remote.prefix, os.environ, lambda: datetime.now(UTC), lambda request: ask(request)[1]
+    )
+    until, count, total, more = time.monotonic() + IN_ALL, 0, 0, ""
+    for number, (key, size) in enumerate(asked, start=1):
+        if is_fetched(remote, key, use):
+            count, total = count + 1, total + size
+        if number == bucket_sizes.MOST_PAGES * bucket_sizes.PAGE or time.monotonic() > until:
+            more = "at least "
+            break
+    return f"{more}{sized(total)} in {count} {'file' if count == 1 else 'files'}" if count else "no such file"
+
+
 def is_fetched(remote: Remote, path: str, use: InputUse) -> bool:
     """As the trainer chooses files, to a glob's finer points."""
     if remote.is_glob:
@@ -94,7 +117,9 @@ def of_server(uri: str, ask: Ask) -> str:
 
 
 def request(asked: Request) -> tuple[dict[str, str], bytes]:
-    with urlopen(asked, timeout=SECONDS) as answer:  # noqa: S310 -- as above
+    authorities = os.environ.get("AWS_CA_BUNDLE") if asked.has_header("X-amz-date") else None
+    context = ssl.create_default_context(cafile=authorities)
+    with urlopen(asked, timeout=SECONDS, context=context) as answer:  # noqa: S310 -- as above
         return {name.lower(): value for name, value in answer.headers.items()}, answer.read(MOST_BYTES)
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import socket
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 from unittest.mock import MagicMock
+from xml.sax.saxutils import escape
 
 import pytest
 
 from llm_trainer.config import CACHE, RemoteInput
-from llm_trainer.runtime.errors import DataError
+from llm_trainer.runtime.errors import DataError, NoSpaceError
 from llm_trainer.storage.bucket import Bucket
 from llm_trainer.storage.cache import Place, fetch
 from llm_trainer.storage.credentials import Credential
@@ -126,3 +131,70 @@ def test_a_server_that_is_away(keys: dict[str, str]) -> None:
 def test_no_key_is_shown(keys: dict[str, str]) -> None:
     assert "sesame" not in repr(Credential("s3://corpora", "store", keys))
     assert os.environ.get("AWS_SECRET_ACCESS_KEY") is None
+
+
+def test_what_has_no_room_is_told_before(keys: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: MagicMock(total=1 << 30, free=1000))
+    get(keys, tmp_path / CACHE, "ja")
+    with pytest.raises(NoSpaceError, match="needs 40,000,002 bytes more, and the claim of the cache has 1,000"):
+        get(keys, tmp_path / CACHE, "model", "model")
+    assert not list((tmp_path / CACHE).rglob("*.safetensors*"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: MagicMock(total=0, free=0))  # a file system that can't tell
+    get(keys, tmp_path / CACHE, "model", "model")
+
+
+class Listed(BaseHTTPRequestHandler):
+    """Keys that no file system holds, as real buckets do: those of `keys`, each with one byte, but for folders."""
+
+    keys: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        of_all = "list-type" in self.path
+        told = "".join(
+            f"<Contents><Key>{escape(key)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+            f"<ETag>e</ETag><Size>{int(not key.endswith('/'))}</Size></Contents>"
+            for key in self.keys
+        )
+        body = f"<ListBucketResult>{told}</ListBucketResult>".encode() if of_all else b"1"
+        self.send_response(200)
+        headers = {"ETag": "e", "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT", "Content-Length": str(len(body))}
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def odd() -> Iterator[dict[str, str]]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listed) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        keys = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "sesame", "AWS_REGION": "us-east-1"}
+        yield {**keys, "AWS_ENDPOINT_URL": address}
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", ["a b", "日本", "x+y%20z", "back\\slash", "e\u0301", "~t#?&", "<&>"])
+def test_odd_names(name: str, odd: dict[str, str], tmp_path: Path) -> None:
+    Listed.keys = [f"c/{name}.jsonl", "c/folder/", "c/folder/b.jsonl"]
+    place = get(odd, tmp_path / CACHE, "c/**")
+    there = [file.relative_to(place.folder).as_posix() for file in place.folder.rglob("*") if file.is_file()]
+    assert sorted(there) == sorted(["c/folder/b.jsonl", f"c/{name}.jsonl"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        (["c/../up.jsonl"], "can't be a file's path; rename it, or narrow the URI"),
+        (["c//double.jsonl"], "can't be a file's path"),
+        ([f"c/{'n' * 300}.jsonl"], "can't be a file's name on a claim"),
+        (["c/a.jsonl", "c/a.jsonl/b.jsonl"], "can't be a file's name on a claim"),
+    ],
+)
+def test_keys_that_are_no_files(keys: list[str], says: str, odd: dict[str, str], tmp_path: Path) -> None:
+    Listed.keys = keys
+    with pytest.raises(DataError, match=says):
+        get(odd, tmp_path / CACHE, "c/**")

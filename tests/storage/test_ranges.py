@@ -29,12 +29,12 @@ class Script:
         self.content, self.cuts, self.error = content, list(cuts), error
         self.starts: list[int] = []
 
-    def read(self, _: Remote, file: RemoteFile, start: int) -> Iterator[bytes]:
+    def read(self, _: Remote, file: RemoteFile, start: int, stop: int | None = None) -> Iterator[bytes]:
         self.starts.append(start)
-        end = start + self.cuts.pop(0) if self.cuts else len(self.content)
+        end = min(stop or len(self.content), start + self.cuts.pop(0) if self.cuts else len(self.content))
         for at in range(start, min(end, len(self.content)), 100):
             yield self.content[at : min(at + 100, end)]
-        if end < len(self.content) and self.error:
+        if end < (stop or len(self.content)) and self.error:
             raise TransientError("cut off")
 
 

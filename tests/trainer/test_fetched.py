@@ -75,6 +75,20 @@ def test_from_the_hub_to_a_result(hub: Hub, tmp_path: Path, pods: RunPods) -> No
     assert "was named after the data had been prepared" in last.message
 
 
+def test_a_corpus_is_read_where_it_lies(hub: Hub, tmp_path: Path, pods: RunPods) -> None:
+    """By each pod of data preparation; of the corpus only what was listed comes to the claim, and the shards."""
+    volumes = tmp_path / "volumes"
+    (volumes / "models").mkdir(parents=True)
+    source = {"field": "spec.data.sources[0].uri", "uri": CORPUS, "use": "data", "stream": True}
+    corpus = {"sources": [{"name": "topics", "uri": CORPUS, "stream": True}], "validationFraction": 0.05}
+    remote = [*inputs((MODEL, "model"), (MODEL, "tokenizer"), (CHAT, "data")), source]
+    config = data_stage(volumes, data=corpus, remote=remote).model_copy(update={"nodes": 2})
+    progress = pods(config, HF_ENDPOINT=hub.url).run()
+    assert (progress.tokens or 0) > 10_000
+    assert not list((volumes / "models" / ".fetched").rglob("[ab].jsonl"))
+    assert list((volumes / "models" / "run" / "data" / "train").glob("topics-*.bin"))
+
+
 def test_what_can_not_be_fetched_ends_data_preparation(hub: Hub, tmp_path: Path, pods: RunPods) -> None:
     (tmp_path / "volumes" / "models").mkdir(parents=True)
     config = data_stage(tmp_path / "volumes", remote=inputs(("hf://team/absent", "model")))

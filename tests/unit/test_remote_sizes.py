@@ -17,6 +17,8 @@ from tests.right_trainings import RIGHT_TRAININGS
 
 def test_what_is_fetched_and_published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
     asked: list[str] = []
 
     def ask(request: Request) -> tuple[dict[str, str], bytes]:
@@ -30,10 +32,11 @@ def test_what_is_fetched_and_published(monkeypatch: pytest.MonkeyPatch) -> None:
         return {}, json.dumps({"sha": "abcdef0123456789", "siblings": siblings}).encode()
 
     spec = load_training(RIGHT_TRAININGS["from a hub, a bucket and a server"])
+    names = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     assert list(describe_inputs(spec, ask)) == [
         "hf://team/model@v1.0: 2 GB in 2 files, revision abcdef012345",
         "hf://team/model/tokenizer: 0 bytes in 1 file, revision abcdef012345",
-        "s3://corpora/ja/**/*.jsonl.gz: a bucket, which is not asked; data preparation tells its size",
+        f"s3://corpora/ja/**/*.jsonl.gz: a bucket, not asked without {names} here; data preparation tells its size",
         "https://example.com:8443/chat.jsonl: not known, it answers 403",
     ]
     assert asked[0] == "GET https://huggingface.co/api/models/team/model/revision/v1.0?blobs=true Bearer hf_secret"

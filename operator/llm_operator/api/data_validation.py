@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from llm_operator.api.training import LLMTrainingSpec
-from llm_trainer.config import LANGUAGES, Data, GopherQuality
+from llm_trainer.config import LANGUAGES, Data, GopherQuality, is_remote
 
 DATA = "spec.data"
 
@@ -28,6 +28,10 @@ def source_problems(data: Data) -> Iterator[str]:
             yield f"{DATA}.sources: {count} sources are named {name!r}; give each its own name"
     first: dict[tuple[str, str], str] = {}
     for index, source in enumerate(data.sources):
+        if source.stream and not is_remote(source.uri):
+            yield (
+                f"{DATA}.sources[{index}].stream: {source.uri} lies on a claim, and is read there anyway; remove stream"
+            )
         other = first.setdefault((source.uri, source.text_field), source.name)
         if other != source.name:
             yield (

@@ -47,6 +47,12 @@ def uri_problems(path: str, uri: str | None, use: InputUse = "data") -> Iterator
             yield f"{path}: {uri!r} names no path in a claim; write pvc://CLAIM/PATH"
 
 
+def pickle_problems(path: str, uri: str | None, *, allowed: bool) -> Iterator[str]:
+    """On a claim nothing is written beside what a user has put there."""
+    if allowed and not (uri and is_remote(uri)):
+        yield f"{path}.allowPickle: is of what is fetched, and {path}.uri names no hub and no bucket; remove it"
+
+
 def credential_problems(credentials: Sequence[Credentials]) -> Iterator[str]:
     for target, count in Counter(each.target for each in credentials).items():
         if count > 1:
@@ -72,6 +78,7 @@ def reference_problems(
     """``wanted``: what the stage that is named must yield."""
     yield from exactly_one(path, reference, "stage", "uri")
     yield from uri_problems(f"{path}.uri", reference.uri, "model")
+    yield from pickle_problems(path, reference.uri, allowed=reference.allow_pickle)
     if reference.stage is None:
         return
     earlier = spec.stages[:index]

@@ -95,23 +95,25 @@ class NamedUri:
     field: str
     uri: str
     use: InputUse
+    stream: bool = False  # read where it lies
+    allow_pickle: bool = False
 
 
 def named_uris(spec: LLMTrainingSpec) -> Iterator[NamedUri]:
     """All that a training reads and has not made itself, in the order of the spec."""
     if spec.model.uri:
-        yield NamedUri("spec.model.uri", spec.model.uri, "model")
+        yield NamedUri("spec.model.uri", spec.model.uri, "model", allow_pickle=spec.model.allow_pickle)
     if spec.tokenizer and spec.tokenizer.uri:
         yield NamedUri("spec.tokenizer.uri", spec.tokenizer.uri, "tokenizer")
     for index, source in enumerate(spec.data.sources if spec.data else []):
-        yield NamedUri(f"spec.data.sources[{index}].uri", source.uri, "data")
+        yield NamedUri(f"spec.data.sources[{index}].uri", source.uri, "data", source.stream)
     for index, uri in enumerate(evaluation_uris(spec)):
         yield NamedUri(f"spec.data.quality.decontamination.uris[{index}]", uri, "data")
     for index, stage in enumerate(spec.stages):
         path, settings = f"spec.stages[{index}]", settings_of(stage)
         kind = KINDS.get(kind_of(stage), "")
         if stage.model and stage.model.uri:
-            yield NamedUri(f"{path}.model.uri", stage.model.uri, "model")
+            yield NamedUri(f"{path}.model.uri", stage.model.uri, "model", allow_pickle=stage.model.allow_pickle)
         if dataset := stage_dataset(stage):
             yield NamedUri(f"{path}.{kind}.dataset.uri", dataset.uri, "data")
         for number, task in enumerate(stage.evaluation.tasks):
@@ -119,7 +121,8 @@ def named_uris(spec: LLMTrainingSpec) -> Iterator[NamedUri]:
                 yield NamedUri(f"{path}.evaluation.tasks[{number}].uri", task.uri, "data")
         for reference in settings.references() if settings else ():
             if reference.model.uri:
-                yield NamedUri(f"{path}.{kind}.{reference.field}.uri", reference.model.uri, "model")
+                own = f"{path}.{kind}.{reference.field}.uri"
+                yield NamedUri(own, reference.model.uri, "model", allow_pickle=reference.model.allow_pickle)
 
 
 def evaluation_uris(spec: LLMTrainingSpec) -> list[str]:

@@ -33,6 +33,11 @@ class ServedModel(Spec):
     uri: AnyUri | None = Field(
         default=None, description="A transformers folder: pvc://CLAIM/PATH, hf://ORG/NAME[@REVISION], s3://BUCKET/PATH."
     )
+    allow_pickle: bool = Field(
+        default=False,
+        description="Whether pickled weights at an hf:// or s3:// uri without safetensors are read, tensors alone.",
+        exclude_if=lambda value: not value,
+    )
 
 
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM 0.31 takes as --max-lora-rank
@@ -51,6 +56,7 @@ class Adapter(Spec):
     name: ServedName = Field(description="Name in the OpenAI API.")
     training: StageReference | None = Field(default=None, description="The result of a training.")
     uri: AnyUri | None = Field(default=None, description="A folder that peft has written; as of spec.model.")
+    allow_pickle: bool = Field(default=False, description="As of spec.model.", exclude_if=lambda value: not value)
     rank: int | None = Field(
         default=None, ge=1, le=MAX_LORA_RANKS[-1], description="Rank of the adapter at uri. Default: 16."
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from llm_operator.api.parallel import parallel_problems
 from llm_operator.api.pod_validation import serving_pod_problems, union_problems
-from llm_operator.api.references import credential_problems, exactly_one, uri_problems
+from llm_operator.api.references import credential_problems, exactly_one, pickle_problems, uri_problems
 from llm_operator.api.resources import resource_problems
 from llm_operator.api.serving import Adapter, LLMServingSpec
 from llm_operator.api.vllm_arguments import argument_problems
@@ -19,6 +19,7 @@ from llm_trainer.config import is_remote
 def serving_problems(spec: LLMServingSpec) -> Iterator[str]:
     yield from exactly_one("spec.model", spec.model, "training", "uri")
     yield from uri_problems("spec.model.uri", spec.model.uri, "model")
+    yield from pickle_problems("spec.model", spec.model.uri, allowed=spec.model.allow_pickle)
     yield from resource_problems(spec.resources, "spec.resources")
     for name, count in Counter(adapter.name for adapter in spec.adapters).items():
         if count > 1:
@@ -49,6 +50,7 @@ def cache_problems(spec: LLMServingSpec) -> Iterator[str]:
 def served_adapter_problems(spec: LLMServingSpec, adapter: Adapter, path: str) -> Iterator[str]:
     yield from exactly_one(path, adapter, "training", "uri")
     yield from uri_problems(f"{path}.uri", adapter.uri, "model")
+    yield from pickle_problems(path, adapter.uri, allowed=adapter.allow_pickle)
     if adapter.rank is not None and adapter.uri is None:
         yield f"{path}.rank: is that of the stage; leave it out with training"
     if adapter.name == spec.served_model_name:

@@ -16,7 +16,13 @@ from llm_operator.api.memory import NONE_TOLD, Sizes, stage_flops_per_token, sta
 from llm_operator.api.pod_validation import training_pod_problems
 from llm_operator.api.publish_validation import publish_problems
 from llm_operator.api.quantities import bytes_of, quantity_of
-from llm_operator.api.references import credential_problems, exactly_one, reference_problems, uri_problems
+from llm_operator.api.references import (
+    credential_problems,
+    exactly_one,
+    pickle_problems,
+    reference_problems,
+    uri_problems,
+)
 from llm_operator.api.resolve import (
     evaluation_uris,
     nodes_of,
@@ -36,6 +42,7 @@ LARGEST_COUNT = 2**53
 def training_problems(spec: LLMTrainingSpec) -> Iterator[str]:
     yield from exactly_one("spec.model", spec.model, "architecture", "uri")
     yield from uri_problems("spec.model.uri", spec.model.uri, "model")
+    yield from pickle_problems("spec.model", spec.model.uri, allowed=spec.model.allow_pickle)
     wrong_shape = list(architecture_problems(spec.model.architecture)) if spec.model.architecture else []
     yield from wrong_shape
     if spec.model.architecture and spec.tokenizer is None:

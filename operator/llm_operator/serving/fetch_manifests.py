@@ -23,7 +23,7 @@ from llm_operator.kube.templates import (
 )
 from llm_operator.serving import names
 from llm_operator.serving.annotations import MODELS
-from llm_operator.serving.fetching import Fetch, remote_uris
+from llm_operator.serving.fetching import Fetch, allows_pickle, remote_uris
 from llm_trainer.config import CACHE, ModelFetch, RemoteInput
 from llm_trainer.config.remote import FETCH_ENVIRONMENT, FETCH_VARIABLE
 from llm_trainer.protocol import PROGRESS_PORT
@@ -88,7 +88,7 @@ def fetcher(
 ) -> dict[str, Any]:
     """The container. It alone mounts the Secrets, and writes the cache."""
     wanted = ModelFetch(
-        input=RemoteInput(field=field, uri=uri, use="model", revision=revision),
+        input=RemoteInput(field=field, uri=uri, use="model", revision=revision, allow_pickle=allows_pickle(spec, uri)),
         cache=f"{MODELS}/{CACHE}" if cached else "",
         credentials=mounted_credentials(spec.credentials),
     )

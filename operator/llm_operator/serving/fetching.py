@@ -69,6 +69,11 @@ def remote_uris(spec: LLMServingSpec) -> dict[str, str]:
     return found
 
 
+def allows_pickle(spec: LLMServingSpec, uri: str) -> bool:
+    adapters = any(adapter.allow_pickle for adapter in spec.adapters if adapter.uri == uri)
+    return adapters or (spec.model.uri == uri and spec.model.allow_pickle)
+
+
 def fetches_of(observed: Observed, spec: LLMServingSpec, old: LLMServingStatus) -> tuple[Fetch, ...]:
     before = {one.uri: one for one in old.inputs}
     problem = cache_problem(observed, spec)
@@ -116,7 +121,8 @@ def job_name(serving: Manifest, spec: LLMServingSpec, uri: str) -> str:
     metadata, cache = serving["metadata"], spec.model_cache
     claim = cache.persistent_volume_claim.claim_name if cache and cache.persistent_volume_claim else ""
     secrets = [each.model_dump(mode="json") for each in spec.credentials]
-    return names.fetch_name(metadata["name"], digest_of([FORMAT, metadata["uid"], uri, claim, secrets])[:10])
+    made_from = [FORMAT, metadata["uid"], uri, claim, secrets, *(["pickle"] if allows_pickle(spec, uri) else [])]
+    return names.fetch_name(metadata["name"], digest_of(made_from)[:10])
 
 
 def found(uri: str, job: str, word: FetchedInput) -> ServingInput:

@@ -290,6 +290,11 @@ def claims_of(spec: LLMTrainingSpec) -> list[str]:
 
 
 def remote_inputs(spec: LLMTrainingSpec) -> list[RemoteInput]:
-    """What data preparation fetches, each once for each use."""
-    found = {(each.uri, each.use): each for each in reversed(list(named_uris(spec))) if is_remote(each.uri)}
-    return [RemoteInput(field=each.field, uri=each.uri, use=each.use) for each in reversed(list(found.values()))]
+    """What data preparation fetches or lists, each once for each use."""
+    named = [each for each in named_uris(spec) if is_remote(each.uri)]
+    found = {(each.uri, each.use, each.stream): each for each in reversed(named)}
+    pickled = {each.uri for each in named if each.allow_pickle}
+    return [
+        RemoteInput(field=each.field, uri=each.uri, use=each.use, stream=each.stream, allow_pickle=each.uri in pickled)
+        for each in reversed(list(found.values()))
+    ]

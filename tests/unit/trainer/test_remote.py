@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from llm_trainer.config.remote import Remote, parse, replaced
+from llm_trainer.config.remote import Remote, parse, replaced, shown
 from llm_trainer.runtime.errors import DataError
 from llm_trainer.storage.glob import matches
 from llm_trainer.storage.model_files import of_model
@@ -102,3 +102,15 @@ def test_a_place_stands_for_its_uri_and_for_nothing_else() -> None:
     assert json.loads(replaced(text, {"hf://a/b": "pvc://m/x"})) == {
         "a": "pvc://m/x", "b": ["pvc://m/x", "hf://a/bc"], "c": {"d": 1, "hf://a/b": None},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["", "a/", "a/*.txt", "../a", "a//b"])
+def test_a_signature_is_in_no_message(path: str) -> None:
+    with pytest.raises(ValueError, match="https://lan/") as refused:
+        parse(f"https://lan/{path}?X-Amz-Signature=sesame")
+    assert "sesame" not in str(refused.value)
+
+
+def test_what_is_shown_of_a_uri() -> None:
+    assert shown("https://lan/a?X-Amz-Signature=sesame") == "https://lan/a"
+    assert shown("s3://corpora/a?.txt") == "s3://corpora/a?.txt"

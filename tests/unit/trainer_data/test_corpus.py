@@ -21,7 +21,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 def read(data: Data, volumes: Path) -> tuple[list[Document], list[UnitRecord]]:
     """What stays of the corpus, and what each unit, here a source, has beside that."""
-    units = units_of(data, find_sources(data, str(volumes)))
+    units = units_of(data, find_sources(data, str(volumes), {}))
     with TemporaryDirectory() as folder:
         folders = [Path(folder) / unit.key for unit in units]
         for unit, made in zip(units, folders, strict=True):

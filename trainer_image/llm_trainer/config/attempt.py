@@ -130,6 +130,12 @@ class RemoteInput(Settings):
     field: str = Field(description="Where the user wrote it, such as spec.data.sources[0].uri.")
     uri: AnyUri
     use: InputUse = Field(default="data", description="By which it is known what of a repository is needed.")
+    allow_pickle: bool = Field(
+        default=False, exclude_if=lambda value: not value, description="Pickled weights are made into safetensors."
+    )
+    stream: bool = Field(
+        default=False, exclude_if=lambda value: not value, description="Only listed: it is read where it lies."
+    )
     revision: str = Field(
         default="",
         max_length=128,

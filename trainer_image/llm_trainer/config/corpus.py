@@ -21,6 +21,11 @@ class Source(Settings):
     language: str = Field(default="", max_length=35, description="BCP 47 tag, such as ja.")
     domain: str = Field(default="", max_length=63, description="Free label, such as reference.")
     license: str = Field(default="", max_length=256, description="SPDX expression or a few words.")
+    stream: bool = Field(
+        default=False,
+        description="Read where it lies, at each pass, instead of from a copy on the claim.",
+        exclude_if=lambda value: not value,
+    )
     text_field: str = Field(default="text", min_length=1, max_length=63, description="JSONL/Parquet field of the text.")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
 from urllib.parse import quote, unquote, urlsplit
@@ -74,6 +74,10 @@ class Remote:
         found = GLOB.search(self.path)
         return self.path if found is None else self.path[: found.start()].rpartition("/")[0]
 
+    def at(self, revision: str) -> Remote:
+        """Held to a revision, which of these a hub alone knows."""
+        return replace(self, revision=revision)
+
     def folder(self, revision: str) -> str:
         """Where what the URI names lies at a revision, below the cache. Raises as `place`."""
         return f"{self.place(revision)}/{self.path}".rstrip("/")
@@ -91,15 +95,15 @@ def is_remote(uri: str) -> bool:
 
 
 def shown(uri: str) -> str:
-    """Without a query, which may hold a signature."""
-    return uri.partition("?")[0]
+    """Without a query, which may hold a signature; elsewhere ? is a sign of globs."""
+    return uri.partition("?")[0] if uri.startswith("http") else uri
 
 
 def parse(uri: str) -> Remote:
     """Raises ValueError, which names the URI and what to write, for one that names nothing that could be fetched."""
     scheme, _, rest = uri.partition("://")
     if any(ord(sign) < ord(" ") or ord(sign) == 127 for sign in uri):
-        raise ValueError(f"{uri!r} has control characters; remove them")
+        raise ValueError(f"{shown(uri)!r} has control characters; remove them")
     match scheme:
         case "hf":
             return _hub(uri, rest)
@@ -139,21 +143,21 @@ def _web(uri: str) -> Remote:
         host = parts.hostname
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"{uri!r} is no URL: {error}") from error
+        raise ValueError(f"{shown(uri)!r} is no URL: {error}") from error
     if "@" in parts.netloc:
         raise ValueError("an https:// URI must not hold a user or a password; put them into a Secret of credentials")
     path = unquote(parts.path).strip("/")
     _refuse_climbing(uri, path)
     if not host or not path or parts.path.endswith("/"):
-        raise ValueError(f"{uri!r} names no file; write https://HOST/PATH/FILE")
+        raise ValueError(f"{shown(uri)!r} names no file; write https://HOST/PATH/FILE")
     if GLOB.search(path):
-        raise ValueError(f"{uri!r} is a glob, and a server lists no files; name each file")
+        raise ValueError(f"{shown(uri)!r} is a glob, and a server lists no files; name each file")
     return Remote("https", f"{host}:{port}" if port else host, path, query=parts.query)
 
 
 def _refuse_climbing(uri: str, path: str) -> None:
     if ".." in path.split("/") or "" in path.strip("/").split("/")[1:]:
-        raise ValueError(f"{uri!r} must not contain '..' or an empty part of a path")
+        raise ValueError(f"{shown(uri)!r} must not contain '..' or an empty part of a path")
 
 
 def replaced(text: str, places: Mapping[str, str]) -> str:

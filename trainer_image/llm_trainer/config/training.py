@@ -43,6 +43,11 @@ class StageModel(Settings):
         default=None,
         description="An existing transformers folder: pvc://CLAIM/PATH, hf://ORG/NAME or s3://BUCKET/PATH.",
     )
+    allow_pickle: bool = Field(
+        default=False,
+        description="Whether pickled weights at an hf:// or s3:// uri without safetensors are read, tensors alone.",
+        exclude_if=lambda value: not value,
+    )
 
 
 class Optimizer(Settings):

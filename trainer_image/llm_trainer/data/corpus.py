@@ -89,7 +89,7 @@ class UnitReader:
         except DamagedFileError as error:
             if not self.data.max_damaged_fraction:
                 raise
-            self.damaged.append(Damaged(at.name, at.path.stat().st_size, str(error)))
+            self.damaged.append(Damaged(at.name, self.unit.files.size(at.path), str(error)))
 
 
 def place_of(unit: Unit, file: int, row: int) -> Place:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 from llm_trainer.config import local_path
 from llm_trainer.runtime.errors import DamagedFileError, DataError, StageError
@@ -30,6 +31,25 @@ class Place:
         return self.file if self.row is None else f"{self.file}, {self.unit} {self.row}"
 
 
+class Streamed(Protocol):
+    """Files that are read where they lie, by a network. Their paths are those that copies of them would have."""
+
+    paths: tuple[Path, ...]
+
+    def size(self, path: Path) -> int: ...
+
+    def mark(self, path: Path) -> str:
+        """By which a change is noticed."""
+        ...
+
+    def open(self, path: Path) -> BinaryIO:
+        """From any byte on. Raises StageErrors alone."""
+        ...
+
+
+Streams = Mapping[str, Streamed]  # by the pvc:// URI that stands for what is streamed
+
+
 @dataclass(frozen=True, slots=True)
 class Files:
     """The files that a user's URI names, sorted by path, and how to speak of them."""
@@ -39,6 +59,7 @@ class Files:
     paths: tuple[Path, ...]
     volumes_root: str
     again: tuple[str, ...] = ()  # further names of these files, by links: each file is read once
+    streamed: Streamed | None = None  # None: they are on a claim
 
     def name(self, path: Path) -> str:
         """The file as the user knows it: a pvc:// URI."""
@@ -47,7 +68,17 @@ class Files:
     @property
     def bytes(self) -> int:
         with told(self.field, self.uri):
-            return sum(path.stat().st_size for path in self.paths)
+            return sum(map(self.size, self.paths))
+
+    def size(self, path: Path) -> int:
+        return self.streamed.size(path) if self.streamed else path.stat().st_size
+
+    def mark(self, path: Path) -> int | str:
+        """By which a change of a file is noticed, beside its size."""
+        return self.streamed.mark(path) if self.streamed else path.stat().st_mtime_ns
+
+    def open(self, path: Path) -> BinaryIO:
+        return self.streamed.open(path) if self.streamed else path.open("rb")
 
 
 @contextmanager
@@ -99,6 +130,14 @@ def find_files(uri: str, field: str, volumes_root: str, suffixes: tuple[str, ...
         raise DataError(f"{field}: {error}") from error
     with told(field, uri):
         return _find(uri, pattern, field, volumes_root, suffixes)
+
+
+def streamed_files(uri: str, field: str, volumes_root: str, streamed: Streamed, suffixes: tuple[str, ...]) -> Files:
+    """Files that nobody has copied. Raises DataError for one of a kind that can't be read."""
+    files = Files(field, uri, streamed.paths, volumes_root, streamed=streamed)
+    for path in files.paths:
+        _refuse_suffix(files, path, suffixes)
+    return files
 
 
 def _find(uri: str, pattern: str, field: str, volumes_root: str, suffixes: tuple[str, ...]) -> Files:
@@ -164,6 +203,10 @@ def _refuse_kind(named: Files, path: Path, suffixes: tuple[str, ...]) -> None:
         )
     if not path.is_file():
         raise DataError(f"{named.field}: {named.name(path)} is no regular file; remove it or narrow the glob")
+    _refuse_suffix(named, path, suffixes)
+
+
+def _refuse_suffix(named: Files, path: Path, suffixes: tuple[str, ...]) -> None:
     if format_of(path) not in suffixes:
         raise DataError(
             f"{named.field}: {named.name(path)} ends with none of {', '.join(suffixes)} "

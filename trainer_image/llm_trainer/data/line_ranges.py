@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import BinaryIO
 
 BLOCK = 1 << 20  # bytes of a file read at a time
@@ -22,9 +22,9 @@ def next_line(stream: BinaryIO, position: int) -> int:
     return at
 
 
-def lines_before(path: Path, position: int) -> int:
-    """How many lines end before the first that begins at `position` or later."""
-    with suppress(OSError), path.open("rb") as stream:
+def lines_before(opened: Callable[[], BinaryIO], position: int) -> int:
+    """How many lines of a file end before the first that begins at `position` or later."""
+    with suppress(OSError), opened() as stream:
         left, count, last = next_line(stream, position), 0, b""
         stream.seek(0)
         while left and (block := stream.read(min(BLOCK, left))):

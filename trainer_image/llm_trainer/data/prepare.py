@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from llm_trainer.config import Decontamination, PrepareData, local_path
 from llm_trainer.data.assembly import refuse_few
+from llm_trainer.data.files import Streams
 from llm_trainer.data.kept_rows import tokenizer_content
 from llm_trainer.data.manifest import DataManifest, is_complete, read_manifest
 from llm_trainer.data.phases import Phases, Task
@@ -52,6 +54,7 @@ def prepare(
     report: Report,
     check: Check = lambda: None,
     member: Member = Member(),
+    streams: Streams = MappingProxyType({}),
 ) -> DataManifest:
     """Prepare the corpus and the tokenizer into `data_folder`, which appears whole or not at all.
 
@@ -59,7 +62,7 @@ def prepare(
     others, which may still live: what they were at is removed, and they don't touch what this one is at. Raises
     DataError or ConfigurationError for what a user has to change, OSError when the disk is full, and what `check` does.
     """
-    made = Preparation(config, data_folder, volumes_root, writer, report, check, member)
+    made = Preparation(config, data_folder, volumes_root, writer, report, check, member, streams)
     if manifest := made.finished():
         made.clear()
         return manifest
@@ -80,7 +83,7 @@ class Preparation:
 
     def __init__(
         self, config: PrepareData, data_folder: Path, volumes_root: str, writer: str, report: Report, check: Check,
-        member: Member,
+        member: Member, streams: Streams,
     ) -> None:  # fmt: skip
         self.config, self.data_folder, self.volumes_root = config, data_folder, volumes_root
         self.member, self.check = member, check
@@ -88,7 +91,7 @@ class Preparation:
         self.work = self.run_folder / WORK
         self.begun = self.work / f".begun-{writer}"
         self.whole = self.run_folder / f".{data_folder.name}-{writer}"
-        sources, self.tokens = apart(find_sources(config.data, volumes_root) if config.data else [])
+        sources, self.tokens = apart(find_sources(config.data, volumes_root, streams) if config.data else [])
         refuse_other_tokenizers(config, self.tokens)
         self.units = units_of(config.data, sources) if config.data else []
         wanted = config.tokenizer.uri

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -26,6 +27,7 @@ Row = dict[str, Any]
 
 LINES = (".jsonl", ".json")
 TABLES = (".parquet", ".arrow")
+CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}  # Arrow's names
 TABLE_ROWS = 512  # decoded at a time
 BLOCK = 1 << 20  # bytes of a file read at a time
 # What one file may cost, whoever wrote it: a document is in memory several times over, and 1 kB can unpack to 1 MB.
@@ -80,7 +82,7 @@ class Reading:
     def __str__(self) -> str:
         """In the file. What is before the part is counted only now, when something is to be told."""
         if self.before is None:
-            self.before = line_ranges.lines_before(self.path, self.begin)
+            self.before = line_ranges.lines_before(partial(self.files.open, self.path), self.begin)
         return str(self.place)
 
     def bad(self, problem: str) -> DataError:
@@ -105,28 +107,36 @@ def read_at(at: Reading, reader: Callable[[Reading], Iterator[T]]) -> Iterator[T
 
 
 def _refuse_no_file(at: Reading) -> None:
-    with at.path.open("rb") as stream:
-        head = stream.read(HEAD_BYTES)
-    if problem := belied(head, at.path.suffix):
-        raise at.bad(problem)
-    if not head and at.path.suffix in COMPRESSIONS:
+    empty = not at.files.size(at.path)
+    if not at.files.streamed:  # that would take a request of its own, and a hub gives what a pointer points to
+        with at.path.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+        if problem := belied(head, at.path.suffix):
+            raise at.bad(problem)
+    if empty and at.path.suffix in COMPRESSIONS:
         said = "is empty, as no compressed file is; copy it again"  # Arrow takes it for an empty text
         raise DamagedFileError(str(at.bad(said)))
 
 
-def open_bytes(path: Path) -> BinaryIO:
+def open_bytes(at: Reading) -> BinaryIO:
     """The file's bytes, decompressed if its suffix says so."""
-    return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="detect")))
+    found, codec = open_for_arrow(at.files, at.path), CODECS.get(at.path.suffix)
+    return cast(BinaryIO, io.BufferedReader(pa.CompressedInputStream(found, codec) if codec else found))
+
+
+def open_for_arrow(files: Files, path: Path) -> pa.NativeFile:
+    """A file on a claim is no memory map: one that becomes shorter would kill the process."""
+    return pa.PythonFile(files.open(path), "r") if files.streamed else pa.OSFile(str(path))
 
 
 @contextmanager
 def open_lines(at: Reading) -> Iterator[Callable[[int], bytes]]:
     """Reads the whole lines of a part: from the first that begins in it to the end of the last."""
     if at.begin == 0 and at.end is None:
-        with open_bytes(at.path) as stream:
+        with open_bytes(at) as stream:
             yield stream.read
         return
-    with at.path.open("rb") as stream:
+    with at.files.open(at.path) as stream:
         stop = None if at.end is None else line_ranges.next_line(stream, at.end)
         position = line_ranges.next_line(stream, at.begin)
         stream.seek(position)
@@ -143,7 +153,7 @@ def open_lines(at: Reading) -> Iterator[Callable[[int], bytes]]:
 def read_text(at: Reading) -> bytes:
     """A whole file, without a byte order mark."""
     parts, size = [], 0
-    with open_bytes(at.path) as stream:
+    with open_bytes(at) as stream:
         while size <= DOCUMENT_BYTES and (block := stream.read(BLOCK)):
             parts.append(block)
             size += len(block)
@@ -187,7 +197,7 @@ def _refuse_excess(at: Reading, length: int, unpacked: int) -> None:
     """Raises DataError for a document that is too long, and for a file of which too much is unpacked so far."""
     refuse_long(at, length)
     if at.path.suffix in COMPRESSIONS and unpacked > UNPACKED_BYTES:
-        packed = at.path.stat().st_size
+        packed = at.files.size(at.path)
         if unpacked > UNPACKED_TIMES * packed:
             raise at.bad(
                 f"is in a file of {packed:,} bytes that unpacks to more than {unpacked:,}, over {UNPACKED_TIMES} times "
@@ -350,7 +360,7 @@ def read_table(at: Reading, columns: Collection[str] | None) -> Iterator[tuple[l
 
 
 def _parquet_batches(at: Reading, columns: Collection[str] | None) -> Iterator[tuple[list[str], pa.RecordBatch]]:
-    with pq.ParquetFile(at.path) as parquet:
+    with open_for_arrow(at.files, at.path) as source, pq.ParquetFile(source) as parquet:
         _refuse_excess_of_parquet(at, parquet)
         names = parquet.schema_arrow.names
         wanted = names if columns is None else [name for name in names if name in columns]
@@ -362,7 +372,7 @@ def _parquet_batches(at: Reading, columns: Collection[str] | None) -> Iterator[t
 
 
 def _refuse_excess_of_parquet(at: Reading, parquet: pq.ParquetFile) -> None:
-    packed, groups = at.path.stat().st_size, range(parquet.metadata.num_row_groups)
+    packed, groups = at.files.size(at.path), range(parquet.metadata.num_row_groups)
     unpacked = max((parquet.metadata.row_group(group).total_byte_size for group in groups), default=0)
     if unpacked > UNPACKED_BYTES and unpacked > UNPACKED_TIMES * packed:
         raise at.bad(
@@ -372,8 +382,8 @@ def _refuse_excess_of_parquet(at: Reading, parquet: pq.ParquetFile) -> None:
 
 
 def _arrow_batches(at: Reading, columns: Collection[str] | None) -> Iterator[tuple[list[str], pa.RecordBatch]]:
-    """Of Arrow's stream or file format. No memory map: a file that becomes shorter would kill the process."""
-    with pa.OSFile(str(at.path)) as source:
+    """Of Arrow's stream or file format."""
+    with open_for_arrow(at.files, at.path) as source:
         is_file = source.read(6) == b"ARROW1"
         source.seek(0)
         if is_file:

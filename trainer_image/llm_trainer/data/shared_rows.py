@@ -32,6 +32,7 @@ from llm_trainer.data.kept_rows import (
     write_rows,
 )
 from llm_trainer.data.line_ranges import lines_before
+from llm_trainer.data.readers import Part
 from llm_trainer.data.rows import Share, shares_of
 from llm_trainer.data.sharing import PAUSE_SECONDS, Piece, Sharing, flush
 from llm_trainer.runtime.errors import ConfigurationError, DataError
@@ -129,11 +130,12 @@ class RowMaking:
 
 def counted(share: Share) -> Share:
     """What is before each part is counted only where something is to be told."""
-    parts = (
-        part if part.before is not None else replace(part, before=lines_before(part.path, part.begin))
-        for part in share.parts
-    )
+    parts = (part if part.before is not None else replace(part, before=rows_before(part)) for part in share.parts)
     return share._replace(parts=tuple(parts))
+
+
+def rows_before(part: Part) -> int:
+    return lines_before(lambda: part.path.open("rb"), part.begin)
 
 
 def telling(examples: Iterable[Example], alive: Callable[[], None]) -> Iterator[Example]:

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llm_trainer.config import Data, Source
-from llm_trainer.data.files import Files, find_files, format_of, told
-from llm_trainer.data.readers import LINES, Part
-from llm_trainer.data.sources import SUFFIXES
+from llm_trainer.data.files import Files, Streams, find_files, format_of, streamed_files, told
+from llm_trainer.data.readers import LINES, Part, open_for_arrow
+from llm_trainer.data.sources import SUFFIXES, TOKENS
 
 # Bytes of files of a unit: a large corpus has some hundreds, so that many processes end at the same time.
 SMALLEST, LARGEST, UNITS = 16 << 20, 512 << 20, 512
@@ -41,15 +41,18 @@ class Unit:
     key: str
 
 
-def find_sources(data: Data, volumes_root: str) -> Sources:
+def find_sources(data: Data, volumes_root: str, streams: Streams) -> Sources:
     """Every source with its files. Raises DataError naming the source's field when one has none."""
-    return [
-        (
-            source,
-            find_files(source.uri, f"spec.data.sources[{number}].uri (source {source.name!r})", volumes_root, SUFFIXES),
-        )
-        for number, source in enumerate(data.sources)
-    ]
+    found: Sources = []
+    for number, source in enumerate(data.sources):
+        field = f"spec.data.sources[{number}].uri (source {source.name!r})"
+        if source.stream:
+            text = tuple(suffix for suffix in SUFFIXES if suffix != TOKENS)
+            files = streamed_files(source.uri, field, volumes_root, streams[source.uri], text)
+        else:
+            files = find_files(source.uri, field, volumes_root, SUFFIXES)
+        found.append((source, files))
+    return found
 
 
 def unit_bytes(total: int) -> int:
@@ -90,7 +93,7 @@ def grouped(files: Files, size: int) -> Iterator[tuple[tuple[Part, ...], int]]:
 def _parts(files: Files, size: int) -> Iterator[tuple[Part, int]]:
     for path in files.paths:
         with told(files.field, files.name(path)):
-            length = path.stat().st_size
+            length = files.size(path)
             if length <= size:
                 yield Part(path), length
             elif path.suffix in LINES:
@@ -99,15 +102,15 @@ def _parts(files: Files, size: int) -> Iterator[tuple[Part, int]]:
                     yield Part(path, begin, None if end == length else end, None if begin else 0), end - begin
             elif format_of(path) == ".parquet" and path.suffix == ".parquet":
                 try:
-                    yield from _row_groups(path, size)
+                    yield from _row_groups(files, path, size)
                 except (pa.ArrowInvalid, OSError):  # who reads it tells
                     yield Part(path), length
             else:
                 yield Part(path), length
 
 
-def _row_groups(path: Path, size: int) -> Iterator[tuple[Part, int]]:
-    with pq.ParquetFile(path) as parquet:
+def _row_groups(files: Files, path: Path, size: int) -> Iterator[tuple[Part, int]]:
+    with open_for_arrow(files, path) as source, pq.ParquetFile(source) as parquet:
         metadata = parquet.metadata
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     begin = before = length = rows = 0
@@ -122,11 +125,10 @@ def _said(files: Files, part: Part) -> list[object]:
     return [*file_identity(files, part.path), part.begin, part.end]
 
 
-def file_identity(files: Files, path: Path) -> tuple[str, int, int]:
-    """By which a file is known to be the same: its name, size and time."""
+def file_identity(files: Files, path: Path) -> tuple[str, int, int | str]:
+    """By which a file is known to be the same: its name, size and time, or the mark that its server gives it."""
     with told(files.field, files.name(path)):
-        stat = path.stat()
-    return files.name(path), stat.st_size, stat.st_mtime_ns
+        return files.name(path), files.size(path), files.mark(path)
 
 
 def resolved(units: Iterable[Unit], rows: Mapping[str, list[int]]) -> list[Unit]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from llm_trainer.config import PrepareData
-from llm_trainer.data.files import find_files
+from llm_trainer.data.files import Streams, find_files
 from llm_trainer.data.manifest import DataManifest
 from llm_trainer.data.progress import Step
 from llm_trainer.data.rows import SUFFIXES
@@ -21,9 +21,9 @@ def percent(step: Step) -> int:
     return int(100 * (step.phases.index(step.phase) + share) / len(step.phases))
 
 
-def linked_twice(settings: PrepareData, volumes_root: str) -> list[Notice]:
+def linked_twice(settings: PrepareData, volumes_root: str, streams: Streams) -> list[Notice]:
     """Of files that a URI's glob finds by several names, and that are read once."""
-    found = [files for _, files in find_sources(settings.data, volumes_root)] if settings.data else []
+    found = [files for _, files in find_sources(settings.data, volumes_root, streams)] if settings.data else []
     found += [find_files(check.uri, check.field, volumes_root, SUFFIXES) for check in settings.datasets]
     return [
         Notice(

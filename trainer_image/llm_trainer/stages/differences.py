@@ -8,6 +8,7 @@ another run would differ as much. A checkpoint can be read only where those of `
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ UNDECIDING = (
     "sequenceParallel",
 )
 CHECKPOINT = ("microBatchSize", "zeroStage", "expertParallel", "tensorParallel")
+STREAM = re.compile(r"data\.sources\[\d+\]\.stream")  # the same bytes as of a copy
 SHARED = {field.alias or name for name, field in SharedSettings.model_fields.items()}
 MODEL, DATA = "model", "data"  # what every stage may be made from: where it starts, and the prepared data
 VALUE_CHARACTERS = 80
@@ -82,7 +84,8 @@ def deciding(config: StageConfig, digests: Mapping[str, str], *, whole: bool) ->
     """By the path at which a user writes it, below the stage; below spec for data preparation."""
     settings = settings_of(config)
     if config.prepare_data:
-        return flat("", config.prepare_data.model_dump(mode="json", by_alias=True, include={"data", "tokenizer"}))
+        found = flat("", config.prepare_data.model_dump(mode="json", by_alias=True, include={"data", "tokenizer"}))
+        return {path: value for path, value in found.items() if not STREAM.fullmatch(path)}
     if settings is None:
         return {}
     kind = KINDS[kind_of(config)]

@@ -84,8 +84,8 @@ def fetch_inputs(config: StageConfig, board: Board, rank: int) -> StageConfig:
     Fence(config).check()
     write_durably(Path(config.run_folder) / INPUTS, Many.dump_json(inputs, indent=1).decode() + "\n")
     for each in inputs:
-        size = f"{each.files} files, {each.bytes:,} bytes"
-        print(f"fetched {shown(each.uri)}: {size}, revision {each.revision}", flush=True)
+        what, size = "listed" if each.streamed else "fetched", f"{each.files} files, {each.bytes:,} bytes"
+        print(f"{what} {shown(each.uri)}: {size}, revision {each.revision}", flush=True)
     board.update(inputs=told(inputs), eta_seconds=None)
     return located(config)
 

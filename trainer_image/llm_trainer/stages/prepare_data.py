@@ -13,6 +13,7 @@ from pathlib import Path
 from llm_trainer.checkpoint.fence import Fence, writer_of
 from llm_trainer.checkpoint.record import read_record
 from llm_trainer.config import DatasetCheck, PrepareData, StageConfig
+from llm_trainer.data.files import Streams
 from llm_trainer.data.manifest import TOKENIZER, DataManifest, read_manifest
 from llm_trainer.data.progress import Speed, Step
 from llm_trainer.data.rows import shares_of
@@ -27,6 +28,7 @@ from llm_trainer.runtime.startup import importing
 from llm_trainer.stages.data_summary import data_figures, linked_twice, notices, percent, summary
 from llm_trainer.stages.mixtures import planned
 from llm_trainer.stages.prepare_checks import checked_by_files, checked_models, unfinished
+from llm_trainer.storage.streams import open_streams
 
 
 def run(config: StageConfig, board: Board) -> str:
@@ -63,9 +65,9 @@ def prepare_and_check(
     with importing():
         from llm_trainer.data.tokenizer import load_tokenizer
         from llm_trainer.stages.dataset_rows import checked_rows
-    before = made_before(config, board)
-    twice = [] if before else linked_twice(settings, config.volumes_root)
-    manifest = before or make_data(config, settings, board, leave_if_asked)
+    before, streams = made_before(config, board), open_streams(config)
+    twice = [] if before else linked_twice(settings, config.volumes_root, streams)
+    manifest = before or make_data(config, settings, board, leave_if_asked, streams)
     tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
     said, found, sizes = checked_models(config, settings, tokenizer, leave_if_asked)
     rows += said
@@ -80,7 +82,7 @@ def prepare_and_check(
 
 
 def make_data(
-    config: StageConfig, settings: PrepareData, board: Board, leave_if_asked: Callable[[], None]
+    config: StageConfig, settings: PrepareData, board: Board, leave_if_asked: Callable[[], None], streams: Streams
 ) -> DataManifest:
     """Tokenizer and shards, with whoever helps."""
     with importing():
@@ -103,6 +105,7 @@ def make_data(
         report,
         Fence(config).check,
         Member(processes=world_size()),
+        streams,
     )
 
 
@@ -129,7 +132,8 @@ def help_to_prepare(config: StageConfig, settings: PrepareData, rank: int, leave
     if there():  # of another training, perhaps, whose sources may be gone
         return "the data is there"
     datasets, fence = unfinished(config, settings.datasets), Fence(config)
-    if most_pieces(settings, datasets, config.volumes_root) <= rank:
+    streams = open_streams(config)
+    if most_pieces(settings, datasets, config.volumes_root, streams) <= rank:
         return "there is no work for this process"
     with importing():
         from llm_trainer.data.prepare import Member, prepare
@@ -146,7 +150,7 @@ def help_to_prepare(config: StageConfig, settings: PrepareData, rank: int, leave
     try:
         prepare(
             settings, Path(config.data_folder), config.volumes_root, writer_of(config), lambda _: leave_if_asked(),
-            check, member,
+            check, member, streams,
         )  # fmt: skip
         tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER, "the training's tokenizer")
         sharing = sharing_of(config, leave_if_asked, check, name)
@@ -157,11 +161,12 @@ def help_to_prepare(config: StageConfig, settings: PrepareData, rank: int, leave
     return "helped to prepare the data"
 
 
-def most_pieces(settings: PrepareData, datasets: list[DatasetCheck], volumes_root: str) -> int:
+def most_pieces(settings: PrepareData, datasets: list[DatasetCheck], volumes_root: str, streams: Streams) -> int:
     """How many processes could work at the same time."""
     from llm_trainer.data.units import units_of
 
-    corpus = units_of(settings.data, apart(find_sources(settings.data, volumes_root))[0]) if settings.data else []
+    sources = find_sources(settings.data, volumes_root, streams) if settings.data else []
+    corpus = units_of(settings.data, apart(sources)[0]) if settings.data else []
     return max(len(corpus), *(len(shares_of(each, volumes_root)) for each in datasets), 0)
 
 

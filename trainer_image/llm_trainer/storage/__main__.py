@@ -9,7 +9,6 @@ import json
 import sys
 import threading
 import time
-from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from llm_trainer.config import RemoteInput, parse
 from llm_trainer.config.remote import Remote
 from llm_trainer.runtime.errors import StageError, classify
 from llm_trainer.storage.cache import fetch, read_fetched
-from llm_trainer.storage.credentials import Credential, read_credential
-from llm_trainer.storage.remote_files import Listing, Source
+from llm_trainer.storage.remote_files import Listing
 from llm_trainer.storage.request import InputFetched, Request
+from llm_trainer.storage.sources import Sources
+from llm_trainer.storage.streams import list_stream, listing_file
 
 TELL_SECONDS = 1.0
 
@@ -56,38 +56,6 @@ def say(line: dict[str, Any]) -> None:
     print(json.dumps(line), flush=True)
 
 
-class Sources:
-    """One for each target, made when it is needed: libraries and Secrets of what nobody names are not."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._of = once(self._make)
-
-    def of(self, remote: Remote) -> Source:
-        return self._of(remote.target)
-
-    def _make(self, target: str) -> Source:
-        credential = self._credential(target)
-        scheme, _, authority = target.partition("://")
-        if scheme == "hf":
-            from llm_trainer.storage.hub import Hub
-
-            return Hub(credential)
-        if scheme == "s3":
-            from llm_trainer.storage.bucket import Bucket
-
-            return Bucket(authority, credential)
-        from llm_trainer.storage.web import Web
-
-        return Web(credential, self._request.writer)
-
-    def _credential(self, target: str) -> Credential:
-        for given in self._request.credentials:
-            if given.target == target:
-                return read_credential(target, given.secret_name, Path(given.folder))
-        return Credential(target)
-
-
 def run(request: Request) -> list[InputFetched]:
     """Raises DataError, naming the field, and StorageError."""
     sources, meter, cache = Sources(request), Meter(), Path(request.cache)
@@ -98,19 +66,24 @@ def run(request: Request) -> list[InputFetched]:
             done.append(kept)
             continue
         try:
-            place = fetch(wanted, sources.of(remote), cache, meter)
+            source = sources.of(remote)
+            fetched = None if wanted.stream else fetch(wanted, source, cache, meter)
+            listing = fetched.listing if fetched else list_stream(wanted, source, cache)
         except StageError as error:
             raise type(error)(f"{wanted.field}: {error}") from error
-        done.append(told(request, wanted, remote, place.listing))
+        done.append(told(request, wanted, remote, listing))
     meter.waiting()
     return done
 
 
 def pinned(request: Request, wanted: RemoteInput, remote: Remote, cache: Path) -> InputFetched | None:
     """What this run has fetched before: it stays at its revision, and asks nobody, as long as its files are there."""
-    before = next((each for each in request.before if (each.uri, each.use) == (wanted.uri, wanted.use)), None)
+    name = (wanted.uri, wanted.use, wanted.stream)
+    before = next((each for each in request.before if (each.uri, each.use, each.streamed) == name), None)
     if before is None:
         return None
+    if before.streamed:
+        return before if listing_file(cache, remote, before.revision).is_file() else None
     folder = cache / remote.place(before.revision)
     known = read_fetched(folder)
     whole = known is not None and all(
@@ -129,6 +102,7 @@ def told(request: Request, wanted: RemoteInput, remote: Remote, listing: Listing
         bytes=listing.bytes,
         files=len(listing.files),
         license=listing.license,
+        streamed=wanted.stream,
     )
 
 

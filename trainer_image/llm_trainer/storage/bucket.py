@@ -6,13 +6,14 @@ boto3 and s3fs bring botocore's or aiohttp's tree into the image, for the same r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from obstore.exceptions import (
     BaseError,
+    InvalidPathError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
@@ -85,7 +86,7 @@ class Bucket:
                         )
         except (BaseError, OSError) as error:
             raise self._said(error, uri) from error
-        files = tuple(sorted(found, key=lambda file: file.path))
+        files = without_markers(sorted(found, key=lambda file: file.path))
         refuse_nothing(uri, files, f"the bucket {remote.authority}")
         return Listing(_revision(files), files)
 
@@ -98,8 +99,10 @@ class Bucket:
                 raise
             return None
 
-    def read(self, remote: Remote, file: RemoteFile, start: int) -> Iterator[bytes]:
-        options: dict[str, Any] = {"range": {"offset": start}} if start else {}
+    def read(self, remote: Remote, file: RemoteFile, start: int, stop: int | None = None) -> Iterator[bytes]:
+        options: dict[str, Any] = {}
+        if start or stop is not None:
+            options["range"] = {"offset": start} if stop is None else (start, stop)
         if file.etag:
             options["if_match"] = file.etag
         try:
@@ -122,6 +125,11 @@ class Bucket:
         advice = self._credential.advice
         if isinstance(error, UnauthenticatedError) or any(word in text for word in UNKNOWN_KEY):
             return DataError(f"{uri}: the key is not accepted; {advice}")
+        if isinstance(error, InvalidPathError):
+            return DataError(
+                f"{uri}: a key there has an empty part, '.', '..' or a control character, and can't be a file's path; "
+                "rename it, or narrow the URI to a folder without it"
+            )
         if isinstance(error, FileNotFoundError) or "NoSuchBucket" in text:
             what = "there is no such bucket" if "NoSuchBucket" in text else "it is not there"
             return DataError(f"{uri}: {what}; check the name and the endpoint (AWS_ENDPOINT_URL of the Secret)")
@@ -137,6 +145,12 @@ class Bucket:
 
 def _file(meta: Any) -> RemoteFile:
     return RemoteFile(str(meta["path"]), int(meta["size"]), meta.get("e_tag"))
+
+
+def without_markers(files: Sequence[RemoteFile]) -> tuple[RemoteFile, ...]:
+    """Without the empty objects that stand for folders, as consoles make them; their last slash isn't told."""
+    folders = {str(parent) for file in files for parent in PurePosixPath(file.path).parents}
+    return tuple(file for file in files if file.size or (PurePosixPath(file.path).suffix and file.path not in folders))
 
 
 def _matches(remote: Remote, path: str) -> bool:

@@ -32,10 +32,18 @@ def client(credential: Credential, headers: dict[str, str]) -> httpx.Client:
 
 
 def read(
-    by: httpx.Client, url: str, file: RemoteFile, start: int, refuse: Refuse, target: str, *, marked: bool = True
+    by: httpx.Client,
+    url: str,
+    file: RemoteFile,
+    start: int,
+    refuse: Refuse,
+    target: str,
+    *,
+    marked: bool = True,
+    stop: int | None = None,
 ) -> Iterator[bytes]:
     """Its bytes from `start` on. `marked`: the server's mark of it must be that of the listing. Raises as a Source."""
-    headers = {"Range": f"bytes={start}-"} if start else {}
+    headers = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if start or stop is not None else {}
     with said(url, target), by.stream("GET", url, headers=headers) as answer:
         if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise ChangedError(f"{shown(url)} is shorter than the {file.size} bytes that were told")
@@ -45,7 +53,10 @@ def read(
             raise ChangedError(
                 f"{shown(url)} has changed: {size} bytes, {mark}, and was {file.size} bytes, {file.etag}"
             )
-        skip = start if answer.status_code == httpx.codes.OK else 0  # a server without ranges
+        whole = answer.status_code == httpx.codes.OK  # a server without ranges
+        if whole and start and stop is not None:
+            raise DataError(f"{shown(url)}: the server gives no ranges, so it can't be streamed; remove stream")
+        skip = start if whole else 0
         for block in answer.iter_raw(BLOCK):
             if skip >= len(block):
                 skip -= len(block)
@@ -57,6 +68,10 @@ def read(
 def check(answer: httpx.Response, url: str, refuse: Refuse) -> None:
     """Raises TransientError for what may go well later, and what `refuse` raises for the rest."""
     status = answer.status_code
+    if url.startswith("https://") and answer.url.scheme != "https":
+        raise DataError(
+            f"{shown(url)}: the server sends to {answer.url.host} without encryption; name it by https there"
+        )
     if answer.is_success:
         return
     if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in UNHURRIED:

@@ -66,7 +66,7 @@ class Hub:
             time.sleep(pause(failures, 0))
         raise TransientError(f"{self._uri(remote)}: {file.path} came with other contents than the hub tells of it")
 
-    def read(self, remote: Remote, file: RemoteFile, start: int) -> Iterator[bytes]:
+    def read(self, remote: Remote, file: RemoteFile, start: int, stop: int | None = None) -> Iterator[bytes]:
         url = hf_hub_url(
             remote.authority,
             file.path,
@@ -82,7 +82,7 @@ class Hub:
                     f"{self._credential.advice}"
                 )
 
-        return http_ranges.read(self._client, url, file, start, refuse, "hf", marked=False)
+        return http_ranges.read(self._client, url, file, start, refuse, "hf", marked=False, stop=stop)
 
     def _kind(self, remote: Remote) -> str:
         return "dataset" if remote.datasets else "model"

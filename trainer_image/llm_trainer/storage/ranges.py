@@ -49,8 +49,9 @@ def fetch_ranges(
                 if failures == TRIES:
                     raise
                 sleep(pause(failures, error.wait))
-        _commit(stream, state, {**wanted, "committed": committed})
-    state.unlink()
+        stream.flush()
+        os.fsync(stream.fileno())
+    state.unlink(missing_ok=True)
     return digest.hexdigest()
 
 

@@ -61,8 +61,8 @@ class Source(Protocol):
 class Ranges(Protocol):
     """A source that gives a file from any byte on."""
 
-    def read(self, remote: Remote, file: RemoteFile, start: int) -> Iterator[bytes]:
-        """Raises as a source does."""
+    def read(self, remote: Remote, file: RemoteFile, start: int, stop: int | None = None) -> Iterator[bytes]:
+        """To its end, or to before `stop`, and perhaps more. Raises as a source does, and ChangedError."""
         ...
 
 

@@ -23,6 +23,7 @@ class InputFetched(BaseModel):
     bytes: int
     files: int
     license: str = ""
+    streamed: bool = False  # it was listed, and is read where it lies
 
 
 class Request(BaseModel):

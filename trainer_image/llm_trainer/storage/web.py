@@ -37,8 +37,9 @@ class Web:
         text = f"{remote.query}\0{size}\0{mark or self._writer}"
         return Listing(hashlib.sha256(text.encode()).hexdigest()[:32], (RemoteFile(remote.path, size, mark),))
 
-    def read(self, remote: Remote, file: RemoteFile, start: int) -> Iterator[bytes]:
-        return http_ranges.read(self._client, _url(remote), file, start, self._refuse, self._credential.target)
+    def read(self, remote: Remote, file: RemoteFile, start: int, stop: int | None = None) -> Iterator[bytes]:
+        target = self._credential.target
+        return http_ranges.read(self._client, _url(remote), file, start, self._refuse, target, stop=stop)
 
     def fetch(self, remote: Remote, file: RemoteFile, part: Path, tell: Tell) -> str:
         return fetch_ranges(self, remote, file, part, tell)

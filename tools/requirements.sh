@@ -28,3 +28,4 @@ lock -c requirements/serve-cpu.txt requirements/build.in -o requirements/build.t
 lock requirements/trackers.in -o requirements/trackers.txt
 lock requirements/scan.in -o requirements/scan.txt
 lock --no-deps requirements/demo.in -o requirements/demo.txt
+lock --no-deps requirements/chroma.in -o requirements/chroma.txt

@@ -107,13 +107,13 @@ class InChroma:
         """Revisions that nobody uses, and what killed pods have left, but for what another revision leads to."""
         async with connected(self._place, WRITE_SECONDS) as chroma:
             there = [one async for one in chroma.collections()]
-            whole = {one["name"]: one for one in there if one["name"] == self.holder_of(one["metadata"][REVISION])}
+            whole = {one["name"]: one for one in there if one["name"] == self.holder_of(revision_of(one))}
             stay = {self.holder_of(one) for one in kept}
             stay |= {str(holder) for name in stay & {*whole} if (holder := whole[name]["metadata"].get("holder"))}
             stay |= {str(words) for name in stay & {*whole} if (words := whole[name]["metadata"].get(WORDS))}
             running = kept - {self._config.revision}  # another Job may be writing them
             for one in there:
-                unfinished = one["name"] not in whole and one["metadata"][REVISION] in running
+                unfinished = one["name"] not in whole and revision_of(one) in running
                 if one["name"] not in stay and not unfinished:
                     await chroma.ask("DELETE", f"/collections/{one['name']}", absent=True)
 
@@ -153,6 +153,11 @@ class InChroma:
         if found is None:
             raise StoreError(f"collection {name} of Chroma {NOT_OURS}", passes=False)
         return revision_in(found)
+
+
+def revision_of(collection: dict[str, Any]) -> str:
+    """By its metadata, which anybody may have changed."""
+    return str(collection["metadata"].get(REVISION))
 
 
 def batches(records: Iterator[dict[str, Any]] | tuple[()]) -> Iterator[list[dict[str, Any]]]:

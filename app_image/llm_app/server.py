@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 BODY_BYTES = 4 << 20  # of a request; a million characters of Japanese have 3 MB
 BODIES_BYTES = 64 << 20  # of all that are answered or wait
-RETRY_SECONDS = "1"
+GOODBYE_SECONDS = 3.0  # in which who asks without pause is told to connect anew
 PAGE = Path(__file__).with_name("page.html")
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
@@ -50,9 +51,11 @@ class Api:
     def __init__(self, chat: Chat, figures: Figures, key: str = "") -> None:
         self._chat, self._figures, self._key = chat, figures, key
         self._turnstile = Turnstile(chat.config.concurrency, chat.config.queue, BODIES_BYTES)
+        self.leaves = False
 
     def application(self) -> web.Application:
         made = web.Application(middlewares=[self._watched], client_max_size=BODY_BYTES)
+        made.on_response_prepare.append(self._say_goodbye)
         made.add_routes([
             web.get("/", self.page),
             web.get("/health", self.health),
@@ -73,7 +76,7 @@ class Api:
             check_key(self._key, request.path, request.headers, metrics_open=self._chat.config.metrics_without_key)
             response = await handler(request)
         except RequestError as error:
-            headers = {"Retry-After": RETRY_SECONDS} if error.status in (429, 503) else None
+            headers = {"Retry-After": str(error.retry_seconds)} if error.status in (429, 503) else None
             response = web.json_response(error.body(), status=error.status, headers=headers)
         except web.HTTPException as error:
             problem = RequestError(
@@ -89,6 +92,11 @@ class Api:
             )
         self._figures.requests.labels(path, str(response.status)).inc()
         return response
+
+    async def _say_goodbye(self, _: web.Request, response: web.StreamResponse) -> None:
+        """So that clients send no request on a connection that is closed meanwhile, which would be lost."""
+        if self.leaves:
+            response.force_close()
 
     async def page(self, _: web.Request) -> web.StreamResponse:
         headers = {"Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
@@ -182,8 +190,22 @@ def chat_of(
     return team_chat(config, retriever, client, figures)
 
 
+def allow_connections() -> None:
+    """As many as the node lets: who is told to come again needs a connection too."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+async def goodbye(runner: web.AppRunner) -> None:
+    """Until no client is connected any more, or those that are have asked nothing for long enough."""
+    until = time.monotonic() + GOODBYE_SECONDS
+    while runner.server and runner.server.connections and time.monotonic() < until:  # noqa: ASYNC110 -- no event tells it
+        await asyncio.sleep(0.05)
+
+
 async def serve(config: Server, port: int = PORT) -> None:
     """Until SIGTERM or SIGINT. Loads all knowledge before it listens."""
+    allow_connections()
     figures = Figures()
     async with AsyncExitStack() as stack:
         retriever = await stack.enter_async_context(opened(config.knowledge, figures))
@@ -201,6 +223,8 @@ async def serve(config: Server, port: int = PORT) -> None:
             await web.SockSite(runner, listening(port)).start()
             print(f"{config.name} revision {config.revision} answers on port {port}", flush=True)
             await stopped.wait()
+            api.leaves = True
+            await goodbye(runner)
         finally:
             await runner.cleanup()  # takes no more, and waits for what is open
 

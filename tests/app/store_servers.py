@@ -59,7 +59,9 @@ class ChromaProcess:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        found = subprocess.run([REPOSITORY / "tools/chroma.sh"], check=True, capture_output=True, text=True)
+        found = subprocess.run(
+            [REPOSITORY / "tools/libraries.sh", "chroma"], check=True, capture_output=True, text=True
+        )
         command = [*self.before, sys.executable, "-c", RUN, "--path", str(self.folder), "--port", str(self.port)]
         self.process = subprocess.Popen(
             [*command, "--host", "127.0.0.1"], env={**os.environ, "PYTHONPATH": found.stdout.strip()},

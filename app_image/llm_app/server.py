@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 BODY_BYTES = 4 << 20  # of a request; a million characters of Japanese have 3 MB
 BODIES_BYTES = 64 << 20  # of all that are answered or wait
-GOODBYE_SECONDS = 3.0  # in which who asks without pause is told to connect anew
+IDLE_SECONDS = 5.0  # after which a connection of a pod that leaves is closed
 PAGE = Path(__file__).with_name("page.html")
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
@@ -51,7 +51,7 @@ class Api:
     def __init__(self, chat: Chat, figures: Figures, key: str = "") -> None:
         self._chat, self._figures, self._key = chat, figures, key
         self._turnstile = Turnstile(chat.config.concurrency, chat.config.queue, BODIES_BYTES)
-        self.leaves = False
+        self.leaves, self.busy, self.last = False, 0, time.monotonic()  # requests, and when one began or ended
 
     def application(self) -> web.Application:
         made = web.Application(middlewares=[self._watched], client_max_size=BODY_BYTES)
@@ -72,6 +72,7 @@ class Api:
         """Each error has OpenAI's shape, and each request is counted by a path that is known."""
         known = request.match_info.route.resource
         path = known.canonical if known else "other"
+        self.busy, self.last = self.busy + 1, time.monotonic()
         try:
             check_key(self._key, request.path, request.headers, metrics_open=self._chat.config.metrics_without_key)
             response = await handler(request)
@@ -90,6 +91,8 @@ class Api:
             response = web.json_response(
                 RequestError(500, "internal_error", "the app has failed; its log has more").body(), status=500
             )
+        finally:
+            self.busy, self.last = self.busy - 1, time.monotonic()
         self._figures.requests.labels(path, str(response.status)).inc()
         return response
 
@@ -196,10 +199,16 @@ def allow_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-async def goodbye(runner: web.AppRunner) -> None:
-    """Until no client is connected any more, or those that are have asked nothing for long enough."""
-    until = time.monotonic() + GOODBYE_SECONDS
-    while runner.server and runner.server.connections and time.monotonic() < until:  # noqa: ASYNC110 -- no event tells it
+async def goodbye(runner: web.AppRunner, api: Api, seconds: float) -> None:
+    """Until no client is connected any more, or those that are have asked nothing for a while.
+
+    What was asked is answered, and what is asked after it on the same connection too: a client whose stream ends may
+    send its next request at that moment.
+    """
+    until = time.monotonic() + seconds
+    while runner.server and runner.server.connections and time.monotonic() < until:
+        if not api.busy and time.monotonic() - api.last > IDLE_SECONDS:
+            return
         await asyncio.sleep(0.05)
 
 
@@ -213,7 +222,7 @@ async def serve(config: Server, port: int = PORT) -> None:
         chat = await stack.enter_async_context(chat_of(config, retriever, client, figures))
         api = Api(chat, figures, os.environ.get(API_KEY, ""))
         runner = web.AppRunner(
-            api.application(), access_log=None, shutdown_timeout=config.drain_seconds, handler_cancellation=True
+            api.application(), access_log=None, shutdown_timeout=IDLE_SECONDS, handler_cancellation=True
         )
         await runner.setup()
         stopped = asyncio.Event()
@@ -224,7 +233,7 @@ async def serve(config: Server, port: int = PORT) -> None:
             print(f"{config.name} revision {config.revision} answers on port {port}", flush=True)
             await stopped.wait()
             api.leaves = True
-            await goodbye(runner)
+            await goodbye(runner, api, config.drain_seconds)
         finally:
             await runner.cleanup()  # takes no more, and waits for what is open
 

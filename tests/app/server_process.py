@@ -14,9 +14,10 @@ from tests.cluster.control_plane import free_ports
 
 SERVE = """
 import asyncio, sys
+from llm_app import server
 from llm_app.config import Server
-from llm_app.server import serve
-asyncio.run(serve(Server.model_validate_json(sys.stdin.read()), int(sys.argv[1])))
+server.IDLE_SECONDS = float(sys.argv[2])
+asyncio.run(server.serve(Server.model_validate_json(sys.stdin.read()), int(sys.argv[1])))
 """
 
 
@@ -32,11 +33,12 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(config: Server) -> AsyncIterator[Served]:
+async def serving(config: Server, idle_seconds: float = 5) -> AsyncIterator[Served]:
     port = free_ports(1)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVE, str(port), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
+        sys.executable, "-c", SERVE, str(port), str(idle_seconds), stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
     assert process.stdin
     assert process.stdout
     process.stdin.write(config.model_dump_json(by_alias=True).encode())

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,24 +29,35 @@ from tests.app.server_process import Served, serving
 
 CLIENTS = 12
 ANSWERS = 60  # between two changes
+IDLE_SECONDS = 600  # on a busy machine a client that asks without pause asks seldom
 
 
 @dataclass
 class Service:
-    """Connects whoever comes with one server; connections stay with theirs."""
+    """Connects whoever comes with one server; connections stay with theirs. ``comes``: those without an answer yet."""
 
     server: str = ""
     port: int = 0
+    comes: Counter[str] = field(default_factory=Counter)
 
     async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there = urlsplit(self.server)
+        server = self.server
+        self.comes[server] += 1
+        there = urlsplit(server)
         behind_reader, behind_writer = await asyncio.open_connection(there.hostname, there.port)
-        await asyncio.gather(passed(reader, behind_writer), passed(behind_reader, writer))
+        first = partial(self.comes.subtract, [server])
+        await asyncio.gather(passed(reader, behind_writer), passed(behind_reader, writer, first))
 
 
-async def passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def passed(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: Callable[[], None] = lambda: None
+) -> None:
+    told = False
     try:
         while data := await reader.read(1 << 16):
+            if not told:
+                told = True
+                first()
             writer.write(data)
             await writer.drain()
     except ConnectionError:
@@ -160,14 +173,14 @@ async def test_no_request_fails_and_no_answer_is_of_two_revisions(tmp_path: Path
                 used = knowledge
             config = Config(
                 name="help", prompt=Prompt(system=prompt), parameters=Parameters(),
-                model=Model(url=models[served], name=served),
+                model=Model(url=models[served], name=served), drain_seconds=IDLE_SECONDS,
                 knowledge=[Knowledge(name="manual", revision=knowledge, folder=str(tmp_path / knowledge),
                                      retrieval=Retrieval())],
             )  # fmt: skip
-            new = await stack.enter_async_context(serving(config))
+            new = await stack.enter_async_context(serving(config, IDLE_SECONDS))
             front.server = new.url
             if old:
-                await leaves(old)
+                await leaves(front, old)
             old = new
             if not clients:
                 clients = [
@@ -182,7 +195,8 @@ async def test_no_request_fails_and_no_answer_is_of_two_revisions(tmp_path: Path
     assert {*asking.answers} == {*plan}
 
 
-async def leaves(old: Served) -> None:
-    """As the kubelet ends a pod that has left the Service."""
+async def leaves(front: Service, old: Served) -> None:
+    """As the kubelet ends a pod that has left the Service: after a while in which nobody new has come (preStop)."""
+    await until(lambda: not front.comes[old.url])
     old.process.send_signal(signal.SIGTERM)
     assert await old.process.wait() == 0

@@ -16,7 +16,7 @@ def settings(app: App) -> dict[str, Any]:
     return {"model": app.name, "api_base": app.url, "api_key": app.key or "none", "is_chat_model": True}
 
 
-class AppRetriever(BaseRetriever):
+class AppRetriever(BaseRetriever):  # type: ignore[misc]  # of what the environment has no types of
     """``asked``: of llm_app_client.retrieve."""
 
     def __init__(self, app: App, asked: dict[str, Any]) -> None:

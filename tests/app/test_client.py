@@ -52,7 +52,7 @@ print(json.dumps({{"chat": chat(app), "stream": stream(app), "found": found(retr
 
 @pytest.fixture(scope="session")
 def libraries() -> str:
-    script = [REPOSITORY / "tools/libraries.sh", "clients"]
+    script = [str(REPOSITORY / "tools/libraries.sh"), "clients"]
     return subprocess.run(script, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 

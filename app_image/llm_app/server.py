@@ -100,6 +100,7 @@ class Api:
         """So that clients send no request on a connection that is closed meanwhile, which would be lost."""
         if self.leaves:
             response.force_close()
+            response.headers["Connection"] = "close"  # aiohttp has written its headers before it asks
 
     async def page(self, _: web.Request) -> web.StreamResponse:
         headers = {"Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff"}

@@ -28,7 +28,7 @@ from tests.app.conftest import until
 from tests.app.server_process import Served, serving
 
 CLIENTS = 12
-ANSWERS = 60  # between two changes
+ANSWERS = 40  # between two changes
 IDLE_SECONDS = 600  # on a busy machine a client that asks without pause asks seldom
 
 

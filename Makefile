@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .ONESHELL:
 
 export LLM_OPERATOR_CACHE ?= $(HOME)/.cache/llm-operator
-export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/app_image:$(CURDIR)/kubectl_plugin:$(CURDIR)
+export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/app_image:$(CURDIR)/kubectl_plugin:$(CURDIR)/client:$(CURDIR)
 PYTHON ?= python3# of a machine with a GPU, whose torch is its own
 # A recipe that needs Python starts with $(python): it makes the environment when it isn't there.
 python = python3 -m tests.cluster build environment; venv=$$(tools/environment.sh); export PATH=$$venv/bin:$$PATH;

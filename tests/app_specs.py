@@ -78,6 +78,13 @@ IN_DATABASE: Spec = {
         }
     ],
 }  # fmt: skip
+IN_CHROMA: Spec = changed(
+    IN_DATABASE,
+    knowledge__0__store={
+        "chroma": {"url": "https://chroma.example.com/base", "tenant": "team", "database": "apps",
+                   "tokenSecretKeyRef": {"name": "chroma", "key": "token"}, "tokenHeader": "Authorization"}
+    },
+)  # fmt: skip
 CITY = '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}'
 AGENTS: Spec = changed(
     APP,
@@ -102,7 +109,8 @@ AGENTS: Spec = changed(
     sessions={"persistentVolumeClaim": {"claimName": "models"}, "idleSeconds": 3600, "most": 100},
 )  # fmt: skip
 RIGHT_APPS = (
-    PLAIN, APP, EVERYTHING, EMBEDDED, IN_DATABASE, AGENTS, changed(PLAIN, replicas=0),
+    PLAIN, APP, EVERYTHING, EMBEDDED, IN_DATABASE, IN_CHROMA, AGENTS,
+    changed(IN_CHROMA, knowledge__0__store={"chroma": {"url": "http://chroma:8000"}}), changed(PLAIN, replicas=0),
     changed(PLAIN, agents=[{"name": "one"}]),
     changed(AGENTS, replicas=3, sessions={"postgres": {"secretKeyRef": {"name": "keys", "key": "url"}}}),
     *(changed(AGENTS, agents__1__requireApproval=REMOVE, workflow={kind: told}) for kind, told in (
@@ -205,6 +213,15 @@ WRONG_APPS = (
           knowledge__0__store={"pgvector": {}}),
     wrong("a schema with a quote", "spec.knowledge[0].store.pgvector.schemaName", "match",
           knowledge__0__store={"pgvector": {"urlSecretKeyRef": {"name": "a", "key": "b"}, "schemaName": 'a"b'}}),
+    wrong("two stores", "spec.knowledge[0].store", "exactly one of",
+          knowledge__0__store={"pgvector": {"urlSecretKeyRef": {"name": "a", "key": "b"}},
+                               "chroma": {"url": "http://chroma:8000"}}),
+    wrong("a password in a store's URL", "spec.knowledge[0].store.chroma.url", "match",
+          knowledge__0__store={"chroma": {"url": "http://me:pw@chroma:8000"}}),
+    wrong("a database of Chroma with a slash", "spec.knowledge[0].store.chroma.database", "match",
+          knowledge__0__store={"chroma": {"url": "http://chroma:8000", "database": "a/b"}}),
+    wrong("a token in a header of one's own", "spec.knowledge[0].store.chroma.tokenHeader", "X-Chroma-Token",
+          knowledge__0__store={"chroma": {"url": "http://chroma:8000", "tokenHeader": "X-Key"}}),
     wrong("a page without TLS", "spec.knowledge[0].sources[2].https.urls[0]", "match",
           knowledge__0__sources__2={"name": "web", "https": {"urls": ["http://example.com"]}}),
     wrong("a password in a URL", "spec.knowledge[0].sources[2].https.urls[0]", "match",

@@ -29,3 +29,5 @@ lock requirements/trackers.in -o requirements/trackers.txt
 lock requirements/scan.in -o requirements/scan.txt
 lock --no-deps requirements/demo.in -o requirements/demo.txt
 lock --no-deps requirements/kernels.in -o requirements/kernels.txt
+lock --no-deps requirements/chroma.in -o requirements/chroma.txt
+lock -c requirements/app.txt requirements/clients.in -o requirements/clients.txt

@@ -19,7 +19,8 @@ Metric = Literal["hitAt1", "hitAt3", "hitAt5", "mrr", "contains", "exactMatch", 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 OURS = "LLM_APP_"  # environment variables begin so
 API_KEY, MODEL_API_KEY = f"{OURS}API_KEY", f"{OURS}MODEL_API_KEY"
-EMBEDDING_API_KEY, STORE_URL = f"{OURS}EMBEDDING_API_KEY_", f"{OURS}STORE_URL_"  # and the knowledge base's name
+EMBEDDING_API_KEY = f"{OURS}EMBEDDING_API_KEY_"  # and the knowledge base's name, as of the next two
+STORE_URL, STORE_TOKEN = f"{OURS}STORE_URL_", f"{OURS}STORE_TOKEN_"
 EMBEDDINGS = f"{CONFIG_FOLDER}/embedding"  # of each knowledge base's name a folder with ca.crt
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=63)]
 MetadataValue = Annotated[str, StringConstraints(max_length=253)]
@@ -116,11 +117,24 @@ class Embedding(Settings):
         return f"{self.model}\n{self.document_prefix}"
 
 
-class Store(Settings):
-    """A database, whose URL is in a variable. ``owner``: the app, of all clusters that share it."""
+TokenHeader = Literal["X-Chroma-Token", "Authorization"]
 
-    schema_name: str
+
+class ChromaServer(Settings):
+    """Its token, if it wants one, is in a variable."""
+
+    url: str
+    tenant: str
+    database: str
+    token_header: TokenHeader = "X-Chroma-Token"  # noqa: S105 -- a header's name
+
+
+class Store(Settings):
+    """Chroma, or a schema of PostgreSQL, whose URL is in a variable. ``owner``: the app, of all that share it."""
+
     owner: str
+    schema_name: str = ""
+    chroma: ChromaServer | None = None
 
 
 class IndexConfig(Settings):

@@ -17,6 +17,7 @@ import numpy as np
 
 from llm_app.away import StoreError
 from llm_app.config import STORE_URL, IndexConfig, Knowledge, of_knowledge
+from llm_app.revision import Revision
 from llm_app.vectors import STORED, Array
 
 VERSION = (0, 8)  # of pgvector: before it, an approximate search with metadata loses chunks
@@ -24,29 +25,6 @@ UNREADABLE = "the URL of store.pgvector can't be read; write signs of its passwo
 CONNECT_SECONDS = 10.0
 REVISIONS = "llm_app_revisions"
 COLUMNS = ("number", "source", "title", "heading", "text", "metadata")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One revision. ``tables``: the name behind c_ (chunks) and w_ (words); another revision's, if nothing changed."""
-
-    revision: str
-    tables: str
-    documents: int
-    chunks: int
-    content: str
-    space: str
-    probe: Array | None
-
-    @classmethod
-    def of(cls, found: Mapping[str, Any]) -> Self:
-        fields = {name: found[name] for name in ("revision", "tables", "documents", "chunks", "content", "space")}
-        probe = None if found["probe"] is None else np.frombuffer(found["probe"], dtype=STORED)
-        return cls(**fields, probe=probe)
-
-    def told(self) -> dict[str, object]:
-        told: dict[str, object] = {"documents": self.documents, "chunks": self.chunks}
-        return told if self.probe is None else {**told, "dimensions": len(self.probe)}
 
 
 @dataclass(frozen=True)
@@ -151,19 +129,18 @@ def told_clearly(place: Place) -> Iterator[None]:
         raise StoreError(f"the database can't be reached: {error}") from None
 
 
-async def row_of(place: Place, revision: str) -> Row | None:
-    async with connected(place) as connection:
-        return await row_in(connection, place, revision)
-
-
-async def row_in(connection: Any, place: Place, revision: str) -> Row | None:
+async def revision_in(connection: Any, place: Place, revision: str) -> Revision | None:
     found = await connection.fetchrow(
         f"SELECT * FROM {place.revisions} WHERE owner = $1 AND knowledge = $2 AND revision = $3",  # noqa: S608
         place.owner,
         place.knowledge,
         revision,
     )
-    return Row.of(found) if found else None
+    if not found:
+        return None
+    probe = None if found["probe"] is None else np.frombuffer(found["probe"], dtype=STORED)
+    told = {name: found[name] for name in ("documents", "chunks", "content", "space")}
+    return Revision(name=found["revision"], holder=found["tables"], probe=probe, **told)
 
 
 def clean(text: str) -> str:

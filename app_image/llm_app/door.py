@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
 from llm_app.requests import RequestError
 
+MOST_LATER = 60  # seconds; OpenAI's clients wait no longer
 OPEN = ("/", "/health", "/ready")  # the page asks for the key itself
 
 
@@ -24,10 +26,11 @@ def check_key(key: str, path: str, headers: Mapping[str, str], *, metrics_open: 
 class Turnstile:
     """``most`` are answered at a time and ``queue`` wait; all their bodies together have at most ``size`` bytes."""
 
-    def __init__(self, most: int, queue: int, size: int) -> None:
+    def __init__(self, most: int, queue: int, size: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._turns = asyncio.Semaphore(most)
         self._places, self._room = most + queue, size
         self._answered = self._admitted = 0
+        self._clock, self._second, self._refused = clock, 0, 0
 
     @property
     def waiting(self) -> int:
@@ -38,7 +41,7 @@ class Turnstile:
         """Before its body is read, else a crowd of large ones would fill the memory. Raises RequestError."""
         if self._admitted == self._places or size > self._room:
             said = f"{self._answered} requests are answered and {self.waiting} wait; try again"
-            raise RequestError(429, "rate_limit_exceeded", said)
+            raise RequestError(429, "rate_limit_exceeded", said, retry_seconds=self._later())
         self._admitted += 1
         self._room -= size
         try:
@@ -46,6 +49,16 @@ class Turnstile:
         finally:
             self._admitted -= 1
             self._room += size
+
+    def _later(self) -> int:
+        """Seconds. Who is refused in the same second is told to come in several, in groups that find a place.
+
+        Else a crowd comes again as one, and most of it gives up: OpenAI's clients try three times.
+        """
+        if (now := int(self._clock())) != self._second:
+            self._second, self._refused = now, 0
+        self._refused += 1
+        return min(MOST_LATER, 1 + self._refused // self._places)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

@@ -22,9 +22,7 @@ Told = dict[str, object]  # figures of a revision, for its Job's last word
 def make(config: IndexConfig) -> Told:
     """The figures of the index that is there in the end. One that is there already and whole is left as it is."""
     if config.store:
-        from llm_app.pgvector_index import make_in_database
-
-        return make_in_database(config, build)
+        return make_outside(config)
     folder = Path(config.folder) / config.revision
     told: Told = {}
     made = there(folder, config)
@@ -37,6 +35,20 @@ def make(config: IndexConfig) -> Told:
     told |= {"same": same} if same != config.revision else {}
     told |= {"dimensions": made.vectors.dimensions} if made.vectors else {}
     return {"documents": made.documents, "chunks": len(made.chunks), **told}
+
+
+def make_outside(config: IndexConfig) -> Told:
+    """In a store that isn't the pods' own. What it needs is imported where it is used."""
+    from llm_app.revision import make_in
+
+    assert config.store  # noqa: S101 -- the caller has looked
+    if config.store.chroma:
+        from llm_app.chroma_index import InChroma
+
+        return make_in(InChroma.of(config), config, build)
+    from llm_app.pgvector_index import InPostgres
+
+    return make_in(InPostgres.of(config), config, build)
 
 
 def place(folder: Path, config: IndexConfig) -> Told:

@@ -32,6 +32,11 @@ async def opened(knowledge: Sequence[Knowledge], figures: Figures) -> AsyncItera
 
 async def backend_of(settings: Knowledge, stack: AsyncExitStack) -> tuple[Backend, int]:
     """With the number of its chunks."""
+    if settings.store and settings.store.chroma:
+        from llm_app.chroma_search import InChroma
+
+        collection = await stack.enter_async_context(InChroma.opened(settings))
+        return collection, collection.chunks
     if settings.store:
         from llm_app.pgvector import InDatabase
 

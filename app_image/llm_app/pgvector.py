@@ -15,16 +15,16 @@ from llm_app.database import (
     COLUMNS,
     CONNECT_SECONDS,
     Place,
-    Row,
     as_json,
     clean,
     read_url,
-    row_in,
+    revision_in,
     told_clearly,
     with_vectors,
 )
 from llm_app.keyword import Hit
 from llm_app.prompt import Passage
+from llm_app.revision import Revision
 from llm_app.store import StoredChunk
 from llm_app.vectors import Array
 from llm_app.words import words
@@ -35,9 +35,9 @@ SEARCH_SECONDS, POOL = 10.0, 8
 class InDatabase:
     """A revision that is searched where it is (retrieval.Backend)."""
 
-    def __init__(self, pool: Any, place: Place, row: Row) -> None:
+    def __init__(self, pool: Any, place: Place, row: Revision) -> None:
         self._pool, self._place, self._row = pool, place, row
-        self._chunks, self._words = place.table("c", row.tables), place.table("w", row.tables)
+        self._chunks, self._words = place.table("c", row.holder), place.table("w", row.holder)
 
     @classmethod
     @asynccontextmanager
@@ -52,7 +52,7 @@ class InDatabase:
         try:
             with told_clearly(place):
                 async with pool.acquire() as connection:
-                    row = await row_in(connection, place, settings.revision)
+                    row = await revision_in(connection, place, settings.revision)
             if row is None:
                 said = f"the database has no revision {settings.revision} of {settings.name}"
                 raise StoreError(f"{said}; delete the Job that made it, and it is made anew", passes=False)
@@ -96,7 +96,7 @@ class InDatabase:
 
     def _passage(self, row: Mapping[str, Any], score: float) -> Passage:
         chunk = StoredChunk(row["source"], row["title"], row["heading"], row["text"], json.loads(row["metadata"]))
-        return chunk.passage(self._place.knowledge, self._row.revision, score)
+        return chunk.passage(self._place.knowledge, self._row.name, score)
 
     async def _fetch(self, asked: str, *given: object) -> Sequence[Mapping[str, Any]]:
         """Raises StoreError."""

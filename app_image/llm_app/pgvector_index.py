@@ -5,59 +5,57 @@ Words weigh what keyword.py has worked out, so that the same is found as by an i
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 import numpy as np
 
 from llm_app.away import StoreError
 from llm_app.config import IndexConfig
-from llm_app.database import COLUMNS, VERSION, Place, Row, as_json, clean, connected, row_in, row_of, with_vectors
-from llm_app.embedded import embedded, still_same
+from llm_app.database import COLUMNS, VERSION, Place, as_json, clean, connected, revision_in, with_vectors
+from llm_app.revision import Revision
 from llm_app.store import Index
 from llm_app.vectors import STORED, Vectors
 
 EXACT = 10_000  # chunks; of more an approximate index is made
 MOST_DIMENSIONS = 2000  # of such an index
-Build = Callable[[IndexConfig], tuple[Index, dict[str, object]]]
 
 
-def make_in_database(config: IndexConfig, build: Build) -> dict[str, object]:
-    """The figures of the revision that is there in the end. Raises StoreError, EmbeddingError or DataError."""
-    place = Place.of(config, config.knowledge)
-    there = asyncio.run(prepared(place, config))
-    told: dict[str, object] = {}
-    if there is None:
-        built, told = build(config)
-        used = asyncio.run(row_of(place, config.used)) if config.used else None
-        if config.embedding:
-            built = replace(built, space=config.embedding.space)
-        if used and used.content == built.content and is_of_now(used, config):
-            there = asyncio.run(placed_same(place, config, used))
-        else:
-            if config.embedding:
-                known = asyncio.run(vectors_of(place, used)) if used and used.space == built.space else None
-                built, told["embedded"] = embedded(built, config, known, None)
-            there = asyncio.run(placed(place, config, built))
-    asyncio.run(remove_others(place, {config.revision, *config.keep}))
-    if there.tables != place.tables_of(config.revision):
-        others = [one for one in (config.used, *config.keep) if place.tables_of(one) == there.tables]
-        told |= {"same": others[0]} if others else {}
-    return {**there.told(), **told}
+class InPostgres:
+    """revision.Store of one index Job."""
+
+    def __init__(self, place: Place, config: IndexConfig) -> None:
+        self._place, self._config = place, config
+
+    @classmethod
+    def of(cls, config: IndexConfig) -> Self:
+        """Raises StoreError."""
+        return cls(Place.of(config, config.knowledge), config)
+
+    def holder_of(self, revision: str) -> str:
+        return self._place.tables_of(revision)
+
+    async def prepared(self) -> Revision | None:
+        return await prepared(self._place, self._config)
+
+    async def revision_of(self, name: str) -> Revision | None:
+        async with connected(self._place) as connection:
+            return await revision_in(connection, self._place, name)
+
+    async def vectors_of(self, used: Revision) -> Vectors | None:
+        return await vectors_of(self._place, used)
+
+    async def placed(self, built: Index) -> Revision:
+        return await placed(self._place, self._config, built)
+
+    async def placed_same(self, used: Revision) -> Revision:
+        return await placed_same(self._place, self._config, used)
+
+    async def remove_others(self, kept: set[str]) -> None:
+        await remove_others(self._place, kept)
 
 
-def is_of_now(used: Row, config: IndexConfig) -> bool:
-    """Whether its vectors are of the model that is served, which may have changed behind its name."""
-    if config.embedding is None:
-        return True
-    if used.probe is None:
-        return False
-    return still_same(Vectors(np.empty((0, len(used.probe)), dtype=np.float32), (), used.probe), config)
-
-
-async def prepared(place: Place, config: IndexConfig) -> Row | None:
+async def prepared(place: Place, config: IndexConfig) -> Revision | None:
     """Schema and list of revisions are there; the revision's row, if another pod has made it."""
     async with connected(place) as connection:
         async with connection.transaction():
@@ -72,7 +70,7 @@ async def prepared(place: Place, config: IndexConfig) -> Row | None:
             )
             if config.embedding:
                 await has_extension(connection)
-        return await row_in(connection, place, config.revision)
+        return await revision_in(connection, place, config.revision)
 
 
 async def has_extension(connection: Any) -> None:
@@ -86,17 +84,17 @@ async def has_extension(connection: Any) -> None:
         raise StoreError(f"{said}: ALTER EXTENSION vector UPDATE", passes=False)
 
 
-async def vectors_of(place: Place, used: Row) -> Vectors | None:
+async def vectors_of(place: Place, used: Revision) -> Vectors | None:
     if used.probe is None:
         return None
     async with connected(place) as connection:
-        asked = f"SELECT digest, vector FROM {place.table('c', used.tables)} ORDER BY number"  # noqa: S608
+        asked = f"SELECT digest, vector FROM {place.table('c', used.holder)} ORDER BY number"  # noqa: S608
         rows = await connection.fetch(asked)
     matrix = np.stack([row["vector"] for row in rows])
     return Vectors(matrix, tuple(row["digest"] for row in rows), used.probe)
 
 
-async def placed(place: Place, config: IndexConfig, built: Index) -> Row:
+async def placed(place: Place, config: IndexConfig, built: Index) -> Revision:
     """All of it or nothing. If another pod was faster, its is as good."""
     tables = place.tables_of(config.revision)
     chunks, listed = place.table("c", tables), place.table("w", tables)
@@ -104,7 +102,7 @@ async def placed(place: Place, config: IndexConfig, built: Index) -> Row:
     async with connected(place) as connection:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", tables)
-            if there := await row_in(connection, place, config.revision):
+            if there := await revision_in(connection, place, config.revision):
                 return there
             kind = f", digest bytea, vector {await type_of(connection)}({vectors.dimensions})" if vectors else ""
             await connection.execute(
@@ -138,11 +136,11 @@ async def type_of(connection: Any) -> str:
     return f'"{schema}".vector'
 
 
-async def checked(connection: Any, place: Place, config: IndexConfig, built: Index) -> Row:
+async def checked(connection: Any, place: Place, config: IndexConfig, built: Index) -> Revision:
     """That it has as much as was put there, and finds what it has; else it goes. Raises StoreError."""
-    row = await row_in(connection, place, config.revision)
+    row = await revision_in(connection, place, config.revision)
     assert row  # noqa: S101 -- it was just written
-    count = await connection.fetchval(f"SELECT count(*) FROM {place.table('c', row.tables)}")  # noqa: S608
+    count = await connection.fetchval(f"SELECT count(*) FROM {place.table('c', row.holder)}")  # noqa: S608
     if count != len(built.chunks):
         await remove(connection, place, [config.revision])
         raise StoreError(f"the database has {count} chunks of {len(built.chunks)} that were written")
@@ -165,7 +163,7 @@ async def add(connection: Any, place: Place, revision: str, tables: str, built: 
     )
 
 
-async def placed_same(place: Place, config: IndexConfig, used: Row) -> Row:
+async def placed_same(place: Place, config: IndexConfig, used: Revision) -> Revision:
     async with connected(place) as connection:
         await connection.execute(
             f"INSERT INTO {place.revisions} SELECT owner, knowledge, $4, tables, documents, chunks, content, "  # noqa: S608
@@ -173,12 +171,12 @@ async def placed_same(place: Place, config: IndexConfig, used: Row) -> Row:
             "ON CONFLICT DO NOTHING",
             place.owner,
             place.knowledge,
-            used.revision,
+            used.name,
             config.revision,
         )
-        row = await row_in(connection, place, config.revision)
+        row = await revision_in(connection, place, config.revision)
         if row is None:
-            raise StoreError(f"revision {used.revision} has gone from the database in between")
+            raise StoreError(f"revision {used.name} has gone from the database in between")
         return row
 
 
@@ -207,7 +205,7 @@ async def remove_others(place: Place, kept: set[str]) -> None:
 async def remove(connection: Any, place: Place, revisions: Sequence[str]) -> None:
     for revision in revisions:
         async with connection.transaction():
-            row = await row_in(connection, place, revision)
+            row = await revision_in(connection, place, revision)
             of_these = "owner = $1 AND knowledge = $2"
             await connection.execute(
                 f"DELETE FROM {place.revisions} WHERE {of_these} AND revision = $3",  # noqa: S608
@@ -216,6 +214,6 @@ async def remove(connection: Any, place: Place, revisions: Sequence[str]) -> Non
                 revision,
             )
             others = f"SELECT 1 FROM {place.revisions} WHERE {of_these} AND tables = $3"  # noqa: S608
-            if row and not await connection.fetchval(others, place.owner, place.knowledge, row.tables):
+            if row and not await connection.fetchval(others, place.owner, place.knowledge, row.holder):
                 for letter in "cw":
-                    await connection.execute(f"DROP TABLE IF EXISTS {place.table(letter, row.tables)}")
+                    await connection.execute(f"DROP TABLE IF EXISTS {place.table(letter, row.holder)}")

@@ -23,11 +23,16 @@ Request = TypeVar("Request", bound=BaseModel)
 
 
 class RequestError(Exception):
-    """An answer that is none: HTTP status, OpenAI's code, the field, what to do."""
+    """An answer that is none: HTTP status, OpenAI's code, the field, what to do.
 
-    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
+    ``retry_seconds``: after which it may be asked again, where another time is another answer.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, param: str | None = None, *, retry_seconds: int = 1
+    ) -> None:
         super().__init__(message)
-        self.status, self.code, self.param = status, code, param
+        self.status, self.code, self.param, self.retry_seconds = status, code, param, retry_seconds
 
     def body(self) -> dict[str, Any]:
         kind = "invalid_request_error" if self.status < 500 else "server_error"

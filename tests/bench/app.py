@@ -11,7 +11,6 @@ import asyncio
 import json
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -25,24 +24,23 @@ from aiohttp import web
 from llm_app.config import Chunking, IndexConfig, IndexSource, Knowledge, Model, Parameters, Prompt, Retrieval
 from llm_app.config import Server as Config
 from llm_app.index import make
+from tests.app.crowd import comes
 from tests.app.embedder import EmbeddingServer, embedding_server
-from tests.cluster.control_plane import free_ports
+from tests.app.server_process import serving
 
 WORDS = [f"word{number}" for number in range(5000)]
 CHUNK_WORDS = 80
-SERVE = """
-import asyncio, sys
-from llm_app.config import Server
-from llm_app.server import serve
-asyncio.run(serve(Server.model_validate_json(sys.stdin.read()), int(sys.argv[1])))
-"""
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench app", description=__doc__)
     parser.add_argument("--chunks", type=int, default=20_000)
     parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--crowd", action="store_true", help="instead, clients that all come at the same time")
     given = parser.parse_args(arguments)
+    if given.crowd:
+        asyncio.run(crowds())
+        return
     with tempfile.TemporaryDirectory() as folder, embedding_server() as embedder:
         asyncio.run(rows(Path(folder), embedder, given.chunks, given.questions))
 
@@ -60,18 +58,24 @@ async def rows(folder: Path, embedder: EmbeddingServer, chunks: int, count: int)
     print("|---|---|---|---|")
     async with upstream() as url, aiohttp.ClientSession() as session:
         for name, knowledge in cases.items():
-            async with server(url, knowledge) as (own, process):
-                direct, through = await timed(session, url, own, count)
-                memory = resident(process)
+            config = Config(name="app", model=Model(url=url, name="m"), knowledge=knowledge, prompt=Prompt(),
+                            parameters=Parameters())  # fmt: skip
+            async with serving(config) as served:
+                direct, through = await timed(session, url, f"{served.url}/v1", count)
+                memory = served.memory("VmRSS")
             added = sorted(after - before for before, after in zip(direct, through, strict=True))
             p95 = added[int(0.95 * len(added))]
             print(f"| {name} | {1000 * statistics.median(added):.1f} | {1000 * p95:.1f} | {memory:.0f} |", flush=True)
 
 
-def resident(process: int) -> float:
-    """MiB, with what is mapped of files."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) / 1024
+async def crowds() -> None:
+    """Of one, two and ten thousand clients, before a model that takes 50 ms for an answer, 64 at a time."""
+    print("| clients at the same time | answered | seconds until all are | tries of one at most, mean | memory, MiB |")
+    print("|---|---|---|---|---|")
+    for count in (1000, 2000, 10_000):
+        seen = await comes(count)
+        tries = f"{max(seen.tries)}, {statistics.mean(seen.tries):.1f}"
+        print(f"| {count:,} | {seen.answered:,} | {seen.seconds:.1f} | {tries} | {seen.memory:.0f} |", flush=True)
 
 
 def index(folder: Path, embedder: EmbeddingServer, chunks: int) -> None:
@@ -132,24 +136,3 @@ async def upstream() -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
     finally:
         await runner.cleanup()
-
-
-@asynccontextmanager
-async def server(url: str, knowledge: list[Knowledge]) -> AsyncIterator[tuple[str, int]]:
-    """Base URL and pid."""
-    config = Config(name="app", model=Model(url=url, name="m"), knowledge=knowledge, prompt=Prompt(),
-                    parameters=Parameters())  # fmt: skip
-    port = free_ports(1)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVE, str(port), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdin
-    assert process.stdout
-    process.stdin.write(config.model_dump_json(by_alias=True).encode())
-    process.stdin.close()
-    await process.stdout.readline()  # it answers
-    try:
-        yield f"http://127.0.0.1:{port}/v1", process.pid
-    finally:
-        process.terminate()
-        await process.wait()

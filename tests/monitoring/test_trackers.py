@@ -30,8 +30,8 @@ SECONDS = 120.0  # for a library to be imported by a process that everybody else
 
 @pytest.fixture(scope="session")
 def libraries() -> Path:
-    script = REPOSITORY / "tools" / "trackers.sh"
-    return Path(subprocess.run([script], stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
+    script = REPOSITORY / "tools" / "libraries.sh"
+    return Path(subprocess.run([script, "trackers"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
 
 
 @pytest.fixture

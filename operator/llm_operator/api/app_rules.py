@@ -34,7 +34,7 @@ APP_RULES: dict[Path, tuple[Rule, ...]] = {
     ),
     ("spec", "evaluation", "questions"): (exactly_one("configMap", "uri"),),
     ("spec", "knowledge", "*", "sources", "*"): (exactly_one("inline", "configMap", "uri", "https"),),
-    ("spec", "knowledge", "*", "store"): (exactly_one("pgvector"),),
+    ("spec", "knowledge", "*", "store"): (exactly_one("pgvector", "chroma"),),
     ("spec", "knowledge", "*"): (
         Rule(
             "has(self.embedding) || !has(self.retrieval) || !has(self.retrieval.mode) || "

@@ -68,7 +68,7 @@ def knowledge_problems(knowledge: KnowledgeBase, path: str) -> Iterator[str]:
             "put them into ConfigMaps or a claim"
         )
     if knowledge.store:
-        yield from exactly_one(f"{path}.store", knowledge.store, "pgvector")
+        yield from exactly_one(f"{path}.store", knowledge.store, "pgvector", "chroma")
     if knowledge.embedding is None:
         if knowledge.retrieval.mode not in (None, "keyword"):
             yield (

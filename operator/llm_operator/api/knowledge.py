@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from llm_app.config import Chunking, Document, HttpsUrl, Metadata, Retrieval
+from llm_app.config import Chunking, Document, HttpsUrl, Metadata, Retrieval, TokenHeader
 from llm_operator.api.common import Spec, Status
 from llm_operator.api.network import Cidr
 from llm_operator.api.pods import ObjectName
@@ -14,6 +14,8 @@ from llm_operator.api.serving import SecretKey
 from llm_trainer.config import Name, Uri
 
 MOST_KNOWLEDGE, MOST_SOURCES = 8, 16
+StoreUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=1024)]
+ChromaName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][-._a-zA-Z0-9]*$", min_length=3, max_length=128)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
 
 
@@ -82,10 +84,28 @@ class PgvectorStore(Spec):
     )
 
 
+class ChromaStore(Spec):
+    """A server of Chroma 1.0 or newer. Pods then hold no documents."""
+
+    url: StoreUrl = Field(description="Of the server, such as http://chroma.data.svc:8000.")
+    tenant: ChromaName = Field(default="default_tenant", description="Must be there.")
+    database: ChromaName = Field(
+        default="default_database",
+        description="Must be there. Several apps, also of several clusters, may share one.",
+    )
+    token_secret_key_ref: SecretKey | None = Field(
+        default=None, description="What it, or the gateway before it, asks for. Default: it lets everybody in."
+    )
+    token_header: TokenHeader = Field(
+        default="X-Chroma-Token", description="Where the token goes. Authorization: as Bearer."
+    )
+
+
 class KnowledgeStore(Spec):
     """Exactly one of its members."""
 
     pgvector: PgvectorStore | None = Field(default=None, description="A database.")
+    chroma: ChromaStore | None = Field(default=None, description="A server of Chroma.")
 
 
 class KnowledgeBase(Spec):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from llm_app.config import Knowledge, Model, Prompt, Server, Store
+from llm_app.config import ChromaServer, Knowledge, Model, Prompt, Server, Store
 from llm_operator.api.app import AppPrompt, LLMAppSpec, ResolvedModel
 from llm_operator.api.knowledge import KnowledgeBase
 from llm_operator.apps.knowledge import Base, owner_of
@@ -28,9 +28,13 @@ def prompt_of(prompt: AppPrompt) -> Prompt:
 
 
 def store_of(app: Manifest, knowledge: KnowledgeBase) -> Store | None:
-    if not (knowledge.store and knowledge.store.pgvector):
-        return None
-    return Store(schema_name=knowledge.store.pgvector.schema_name, owner=owner_of(app))
+    kept = knowledge.store
+    if kept and kept.chroma:
+        server = ChromaServer.model_validate(kept.chroma.model_dump(exclude={"token_secret_key_ref"}))
+        return Store(owner=owner_of(app), chroma=server)
+    if kept and kept.pgvector:
+        return Store(owner=owner_of(app), schema_name=kept.pgvector.schema_name)
+    return None
 
 
 def server_of(app: Manifest, spec: LLMAppSpec, model: ResolvedModel, bases: Sequence[Base]) -> Server:

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llm_operator.api.app import LLMAppSpec, LLMAppStatus
-from llm_operator.api.knowledge import KnowledgeBase, KnowledgeStatus
+from llm_operator.api.knowledge import KnowledgeBase, KnowledgeStatus, KnowledgeStore
 from llm_operator.api.reasons import Reason
 from llm_operator.apps import names
 from llm_operator.apps.config_maps import Content, Contents
@@ -36,9 +36,9 @@ FAILURES = {
 }
 SHOWN = 3
 COUNTS = ("documents", "chunks", "dimensions")
-DATABASE = "pgvector://"  # SCHEMA/OWNER/KNOWLEDGE/REVISION
+POSTGRES, CHROMA = "pgvector://", "chroma://"  # PLACE.DIGEST/OWNER/KNOWLEDGE/REVISION
 PLACE = re.compile(
-    r"(pvc|pgvector)://[a-z0-9_][-_a-z0-9.]{0,252}/(?P<path>[^\x00-\x20]{1,1024})/[0-9a-f]{12}(-[0-9]{1,20})?"
+    r"(?P<scheme>pvc|pgvector|chroma)://[a-zA-Z0-9_][-_a-zA-Z0-9.]{0,252}/(?P<path>[^\x00-\x20]{1,1024})/[0-9a-f]{12}(-[0-9]{1,20})?"
 )
 
 
@@ -73,6 +73,7 @@ class Base:
     word: Word | None = None
     embedder: Embedder | None = None
     until: float | None = None  # seconds since the epoch, when it is to be read again
+    elsewhere: bool = False  # its uri is in a store that the spec had before: new pods could not open it
 
     @property
     def is_newest(self) -> bool:
@@ -86,7 +87,8 @@ def bases(observed: Observed, spec: LLMAppSpec, old: LLMAppStatus, now: float) -
 
 def base_of(observed: Observed, spec: LLMAppSpec, knowledge: KnowledgeBase, used: str, now: float) -> Base:
     embedder = embedder_of(knowledge, observed.embedders)
-    base = Base(knowledge, Reason.INDEXING, "its Job is made", uri=used, embedder=embedder)
+    elsewhere = is_elsewhere(observed.app, spec, knowledge, used)
+    base = Base(knowledge, Reason.INDEXING, "its Job is made", uri=used, embedder=embedder, elsewhere=elsewhere)
     if problem := missing(observed, spec, knowledge):
         return replace(base, reason=problem[0], message=problem[1])
     if waits := [name for name in config_maps(knowledge) if not observed.sources.get(name, Content()).known]:
@@ -107,7 +109,7 @@ def base_of(observed: Observed, spec: LLMAppSpec, knowledge: KnowledgeBase, used
     word, folder = read_word(last_message(observed, job)), folder_of(observed.app, spec, knowledge.name)
     # Nothing has changed, so nothing is rolled out. If the pod's word has gone, the new name leads to the same.
     uri = used if word and word.same and used == f"{folder}/{word.same}" else f"{folder}/{wanted}"
-    return replace(base, reason=Reason.INDEXED, message=indexed(word), uri=uri, word=word)
+    return replace(base, reason=Reason.INDEXED, message=indexed(word), uri=uri, word=word, elsewhere=False)
 
 
 def of_period(observed: Observed, knowledge: KnowledgeBase, made_of: str, now: float) -> tuple[str, float | None]:
@@ -183,9 +185,27 @@ def storage_of(spec: LLMAppSpec) -> str:
 def folder_of(app: Manifest, spec: LLMAppSpec, knowledge: str) -> str:
     """Of all its revisions. Of a database: what is so called."""
     base = next((one for one in spec.knowledge if one.name == knowledge), None)
-    if base and base.store and base.store.pgvector:
-        return f"{DATABASE}{base.store.pgvector.schema_name}/{owner_of(app)}/{knowledge}"
+    if base and base.store:
+        return f"{place_of(base.store)}/{owner_of(app)}/{knowledge}"
     return f"pvc://{storage_of(spec)}/{path_of(app, knowledge)}"
+
+
+def place_of(store: KnowledgeStore) -> str:
+    """By all that the spec says of it: pods are told how to reach one store, and look for their revisions there."""
+    said = digest_of(store.model_dump(mode="json"))[:8]
+    if store.chroma:
+        return f"{CHROMA}{store.chroma.database}.{said}"
+    assert store.pgvector  # noqa: S101 -- exactly one is set
+    return f"{POSTGRES}{store.pgvector.schema_name}.{said}"
+
+
+def is_elsewhere(app: Manifest, spec: LLMAppSpec, knowledge: KnowledgeBase, used: str) -> bool:
+    """Whether a revision is in another store than the spec has now. Any claim is none, as pods can mount it."""
+    if not used:
+        return False
+    if knowledge.store is None:
+        return claim_of(used) is None
+    return used.rpartition("/")[0] != folder_of(app, spec, knowledge.name)
 
 
 def path_of(app: Manifest, knowledge: str) -> str:
@@ -219,8 +239,10 @@ def read_folders(text: str) -> dict[str, Any]:
 def is_ours(app: Manifest, knowledge: str, uri: object) -> bool:
     """Whether the operator itself would put an index there. Pods mount the claim of the folder, so no other counts."""
     found = PLACE.fullmatch(uri) if isinstance(uri, str) else None
-    path = f"{owner_of(app)}/{knowledge}" if found and found[1] == "pgvector" else path_of(app, knowledge)
-    return found is not None and found["path"] == path
+    if found is None:
+        return False
+    kept = path_of(app, knowledge) if found["scheme"] == "pvc" else f"{owner_of(app)}/{knowledge}"
+    return found["path"] == kept
 
 
 # --- its Job ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llm_app.config import EMBEDDING_API_KEY, EMBEDDINGS, STORE_URL, of_knowledge
+from llm_app.config import EMBEDDING_API_KEY, EMBEDDINGS, STORE_TOKEN, STORE_URL, of_knowledge
 from llm_operator.apps.knowledge import Base
 
 
@@ -18,6 +18,9 @@ def knowledge_secrets(bases: Sequence[Base]) -> list[dict[str, Any]]:
         if base.spec.store and base.spec.store.pgvector:
             key = base.spec.store.pgvector.url_secret_key_ref.model_dump(by_alias=True)
             found.append((of_knowledge(STORE_URL, base.spec.name), key))
+        if base.spec.store and base.spec.store.chroma and base.spec.store.chroma.token_secret_key_ref:
+            key = base.spec.store.chroma.token_secret_key_ref.model_dump(by_alias=True)
+            found.append((of_knowledge(STORE_TOKEN, base.spec.name), key))
     return [{"name": name, "valueFrom": {"secretKeyRef": key}} for name, key in found]
 
 

@@ -109,7 +109,7 @@ def held_back(base: Base, used: str) -> Base:
 
 def is_there(base: Base) -> bool:
     """Whether pods can be told all of it."""
-    return bool(base.uri) and (base.embedder is None or base.embedder.settings is not None)
+    return bool(base.uri) and not base.elsewhere and (base.embedder is None or base.embedder.settings is not None)
 
 
 def absent(observed: Observed, wanted: tuple[Manifest, ...]) -> Iterator[Manifest]:

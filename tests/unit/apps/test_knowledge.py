@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from llm_operator.apps.knowledge import PLACE
 from llm_operator.apps.reconcile import reconcile
 from llm_operator.kube.plan import Manifest
-from tests.app_specs import EMBEDDED, IN_DATABASE
-from tests.specs import changed
+from tests.app_specs import EMBEDDED, IN_CHROMA, IN_DATABASE
+from tests.specs import REMOVE, changed
 from tests.unit.apps import scenes
 from tests.unit.apps.scenes import condition, config, end_jobs, jobs, run_pods, serving, settle
 from tests.unit.world import NETWORK, START, World
@@ -156,6 +157,7 @@ def test_a_database_needs_no_claim() -> None:
     world = made(changed(IN_DATABASE, knowledge__0__refreshSeconds=None), embedder())
     [one] = config(world)["knowledge"]
     assert one["store"] == {"schemaName": "apps", "owner": world.owner["metadata"]["uid"]}
+    assert PLACE.fullmatch(world.owner["status"]["knowledge"][0]["uri"])
     assert one["folder"] == ""
     template = world.objects["Deployment", "help-app"]["spec"]["template"]["spec"]
     assert not [volume for volume in template["volumes"] if "persistentVolumeClaim" in volume]
@@ -163,6 +165,47 @@ def test_a_database_needs_no_claim() -> None:
     assert variable in template["containers"][0]["env"]
     [source] = index_config(world)["sources"]
     assert (source["urls"], source["allowedNetworks"]) == (["https://example.com/a.html"], ["10.1.0.0/16", "fd00::/8"])
+
+
+ONCE = {"knowledge__0__refreshSeconds": REMOVE}
+
+
+def test_chroma_has_its_token_by_a_secret() -> None:
+    world = made(changed(IN_CHROMA, **ONCE), embedder())
+    [one] = config(world)["knowledge"]
+    server = {"url": "https://chroma.example.com/base", "tenant": "team", "database": "apps",
+              "tokenHeader": "Authorization"}  # fmt: skip
+    assert one["store"] == {"schemaName": "", "owner": world.owner["metadata"]["uid"], "chroma": server}
+    assert index_config(world)["store"] == one["store"]
+    [container] = world.objects["Deployment", "help-app"]["spec"]["template"]["spec"]["containers"]
+    variable = {"name": "LLM_APP_STORE_TOKEN_SITE", "valueFrom": {"secretKeyRef": {"name": "chroma", "key": "token"}}}
+    assert variable in container["env"]
+    assert PLACE.fullmatch(world.owner["status"]["knowledge"][0]["uri"])
+
+
+@pytest.mark.parametrize("after", ["folder", "chroma", "another schema", "another Secret"])
+def test_pods_stay_as_they_are_until_another_store_has_the_knowledge(after: str) -> None:
+    """What they have is in the store before, which new pods could not reach."""
+    store = {
+        "folder": REMOVE, "chroma": IN_CHROMA["knowledge"][0]["store"],
+        "another schema": {"pgvector": {"urlSecretKeyRef": {"name": "database", "key": "url"}, "schemaName": "b"}},
+        "another Secret": {"pgvector": {"urlSecretKeyRef": {"name": "new", "key": "url"}, "schemaName": "apps"}},
+    }[after]  # fmt: skip
+    world = made(changed(IN_DATABASE, **ONCE), embedder())
+    before = world.objects["Deployment", "help-app"]["spec"]["template"]
+    first = config(world)["knowledge"][0]["revision"]
+    storage = {"persistentVolumeClaim": {"claimName": "models"}}
+    world.owner["spec"] = changed(IN_DATABASE, **ONCE, storage=storage, knowledge__0__store=store,
+                                  prompt={"system": "New."})  # fmt: skip
+    settle(world, serving(), embedders=embedder())
+    assert world.objects["Deployment", "help-app"]["spec"]["template"] == before
+    assert condition(world, "KnowledgeReady").reason == "Indexing"
+    assert world.owner["status"]["knowledge"][0]["activeRevision"] == first
+    end_jobs(world)
+    settle(world, serving(), embedders=embedder())
+    assert config(world)["prompt"]["system"] == "New."
+    assert config(world)["knowledge"][0]["revision"] != first
+    assert ("store" in config(world)["knowledge"][0]) == (after != "folder")
 
 
 REFRESHED = changed(EMBEDDED, knowledge__0__refreshSeconds=3600)

@@ -88,12 +88,15 @@ def check_python(words: tuple[str, ...]) -> str:
 
 
 def check_pip(words: tuple[str, ...]) -> str:
-    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for word in words[2:]:
-        if (match := re.fullmatch(r"(?:\.|llm-operator)\[(\w+)\]", word)) and match[1] not in extras:
-            return f"there is no extra {match[1]}"
-        if word.startswith("./") and not (REPOSITORY / word / "pyproject.toml").exists():
+        match = re.fullmatch(r"(?:llm-operator|(\.(?:/[\w-]+)?))(?:\[([\w-]+)\])?", word)
+        if match is None:
+            continue
+        file = REPOSITORY / (match[1] or ".") / "pyproject.toml"
+        if not file.exists():
             return f"{word} is no project"
+        if match[2] and match[2] not in tomllib.loads(file.read_text())["project"]["optional-dependencies"]:
+            return f"there is no extra {match[2]}"
     return ""
 
 

@@ -81,13 +81,18 @@ def letters(text: str) -> tuple[int, int]:
 
 def rendered_tokens(template: str, variables: Mapping[str, str]) -> int:
     """Of what ``render`` makes, which may be a thousand times as long as both, without making it."""
+    return tokens_of(*rendered_letters(template, variables))
+
+
+def rendered_letters(template: str, variables: Mapping[str, str]) -> tuple[int, int]:
+    """How many of what ``render`` makes are ASCII, and how many are not."""
     plain, others = letters(template)
     for written, count in Counter(found[0] for found in VARIABLE.finditer(template)).items():
         value = variables.get(written[2:-2].strip(), written)
         for sign, text in ((1, value), (-1, written)):
             more_plain, more_others = letters(text)
             plain, others = plain + sign * count * more_plain, others + sign * count * more_others
-    return tokens_of(plain, others)
+    return plain, others
 
 
 def fixed_tokens(prompt: Prompt) -> int:

@@ -12,7 +12,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send, interrupt
 
-from llm_app.agents import prompts
+from llm_app import agent_prompt as prompts
 from llm_app.agents.run import Run
 from llm_app.prompt import Turn
 from llm_app.team import HandOver, Parallel, Router, Sequential, Supervisor, Team

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_app.agents import prompts
+from llm_app import agent_prompt as prompts
 from llm_app.config import Server
 from llm_app.model import Client
 from llm_app.prompt import Passage, PromptTooLongError, Turn, render
@@ -20,7 +20,6 @@ from llm_app.tools.base import Offer
 from llm_app.tools.figures import ToolFigures
 from llm_app.tools.toolbox import Called, Toolbox
 
-DECISION_TOKENS = 1024
 GRACE_SECONDS = 60.0  # for the answer that a limit asks for
 NOTHING = "I could not finish: the limit of {} was reached."
 
@@ -53,8 +52,7 @@ class Run:
     @property
     def decision_tokens(self) -> int:
         """At most, of what an agent decides: a call, or that it answers."""
-        context = self.config.model.context_tokens
-        return DECISION_TOKENS if context is None else min(DECISION_TOKENS, context // 4)
+        return prompts.decision_tokens(self.config.model.context_tokens)
 
     @property
     def left(self) -> float:

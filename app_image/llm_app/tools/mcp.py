@@ -85,6 +85,9 @@ class McpSource:
                 raise ToolError(str(found), "blocked") from None
             raise ToolError(f"the MCP server does not do it: {innermost(error)}"[:1000]) from None
 
+    async def open(self) -> None:
+        return
+
     async def offers(self) -> Sequence[Offer]:
         """Those that were listed last, if the server is away now."""
         if time.monotonic() - self._listed > LIST_SECONDS:

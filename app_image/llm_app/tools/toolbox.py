@@ -36,6 +36,11 @@ class Toolbox:
         self._sources = {one.name: source(one, retrieve) for one in tools}
         self._figures = figures
 
+    async def open(self) -> None:
+        """Raises ValueError for a tool that can't be used as it is written."""
+        for one in self._sources.values():
+            await one.open()
+
     async def offers(self, names: Sequence[str]) -> list[tuple[str, Offer]]:
         """With the name in spec.tools that each is of."""
         found = await asyncio.gather(*(self._sources[name].offers() for name in names))
@@ -76,6 +81,10 @@ def source(tool: Tool, retrieve: Retrieve) -> Source:
         from llm_app.tools.http import HttpSource
 
         return HttpSource(tool)
+    if tool.openapi:
+        from llm_app.tools.openapi_source import OpenApiSource
+
+        return OpenApiSource(tool)
     if tool.mcp:
         from llm_app.tools.mcp import McpSource
 

@@ -23,7 +23,7 @@ from llm_operator.api.serving import LLMServingSpec
 from llm_operator.api.training import LLMTrainingSpec
 
 OUR_VOLUMES = re.compile(
-    r"config|tmp|shm|model|cache|model-cache|chat-template|tls|(claim|adapters|source|credential)-[0-9]+"
+    r"config|tmp|shm|model|cache|model-cache|chat-template|tls|(claim|adapters|source|credential|tool)-[0-9]+"
 )
 # the settings of a stage or an app, the chat template; the claims; compiled kernels
 OUR_FOLDERS = ("/etc/llm-operator", "/volumes", "/var/cache/llm-operator")

@@ -19,7 +19,7 @@ from llm_operator.apps.configuration import DRAIN_SECONDS, server_of
 from llm_operator.apps.knowledge import Base
 from llm_operator.apps.knowledge_secrets import certificate_mounts, certificate_volumes, knowledge_secrets
 from llm_operator.apps.model import Choice
-from llm_operator.apps.teams import egress, secrets
+from llm_operator.apps.teams import document_claims, document_volumes, egress, secrets
 from llm_operator.kube import labels
 from llm_operator.kube.network import ALL, Network, namespaces, pods, policy, tcp
 from llm_operator.kube.plan import Manifest
@@ -110,12 +110,13 @@ def workload(
     spec: LLMAppSpec,
     choice: Choice,
     bases: Sequence[Base],
+    documents: Mapping[str, str],
     image: str,
     pull_secrets: tuple[str, ...],
 ) -> tuple[Manifest, Manifest]:
-    """The ConfigMap of the configuration, and the Deployment."""
+    """The ConfigMap of the configuration, and the Deployment. ``documents``: digests of those of tools."""
     assert choice.model  # noqa: S101 -- the caller has looked
-    config = server_of(app, spec, choice.model, bases)
+    config = server_of(app, spec, choice.model, bases, documents)
     folders = {base.spec.name: base.uri for base in bases}
     made = config_map(app, config)
     template = pod_template(
@@ -152,7 +153,7 @@ def strategy(spec: LLMAppSpec) -> dict[str, Any]:
 def pod_spec(
     app: str, spec: LLMAppSpec, choice: Choice, bases: Sequence[Base], config: str, image: str
 ) -> dict[str, Any]:
-    volumes, mounts = mounted(choice, bases, config)
+    volumes, mounts = mounted(spec, choice, bases, config)
     if spec.sessions and (claim := spec.sessions.persistent_volume_claim):
         volumes.append({"name": "sessions", "persistentVolumeClaim": {"claimName": claim.claim_name}})
         mounts.append({"name": "sessions", "mountPath": SESSIONS_FOLDER, "subPath": f"sessions/{app}"})
@@ -166,9 +167,13 @@ def pod_spec(
     }
 
 
-def mounted(choice: Choice, bases: Sequence[Base], config: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Volumes and mounts of whatever answers by a configuration: it, its indexes and the authorities of its models."""
-    claims = sorted({claim for base in bases if (claim := claim_of(base.uri))})
+def mounted(
+    spec: LLMAppSpec, choice: Choice, bases: Sequence[Base], config: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Volumes and mounts of whatever answers by a configuration: it, its indexes, documents of its tools and the
+    authorities of its models.
+    """
+    claims = sorted({*(claim for base in bases if (claim := claim_of(base.uri))), *document_claims(spec)})
     volumes: list[dict[str, Any]] = [{"name": "config", "configMap": {"name": config}}, *SCRATCH_VOLUMES]
     volumes += [
         {"name": f"claim-{at}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
@@ -181,6 +186,9 @@ def mounted(choice: Choice, bases: Sequence[Base], config: str) -> tuple[list[di
     mounts += [
         {"name": f"claim-{at}", "mountPath": f"/volumes/{claim}", "readOnly": True} for at, claim in enumerate(claims)
     ]
+    for volume, mount in document_volumes(spec):
+        volumes.append(volume)
+        mounts.append(mount)
     volumes += certificate_volumes(bases)
     mounts += certificate_mounts(bases)
     if choice.tls_secret:  # its authority's certificate, if the Secret has it; else the image's are trusted

@@ -134,6 +134,10 @@ def wrong_agents(name: str, path: str, says: str, *, at_server: bool = False, **
     return Wrong(name, changed(AGENTS, **paths), path, says, at_server)
 
 
+def long_document(name: str) -> Spec:
+    return {"name": name, "openapi": {"url": "https://x.example.com", "inline": ORDERS + "#" * 60_000}}
+
+
 WRONG_APPS = (
     wrong_agents("a tool that is two", "spec.tools[0]", "exactly one of http", at_server=True, tools__0__knowledge={}),
     wrong_agents("a header of no value", "spec.tools[0].http.headers[0]", "exactly one of value", at_server=True,
@@ -158,10 +162,8 @@ WRONG_APPS = (
                  tools__3__openapi__operations=["pay"]),
     wrong_agents("a base with a query", "spec.tools[3].openapi.url", "without a query",
                  tools__3__openapi__url="https://x.example.com/?a=1"),
-    wrong_agents("documents too long", "spec.tools", "inline documents have", **{
-        f"tools__{at}": {"name": f"n{at}", "openapi": {"url": "https://x.example.com", "inline": ORDERS + "#" * 60_000}}
-        for at in range(3)
-    }),
+    wrong_agents("documents too long", "spec.tools", "inline documents have",
+                 tools__0=long_document("a"), tools__1=long_document("b"), tools__2=long_document("c")),
     wrong_agents("instructions too long", "spec.agents", "with the variables in them",
                  prompt__variables={"product": "x" * 4096}, agents__0__instructions="{{product}}" * 100),
     wrong_agents("two tools of one name", "spec.tools", "named 'weather'", tools__1__name="weather"),

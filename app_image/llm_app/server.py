@@ -102,7 +102,9 @@ class Api:
         return web.Response(body=generate_latest(self._figures.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def models(self, _: web.Request) -> web.StreamResponse:
-        one = {"id": self._chat.config.name, "object": "model", "owned_by": "llm-operator"}
+        """With what the page asks for: whether the app keeps conversations."""
+        keeps = bool(self._chat.config.team and self._chat.config.team.sessions)
+        one = {"id": self._chat.config.name, "object": "model", "owned_by": "llm-operator", "sessions": keeps}
         return web.json_response({"object": "list", "data": [one]})
 
     async def retrieve(self, request: web.Request) -> web.StreamResponse:

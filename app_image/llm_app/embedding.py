@@ -6,18 +6,17 @@ import asyncio
 import base64
 import hashlib
 import os
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import numpy as np
 
 from llm_app.away import AwayError
 from llm_app.config import EMBEDDING_API_KEY, EMBEDDINGS, Embedding, of_knowledge
+from llm_app.connection import Connection
 from llm_app.vectors import DIGEST_BYTES, STORED, Array, same_model, unit
 
 PROBE = "The pump is oiled every forty hours. ポンプは四十時間ごとに給油する。"
@@ -34,8 +33,8 @@ class EmbeddingError(AwayError):
     """Of an embedding server."""
 
 
-class Embedder:
-    """One pool of connections."""
+class Embedder(Connection):
+    """Asks for vectors, by the key and the certificate of its knowledge base."""
 
     def __init__(
         self,
@@ -44,22 +43,9 @@ class Embedder:
         environment: Mapping[str, str] = os.environ,
         certificates: Path = Path(EMBEDDINGS),
     ) -> None:
-        self.settings = settings
         key = environment.get(of_knowledge(EMBEDDING_API_KEY, knowledge), "")
-        authority = certificates / knowledge / "ca.crt"
-        context = ssl.create_default_context(cafile=authority) if authority.is_file() else True
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=context),
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._session.close()
+        super().__init__(key, certificates / knowledge / "ca.crt", aiohttp.ClientTimeout(total=BATCH_SECONDS))
+        self.settings = settings
 
     async def question(self, text: str, probe: Array) -> Array:
         """Its vector. Raises EmbeddingError, also where another model is served than that of the index.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 
 from llm_app.config import CERTIFICATES, Model
+from llm_app.connection import Connection
 from llm_app.requests import RequestError
 
 CONNECT_SECONDS = 15.0
@@ -21,28 +20,13 @@ DONE = "[DONE]"
 LINE_BYTES = 1 << 20
 
 
-class Client:
-    """One pool of connections. An error of the model's server that is about the request goes to who has asked."""
+class Client(Connection):
+    """An error of the model's server that is about the request goes to who has asked."""
 
     def __init__(self, model: Model, key: str = "", certificates: Path = Path(CERTIFICATES)) -> None:
-        self._url = f"{model.url}/chat/completions"
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        context = ssl.create_default_context(cafile=certificates) if certificates.is_file() else True
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=context),
-            headers=headers,
-            timeout=timeout,
-            read_bufsize=LINE_BYTES,
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._session.close()
+        super().__init__(key, certificates, timeout, LINE_BYTES)
+        self._url = f"{model.url}/chat/completions"
 
     async def answer(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Raises RequestError."""

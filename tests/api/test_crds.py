@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 
 from llm_operator.api.app_rules import APP_RULES
-from llm_operator.api.rules import SERVING_RULES, TRAINING_RULES, Rule
+from llm_operator.api.rules import Rule
+from llm_operator.api.serving_rules import SERVING_RULES
+from llm_operator.api.training_rules import TRAINING_RULES
 from tests.app_specs import APP, RIGHT_APPS, WRONG_APPS
 from tests.cluster.control_plane import ControlPlane
 from tests.pod_cases import WRONG_PODS, WRONG_SERVING_PODS
 from tests.right_trainings import RIGHT_TRAININGS
 from tests.serving_specs import RIGHT_SERVINGS, WRONG_SERVINGS
-from tests.specs import REMOVE, SERVING, TRAINING, WRONG_TRAININGS, Spec, Wrong, changed
+from tests.specs import REMOVE, SERVING, TRAINING, Spec, Wrong, changed
+from tests.wrong_trainings import WRONG_TRAININGS
 
 Manifest = dict[str, Any]
 LEGAL = {"name": "legal", "sft": {"dataset": {"uri": "pvc://corpus/legal.jsonl"}, "maxLength": 128}}
@@ -90,7 +93,7 @@ def test_every_rule_refuses_something(api_server: ControlPlane, tmp_path: Path) 
     file.write_text("\n---\n".join(json.dumps(one) for one in made))
     said = apply(api_server, {}, "--dry-run=server", file=str(file)).stderr
     silent = [rule for rule in rules() if "oldSelf" not in rule.rule and rule.message not in said]
-    assert not silent, f"no case in tests/specs.py is refused by {silent}"
+    assert not silent, f"no case in tests/wrong_trainings.py is refused by {silent}"
 
 
 def rules() -> Iterator[Rule]:

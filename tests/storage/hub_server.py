@@ -84,165 +84,174 @@ def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+def sibling(path: str, data: bytes) -> dict[str, Any]:
+    """A file as a repository's info tells it."""
+    told: dict[str, Any] = {"rfilename": path, "size": len(data), "blobId": blob(data)}
+    lfs = {"sha256": sha256_of(data), "size": len(data), "pointerSize": 130}
+    return {**told, "lfs": lfs} if len(data) >= LARGE else told
 
-        def do_HEAD(self) -> None:
-            self.do_GET()
 
-        def do_GET(self) -> None:
-            hub.asked.append(f"{self.command} {self.path}")
-            self.read()
+def listed(path: str, data: bytes) -> dict[str, Any]:
+    """A file as a repository's tree tells it."""
+    told: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": blob(data)}
+    lfs = {"oid": sha256_of(data), "size": len(data), "pointerSize": 130}
+    return {**told, "lfs": lfs} if len(data) >= LARGE else told
 
-        def do_POST(self) -> None:
-            hub.asked.append(f"{self.command} {self.path}")
-            answer(hub, self)
 
-        def do_PUT(self) -> None:
-            self.do_POST()
+class HubServer(ThreadingHTTPServer):
+    """On one port; each request has a thread of its own."""
 
-        def read(self) -> None:
-            path = unquote(urlsplit(self.path).path)
-            if path.startswith("/blobs/"):
-                self.content(path.removeprefix("/blobs/"))
-            elif path.startswith("/api/"):
-                self.info(path.split("/"))
-            else:
-                self.resolve(path.strip("/"))
+    daemon_threads = True
 
-        def info(self, parts: list[str]) -> None:
-            if "tree" in parts:
-                self.tree(parts)
-                return
-            kind, name, revision = parts[2], "/".join(parts[3:5]), "/".join(parts[6:]) or "main"
-            repository = self.readable(kind, name, revision)
-            files = repository.at(revision) if repository else None
-            if repository and files is not None:
-                siblings: list[dict[str, Any]] = []
-                for path, data in files.items():
-                    sha256 = sha256_of(data)
-                    lfs = {"sha256": sha256, "size": len(data), "pointerSize": 130}
-                    siblings.append({"rfilename": path, "size": len(data), "blobId": blob(data)})
-                    if len(data) >= LARGE:
-                        siblings[-1]["lfs"] = lfs
-                card = {"license": repository.license}
-                commit = repository.commit if revision == repository.branch else revision
-                self.answer({"id": name, "sha": commit, "siblings": siblings, "cardData": card, "tags": [],
-                             "private": False, "downloads": 0, "likes": 0, "gated": False})  # fmt: skip
+    def __init__(self, host: str, hub: Hub) -> None:
+        super().__init__((host, 0), Handler)
+        self.hub = hub
 
-        def tree(self, parts: list[str]) -> None:
-            """As `hf download` asks for the files."""
-            repository = self.readable(parts[2], "/".join(parts[3:5]), "/".join(parts[6:]) or "main")
-            if repository:
-                listed: list[dict[str, Any]] = []
-                for path, data in repository.files.items():
-                    listed.append({"type": "file", "path": path, "size": len(data), "oid": blob(data)})
-                    if len(data) >= LARGE:
-                        listed[-1]["lfs"] = {"oid": sha256_of(data), "size": len(data), "pointerSize": 130}
-                self.answer(listed)
 
-        def resolve(self, path: str) -> None:
-            kind = "datasets" if path.startswith("datasets/") else "models"
-            name, _, rest = path.removeprefix("datasets/").partition("/resolve/")
-            revision, _, file = rest.partition("/")
-            repository = self.readable(kind, name, revision)
-            if repository is None:
-                return
-            data = (repository.at(revision) or {}).get(file)
-            if data is None:
-                self.refuse(404, "EntryNotFound")
-                return
-            headers = {"X-Repo-Commit": repository.commit, "ETag": f'"{blob(data)}"'}
-            if len(data) >= LARGE:
-                headers |= {
-                    "X-Linked-Etag": f'"{sha256_of(data)}"',
-                    "X-Linked-Size": str(len(data)),
-                    "Location": f"{hub.second}/blobs/{kind}/{name}/{file}",
-                }
-                self.send(302, b"", headers)
-            else:
-                self.ranged(data, headers, f"{name}/{file}")
+class Handler(BaseHTTPRequestHandler):
+    server: HubServer
+    protocol_version = "HTTP/1.1"
 
-        def content(self, path: str) -> None:
-            """On the second host, which must never see a token."""
-            if self.headers.get("Authorization"):
-                self.refuse(400, "TokenOnAnotherHost")
-                return
-            _, organisation, name, file = path.split("/", 3)
-            data = hub.repositories[f"{organisation}/{name}"].files[file]
-            self.ranged(data, {"ETag": f'"{sha256_of(data)}"'}, f"{organisation}/{name}/{file}")
+    @property
+    def hub(self) -> Hub:
+        return self.server.hub
 
-        def ranged(self, data: bytes, headers: dict[str, str], path: str) -> None:
-            start = 0
-            if wanted := self.headers.get("Range"):
-                start = int(wanted.removeprefix("bytes=").partition("-")[0])
-                headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            fault = hub.fault(path) if self.command == "GET" and data[start:] else None
-            if fault and fault.kind in ("429", "500"):
-                self.send(int(fault.kind), b"", {"Retry-After": "1"} if fault.kind == "429" else {})
-                return
-            self.send_response(206 if wanted else 200)
-            for name, value in {**headers, "Content-Length": str(len(data) - start), "Accept-Ranges": "bytes"}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "HEAD":
-                return
-            end = min(len(data), start + fault.after) if fault else len(data)
-            with suppress(OSError):
-                self.wfile.write(data[start:end])
-                hub.served.append((path, start, end - start))
-            if fault and fault.kind == "stall":
-                self.wfile.flush()
-                time.sleep(60)
-            if fault:
-                self.close_connection = True
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
-        def readable(self, kind: str, name: str, revision: str) -> Repository | None:
-            repository = hub.repositories.get(name)
-            token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
-            if repository is None or repository.kind != kind:
-                self.refuse(404 if token else 401, "RepoNotFound")
-            elif repository.gated and token != repository.token:
-                self.refuse(403 if token else 401, "GatedRepo")
-            elif repository.token and token != repository.token:
-                self.refuse(404 if token else 401, "RepoNotFound")
-            elif repository.at(revision) is None:
-                self.refuse(404, "RevisionNotFound")
-            else:
-                return repository
-            return None
+    def do_GET(self) -> None:
+        self.hub.asked.append(f"{self.command} {self.path}")
+        self.read()
 
-        def refuse(self, status: int, code: str) -> None:
-            self.send(status, b'{"error":"refused"}', {"X-Error-Code": code, "X-Error-Message": code})
+    def do_POST(self) -> None:
+        self.hub.asked.append(f"{self.command} {self.path}")
+        answer(self.hub, self)
 
-        def answer(self, value: Any) -> None:
-            self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def do_PUT(self) -> None:
+        self.do_POST()
 
-        def send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+    def read(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        if path.startswith("/blobs/"):
+            self.content(path.removeprefix("/blobs/"))
+        elif path.startswith("/api/"):
+            self.info(path.split("/"))
+        else:
+            self.resolve(path.strip("/"))
 
-        def log_message(self, *_: Any) -> None:
-            """Nothing."""
+    def info(self, parts: list[str]) -> None:
+        """A repository and its files; below /tree/ the files alone, as `hf download` asks for them."""
+        kind, name, revision = parts[2], "/".join(parts[3:5]), "/".join(parts[6:]) or "main"
+        repository = self.readable(kind, name, revision)
+        if repository is None:
+            return
+        files = repository.at(revision) or {}
+        if "tree" in parts:
+            self.answer([listed(path, data) for path, data in files.items()])
+            return
+        commit = repository.commit if revision == repository.branch else revision
+        self.answer({"id": name, "sha": commit, "siblings": [sibling(path, data) for path, data in files.items()],
+                     "cardData": {"license": repository.license}, "tags": [], "private": False, "downloads": 0,
+                     "likes": 0, "gated": False})  # fmt: skip
 
-    return Handler
+    def resolve(self, path: str) -> None:
+        kind = "datasets" if path.startswith("datasets/") else "models"
+        name, _, rest = path.removeprefix("datasets/").partition("/resolve/")
+        revision, _, file = rest.partition("/")
+        repository = self.readable(kind, name, revision)
+        if repository is None:
+            return
+        data = (repository.at(revision) or {}).get(file)
+        if data is None:
+            self.refuse(404, "EntryNotFound")
+            return
+        headers = {"X-Repo-Commit": repository.commit, "ETag": f'"{blob(data)}"'}
+        if len(data) >= LARGE:
+            headers |= {
+                "X-Linked-Etag": f'"{sha256_of(data)}"',
+                "X-Linked-Size": str(len(data)),
+                "Location": f"{self.hub.second}/blobs/{kind}/{name}/{file}",
+            }
+            self.send(302, b"", headers)
+        else:
+            self.ranged(data, headers, f"{name}/{file}")
+
+    def content(self, path: str) -> None:
+        """On the second host, which must never see a token."""
+        if self.headers.get("Authorization"):
+            self.refuse(400, "TokenOnAnotherHost")
+            return
+        _, organisation, name, file = path.split("/", 3)
+        data = self.hub.repositories[f"{organisation}/{name}"].files[file]
+        self.ranged(data, {"ETag": f'"{sha256_of(data)}"'}, f"{organisation}/{name}/{file}")
+
+    def ranged(self, data: bytes, headers: dict[str, str], path: str) -> None:
+        start = 0
+        if wanted := self.headers.get("Range"):
+            start = int(wanted.removeprefix("bytes=").partition("-")[0])
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        fault = self.hub.fault(path) if self.command == "GET" and data[start:] else None
+        if fault and fault.kind in ("429", "500"):
+            self.send(int(fault.kind), b"", {"Retry-After": "1"} if fault.kind == "429" else {})
+            return
+        self.send_response(206 if wanted else 200)
+        for name, value in {**headers, "Content-Length": str(len(data) - start), "Accept-Ranges": "bytes"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        end = min(len(data), start + fault.after) if fault else len(data)
+        with suppress(OSError):
+            self.wfile.write(data[start:end])
+            self.hub.served.append((path, start, end - start))
+        if fault and fault.kind == "stall":
+            self.wfile.flush()
+            time.sleep(60)
+        if fault:
+            self.close_connection = True
+
+    def readable(self, kind: str, name: str, revision: str) -> Repository | None:
+        repository = self.hub.repositories.get(name)
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+        if repository is None or repository.kind != kind:
+            self.refuse(404 if token else 401, "RepoNotFound")
+        elif repository.gated and token != repository.token:
+            self.refuse(403 if token else 401, "GatedRepo")
+        elif repository.token and token != repository.token:
+            self.refuse(404 if token else 401, "RepoNotFound")
+        elif repository.at(revision) is None:
+            self.refuse(404, "RevisionNotFound")
+        else:
+            return repository
+        return None
+
+    def refuse(self, status: int, code: str) -> None:
+        self.send(status, b'{"error":"refused"}', {"X-Error-Code": code, "X-Error-Message": code})
+
+    def answer(self, value: Any) -> None:
+        self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
 
 
 @contextmanager
 def serving(host: str = "127.0.0.1") -> Iterator[Hub]:
     """On two ports; on loopback under two names."""
     hub = Hub()
-    servers = [ThreadingHTTPServer((host, 0), handler(hub)) for _ in range(2)]
+    servers = [HubServer(host, hub) for _ in range(2)]
     ports = [server.server_address[1] for server in servers]
     other = "localhost" if host == "127.0.0.1" else host  # a client tells hosts by name and port
     hub.url, hub.second = f"http://{host}:{ports[0]}", f"http://{other}:{ports[1]}"
     for server in servers:
-        server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield hub

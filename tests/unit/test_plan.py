@@ -7,24 +7,15 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from email.message import Message
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
-from llm_operator.api.validation import load_training
-from llm_operator.plan import describe, main
-from llm_operator.remote_sizes import describe_inputs
+from llm_operator.plan import main
 from tests.app_specs import EVERYTHING
-from tests.right_trainings import RIGHT_TRAININGS
 from tests.specs import MIXED, REMOVE, SERVING, TRAINING, Spec, adapters, changed
 
 Manifest = dict[str, Any]
@@ -303,68 +294,6 @@ def test_what_is_wrong_around_the_spec(
     assert says in capsys.readouterr().out
 
 
-# --- properties ----------------------------------------------------------------------------------------------------
-
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["64Gi", "pvc://a/b"])
-VALUES = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Of every value in it."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(found for key, item in items for found in paths(item, (*path, key)))]
-
-
-def replaced(whole: Any, path: tuple[Any, ...], value: Any) -> Any:
-    if not path:
-        return value
-    copy = whole.copy()
-    copy[path[0]] = replaced(whole[path[0]], path[1:], value)
-    return copy
-
-
-FULL = changed(
-    TRAINING,
-    gpuMemory="80Gi",
-    stages__0__globalBatchSize=16,
-    stages__1__globalBatchSize=16,
-    resources={"limits": {"nvidia.com/gpu": 8, "cpu": 4}, "requests": {"memory": "1Gi"}},
-)
-WHOLE = [
-    manifest("LLMTraining", "a", FULL),
-    manifest("LLMServing", "a", adapters({"name": "b", "uri": "pvc://a/b"})),
-    manifest("LLMApp", "a", EVERYTHING),
-]
-
-
-def planned(text: str) -> int:
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="surrogatepass") as file:
-        file.write(text)
-        file.flush()
-        return main([file.name])
-
-
-@given(st.text() | st.builds(yaml.safe_dump, VALUES))
-def test_no_text_raises(text: str) -> None:
-    assert planned(text) in (1, 2)
-
-
-@given(st.data())
-def test_no_value_raises(data: st.DataObject) -> None:
-    """Any value in any place of an object that is right."""
-    whole = data.draw(st.sampled_from(WHOLE))
-    made = replaced(whole, data.draw(st.sampled_from(paths(whole))), data.draw(VALUES))
-    assert planned(yaml.safe_dump(made)) in (0, 1, 2)
-
-
-def test_what_the_properties_begin_with_is_right() -> None:
-    assert planned(yaml.safe_dump_all(WHOLE)) == 0
-
-
 def test_who_reads_may_stop_early() -> None:
     """As `| head -1` does."""
     command = [sys.executable, "-m", "llm_operator", "plan", *map(str, sorted(EXAMPLE.parent.rglob("*.yaml")) * 20)]
@@ -373,33 +302,3 @@ def test_who_reads_may_stop_early() -> None:
         assert planned.stderr
         planned.stdout.close()
         assert "Traceback" not in planned.stderr.read()
-
-
-def test_what_is_fetched_and_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    asked: list[str] = []
-
-    def ask(request: Request) -> tuple[dict[str, str], bytes]:
-        asked.append(f"{request.get_method()} {request.full_url} {request.get_header('Authorization')}")
-        if request.get_method() == "HEAD":
-            raise HTTPError(request.full_url, 403, "no", Message(), None)
-        siblings = [
-            {"rfilename": "config.json", "size": 1000}, {"rfilename": "model.safetensors", "size": 2_000_000_000},
-            {"rfilename": "pytorch_model.bin", "size": 9_000_000_000}, {"rfilename": "tokenizer/tokenizer.json"},
-        ]  # fmt: skip
-        return {}, json.dumps({"sha": "abcdef0123456789", "siblings": siblings}).encode()
-
-    spec = load_training(RIGHT_TRAININGS["from a hub, a bucket and a server"])
-    assert list(describe_inputs(spec, ask)) == [
-        "hf://team/model@v1.0: 2 GB in 2 files, revision abcdef012345",
-        "hf://team/model/tokenizer: 0 bytes in 1 file, revision abcdef012345",
-        "s3://corpora/ja/**/*.jsonl.gz: a bucket, which is not asked; data preparation tells its size",
-        "https://example.com:8443/chat.jsonl: not known, it answers 403",
-    ]
-    assert asked[0] == "GET https://huggingface.co/api/models/team/model/revision/v1.0?blobs=true Bearer hf_secret"
-    assert not [line for line in asked if line.startswith("HEAD") and "hf_secret" in line]
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "not asked, as HF_HUB_OFFLINE is set" in next(describe_inputs(spec, ask))
-    lines = "\n".join(describe("chat", load_training(RIGHT_TRAININGS["published to a bucket and a hub"])))
-    assert "publishes  base to s3://models/team/base\n" in lines
-    assert "chat to hf://team/chat, private if it is made" in lines

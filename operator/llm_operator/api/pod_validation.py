@@ -11,7 +11,7 @@ from functools import partial
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
-from llm_operator.api.pods import OUR_DOMAINS, OUR_KEYS, PodSettings, StagePods, folder
+from llm_operator.api.pods import CREDENTIALS, OUR_DOMAINS, OUR_KEYS, PodSettings, StagePods, folder
 from llm_operator.api.resolve import (
     DRAIN_MARGIN_SECONDS,
     drain_seconds,
@@ -25,8 +25,8 @@ from llm_operator.api.training import LLMTrainingSpec
 OUR_VOLUMES = re.compile(
     r"config|tmp|shm|model|cache|model-cache|chat-template|tls|(claim|adapters|source|credential|tool)-[0-9]+"
 )
-# the settings of a stage or an app, the chat template; the claims; compiled kernels
-OUR_FOLDERS = ("/etc/llm-operator", "/volumes", "/var/cache/llm-operator")
+# the settings of a stage or an app, the chat template; the claims; compiled kernels; Secrets of hubs and buckets
+OUR_FOLDERS = ("/etc/llm-operator", "/volumes", "/var/cache/llm-operator", CREDENTIALS)
 SHM = "/dev/shm"  # noqa: S108 -- the pod's own
 
 Where = Callable[[str], str]

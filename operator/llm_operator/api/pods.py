@@ -36,6 +36,7 @@ def matching(pattern: str) -> AfterValidator:
 # Labels and annotations that are ours or a controller's: keys, and what other keys begin with.
 OUR_KEYS = ("app.kubernetes.io/managed-by", "job-name", "controller-uid", "pod-template-hash")
 OUR_DOMAINS = (f"{GROUP}/", "batch.kubernetes.io/")
+CREDENTIALS = "/credentials"  # a folder for each of spec.credentials, in the pods that fetch or publish
 
 Text = Annotated[str, StringConstraints(max_length=253)]
 Path = Annotated[str, StringConstraints(max_length=1024)]

@@ -5,7 +5,6 @@ python -m llm_operator.api.schema [--check]
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,13 +20,15 @@ from llm_operator.api.app_rules import APP_RULES
 from llm_operator.api.architecture_schema import config_schema
 from llm_operator.api.common import GROUP, VERSION
 from llm_operator.api.families import CLASSES
-from llm_operator.api.rules import LIST_KEYS, MOST_ITEMS, SERVING_RULES, TRAINING_RULES, Rule
+from llm_operator.api.generated_files import write_or_check
+from llm_operator.api.rules import LIST_KEYS, MOST_ITEMS, Rule
 from llm_operator.api.serving import LLMServingSpec, LLMServingStatus
+from llm_operator.api.serving_rules import SERVING_RULES
 from llm_operator.api.training import SHARED, LLMTrainingSpec
+from llm_operator.api.training_rules import TRAINING_RULES
 from llm_operator.api.training_status import LLMTrainingStatus
 from llm_trainer.config import KINDS
 
-ROOT = Path(__file__).parents[3]
 HEADER = "# Generated from the models by `make generate`; not to be edited.\n"
 STRING_CHARACTERS, MAP_ENTRIES, LIST_ITEMS = 1024, 64, 64  # where a model says nothing: CEL's cost needs a bound
 KEPT = ("type", "description", "default", "enum", "minimum", "maximum", "minLength", "maxLength", "minItems",
@@ -305,31 +306,5 @@ def field_type(field: Schema) -> str:
     return str(field.get("type", "object"))
 
 
-def differences() -> list[str]:
-    """A unified diff of every file that is not as it would be generated."""
-    found: list[str] = []
-    for path, text in generated():
-        file = ROOT / path
-        present = file.read_text() if file.exists() else ""
-        found += difflib.unified_diff(
-            present.splitlines(keepends=True), text.splitlines(keepends=True), f"{path}", f"{path} (generated)"
-        )
-    return found
-
-
-def main() -> int:
-    if "--check" in sys.argv:
-        found = differences()
-        sys.stdout.writelines(found)
-        if found:
-            print("generated files are not up to date: run `make generate`")
-        return bool(found)
-    for path, text in generated():
-        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
-        (ROOT / path).write_text(text)
-        print(path)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(generated()))

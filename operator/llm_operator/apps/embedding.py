@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from llm_app.config import Embedding
 from llm_operator.api.knowledge import KnowledgeBase
 from llm_operator.api.reasons import Reason
-from llm_operator.apps.told import Told, address_of, read
+from llm_operator.apps.told import Followed, Told, access_of, address_of, read
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.pods import condition_of
 from llm_server.arguments import first_of
@@ -19,18 +18,10 @@ OTHERWISE = {"--convert": ("classify", "reward"), "--task": ("classify", "score"
 
 
 @dataclass(frozen=True)
-class Embedder:
-    """``settings``: what pods are told, None while that isn't known, or known not to work. ``holds``: it answers.
+class Embedder(Followed):
+    """``settings``: what pods are told, None while that isn't known, or known not to work."""
 
-    ``api_key`` and ``tls_secret`` are those of the serving: the pods get them where the serving's pods do.
-    """
-
-    reason: Reason
-    message: str
-    holds: bool = False
     settings: Embedding | None = None
-    api_key: dict[str, Any] | None = None
-    tls_secret: str = ""
 
 
 def embedder_of(knowledge: KnowledgeBase, servings: Mapping[str, Manifest]) -> Embedder | None:
@@ -65,8 +56,7 @@ def embedder_of(knowledge: KnowledgeBase, servings: Mapping[str, Manifest]) -> E
         message=f"{settings.name} at {settings.url}" if holds else f"LLMServing {name} does not answer: {said}",
         holds=holds,
         settings=settings,
-        api_key=told.api_key.secret_key_ref.model_dump(by_alias=True) if told.api_key else None,
-        tls_secret=told.tls.secret_name if told.tls else "",
+        **access_of(told),
     )
 
 

@@ -13,9 +13,8 @@ from llm_operator.apps.knowledge import Base, claims_of, folder_of
 from llm_operator.apps.knowledge_secrets import certificate_mounts, certificate_volumes, knowledge_secrets
 from llm_operator.kube import labels
 from llm_operator.kube.plan import Manifest
+from llm_operator.kube.single_job import module_container, single_job, single_pod
 from llm_operator.kube.templates import (
-    CONTAINER_SECURITY,
-    POD_SECURITY,
     SCRATCH_MOUNTS,
     SCRATCH_VOLUMES,
     marked,
@@ -24,10 +23,8 @@ from llm_operator.kube.templates import (
     variables,
 )
 from llm_trainer.config import local_path
-from llm_trainer.protocol import ExitCode
 
 TRIES = 3  # of what may pass by: a full disk, a lost node
-FOR_GOOD = (ExitCode.DATA, ExitCode.CONFIGURATION)  # no try mends them
 READ_ONLY = {"readOnly": True}
 ENVIRONMENT = {"HOME": "/tmp"}  # noqa: S108 -- the pod's own emptyDir
 
@@ -75,36 +72,9 @@ def source_of(source: KnowledgeSource) -> IndexSource:
 def job(
     app: Manifest, spec: LLMAppSpec, pod: dict[str, Any], metadata: dict[str, Any], pull_secrets: tuple[str, ...]
 ) -> Manifest:
-    """That runs a pod to its end, again after what may pass by."""
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": metadata,
-        "spec": {
-            "backoffLimit": TRIES - 1,
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {
-                "rules": [
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {
-                            "containerName": names.CONTAINER,
-                            "operator": "In",
-                            "values": [*map(int, FOR_GOOD)],
-                        },
-                    },
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                ]
-            },
-            "template": pod_template(
-                spec.pods,
-                {"labels": metadata["labels"]},
-                pod,
-                {**names.own_labels(app), labels.COMPONENT: metadata["labels"][labels.COMPONENT]},
-                pull_secrets,
-            ),
-        },
-    }
+    selector = {**names.own_labels(app), labels.COMPONENT: metadata["labels"][labels.COMPONENT]}
+    template = pod_template(spec.pods, {"labels": metadata["labels"]}, pod, selector, pull_secrets)
+    return single_job(metadata, template, TRIES)
 
 
 def pod_spec(spec: LLMAppSpec, base: Base, name: str, image: str) -> dict[str, Any]:
@@ -141,25 +111,9 @@ def job_pod(
     mounts: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """That runs a module of the app's image once. ``secrets``: environment variables beside those of all."""
-    return {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": POD_SECURITY,
-        "containers": [
-            {
-                "name": names.CONTAINER,
-                "image": image,
-                "command": ["python", "-m", module],
-                "env": [*variables(ENVIRONMENT), *secrets],
-                "resources": resource_requirements(spec.resources),
-                "terminationMessagePolicy": "FallbackToLogsOnError",
-                "securityContext": CONTAINER_SECURITY,
-                "volumeMounts": mounts,
-            }
-        ],
-        "volumes": volumes,
-    }
+    environment = [*variables(ENVIRONMENT), *secrets]
+    resources = resource_requirements(spec.resources)
+    return single_pod(module_container(names.CONTAINER, image, module, environment, resources, mounts), volumes)
 
 
 def config_map_of(source: KnowledgeSource) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from llm_operator.api.app import LLMAppSpec, ResolvedModel
 from llm_operator.api.reasons import Reason
 from llm_operator.apps.budget import too_long_for
-from llm_operator.apps.told import Told, address_of, read
+from llm_operator.apps.told import Followed, Told, access_of, address_of, read
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.pods import condition_of
 from llm_server.arguments import first_of
@@ -22,18 +22,10 @@ POOLING = {
 
 
 @dataclass(frozen=True)
-class Choice:
-    """``model``: what pods are told, None while that isn't known, or known not to work. ``holds``: it answers.
+class Choice(Followed):
+    """``model``: what pods are told, None while that isn't known, or known not to work."""
 
-    ``api_key`` and ``tls_secret`` are those of the serving: the pods get them where the serving's pods do.
-    """
-
-    reason: Reason
-    message: str
-    holds: bool = False
     model: ResolvedModel | None = None
-    api_key: dict[str, Any] | None = None
-    tls_secret: str = ""
 
 
 def resolve(serving: Manifest | None, spec: LLMAppSpec) -> Choice:
@@ -56,11 +48,7 @@ def resolve(serving: Manifest | None, spec: LLMAppSpec) -> Choice:
     model = ResolvedModel(url=told.status.url, name=name, max_model_length=told.max_model_length)
     if too_long := too_long_for(model.max_model_length, spec):
         return no(Reason.PROMPT_TOO_LONG, too_long)
-    known: dict[str, Any] = {
-        "model": model,
-        "api_key": told.api_key and told.api_key.secret_key_ref.model_dump(by_alias=True),
-        "tls_secret": told.tls.secret_name if told.tls else "",
-    }
+    known: dict[str, Any] = {"model": model, **access_of(told)}
     if ready.get("status") != "True":
         said = f"LLMServing {wanted.name} does not answer: {ready.get('message') or 'it tells nothing yet'}"
         return Choice(reason=Reason.SERVING_NOT_READY, message=said, **known)

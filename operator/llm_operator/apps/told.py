@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from llm_operator.api.common import field_path
+from llm_operator.api.reasons import Reason
 from llm_operator.api.serving import ApiKey, Tls
 from llm_operator.kube.plan import Manifest
 
@@ -66,3 +69,25 @@ def first_of_all(error: ValidationError) -> str:
 def address_of(serving: Manifest, url: str) -> bool:
     """Whether it is one that the operator itself writes: pods send the serving's key there."""
     return re.fullmatch(rf"https?://[-a-z0-9]{{1,63}}\.{serving['metadata']['namespace']}\.svc/v1", url) is not None
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What becomes of following a serving. ``holds``: it answers.
+
+    ``api_key`` and ``tls_secret`` are those of the serving: the app's pods get them where the serving's pods do.
+    """
+
+    reason: Reason
+    message: str
+    holds: bool = False
+    api_key: dict[str, Any] | None = None
+    tls_secret: str = ""
+
+
+def access_of(told: Told) -> dict[str, Any]:
+    """Those two fields."""
+    return {
+        "api_key": told.api_key.secret_key_ref.model_dump(by_alias=True) if told.api_key else None,
+        "tls_secret": told.tls.secret_name if told.tls else "",
+    }

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from llm_operator.api.serving import LLMServingSpec
+from llm_operator.kube.credentials import credential_mounts, credential_volumes, mounted_credentials
 from llm_operator.kube.plan import Manifest
+from llm_operator.kube.single_job import module_container, single_job, single_pod
 from llm_operator.kube.templates import (
-    CONTAINER_SECURITY,
-    POD_SECURITY,
     REQUESTS,
     SCRATCH_MOUNTS,
     SCRATCH_VOLUMES,
@@ -23,14 +23,12 @@ from llm_operator.kube.templates import (
 from llm_operator.serving import names
 from llm_operator.serving.annotations import MODELS
 from llm_operator.serving.fetching import Fetch, remote_uris
-from llm_trainer.config import CACHE, ModelFetch, MountedCredentials, RemoteInput
+from llm_trainer.config import CACHE, ModelFetch, RemoteInput
 from llm_trainer.config.remote import FETCH_ENVIRONMENT, FETCH_VARIABLE
-from llm_trainer.protocol import PROGRESS_PORT, ExitCode
+from llm_trainer.protocol import PROGRESS_PORT
 
-CREDENTIALS = "/etc/llm-operator/credentials"  # a folder for each of spec.credentials
 VOLUME = "model-cache"
 TRIES = 4  # of what may pass by; each try of the fetcher has many of its own
-FOR_GOOD = (ExitCode.DATA, ExitCode.CONFIGURATION)  # no try mends them
 MEMORY = "1Gi"  # the fetcher holds a few blocks of each of eight files
 
 
@@ -39,50 +37,18 @@ def fetch_job(
 ) -> Manifest:
     own = names.fetch_labels(serving)
     only_looks = bool(spec.model_cache and spec.model_cache.empty_dir)
-    volumes = [] if only_looks else [cache_volume(spec)]
+    volumes = [*SCRATCH_VOLUMES, *([] if only_looks else [cache_volume(spec)]), *secret_volumes(spec)]
     container = fetcher(spec, names.FETCHER, fetch.field, fetch.uri, fetch.held_to, image, cached=not only_looks)
+    container["ports"] = [{"name": "progress", "containerPort": PROGRESS_PORT}]
     pods = spec.pods.model_copy(update={"resource_claims": []})  # devices are vLLM's
-    return marked(
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {
-                "name": fetch.job_name,
-                "namespace": serving["metadata"]["namespace"],
-                "labels": own,
-                "ownerReferences": [owner_reference(serving)],
-            },
-            "spec": {
-                "backoffLimit": TRIES - 1,
-                "podReplacementPolicy": "Failed",
-                "podFailurePolicy": {
-                    "rules": [
-                        {
-                            "action": "FailJob",
-                            "onExitCodes": {
-                                "containerName": names.FETCHER, "operator": "In", "values": [*map(int, FOR_GOOD)],
-                            },
-                        },
-                        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    ]
-                },
-                "template": pod_template(
-                    pods,
-                    {"labels": own},
-                    {
-                        "restartPolicy": "Never",
-                        "automountServiceAccountToken": False,
-                        "enableServiceLinks": False,
-                        "securityContext": POD_SECURITY,
-                        "containers": [container],
-                        "volumes": [*SCRATCH_VOLUMES, *volumes, *credential_volumes(spec)],
-                    },
-                    own,
-                    pull_secrets,
-                ),
-            },
-        }
-    )  # fmt: skip
+    metadata = {
+        "name": fetch.job_name,
+        "namespace": serving["metadata"]["namespace"],
+        "labels": own,
+        "ownerReferences": [owner_reference(serving)],
+    }
+    template = pod_template(pods, {"labels": own}, single_pod(container, volumes), own, pull_secrets)
+    return marked(single_job(metadata, template, TRIES))
 
 
 def init_containers(spec: LLMServingSpec, served: dict[str, str], image: str) -> list[dict[str, Any]]:
@@ -106,7 +72,7 @@ def fetcher(
     wanted = ModelFetch(
         input=RemoteInput(field=field, uri=uri, use="model", revision=revision),
         cache=f"{MODELS}/{CACHE}" if cached else "",
-        credentials=mounted_credentials(spec),
+        credentials=mounted_credentials(spec.credentials),
     )
     environment = {
         "HOME": "/tmp",  # noqa: S108 -- the pod's own emptyDir
@@ -114,36 +80,14 @@ def fetcher(
         **FETCH_ENVIRONMENT,
         FETCH_VARIABLE: wanted.model_dump_json(by_alias=True).replace("$", "$$"),
     }
-    mounts: list[dict[str, Any]] = [*SCRATCH_MOUNTS, *([cache_mount()] if cached else [])]
-    mounts += [
-        {"name": f"credential-{index}", "mountPath": each.folder, "readOnly": True}
-        for index, each in enumerate(mounted_credentials(spec))
-    ]
-    return {
-        "name": name,
-        "image": image,
-        "command": ["python", "-m", "llm_trainer.storage.for_serving"],
-        "env": variables(environment),
-        "ports": [{"name": "progress", "containerPort": PROGRESS_PORT}] if name == names.FETCHER else [],
-        "resources": {"requests": dict(REQUESTS), "limits": {"memory": MEMORY}},
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": CONTAINER_SECURITY,
-        "volumeMounts": mounts,
-    }
+    mounts = [*SCRATCH_MOUNTS, *([cache_mount()] if cached else []), *credential_mounts(wanted.credentials)]
+    resources: dict[str, Any] = {"requests": dict(REQUESTS), "limits": {"memory": MEMORY}}
+    return module_container(name, image, "llm_trainer.storage.for_serving", variables(environment), resources, mounts)
 
 
-def mounted_credentials(spec: LLMServingSpec) -> list[MountedCredentials]:
-    return [
-        MountedCredentials(secret_name=each.secret_name, target=each.target, folder=f"{CREDENTIALS}/{index}")
-        for index, each in enumerate(spec.credentials)
-    ]
-
-
-def credential_volumes(spec: LLMServingSpec) -> list[dict[str, Any]]:
-    return [
-        {"name": f"credential-{index}", "secret": {"secretName": each.secret_name, "defaultMode": 0o440}}
-        for index, each in enumerate(spec.credentials)
-    ]
+def secret_volumes(spec: LLMServingSpec) -> list[dict[str, Any]]:
+    """Of whatever fetches."""
+    return credential_volumes(mounted_credentials(spec.credentials))
 
 
 def cache_volume(spec: LLMServingSpec, *, read_only: bool = False) -> dict[str, Any]:

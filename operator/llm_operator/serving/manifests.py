@@ -32,7 +32,7 @@ from llm_operator.kube.templates import (
 )
 from llm_operator.serving.adapters import max_lora_rank
 from llm_operator.serving.annotations import CHAT_TEMPLATE, PLACE, TEMPLATE, folder_of, served
-from llm_operator.serving.fetch_manifests import cache_mount, cache_volume, credential_volumes, init_containers
+from llm_operator.serving.fetch_manifests import cache_mount, cache_volume, init_containers, secret_volumes
 from llm_operator.serving.names import CONTAINER, HTTP, HTTPS, LAUNCHER_PORT, PORT, common_metadata, selector
 from llm_operator.serving.probes import launcher_probes, probes
 from llm_operator.serving.rollout import place_of
@@ -181,7 +181,7 @@ def pod_spec(
     fetching = init_containers(spec, fetched, surroundings.trainer_image) if fetched else []
     if fetched:
         mounts.append(cache_mount(read_only=True))
-        claims += [cache_volume(spec, read_only=True), *(credential_volumes(spec) if fetching else ())]
+        claims += [cache_volume(spec, read_only=True), *(secret_volumes(spec) if fetching else ())]
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # a Service named vllm would set VLLM_* variables

@@ -12,6 +12,7 @@ from typing import Any
 from llm_operator.api.resolve import pods_of
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.kube import labels
+from llm_operator.kube.credentials import credential_mounts, credential_volumes, mounted_credentials
 from llm_operator.kube.network import Network, pods, policy, tcp
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.templates import (
@@ -27,7 +28,7 @@ from llm_operator.kube.templates import (
 )
 from llm_operator.training.names import child_name
 from llm_operator.training.patience import grace_seconds
-from llm_operator.training.stages import PlannedStage, claims_of, mounted_credentials, remote_inputs, run_uri
+from llm_operator.training.stages import PlannedStage, claims_of, remote_inputs, run_uri
 from llm_trainer.config import StageConfig
 from llm_trainer.config.tracking import KEYS, variable
 from llm_trainer.protocol import PROGRESS_PORT, RENDEZVOUS_PORT
@@ -158,22 +159,11 @@ def claim_mounts(spec: LLMTrainingSpec, stage: PlannedStage, run: str) -> list[d
     return [storage, inside, *mounts[1:]]
 
 
-def credential_volumes(spec: LLMTrainingSpec) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Mounts and volumes of Secrets: of data preparation alone, which fetches."""
-    return [
-        (
-            {"name": f"credential-{index}", "mountPath": each.folder, "readOnly": True},
-            {"name": f"credential-{index}", "secret": {"secretName": each.secret_name, "defaultMode": 0o440}},
-        )
-        for index, each in enumerate(mounted_credentials(spec))
-    ]
-
-
 def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str, run: str) -> dict[str, Any]:
     volumes = [
         {"name": f"claim-{i}", "persistentVolumeClaim": {"claimName": claim}} for i, claim in enumerate(claims_of(spec))
     ]
-    credentials = credential_volumes(spec) if stage.index < 0 else []
+    credentials = mounted_credentials(spec.credentials) if stage.index < 0 else []  # data preparation alone fetches
     return {
         "restartPolicy": "Never",
         **({"subdomain": name} if stage.nodes > 1 else {}),
@@ -198,7 +188,7 @@ def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str, 
                     {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
                     *SCRATCH_MOUNTS,
                     *claim_mounts(spec, stage, run),
-                    *(mount for mount, _ in credentials),
+                    *credential_mounts(credentials),
                 ],
             }
         ],
@@ -206,7 +196,7 @@ def pod_spec(spec: LLMTrainingSpec, stage: PlannedStage, name: str, image: str, 
             {"name": "config", "configMap": {"name": name}},
             *SCRATCH_VOLUMES,
             *volumes,
-            *(volume for _, volume in credentials),
+            *credential_volumes(credentials),
         ],
         **spread(stage, name),
     }

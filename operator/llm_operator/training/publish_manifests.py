@@ -12,11 +12,11 @@ from llm_operator.api.resources import Resources
 from llm_operator.api.training import LLMTrainingSpec, Publication
 from llm_operator.api.training_status import Result
 from llm_operator.kube import labels
+from llm_operator.kube.credentials import credential_mounts, credential_volumes, mounted_credentials
 from llm_operator.kube.network import Network, policy
 from llm_operator.kube.plan import Manifest
+from llm_operator.kube.single_job import module_container, single_job, single_pod
 from llm_operator.kube.templates import (
-    CONTAINER_SECURITY,
-    POD_SECURITY,
     SCRATCH_MOUNTS,
     SCRATCH_VOLUMES,
     marked,
@@ -27,12 +27,9 @@ from llm_operator.kube.templates import (
 )
 from llm_operator.training.manifests import CONTAINER, JOB_NAME_LABEL
 from llm_operator.training.names import child_name, digest
-from llm_operator.training.stages import mounted_credentials
 from llm_trainer.config import PUBLISH_VARIABLE, MountedCredentials, PublishConfig, claim_of, parse
-from llm_trainer.protocol import ExitCode
 
-RETRIES = 8  # the Job controller's: after 10 s, 20 s … 6 minutes
-FOR_GOOD = (ExitCode.DATA, ExitCode.CONFIGURATION)  # no try mends them
+TRIES = 9  # the Job controller waits 10 s, 20 s … 6 minutes between them
 RESOURCES = Resources(limits={"cpu": "2", "memory": "2Gi"}, requests={"cpu": "100m", "memory": "512Mi"})
 ENVIRONMENT = {
     "HOME": "/tmp",  # noqa: S108 -- the pod's own emptyDir
@@ -86,7 +83,15 @@ def publication(
         private=entry.private,
         credentials=credentials_of(spec, entry),
     )
-    made = [job(spec, config, common, image, pull_secrets)]
+    # as data preparation's, which reaches the same hubs and buckets: service account, mirror, proxy
+    template = pod_template(
+        pods_of(spec, None),
+        {"labels": common["labels"]},
+        pod_spec(config, image),
+        {JOB_NAME_LABEL: name},
+        pull_secrets,
+    )
+    made = [single_job(common, template, TRIES)]
     if network:
         # it reaches hubs and buckets, whose addresses only their names tell; nobody reaches it
         out = [*network.egress, {"ports": [{"protocol": "TCP"}]}]
@@ -97,73 +102,24 @@ def publication(
 def credentials_of(spec: LLMTrainingSpec, entry: Publication) -> list[MountedCredentials]:
     """Of its own hub or bucket alone."""
     target = parse(entry.to).target
-    return [each for each in mounted_credentials(spec) if each.target == target]
-
-
-def job(
-    spec: LLMTrainingSpec, config: PublishConfig, common: dict[str, Any], image: str, pull_secrets: tuple[str, ...]
-) -> Manifest:
-    ending = {"containerName": CONTAINER, "operator": "In", "values": [*map(int, FOR_GOOD)]}
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": common,
-        "spec": {
-            "backoffLimit": RETRIES,
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "FailJob", "onExitCodes": ending},
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                ]
-            },
-            # as data preparation's, which reaches the same hubs and buckets: service account, mirror, proxy
-            "template": pod_template(
-                pods_of(spec, None),
-                {"labels": common["labels"]},
-                pod_spec(config, image),
-                {JOB_NAME_LABEL: common["name"]},
-                pull_secrets,
-            ),
-        },
-    }
+    return [each for each in mounted_credentials(spec.credentials) if each.target == target]
 
 
 def pod_spec(config: PublishConfig, image: str) -> dict[str, Any]:
     claim = claim_of(config.result)
     folder = config.result.removeprefix(f"pvc://{claim}/")
     mounts: list[dict[str, Any]] = [
+        *SCRATCH_MOUNTS,
         {"name": "result", "mountPath": f"/volumes/{claim}/{folder}", "subPath": folder, "readOnly": True},
-        *({"name": name_of(each), "mountPath": each.folder, "readOnly": True} for each in config.credentials),
+        *credential_mounts(config.credentials),
     ]
     volumes: list[dict[str, Any]] = [
+        *SCRATCH_VOLUMES,
         {"name": "result", "persistentVolumeClaim": {"claimName": claim}},
-        *(
-            {"name": name_of(each), "secret": {"secretName": each.secret_name, "defaultMode": 0o440}}
-            for each in config.credentials
-        ),
+        *credential_volumes(config.credentials),
     ]
-    told = {**ENVIRONMENT, PUBLISH_VARIABLE: config.model_dump_json(by_alias=True)}
-    return {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": POD_SECURITY,
-        "containers": [
-            {
-                "name": CONTAINER,
-                "image": image,
-                "command": ["python", "-m", "llm_trainer.storage.publish"],
-                "env": variables(told),
-                "resources": resource_requirements(RESOURCES),
-                "terminationMessagePolicy": "FallbackToLogsOnError",
-                "securityContext": CONTAINER_SECURITY,
-                "volumeMounts": [*SCRATCH_MOUNTS, *mounts],
-            }
-        ],
-        "volumes": [*SCRATCH_VOLUMES, *volumes],
-    }
-
-
-def name_of(credential: MountedCredentials) -> str:
-    return f"credential-{credential.folder.rpartition('/')[2]}"
+    told = variables({**ENVIRONMENT, PUBLISH_VARIABLE: config.model_dump_json(by_alias=True)})
+    resources = resource_requirements(RESOURCES)
+    return single_pod(
+        module_container(CONTAINER, image, "llm_trainer.storage.publish", told, resources, mounts), volumes
+    )

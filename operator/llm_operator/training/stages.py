@@ -21,6 +21,7 @@ from llm_operator.api.resolve import (
 from llm_operator.api.resources import Resources
 from llm_operator.api.training import DATA_STAGE, LLMTrainingSpec
 from llm_operator.api.training_status import StageStatus
+from llm_operator.kube.credentials import mounted_credentials
 from llm_operator.kube.plan import Manifest
 from llm_operator.training.names import run_name
 from llm_operator.training.patience import patience_seconds
@@ -32,7 +33,6 @@ from llm_trainer.config import (
     MixtureCheck,
     Model,
     ModelCheck,
-    MountedCredentials,
     PrepareData,
     RemoteInput,
     StageConfig,
@@ -47,7 +47,6 @@ from llm_trainer.config import (
 )
 
 DATA_KIND = "prepareData"
-CREDENTIALS = "/credentials"  # a folder for each of spec.credentials, in the pod that fetches
 
 
 @dataclass(frozen=True)
@@ -213,7 +212,7 @@ def prepare_data(spec: LLMTrainingSpec) -> PrepareData:
             if (pretrain := stage.pretrain) and pretrain.mixture is not None
         ],
         remote=remote_inputs(spec),
-        credentials=mounted_credentials(spec),
+        credentials=mounted_credentials(spec.credentials),
     )
 
 
@@ -292,10 +291,3 @@ def remote_inputs(spec: LLMTrainingSpec) -> list[RemoteInput]:
     """What data preparation fetches, each once for each use."""
     found = {(each.uri, each.use): each for each in reversed(list(named_uris(spec))) if is_remote(each.uri)}
     return [RemoteInput(field=each.field, uri=each.uri, use=each.use) for each in reversed(list(found.values()))]
-
-
-def mounted_credentials(spec: LLMTrainingSpec) -> list[MountedCredentials]:
-    return [
-        MountedCredentials(secret_name=each.secret_name, target=each.target, folder=f"{CREDENTIALS}/{index}")
-        for index, each in enumerate(spec.credentials)
-    ]

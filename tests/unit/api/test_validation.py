@@ -7,13 +7,16 @@ import pytest
 import yaml
 
 from llm_operator.api.app_rules import APP_RULES
-from llm_operator.api.rules import SERVING_RULES, TRAINING_RULES, Path, Rule
+from llm_operator.api.rules import Path, Rule
+from llm_operator.api.serving_rules import SERVING_RULES
+from llm_operator.api.training_rules import TRAINING_RULES
 from llm_operator.api.validation import InvalidSpecError, load_app, load_serving, load_training
 from tests.app_specs import PLAIN, RIGHT_APPS, WRONG_APPS
 from tests.pod_cases import ALL_PODS, RIGHT_PODS, RIGHT_SERVING_PODS
 from tests.right_trainings import RIGHT_TRAININGS
 from tests.serving_specs import RIGHT_SERVINGS, WRONG_SERVINGS
-from tests.specs import WRONG_TRAININGS, Spec, Wrong, changed
+from tests.specs import Spec, Wrong, changed
+from tests.wrong_trainings import WRONG_TRAININGS
 
 EXAMPLES = sorted((pathlib.Path(__file__).parents[3] / "examples").glob("*.yaml"))
 

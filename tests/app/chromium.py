@@ -67,11 +67,10 @@ class Page:
         assert "exceptionDetails" not in told, told
         return told["result"].get("value")
 
-    async def until(self, script: str) -> Any:
-        """Its value, as soon as it is true; pytest's time limit ends a wait for what never comes."""
-        while not (found := await self.run(script)):  # noqa: ASYNC110 -- what a page does has no event
+    async def until(self, script: str) -> None:
+        """Pytest's time limit ends a wait for what never comes. An element has no value here, so it is made one."""
+        while not await self.run(f"!!({script})"):  # noqa: ASYNC110 -- what a page does has no event
             await asyncio.sleep(0.05)
-        return found
 
     async def width(self, pixels: int) -> None:
         await self.send(

@@ -221,6 +221,21 @@ async def test_a_crowd_of_large_bodies_does_not_fill_the_memory(start: Start) ->
     assert (await app.ask("after"))[0] == 200, "and all room is given back"
 
 
+async def test_bodies_that_never_end_leave_their_places(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_app.server.BODY_SECONDS", 0.3)
+    app = await start(concurrency=1, queue=3, knowledge=False)
+    port = int(app.url.rpartition(":")[2])
+    slow = []
+    for _ in range(4):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n{")
+        slow.append((reader, writer))
+    for reader, writer in slow:
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+        writer.close()
+    assert (await app.ask("after"))[0] == 200
+
+
 async def test_figures(start: Start) -> None:
     app = await start()
     await app.ask("valve")

@@ -90,6 +90,7 @@ class TeamChat(Chat):
             more = await work
         finally:
             work.cancel()  # of a client that has gone away
+            run.end()
         if question := more.get("question"):
             yield {**identity, "choices": [{"index": 0, "delta": {"content": question}}]}
             del more["question"]

@@ -6,6 +6,7 @@ Nothing else of the app knows LangGraph but ``sessions``: a graph takes a state 
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypedDict, cast
 
 from langgraph.graph import END, START, StateGraph
@@ -18,6 +19,7 @@ from llm_app.prompt import Turn
 from llm_app.team import HandOver, Parallel, Router, Sequential, Supervisor, Team
 from llm_app.tools.base import Offer
 from llm_app.tools.toolbox import Called
+from llm_app.tracing import span, turn_of
 
 FINISH = "FINISH"
 
@@ -111,11 +113,21 @@ async def answer(state: State, runtime: Runtime[Run]) -> dict[str, Any]:
     return {"answer": text, "reports": [*state["reports"], {"agent": agent.name, "text": text}]}
 
 
+def in_turn(node: Callable[[State, Runtime[Run]], Awaitable[dict[str, Any]]]) -> Any:
+    """The same, as a part of the agent's turn in the trace."""
+
+    async def traced(state: State, runtime: Runtime[Run]) -> dict[str, Any]:
+        with runtime.context.within():
+            return await node(state, runtime)
+
+    return traced
+
+
 def agent_graph() -> Any:
     made = StateGraph(State, context_schema=Run)
-    made.add_node("decide", decide)
-    made.add_node("act", act)
-    made.add_node("answer", answer)
+    made.add_node("decide", in_turn(decide))
+    made.add_node("act", in_turn(act))
+    made.add_node("answer", in_turn(answer))
     made.add_edge(START, "decide")
     made.add_conditional_edges("decide", decided)
     made.add_edge("act", "decide")
@@ -128,7 +140,8 @@ MEMBER = agent_graph()
 
 async def member(state: State, runtime: Runtime[Run]) -> dict[str, Any]:
     """One of several that work at the same time."""
-    made = await MEMBER.ainvoke(state, context=runtime.context)
+    with span(f"invoke_agent {state['agent']}", **turn_of(state["agent"])):
+        made = await MEMBER.ainvoke(state, context=runtime.context)
     runtime.context.reports.append({"agent": state["agent"], "text": made["answer"]})
     return {}
 
@@ -159,12 +172,14 @@ async def choose(state: State, runtime: Runtime[Run]) -> Command[Any]:
         case HandOver():
             wanted = state["call"].get("agent") if done else kind.agents[0]
             made = turn(state, run, wanted or kind.agents[0], final=True)
+    run.begin(made["agent"])
     return Command(update={**made, "call": {}}, goto="agent")
 
 
 def parallel(state: State, run: Run, kind: Parallel) -> Command[Any]:
     if state["turns"]:
         made = turn(state, run, kind.combine, final=True)
+        run.begin(kind.combine)
         return Command(update={**made, "call": {}, "reports": sorted_by(kind.agents, run.reports)}, goto="agent")
     sent = []
     for name in kind.agents:

@@ -16,6 +16,7 @@ from llm_app.tools.base import Offer, Source, ToolError
 from llm_app.tools.figures import ToolFigures
 from llm_app.tools.local import KnowledgeSource, PythonSource, Retrieve
 from llm_app.tools.schema import without_nulls
+from llm_app.tracing import failed, span
 
 CUT = "\n[cut: the answer is longer]"
 
@@ -48,6 +49,15 @@ class Toolbox:
 
     async def call(self, name: str, offer: Offer, arguments: Mapping[str, Any], seconds: float) -> Called:
         """Of the tool ``name`` of spec.tools, in at most so many seconds."""
+        attributes = {"gen_ai__operation__name": "execute_tool", "gen_ai__tool__name": offer.name}
+        with span(f"execute_tool {offer.name}", **attributes) as told:
+            made = await self._called(name, offer, arguments, seconds)
+            told.set_attribute("llm_app.outcome", made.outcome)
+            if made.outcome != "answered":
+                failed(told, made.outcome)
+            return made
+
+    async def _called(self, name: str, offer: Offer, arguments: Mapping[str, Any], seconds: float) -> Called:
         began = time.perf_counter()
         bounds = self._tools[name].bounds
         limit = min(seconds, bounds.timeout_seconds)

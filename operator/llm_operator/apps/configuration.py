@@ -55,6 +55,8 @@ def server_of(
         parameters=spec.parameters,
         team=team_of(spec, documents),
         drain_seconds=DRAIN_SECONDS,
+        tracing=spec.tracing,
+        tls=spec.tls is not None,
         metrics_without_key=bool(spec.api_key and spec.api_key.metrics_without_key),
     )
     return made.model_copy(update={"revision": digest_of(made.model_dump(mode="json"))[:12]})

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_app.config import API_KEY, CERTIFICATES, CONFIG_FOLDER, MODEL_API_KEY, PORT, SERVER_FILE, Server
+from llm_app.config import API_KEY, CERTIFICATES, CONFIG_FOLDER, MODEL_API_KEY, PORT, SERVER_FILE, TLS, Server
 from llm_app.team import SESSIONS_FOLDER
 from llm_operator.api.app import LLMAppSpec
 from llm_operator.api.resolve import LEAVE_SECONDS
@@ -42,7 +42,7 @@ ENVIRONMENT = {"HOME": "/tmp"}  # noqa: S108 -- the pod's own emptyDir
 def addressed(app: Manifest, spec: LLMAppSpec, network: Network | None) -> tuple[Manifest, ...]:
     """The children that an app has whatever answers: Service, PodDisruptionBudget and, if any, NetworkPolicy."""
     metadata = metadata_of(app)
-    made = [service(app, metadata), disruption_budget(app, metadata)]
+    made = [service(app, spec, metadata), disruption_budget(app, metadata)]
     if network:
         made.append(network_policy(app, spec, metadata, network))
     return tuple(map(marked, made))
@@ -52,7 +52,8 @@ def metadata_of(app: Manifest) -> dict[str, Any]:
     return names.metadata_of(app, names.child_name(app["metadata"]["name"]), {labels.COMPONENT: names.SERVER})
 
 
-def service(app: Manifest, metadata: dict[str, Any]) -> Manifest:
+def service(app: Manifest, spec: LLMAppSpec, metadata: dict[str, Any]) -> Manifest:
+    port = names.HTTPS_PORT if spec.tls else names.HTTP_PORT
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -60,7 +61,7 @@ def service(app: Manifest, metadata: dict[str, Any]) -> Manifest:
         "spec": {
             "ipFamilyPolicy": "PreferDualStack",
             "selector": names.selector(app),
-            "ports": [{"name": "http", "port": names.HTTP_PORT, "targetPort": "http"}],
+            "ports": [{"name": "http", "port": port, "targetPort": "http"}],
         },
     }
 
@@ -157,6 +158,10 @@ def pod_spec(
     if spec.sessions and (claim := spec.sessions.persistent_volume_claim):
         volumes.append({"name": "sessions", "persistentVolumeClaim": {"claimName": claim.claim_name}})
         mounts.append({"name": "sessions", "mountPath": SESSIONS_FOLDER, "subPath": f"sessions/{app}"})
+    if spec.tls:
+        items = [{"key": key, "path": key} for key in ("tls.crt", "tls.key")]
+        volumes.append({"name": "tls", "secret": {"secretName": spec.tls.secret_name, "items": items}})
+        mounts.append({"name": "tls", "mountPath": TLS, "readOnly": True})
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -214,9 +219,9 @@ def container(
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": mounts,
         "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_SECONDS}}},
-        "startupProbe": probe("/ready", 1, STARTUP_SECONDS),
-        "readinessProbe": probe("/ready", 5, 3),
-        "livenessProbe": probe("/health", 10, 6),
+        "startupProbe": probe(spec, "/ready", 1, STARTUP_SECONDS),
+        "readinessProbe": probe(spec, "/ready", 5, 3),
+        "livenessProbe": probe(spec, "/health", 10, 6),
     }
 
 
@@ -225,9 +230,10 @@ def keys(references: Mapping[str, dict[str, Any] | None]) -> list[dict[str, Any]
     return [{"name": name, "valueFrom": {"secretKeyRef": key}} for name, key in references.items() if key]
 
 
-def probe(path: str, period: int, failures: int) -> dict[str, Any]:
+def probe(spec: LLMAppSpec, path: str, period: int, failures: int) -> dict[str, Any]:
+    scheme = {"scheme": "HTTPS"} if spec.tls else {}  # the kubelet asks for no certificate that it knows
     return {
-        "httpGet": {"path": path, "port": "http"},
+        "httpGet": {"path": path, "port": "http", **scheme},
         "periodSeconds": period,
         "timeoutSeconds": 5,
         "failureThreshold": failures,

@@ -120,7 +120,7 @@ def world(observed: Observed) -> LLMAppStatus:
     """What is there, whatever the spec says."""
     counts = observed.deployment.get("status") or {}
     return LLMAppStatus(
-        url=names.url(observed.app) if observed.services else None,
+        url=names.url(observed.app, observed.services),
         replicas=len(living(observed)),
         ready_replicas=len(ready(observed)),
         updated_replicas=counts.get("updatedReplicas", 0),

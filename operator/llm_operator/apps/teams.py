@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -119,19 +119,27 @@ def secrets(spec: LLMAppSpec) -> dict[str, dict[str, Any]]:
 
 
 def egress(spec: LLMAppSpec, own: str) -> Iterator[dict[str, Any]]:
-    """Rules for what tools and sessions reach. Whether an address is allowed is the server's to say, which knows it."""
+    """Rules for what tools, sessions and traces reach. Whether an address is allowed is the server's to say, which
+    knows it.
+    """
+    if spec.tracing:
+        yield {"to": reached_at([spec.tracing.endpoint], own)}
     reached = [one for one in (tool.reached for tool in spec.tools) if one]
     if reached:
-        hosts = [(urlsplit(one.url).hostname or "").split(".") for one in reached]
-        inside = sorted(
-            {own if len(host) == 1 else host[1] for host in hosts if len(host) == 1 or host[2:3] == ["svc"]}
-        )
-        private = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"]
-        blocks = [
-            {"cidr": EVERYWHERE[0], "except": private},
-            {"cidr": EVERYWHERE[1], "except": ["fc00::/7", "fe80::/10"]},
-        ]
-        blocks += [{"cidr": one} for one in sorted({net for tool in reached for net in tool.allowed_addresses})]
-        yield {"to": [*({"ipBlock": one} for one in blocks), *([namespaces(inside)] if inside else [])]}
+        allowed = sorted({net for tool in reached for net in tool.allowed_addresses})
+        yield {"to": reached_at([one.url for one in reached], own, allowed)}
     if spec.sessions and spec.sessions.postgres:
         yield {"ports": [{"port": spec.sessions.postgres.port, "protocol": "TCP"}]}
+
+
+def reached_at(urls: Sequence[str], own: str, allowed: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Public addresses, those that are allowed beside them, and the namespaces that the URLs name."""
+    hosts = [(urlsplit(one).hostname or "").split(".") for one in urls]
+    inside = sorted({own if len(host) == 1 else host[1] for host in hosts if len(host) == 1 or host[2:3] == ["svc"]})
+    private = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"]
+    blocks: list[dict[str, Any]] = [
+        {"cidr": EVERYWHERE[0], "except": private},
+        {"cidr": EVERYWHERE[1], "except": ["fc00::/7", "fe80::/10"]},
+        *({"cidr": one} for one in allowed),
+    ]
+    return [*({"ipBlock": one} for one in blocks), *([namespaces(inside)] if inside else [])]

@@ -10,7 +10,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_app.prompt import MARK, TURN_TOKENS, Passage, PromptTooLongError, Turn, document, newest, tokens, turn_tokens
+from llm_app.prompt import (
+    MARK,
+    TURN_TOKENS,
+    Passage,
+    PromptTooLongError,
+    Turn,
+    document,
+    inert,
+    newest,
+    tokens,
+    turn_tokens,
+)
 from llm_app.team import Agent
 from llm_app.tools.base import Offer
 from llm_app.tools.schema import expression, literal
@@ -77,7 +88,7 @@ def report(name: str, text: str) -> str:
 
 
 def clean(text: str) -> str:
-    return DATA_MARK.sub("‹", MARK.sub("‹", text))
+    return inert(DATA_MARK.sub("‹", MARK.sub("‹", text)))
 
 
 def turns(

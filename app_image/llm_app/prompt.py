@@ -25,6 +25,11 @@ CONTEXT_TEMPLATE = (
 # Both in time that grows with the text alone, whatever blanks it has: the operator reads templates in its event loop.
 VARIABLE = re.compile(r"\{\{([^{}]*)\}\}")
 MARK = re.compile(r"<(?=\s*(?:/\s*)?document\b)", re.IGNORECASE)
+# Control tokens of chat templates, which a tokenizer reads in a text too: a user's could begin a turn of the system.
+CONTROL = re.compile(
+    r"<(?=[|｜][^<>|｜\s]{1,64}[|｜]>|/?s>|(?:bos|eos|pad|unk|mask)>|(?:start|end)_of_(?:turn|image)>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|IMG)\])"
+)
 TURN_TOKENS = 8  # that a chat template puts around each turn
 
 
@@ -52,6 +57,11 @@ class Assembled:
     turns: list[Turn]
     passages: tuple[Passage, ...]
     forgotten: int = 0  # turns, the oldest, that had no room
+
+
+def inert(text: str) -> str:
+    """The same, with no control token of a chat template in it. For all that is not the app's own."""
+    return CONTROL.sub(lambda found: "‹" if found[0] == "<" else "［", text)
 
 
 def names_in(template: str) -> list[str]:
@@ -175,8 +185,8 @@ def context_of(passages: Sequence[Passage]) -> str:
 
 
 def document(number: int, passage: Passage) -> str:
-    title = re.sub(r"[\"<>\s]+", " ", passage.title or passage.source).strip()
-    return f'<document number="{number}" title="{title}">\n{MARK.sub("‹", passage.text)}\n</document>'
+    title = inert(re.sub(r"[\"<>\s]+", " ", passage.title or passage.source).strip())
+    return f'<document number="{number}" title="{title}">\n{inert(MARK.sub("‹", passage.text))}\n</document>'
 
 
 def text_of(turn: Turn) -> str:

@@ -15,7 +15,7 @@ from langgraph.types import Command, Send, interrupt
 
 from llm_app import agent_prompt as prompts
 from llm_app.agents.run import Run
-from llm_app.prompt import Turn
+from llm_app.prompt import Turn, inert
 from llm_app.team import HandOver, Parallel, Router, Sequential, Supervisor, Team
 from llm_app.tools.base import Offer
 from llm_app.tools.toolbox import Called
@@ -76,6 +76,8 @@ async def decide(state: State, runtime: Runtime[Run]) -> dict[str, Any]:
     made = await run.decide(agent.name, turns, prompts.decision(offers, beside))
     if run.limit == "seconds":
         return answer
+    if made and "agent" in made and made["agent"] not in beside:  # of a server that does not keep to the expression
+        made = None
     return {"call": made or {"tool": ""}, "steps": state["steps"] + 1}
 
 
@@ -100,7 +102,7 @@ async def act(state: State, runtime: Runtime[Run]) -> dict[str, Any]:
     else:
         called = await run.toolbox.call(*found, call.get("arguments") or {}, max(run.left, 0.01))
     told = run.called(agent.name, call, called)
-    wrote = {"role": "assistant", "content": json.dumps(call, ensure_ascii=False)}
+    wrote = {"role": "assistant", "content": inert(json.dumps(call, ensure_ascii=False))}
     return {"scratch": [*state["scratch"], wrote, {"role": "user", "content": told}]}
 
 

@@ -20,7 +20,7 @@ from llm_app.tools.schema import SchemaError, strict
 
 logger = logging.getLogger(__name__)
 LIST_SECONDS = 60.0  # for which a list of tools holds
-MOST_TOOLS = 64
+MOST_TOOLS, MOST_BYTES = 64, 8 << 20  # bytes of an answer, which the library reads whole
 
 
 class Transport(httpx2.AsyncBaseTransport):
@@ -47,7 +47,11 @@ class Stream(httpx2.AsyncByteStream):
         self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = MOST_BYTES
         async for piece in self._response.content.iter_any():
+            left -= len(piece)
+            if left < 0:
+                raise httpx2.ReadError(f"it answers more than {MOST_BYTES:,} bytes")
             yield piece
 
     async def aclose(self) -> None:

@@ -48,6 +48,8 @@ EVERYTHING = changed(
     replicas=2,
     resources={"limits": {"cpu": "1", "memory": "512Mi"}},
     apiKey={"secretKeyRef": {"name": "keys", "key": "app"}, "metricsWithoutKey": True},
+    tls={"secretName": "help-tls"},
+    tracing={"endpoint": "http://collector.observability.svc:4318", "sampleRatio": 0.1},
     allowedNamespaces=["web", "*"],
     image="mirror.example.com/llm-app:1",
     pods={"nodeSelector": {"pool": "cpu"}},
@@ -139,6 +141,7 @@ def long_document(name: str) -> Spec:
 
 
 WRONG_APPS = (
+    wrong("a collector by gRPC", "spec.tracing.endpoint", "match", tracing={"endpoint": "collector:4317"}),
     wrong_agents("a tool that is two", "spec.tools[0]", "exactly one of http", at_server=True, tools__0__knowledge={}),
     wrong_agents("a header of no value", "spec.tools[0].http.headers[0]", "exactly one of value", at_server=True,
                  tools__0__http__headers=[{"name": "X"}]),

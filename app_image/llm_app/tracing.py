@@ -95,7 +95,7 @@ def of_request(name: str, headers: Mapping[str, str], **attributes: Any) -> Iter
         yield made
 
 
-def turn_of(agent: str) -> dict[str, str]:
+def turn_of(agent: str) -> dict[str, Any]:
     """Attributes of an agent's turn."""
     return {"gen_ai__operation__name": "invoke_agent", "gen_ai__agent__name": agent}
 

@@ -39,7 +39,8 @@ class Collector:
     async def receive(self, request: web.Request) -> web.Response:
         body = await request.read()
         self.bytes += body
-        told = ExportTraceServiceRequest.FromString(body)
+        parse: Any = ExportTraceServiceRequest.FromString
+        told = parse(body)
         for resource in told.resource_spans:
             self.resource |= {one.key: one.value.string_value for one in resource.resource.attributes}
             for scope in resource.scope_spans:

@@ -49,7 +49,7 @@ class Toolbox:
 
     async def call(self, name: str, offer: Offer, arguments: Mapping[str, Any], seconds: float) -> Called:
         """Of the tool ``name`` of spec.tools, in at most so many seconds."""
-        attributes = {"gen_ai__operation__name": "execute_tool", "gen_ai__tool__name": offer.name}
+        attributes: dict[str, Any] = {"gen_ai__operation__name": "execute_tool", "gen_ai__tool__name": offer.name}
         with span(f"execute_tool {offer.name}", **attributes) as told:
             made = await self._called(name, offer, arguments, seconds)
             told.set_attribute("llm_app.outcome", made.outcome)

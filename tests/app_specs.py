@@ -48,6 +48,8 @@ EVERYTHING = changed(
     replicas=2,
     resources={"limits": {"cpu": "1", "memory": "512Mi"}},
     apiKey={"secretKeyRef": {"name": "keys", "key": "app"}, "metricsWithoutKey": True},
+    tls={"secretName": "help-tls"},
+    tracing={"endpoint": "http://collector.observability.svc:4318", "sampleRatio": 0.1},
     allowedNamespaces=["web", "*"],
     image="mirror.example.com/llm-app:1",
     pods={"nodeSelector": {"pool": "cpu"}},
@@ -86,6 +88,13 @@ IN_CHROMA: Spec = changed(
     },
 )  # fmt: skip
 CITY = '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}'
+ORDERS = """openapi: 3.1.0
+paths:
+  /orders/{id}:
+    get:
+      operationId: getOrder
+      parameters: [{name: id, in: path, required: true, schema: {type: string, maxLength: 20}}]
+"""
 AGENTS: Spec = changed(
     APP,
     tools=[
@@ -96,12 +105,14 @@ AGENTS: Spec = changed(
         {"name": "stock", "mcp": {"url": "http://stock.shop.svc/mcp", "tools": ["count"],
                                   "headers": [{"name": "X-Team", "value": "pumps"}]}},
         {"name": "manual", "knowledge": {"names": ["manual"], "topK": 3}},
+        {"name": "orders", "openapi": {"url": "http://orders.shop.svc/v2", "inline": ORDERS, "operations": ["getOrder"],
+                                       "headers": [{"name": "X-Key", "secretKeyRef": {"name": "keys", "key": "o"}}]}},
         {"name": "own", "python": {"entryPoint": "mine.tools:weather", "parameters": CITY}},
     ],
     image="mirror.example.com/mine:1",
     agents=[
         {"name": "lead", "instructions": "Lead {{product}}.", "tools": ["manual"], "steps": 3},
-        {"name": "worker", "description": "Knows all.", "tools": ["weather", "stock", "own"],
+        {"name": "worker", "description": "Knows all.", "tools": ["weather", "stock", "own", "orders"],
          "requireApproval": ["stock"]},
     ],
     workflow={"supervisor": {"agent": "lead", "agents": ["worker"]}},
@@ -113,6 +124,10 @@ RIGHT_APPS = (
     changed(IN_CHROMA, knowledge__0__store={"chroma": {"url": "http://chroma:8000"}}), changed(PLAIN, replicas=0),
     changed(PLAIN, agents=[{"name": "one"}]),
     changed(AGENTS, replicas=3, sessions={"postgres": {"secretKeyRef": {"name": "keys", "key": "url"}}}),
+    *(changed(AGENTS, tools__3__openapi={"url": "https://orders.example.com", **place}) for place in (
+        {"configMap": {"name": "documents", "key": "orders.yaml"}}, {"uri": "pvc://corpus/orders.yaml"},
+        {"https": "https://orders.example.com/openapi.json"},
+    )),
     *(changed(AGENTS, agents__1__requireApproval=REMOVE, workflow={kind: told}) for kind, told in (
         ("sequential", {"agents": ["lead", "worker"]}), ("router", {"agents": ["lead", "worker"]}),
         ("parallel", {"agents": ["worker"], "combine": "lead"}), ("handOver", {"agents": ["lead", "worker"]}),
@@ -129,7 +144,12 @@ def wrong_agents(name: str, path: str, says: str, *, at_server: bool = False, **
     return Wrong(name, changed(AGENTS, **paths), path, says, at_server)
 
 
+def long_document(name: str) -> Spec:
+    return {"name": name, "openapi": {"url": "https://x.example.com", "inline": ORDERS + "#" * 60_000}}
+
+
 WRONG_APPS = (
+    wrong("a collector by gRPC", "spec.tracing.endpoint", "match", tracing={"endpoint": "collector:4317"}),
     wrong_agents("a tool that is two", "spec.tools[0]", "exactly one of http", at_server=True, tools__0__knowledge={}),
     wrong_agents("a header of no value", "spec.tools[0].http.headers[0]", "exactly one of value", at_server=True,
                  tools__0__http__headers=[{"name": "X"}]),
@@ -143,9 +163,23 @@ WRONG_APPS = (
                  tools__0__http__url="ftp://x/{city}"),
     wrong_agents("a tool that nobody has", "spec.agents[1].tools[0]", "there is no", agents__1__tools=["wether"]),
     wrong_agents("a tool of no agent", "spec.tools[2].name", "no agent has", agents__0__tools=[]),
+    wrong_agents("a document in two places", "spec.tools[3].openapi", "exactly one of inline", at_server=True,
+                 tools__3__openapi__https="https://x.example.com/"),
+    wrong_agents("a document that is none", "spec.tools[3].openapi.inline", "convert it",
+                 tools__3__openapi__inline="swagger: '2.0'"),
+    wrong_agents("a document of nowhere", "spec.tools[3].openapi.uri", "must not contain",
+                 tools__3__openapi={"url": "https://x.example.com", "uri": "pvc://corpus/../../etc/passwd"}),
+    wrong_agents("an operation that is not there", "spec.tools[3].openapi.inline", "no operation 'pay'",
+                 tools__3__openapi__operations=["pay"]),
+    wrong_agents("a base with a query", "spec.tools[3].openapi.url", "without a query",
+                 tools__3__openapi__url="https://x.example.com/?a=1"),
+    wrong_agents("documents too long", "spec.tools", "inline documents have",
+                 tools__0=long_document("a"), tools__1=long_document("b"), tools__2=long_document("c")),
+    wrong_agents("instructions too long", "spec.agents", "with the variables in them",
+                 prompt__variables={"product": "x" * 4096}, agents__0__instructions="{{product}}" * 100),
     wrong_agents("two tools of one name", "spec.tools", "named 'weather'", tools__1__name="weather"),
     wrong_agents("a tool that answers", "spec.tools[1].name", "another name", tools__1__name="answer",
-                 agents__1__tools=["weather", "answer", "own"], agents__1__requireApproval=[]),
+                 agents__1__tools=["weather", "answer", "own", "orders"], agents__1__requireApproval=[]),
     wrong_agents("a schema that is none", "spec.tools[0].http.parameters", "no JSON", tools__0__http__parameters="{x"),
     wrong_agents("a schema that is open", "spec.tools[0].http.parameters", "patternProperties: is not taken",
                  tools__0__http__parameters='{"patternProperties": {}}'),
@@ -155,7 +189,7 @@ WRONG_APPS = (
                  tools__0__http__url="https://{city}.example.com/"),
     wrong_agents("a network that is none", "spec.tools[0].http.allowedAddresses[0]", "1.2.3.4/8",
                  tools__0__http__allowedAddresses=["1.2.3.4/8"]),
-    wrong_agents("a function without an image", "spec.tools[3].python", "needs spec.image", image=REMOVE),
+    wrong_agents("a function without an image", "spec.tools[4].python", "needs spec.image", image=REMOVE),
     wrong_agents("knowledge that is not there", "spec.tools[2].knowledge.names[0]", "there is no 'maps'",
                  tools__2__knowledge={"names": ["maps"]}),
     wrong_agents("an approval of no tool", "spec.agents[0].requireApproval[0]", "none of its tools",

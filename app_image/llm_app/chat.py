@@ -14,6 +14,7 @@ from llm_app.model import Client
 from llm_app.prompt import Assembled, PromptTooLongError, assemble, question_of
 from llm_app.requests import ChatRequest, RequestError, RetrieveRequest, turns_of, upstream
 from llm_app.retrieval import Found, Retriever
+from llm_app.tracing import span
 
 Told = dict[str, list[str]]  # "problems": why some knowledge was searched less well than wanted
 
@@ -41,7 +42,10 @@ class Chat:
     ) -> Found:
         """Raises RequestError."""
         try:
-            return await self.retriever.search(query, names, most, where)
+            with span("retrieve", llm_app__knowledge=[*(names or self.retriever.names)]) as told:
+                found = await self.retriever.search(query, names, most, where)
+                told.set_attribute("llm_app.passages", len(found.passages))
+                return found
         except StoreError as error:
             raise RequestError(503, "knowledge_unavailable", f"knowledge can't be searched: {error}") from None
 

@@ -13,6 +13,7 @@ CONFIG_FOLDER = "/etc/llm-operator"
 INDEX_FILE, SERVER_FILE, EVALUATION_FILE = "index.json", "server.json", "evaluation.json"
 QUESTIONS = f"{CONFIG_FOLDER}/questions"  # a ConfigMap, or a file of the operator's
 SOURCES = f"{CONFIG_FOLDER}/sources"  # ConfigMaps, each in the folder of its source's name
+TLS = f"{CONFIG_FOLDER}/tls"  # tls.crt and tls.key of the server itself, if it speaks HTTPS
 CERTIFICATES = f"{CONFIG_FOLDER}/model/ca.crt"  # of the model's server, where it speaks HTTPS
 PORT = 8080
 Metric = Literal["hitAt1", "hitAt3", "hitAt5", "mrr", "contains", "exactMatch", "f1", "citation", "judge"]
@@ -178,6 +179,17 @@ class Model(Settings):
     context_tokens: int | None = Field(default=None, description="None: as long as the model takes.")
 
 
+class Tracing(Settings):
+    """Where spans of requests are sent, in OTLP by HTTP."""
+
+    endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+[^\s?#]*$", max_length=1024)] = Field(
+        description="Of an OpenTelemetry collector, such as http://collector.observability.svc:4318."
+    )
+    sample_ratio: float = Field(
+        default=1.0, ge=0, le=1, description="Of traces that begin here; those of clients are kept as they ask."
+    )
+
+
 class Server(Settings):
     """All of a server's configuration."""
 
@@ -192,6 +204,8 @@ class Server(Settings):
     queue: int = Field(default=256, ge=0, description="Requests that wait; what comes beyond is answered with 429.")
     drain_seconds: int = Field(default=60, ge=0, description="For open requests when the pod leaves.")
     metrics_without_key: bool = False
+    tracing: Tracing | None = None
+    tls: bool = Field(default=False, description="Whether it speaks HTTPS, by the certificate that lies in TLS.")
 
 
 class EvaluationConfig(Settings):

@@ -9,6 +9,8 @@ from typing import Self
 
 import aiohttp
 
+from llm_app.tracing import passing_on
+
 
 class Connection:
     """``authority``: a file of certificates; where it isn't, those of the image are trusted."""
@@ -20,6 +22,7 @@ class Connection:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=timeout,
             read_bufsize=line_bytes,
+            trace_configs=[passing_on()],
         )
 
     async def __aenter__(self) -> Self:

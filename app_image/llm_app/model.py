@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from opentelemetry.trace import Span, SpanKind, use_span
 
 from llm_app.config import CERTIFICATES, Model
 from llm_app.connection import Connection
 from llm_app.requests import RequestError
+from llm_app.tracing import of_stream, span, used
 
 CONNECT_SECONDS = 15.0
 SILENT_SECONDS = 600.0  # from one piece of an answer to the next
@@ -26,26 +28,38 @@ class Client(Connection):
     def __init__(self, model: Model, key: str = "", certificates: Path = Path(CERTIFICATES)) -> None:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
         super().__init__(key, certificates, timeout, LINE_BYTES)
-        self._url = f"{model.url}/chat/completions"
+        self._url, self._name = f"{model.url}/chat/completions", model.name
+        self._attributes = {"gen_ai__operation__name": "chat", "gen_ai__request__model": model.name}
 
     async def answer(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Raises RequestError."""
-        try:
-            async with self._session.post(self._url, json=body) as response:
-                await refuse(response)
-                found = await response.json()
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise unreachable(error) from None
-        if not isinstance(found, dict):
-            raise RequestError(502, "bad_gateway", "the model's server answered something else than an object")
-        return found
+        with span(f"chat {self._name}", SpanKind.CLIENT, **self._attributes) as told:
+            try:
+                async with self._session.post(self._url, json=body) as response:
+                    await refuse(response)
+                    found = await response.json()
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                raise unreachable(error) from None
+            if not isinstance(found, dict):
+                raise RequestError(502, "bad_gateway", "the model's server answered something else than an object")
+            used(told, found.get("usage"))
+            return found
 
     async def pieces(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Of an answer, as they come. Raises RequestError, before the first piece or in between."""
+        with of_stream(f"chat {self._name}", **self._attributes) as told:
+            async for piece in self._pieces(body, told):
+                used(told, piece.get("usage"))
+                yield piece
+
+    async def _pieces(self, body: Mapping[str, Any], told: Span) -> AsyncGenerator[dict[str, Any], None]:
         ended = False
         try:
-            async with self._session.post(self._url, json=body) as response:
+            with use_span(told):
+                response = await self._session.post(self._url, json=body)
+            async with response:
                 await refuse(response)
+                told.add_event("first_byte")
                 async for line in response.content:
                     if not line.startswith(EVENT):
                         continue

@@ -25,6 +25,11 @@ CONTEXT_TEMPLATE = (
 # Both in time that grows with the text alone, whatever blanks it has: the operator reads templates in its event loop.
 VARIABLE = re.compile(r"\{\{([^{}]*)\}\}")
 MARK = re.compile(r"<(?=\s*(?:/\s*)?document\b)", re.IGNORECASE)
+# Control tokens of chat templates, which a tokenizer reads in a text too: a user's could begin a turn of the system.
+CONTROL = re.compile(
+    r"<(?=[|｜][^<>|｜\s]{1,64}[|｜]>|/?s>|(?:bos|eos|pad|unk|mask)>|(?:start|end)_of_(?:turn|image)>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|IMG)\])"
+)
 TURN_TOKENS = 8  # that a chat template puts around each turn
 
 
@@ -54,6 +59,11 @@ class Assembled:
     forgotten: int = 0  # turns, the oldest, that had no room
 
 
+def inert(text: str) -> str:
+    """The same, with no control token of a chat template in it. For all that is not the app's own."""
+    return CONTROL.sub(lambda found: "‹" if found[0] == "<" else "［", text)
+
+
 def names_in(template: str) -> list[str]:
     """Of the variables that a template has."""
     return list(dict.fromkeys(name.strip() for name in VARIABLE.findall(template)))
@@ -81,13 +91,18 @@ def letters(text: str) -> tuple[int, int]:
 
 def rendered_tokens(template: str, variables: Mapping[str, str]) -> int:
     """Of what ``render`` makes, which may be a thousand times as long as both, without making it."""
+    return tokens_of(*rendered_letters(template, variables))
+
+
+def rendered_letters(template: str, variables: Mapping[str, str]) -> tuple[int, int]:
+    """How many of what ``render`` makes are ASCII, and how many are not."""
     plain, others = letters(template)
     for written, count in Counter(found[0] for found in VARIABLE.finditer(template)).items():
         value = variables.get(written[2:-2].strip(), written)
         for sign, text in ((1, value), (-1, written)):
             more_plain, more_others = letters(text)
             plain, others = plain + sign * count * more_plain, others + sign * count * more_others
-    return tokens_of(plain, others)
+    return plain, others
 
 
 def fixed_tokens(prompt: Prompt) -> int:
@@ -170,8 +185,8 @@ def context_of(passages: Sequence[Passage]) -> str:
 
 
 def document(number: int, passage: Passage) -> str:
-    title = re.sub(r"[\"<>\s]+", " ", passage.title or passage.source).strip()
-    return f'<document number="{number}" title="{title}">\n{MARK.sub("‹", passage.text)}\n</document>'
+    title = inert(re.sub(r"[\"<>\s]+", " ", passage.title or passage.source).strip())
+    return f'<document number="{number}" title="{title}">\n{inert(MARK.sub("‹", passage.text))}\n</document>'
 
 
 def text_of(turn: Turn) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from llm_app.config import Server
-from llm_app.prompt import Turn, text_of
+from llm_app.prompt import Turn, inert, text_of
 
 MOST_TURNS, MOST_CHARACTERS = 512, 1_000_000
 # Passed on as they are; vLLM says what is wrong with their values.
@@ -39,10 +39,13 @@ class RequestError(Exception):
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
 
+Said = Annotated[str, AfterValidator(inert)]
+
+
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
     type: Literal["text"]
-    text: str
+    text: Said
 
 
 class Message(BaseModel):
@@ -50,7 +53,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     role: Literal["user", "assistant", "tool"]
-    content: str | list[Part] | None = None
+    content: Said | list[Part] | None = None
     name: str | None = None
     tool_call_id: str | None = None
     tool_calls: list[dict[str, JsonValue]] | None = None
@@ -105,6 +108,7 @@ def refuse_orders(given: object) -> None:
 
 
 def turns_of(request: ChatRequest) -> list[Turn]:
+    """What clients say is data: none of it begins a turn."""
     return [message.model_dump(exclude_none=True) for message in request.messages]
 
 

@@ -19,10 +19,12 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from llm_app import tracing
 from llm_app.away import StoreError
+from llm_app.certificate import Certificate
 from llm_app.chat import Chat
 from llm_app.citations import told
-from llm_app.config import API_KEY, CONFIG_FOLDER, MODEL_API_KEY, PORT, SERVER_FILE, Server
+from llm_app.config import API_KEY, CONFIG_FOLDER, MODEL_API_KEY, PORT, SERVER_FILE, TLS, Server
 from llm_app.door import Turnstile, check_key
 from llm_app.figures import Figures
 from llm_app.model import Client
@@ -37,6 +39,7 @@ logger = logging.getLogger(__name__)
 BODY_BYTES = 4 << 20  # of a request; a million characters of Japanese have 3 MB
 BODIES_BYTES = 64 << 20  # of all that are answered or wait
 IDLE_SECONDS = 5.0  # after which a connection of a pod that leaves is closed
+BODY_SECONDS = 60.0  # until it is there
 PAGE = Path(__file__).with_name("page.html")
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
@@ -73,6 +76,17 @@ class Api:
         """Each error has OpenAI's shape, and each request is counted by a path that is known."""
         known = request.match_info.route.resource
         path = known.canonical if known else "other"
+        if request.method != "POST" or not known:
+            return await self._answered(request, handler, path)
+        attributes = {"http__request__method": request.method, "http__route": path}
+        with tracing.of_request(f"{request.method} {path}", request.headers, **attributes) as told:
+            response = await self._answered(request, handler, path)
+            told.set_attribute("http.response.status_code", response.status)
+            if response.status >= 500:
+                tracing.failed(told, str(response.status))
+            return response
+
+    async def _answered(self, request: web.Request, handler: Handler, path: str) -> web.StreamResponse:
         self.busy, self.last = self.busy + 1, time.monotonic()
         try:
             check_key(self._key, request.path, request.headers, metrics_open=self._chat.config.metrics_without_key)
@@ -113,7 +127,9 @@ class Api:
         return web.Response(body=generate_latest(self._figures.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def models(self, _: web.Request) -> web.StreamResponse:
-        one = {"id": self._chat.config.name, "object": "model", "owned_by": "llm-operator"}
+        """With what the page asks for: whether the app keeps conversations."""
+        keeps = bool(self._chat.config.team and self._chat.config.team.sessions)
+        one = {"id": self._chat.config.name, "object": "model", "owned_by": "llm-operator", "sessions": keeps}
         return web.json_response({"object": "list", "data": [one]})
 
     async def retrieve(self, request: web.Request) -> web.StreamResponse:
@@ -171,9 +187,18 @@ def size_of(request: web.Request) -> int:
 
 
 async def body_of(request: web.Request) -> object:
+    """Raises RequestError; also for one that comes too slowly: it has a place that others wait for."""
     try:
-        return json.loads(await request.text())
-    except (ValueError, LookupError, RecursionError):  # no JSON, no such encoding
+        async with asyncio.timeout(BODY_SECONDS):
+            text = await request.text()
+    except TimeoutError:
+        said = f"the body was not there in {BODY_SECONDS:g} seconds; send it at once"
+        raise RequestError(408, "request_timeout", said, "body") from None
+    except (ValueError, LookupError):  # no such encoding, or not in it
+        text = ""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
         raise RequestError(400, "invalid_json", "the body is no JSON", "body") from None
 
 
@@ -221,7 +246,9 @@ async def serve(config: Server, port: int = PORT) -> None:
     """Until SIGTERM or SIGINT. Loads all knowledge before it listens."""
     allow_connections()
     figures = Figures()
+    certificate = Certificate(Path(TLS)) if config.tls else None
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(tracing.traced(config.tracing, config.name, config.revision))
         retriever = await stack.enter_async_context(opened(config.knowledge, figures))
         client = await stack.enter_async_context(Client(config.model, os.environ.get(MODEL_API_KEY, "")))
         chat = await stack.enter_async_context(chat_of(config, retriever, client, figures))
@@ -233,13 +260,17 @@ async def serve(config: Server, port: int = PORT) -> None:
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        renewed = asyncio.ensure_future(certificate.follow()) if certificate else None
         try:
-            await web.SockSite(runner, listening(port)).start()
+            context = certificate.context if certificate else None
+            await web.SockSite(runner, listening(port), ssl_context=context).start()
             print(f"{config.name} revision {config.revision} answers on port {port}", flush=True)
             await stopped.wait()
             api.leaves = True
             await goodbye(runner, api, config.drain_seconds)
         finally:
+            if renewed:
+                renewed.cancel()
             await runner.cleanup()  # takes no more, and waits for what is open
 
 

@@ -15,6 +15,7 @@ ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_-]*$"
 SECRET = "LLM_APP_TOOL_SECRET_"  # noqa: S105 -- the beginning of names of variables
 SESSIONS_URL = "LLM_APP_SESSIONS_URL"
 SESSIONS_FOLDER = "/volumes/.sessions"  # no claim's name begins so
+DOCUMENT_FILE = "document"  # of OpenAPI, from a ConfigMap
 RESERVED = "answer"  # a tool of this name could not be told from the answer
 
 
@@ -51,6 +52,23 @@ class Http(Settings):
     allowed_addresses: list[str] = Field(default_factory=list)
 
 
+class OpenApi(Settings):
+    """``url``: where its operations are; what a document says of servers is not followed, as headers may be secret.
+
+    The document stands here, in the file ``path``, or at ``location`` in the network. ``digest``: of the file's content
+    as the operator knew it, so that another one is another configuration.
+    """
+
+    url: str
+    headers: list[Header] = Field(default_factory=list)
+    operations: list[str] = Field(default_factory=list)
+    allowed_addresses: list[str] = Field(default_factory=list)
+    document: str = ""
+    path: str = ""
+    digest: str = ""
+    location: str = ""
+
+
 class Mcp(Settings):
     url: str
     headers: list[Header] = Field(default_factory=list)
@@ -71,12 +89,13 @@ class Search(Settings):
 
 
 class Tool(Settings):
-    """Exactly one of ``http``, ``mcp``, ``python`` and ``knowledge``."""
+    """Exactly one of ``http``, ``openapi``, ``mcp``, ``python`` and ``knowledge``."""
 
     name: ToolName
     description: str = ""
     bounds: Bounds = Field(default_factory=Bounds)
     http: Http | None = None
+    openapi: OpenApi | None = None
     mcp: Mcp | None = None
     python: PythonFunction | None = None
     knowledge: Search | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,8 +18,10 @@ from llm_app.config import IndexConfig, IndexSource
 from llm_app.documents import DataError
 from llm_app.index import build
 from llm_app.prompt import Assembled, Passage, PromptTooLongError, assemble, text_of, tokens
+from llm_operator import agent_prompts
 from llm_operator.api.app import LLMAppSpec
 from llm_operator.api.knowledge import KnowledgeBase, KnowledgeSource
+from llm_operator.api.tools import OpenApiTool
 from llm_operator.api.validation import InvalidSpecError, load_app
 from llm_operator.apps.configuration import prompt_of
 from llm_operator.manifest_files import read
@@ -40,6 +43,10 @@ def main(arguments: Sequence[str]) -> int:
         print(line, file=sys.stderr)
     try:
         name, spec = app_of(contents.objects, asked.name)
+        if spec.agents:
+            documents = partial(document_of, contents.objects, folders_of(asked.claim))
+            print("\n".join(agent_prompts.told(name, spec, asked.ask, asked.context, documents)))
+            return 2 if contents.problems else 0
         with TemporaryDirectory() as folder:
             sources = Sources(contents.objects, folders_of(asked.claim), Path(folder))
             passages = [passage for one in spec.knowledge for passage in sources.search(one, asked.ask)]
@@ -49,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     except (SettingsError, CantTellError) as error:
         print(error, file=sys.stderr)
         return 2
-    except (InvalidSpecError, PromptTooLongError, DataError) as error:
+    except (InvalidSpecError, PromptTooLongError, DataError, agent_prompts.CantWorkError) as error:
         print(f"it can't work: {error}", file=sys.stderr)
         return 1
     print("\n".join(told(name, spec, made, passages)))
@@ -95,11 +102,29 @@ def folders_of(given: Sequence[str]) -> dict[str, Path]:
     return folders
 
 
+def maps_of(objects: Sequence[Manifest]) -> dict[str, Mapping[str, str]]:
+    return {name_of(one): one.get("data") or {} for one in objects if one.get("kind") == "ConfigMap"}
+
+
+def document_of(objects: Sequence[Manifest], claims: Mapping[str, Path], openapi: OpenApiTool) -> str:
+    """Of a ConfigMap in the file, or of a claim that is here; empty if it is not."""
+    if named := openapi.config_map:
+        return str(maps_of(objects).get(named.name, {}).get(named.key, ""))
+    claim = str(claim_of(openapi.uri or ""))
+    if claim not in claims:
+        return ""
+    file = claims[claim] / (openapi.uri or "").removeprefix(f"pvc://{claim}/")
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise CantTellError(f"{openapi.uri}: {error}") from None
+
+
 class Sources:
     """The documents that can be had here. ``folder`` is for those of ConfigMaps."""
 
     def __init__(self, objects: Sequence[Manifest], claims: Mapping[str, Path], folder: Path) -> None:
-        self._maps = {name_of(one): one.get("data") or {} for one in objects if one.get("kind") == "ConfigMap"}
+        self._maps = maps_of(objects)
         self._claims, self._folder = claims, folder
 
     def search(self, knowledge: KnowledgeBase, question: str) -> list[Passage]:

@@ -301,7 +301,7 @@ def app_pod() -> Manifest:
     spec = LLMAppSpec.model_validate(PLAIN)
     told = ResolvedModel(url="http://chat-serving.team.svc/v1", name="chat")
     choice = Choice(Reason.MODEL_RESOLVED, "", holds=True, model=told)
-    _, deployment = workload(custom_resource("LLMApp", "help", PLAIN), spec, choice, (), "app:1", ())
+    _, deployment = workload(custom_resource("LLMApp", "help", PLAIN), spec, choice, (), {}, "app:1", ())
     pod: Manifest = deployment["spec"]["template"]
     return pod
 

@@ -33,6 +33,7 @@ class Vllm:
     words: tuple[str, ...] = ("Every ", "40 ", "hours ", "[1].")
     asked: list[Answer] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    traces: list[str] = field(default_factory=list)  # W3C's traceparent, of requests that have one
     fails: tuple[int, str] | None = None  # status and body
     breaks: bool = False  # in the middle of a stream
     strange: Any = None  # choices of a last piece, of no shape of vLLM's
@@ -46,6 +47,7 @@ class Vllm:
         asked = await request.json()
         self.asked.append(asked)
         self.keys.append(request.headers.get("Authorization"))
+        self.traces += request.headers.getall("traceparent", [])
         self.busy += 1
         self.most = max(self.most, self.busy)
         try:

@@ -153,6 +153,16 @@ async def test_what_is_no_call_is_told_to_the_model(start: Start) -> None:
     assert not asked
 
 
+async def test_a_hand_over_to_nobody_is_no_call(start: Start) -> None:
+    for workflow in (Workflow(hand_over=HandOver(agents=[*NAMES])), Workflow(sequential=Sequential(agents=[*NAMES]))):
+        app = await start(team=several(workflow, turns=4), knowledge=False)
+        app.vllm.decisions = [{"agent": "nobody"}, ANSWER]
+        status, found = await app.ask("Go")
+        assert status == 200, found
+        outcomes = [one["outcome"] for one in found["steps"]]
+        assert outcomes == (["invalid"] if workflow.hand_over else [])
+
+
 async def test_knowledge_and_python_are_tools_and_stream_their_steps(start: Start) -> None:
     properties = {"n": {"type": "integer"}, "m": {"type": "integer"}}
     parameters = {"type": "object", "properties": properties, "required": ["n"]}

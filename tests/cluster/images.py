@@ -35,7 +35,8 @@ OF_ALL = ["tools/image", "requirements/build.txt", "LICENSE", "NOTICE"]
 # Of an app, what the operator reads: how its pods are configured, and what they would send to a model.
 OF_PROMPTS = (
     "config", "prompt", "words", "chunks", "keyword", "store", "documents", "away", "index", "last_word", "requests",
-    "team", "tools/__init__", "tools/schema",
+    "agent_prompt", "team", "tools/__init__", "tools/base", "tools/offers", "tools/openapi", "tools/openapi_schema",
+    "tools/plain_yaml", "tools/schema",
 )  # fmt: skip
 # image → Containerfile and the sources that its content depends on
 IMAGES = {

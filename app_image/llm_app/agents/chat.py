@@ -40,6 +40,7 @@ async def team_chat(config: Server, retriever: Retriever, client: Client, figure
         store = await stack.enter_async_context(opened(config.team.sessions)) if config.team.sessions else None
         made = TeamChat(config, retriever, client, figures, store)
         stack.push_async_callback(made.toolbox.close)
+        await made.toolbox.open()
         yield made
 
 
@@ -92,6 +93,7 @@ class TeamChat(Chat):
             more = await work
         finally:
             work.cancel()  # of a client that has gone away
+            run.end()
         if question := more.get("question"):
             yield {**identity, "choices": [{"index": 0, "delta": {"content": question}}]}
             del more["question"]

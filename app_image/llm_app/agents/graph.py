@@ -6,18 +6,20 @@ Nothing else of the app knows LangGraph but ``sessions``: a graph takes a state 
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypedDict, cast
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send, interrupt
 
-from llm_app.agents import prompts
+from llm_app import agent_prompt as prompts
 from llm_app.agents.run import Run
-from llm_app.prompt import Turn
-from llm_app.team import HandOver, Parallel, Router, Sequential, Supervisor
+from llm_app.prompt import Turn, inert
+from llm_app.team import HandOver, Parallel, Router, Sequential, Supervisor, Team
 from llm_app.tools.base import Offer
 from llm_app.tools.toolbox import Called
+from llm_app.tracing import span, turn_of
 
 FINISH = "FINISH"
 
@@ -74,6 +76,8 @@ async def decide(state: State, runtime: Runtime[Run]) -> dict[str, Any]:
     made = await run.decide(agent.name, turns, prompts.decision(offers, beside))
     if run.limit == "seconds":
         return answer
+    if made and "agent" in made and made["agent"] not in beside:  # of a server that does not keep to the expression
+        made = None
     return {"call": made or {"tool": ""}, "steps": state["steps"] + 1}
 
 
@@ -101,7 +105,7 @@ async def act(state: State, runtime: Runtime[Run]) -> dict[str, Any]:
     else:
         called = await run.toolbox.call(*found, call.get("arguments") or {}, max(run.left, 0.01))
     told = run.called(agent.name, call, called)
-    wrote = {"role": "assistant", "content": json.dumps(call, ensure_ascii=False)}
+    wrote = {"role": "assistant", "content": inert(json.dumps(call, ensure_ascii=False))}
     return {"scratch": [*state["scratch"], wrote, {"role": "user", "content": told}]}
 
 
@@ -114,11 +118,21 @@ async def answer(state: State, runtime: Runtime[Run]) -> dict[str, Any]:
     return {"answer": text, "reports": [*state["reports"], {"agent": agent.name, "text": text}]}
 
 
+def in_turn(node: Callable[[State, Runtime[Run]], Awaitable[dict[str, Any]]]) -> Any:
+    """The same, as a part of the agent's turn in the trace."""
+
+    async def traced(state: State, runtime: Runtime[Run]) -> dict[str, Any]:
+        with runtime.context.within():
+            return await node(state, runtime)
+
+    return traced
+
+
 def agent_graph() -> Any:
     made = StateGraph(State, context_schema=Run)
-    made.add_node("decide", decide)
-    made.add_node("act", act)
-    made.add_node("answer", answer)
+    made.add_node("decide", in_turn(decide))
+    made.add_node("act", in_turn(act))
+    made.add_node("answer", in_turn(answer))
     made.add_edge(START, "decide")
     made.add_conditional_edges("decide", decided)
     made.add_edge("act", "decide")
@@ -131,7 +145,8 @@ MEMBER = agent_graph()
 
 async def member(state: State, runtime: Runtime[Run]) -> dict[str, Any]:
     """One of several that work at the same time."""
-    made = await MEMBER.ainvoke(state, context=runtime.context)
+    with span(f"invoke_agent {state['agent']}", **turn_of(state["agent"])):
+        made = await MEMBER.ainvoke(state, context=runtime.context)
     runtime.context.reports.append({"agent": state["agent"], "text": made["answer"]})
     return {}
 
@@ -162,12 +177,14 @@ async def choose(state: State, runtime: Runtime[Run]) -> Command[Any]:
         case HandOver():
             wanted = state["call"].get("agent") if done else kind.agents[0]
             made = turn(state, run, wanted or kind.agents[0], final=True)
+    run.begin(made["agent"])
     return Command(update={**made, "call": {}}, goto="agent")
 
 
 def parallel(state: State, run: Run, kind: Parallel) -> Command[Any]:
     if state["turns"]:
         made = turn(state, run, kind.combine, final=True)
+        run.begin(kind.combine)
         return Command(update={**made, "call": {}, "reports": sorted_by(kind.agents, run.reports)}, goto="agent")
     sent = []
     for name in kind.agents:

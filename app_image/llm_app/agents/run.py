@@ -6,11 +6,13 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_app.agents import prompts
+from opentelemetry.trace import Span, use_span
+
+from llm_app import agent_prompt as prompts
 from llm_app.config import Server
 from llm_app.model import Client
 from llm_app.prompt import Passage, PromptTooLongError, Turn, render
@@ -19,8 +21,8 @@ from llm_app.team import Agent, Team
 from llm_app.tools.base import Offer
 from llm_app.tools.figures import ToolFigures
 from llm_app.tools.toolbox import Called, Toolbox
+from llm_app.tracing import TRACER, dotted, turn_of
 
-DECISION_TOKENS = 1024
 GRACE_SECONDS = 60.0  # for the answer that a limit asks for
 NOTHING = "I could not finish: the limit of {} was reached."
 
@@ -42,6 +44,7 @@ class Run:
     written: int = 0
     limit: str = ""
     began: float = field(default_factory=time.monotonic)
+    turn: Span | None = None  # whose turn it is, if agents take turns
 
     @property
     def team(self) -> Team:
@@ -54,8 +57,7 @@ class Run:
     @property
     def decision_tokens(self) -> int:
         """At most, of what an agent decides: a call, or that it answers."""
-        context = self.config.model.context_tokens
-        return DECISION_TOKENS if context is None else min(DECISION_TOKENS, context // 4)
+        return prompts.decision_tokens(self.config.model.context_tokens)
 
     @property
     def left(self) -> float:
@@ -84,6 +86,22 @@ class Run:
             return prompts.turns(said, state["conversation"], state["reports"], state["scratch"], last, budget)
         except PromptTooLongError as error:
             raise RequestError(400, "context_length_exceeded", str(error), "messages") from None
+
+    def begin(self, agent: str) -> None:
+        """A turn of this agent; the one before it is over."""
+        self.end()
+        self.turn = TRACER.start_span(f"invoke_agent {agent}", attributes=dotted(turn_of(agent)))
+
+    def end(self) -> None:
+        if self.turn:
+            self.turn.end()
+        self.turn = None
+
+    def within(self) -> AbstractContextManager[object]:
+        """What an agent does is a part of its turn."""
+        if self.turn is None:
+            return nullcontext()
+        return use_span(self.turn, record_exception=False, set_status_on_exception=False)
 
     async def decide(self, agent: str, turns: list[Turn], expression: str) -> dict[str, Any] | None:
         """None: a limit was reached, or what was written is no JSON."""

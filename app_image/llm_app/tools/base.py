@@ -40,6 +40,10 @@ class Offer:
 class Source(Protocol):
     """One of spec.tools. What it offers may be more than one tool, and may not be known yet: an MCP server's."""
 
+    async def open(self) -> None:
+        """Before the server answers. Raises ValueError if it can't be used as it is written."""
+        ...
+
     async def offers(self) -> Sequence[Offer]: ...
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Result:

@@ -9,11 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+from yarl import URL
 
-from llm_app.team import Tool
+from llm_app.team import Bounds, Tool
 from llm_app.tools import guard
 from llm_app.tools.base import Offer, Result, ToolError, headers_of
-from llm_app.tools.schema import strict
+from llm_app.tools.offers import known_offers
 
 PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 BODILESS = ("GET", "DELETE")
@@ -29,9 +30,11 @@ class HttpSource:
         self._headers = headers_of(tool.http.headers)
         self._session = guard.session(tool.http.allowed_addresses)
 
+    async def open(self) -> None:
+        return
+
     async def offers(self) -> Sequence[Offer]:
-        given = self._http.parameters
-        return [Offer(self._tool.name, self._tool.description, given, strict(given))]
+        return known_offers(self._tool)
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Result:
         del name
@@ -42,24 +45,29 @@ class HttpSource:
         sent: dict[str, Any] = (
             {"params": {key: plain(one) for key, one in others.items()}} if bare else {"json": others}
         )
-        try:
-            # another address might be told the headers, and be another tool
-            async with self._session.request(
-                self._http.method, url, headers=self._headers, allow_redirects=False, **sent
-            ) as response:
-                text = await read(response, self._tool.bounds.answer_characters)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            if found := guard.blocked(error):
-                raise ToolError(str(found), "blocked") from None
-            raise ToolError(f"can't be reached: {type(error).__name__}") from None
-        if 300 <= response.status < 400:
-            raise ToolError(f"answered {response.status}, another address, which is not followed")
-        if response.status >= 400:
-            raise ToolError(f"answered {response.status}: {text[:500]}")
-        return Result(text)
+        return await send(self._session, self._http.method, url, self._headers, self._tool.bounds, **sent)
 
     async def close(self) -> None:
         await self._session.close()
+
+
+async def send(
+    session: aiohttp.ClientSession, method: str, url: str | URL, headers: Mapping[str, str], bounds: Bounds, **sent: Any
+) -> Result:
+    """One request. Raises ToolError."""
+    try:
+        # another address might be told the headers, and be another tool
+        async with session.request(method, url, headers=headers, allow_redirects=False, **sent) as response:
+            text = await read(response, bounds.answer_characters)
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        if found := guard.blocked(error):
+            raise ToolError(str(found), "blocked") from None
+        raise ToolError(f"can't be reached: {type(error).__name__}") from None
+    if 300 <= response.status < 400:
+        raise ToolError(f"answered {response.status}, another address, which is not followed")
+    if response.status >= 400:
+        raise ToolError(f"answered {response.status}: {text[:500]}")
+    return Result(text)
 
 
 def segment(value: Any) -> str:

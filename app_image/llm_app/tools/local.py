@@ -13,15 +13,10 @@ from llm_app.requests import RequestError
 from llm_app.retrieval import Found
 from llm_app.team import Tool
 from llm_app.tools.base import Offer, Result, ToolError
-from llm_app.tools.schema import strict
+from llm_app.tools.offers import known_offers
 
 AT_ONCE = 8  # calls of one function: a thread that hangs can't be ended
 Retrieve = Callable[[str, Sequence[str], int | None], Awaitable[Found]]
-QUERY = {
-    "type": "object",
-    "properties": {"query": {"type": "string", "minLength": 1, "description": "What to look for, in its own words."}},
-    "required": ["query"],
-}
 
 
 class PythonSource:
@@ -29,7 +24,7 @@ class PythonSource:
 
     def __init__(self, tool: Tool) -> None:
         assert tool.python  # noqa: S101
-        self._tool, self._parameters = tool, tool.python.parameters
+        self._tool = tool
         module, _, name = tool.python.entry_point.partition(":")
         try:
             found: Any = importlib.import_module(module)
@@ -42,8 +37,11 @@ class PythonSource:
         self._function = found
         self._places = asyncio.Semaphore(AT_ONCE)
 
+    async def open(self) -> None:
+        return
+
     async def offers(self) -> Sequence[Offer]:
-        return [Offer(self._tool.name, self._tool.description, self._parameters, strict(self._parameters))]
+        return known_offers(self._tool)
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Result:
         del name
@@ -77,8 +75,11 @@ class KnowledgeSource:
         assert tool.knowledge  # noqa: S101
         self._tool, self._wanted, self._retrieve = tool, tool.knowledge, retrieve
 
+    async def open(self) -> None:
+        return
+
     async def offers(self) -> Sequence[Offer]:
-        return [Offer(self._tool.name, self._tool.description, QUERY, strict(QUERY))]
+        return known_offers(self._tool)
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Result:
         del name

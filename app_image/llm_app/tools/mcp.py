@@ -21,7 +21,7 @@ from llm_app.tools.schema import SchemaError, strict
 logger = logging.getLogger(__name__)
 LIST_SECONDS = 60.0  # for which a list of tools holds
 AWAY_SECONDS = 10.0  # for which a server that is away is not asked again: each try may take as long as a call
-MOST_TOOLS = 64
+MOST_TOOLS, MOST_BYTES = 64, 8 << 20  # bytes of an answer, which the library reads whole
 
 
 class Transport(httpx2.AsyncBaseTransport):
@@ -48,7 +48,11 @@ class Stream(httpx2.AsyncByteStream):
         self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = MOST_BYTES
         async for piece in self._response.content.iter_any():
+            left -= len(piece)
+            if left < 0:
+                raise httpx2.ReadError(f"it answers more than {MOST_BYTES:,} bytes")
             yield piece
 
     async def aclose(self) -> None:
@@ -85,6 +89,9 @@ class McpSource:
             if found:
                 raise ToolError(str(found), "blocked") from None
             raise ToolError(f"the MCP server does not do it: {innermost(error)}"[:1000]) from None
+
+    async def open(self) -> None:
+        return
 
     async def offers(self) -> Sequence[Offer]:
         """Those that were listed last, if the server is away now."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 Schema = Mapping[str, Any]
 MOST_DEPTH, MOST_PROPERTIES, MOST_CHARACTERS = 5, 32, 32_768
+MOST_NODES = 2000  # what each level refers to ten times is ten times as much at the next
 STRING, ARRAY, DIGITS, DECIMALS = 256, 8, 12, 6  # where a schema says nothing
 MOST_STRING, MOST_ARRAY = 2048, 64
 TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
@@ -34,6 +36,14 @@ class SchemaError(ValueError):
     """A schema that can't be kept to. The message begins with the place in it."""
 
 
+@dataclass
+class Root:
+    """In which references are looked up, and how many parts may still be made of it."""
+
+    schema: Schema
+    left: int = MOST_NODES
+
+
 def strict(schema: Schema) -> dict[str, Any]:
     """The same, closed and with all bounds: what may be left out must be null. Raises SchemaError.
 
@@ -41,10 +51,14 @@ def strict(schema: Schema) -> dict[str, Any]:
     """
     if schema.get("type", "object") != "object":
         raise SchemaError('must be of "type": "object", each of whose properties is an argument')
-    return node({**schema, "type": "object"}, schema, "", 0)
+    return node({**schema, "type": "object"}, Root(schema), "", 0)
 
 
-def node(schema: object, root: Schema, path: str, depth: int) -> dict[str, Any]:
+def node(schema: object, root: Root, path: str, depth: int) -> dict[str, Any]:
+    """Raises SchemaError."""
+    root.left -= 1
+    if root.left < 0:
+        raise SchemaError(f"{path}: has more than {MOST_NODES} parts, with all that it refers to; make it smaller")
     if not isinstance(schema, Mapping):
         raise SchemaError(f"{path or 'it'}: must be an object")
     if depth > MOST_DEPTH:
@@ -69,9 +83,9 @@ def node(schema: object, root: Schema, path: str, depth: int) -> dict[str, Any]:
     return said | {"type": kinds} | typed(str(kinds), schema, root, path, depth)
 
 
-def referred(name: object, root: Schema, path: str) -> object:
+def referred(name: object, root: Root, path: str) -> object:
     parts = str(name).removeprefix("#/").split("/")
-    found: object = root
+    found: object = root.schema
     for part in parts if str(name).startswith("#/") else ("",):
         found = found.get(part) if isinstance(found, Mapping) else None
     if found is None:
@@ -87,7 +101,7 @@ def values(schema: Schema, path: str) -> list[Any]:
     return list(found)
 
 
-def typed(kind: str, schema: Schema, root: Schema, path: str, depth: int) -> dict[str, Any]:
+def typed(kind: str, schema: Schema, root: Root, path: str, depth: int) -> dict[str, Any]:
     if kind == "object":
         return properties(schema, root, path, depth)
     if kind == "array":
@@ -130,7 +144,7 @@ def bounds(schema: Schema, path: str, low: str, high: str, default: int, most: i
     return least, min(greatest, most)
 
 
-def properties(schema: Schema, root: Schema, path: str, depth: int) -> dict[str, Any]:
+def properties(schema: Schema, root: Root, path: str, depth: int) -> dict[str, Any]:
     given = schema.get("properties") or {}
     if not isinstance(given, Mapping) or len(given) > MOST_PROPERTIES:
         raise SchemaError(f"{path or 'it'}: properties must be an object of {MOST_PROPERTIES} at most")
@@ -245,5 +259,24 @@ def span(low: int, high: int) -> Iterator[str]:
 
 def without_nulls(arguments: Mapping[str, Any], given: Schema) -> dict[str, Any]:
     """What a model left out stands as null in what it wrote. ``given``: the schema as it was before it was strict."""
-    needed = given.get("required") or ()
-    return {name: value for name, value in arguments.items() if value is not None or name in needed}
+    made: dict[str, Any] = pruned(arguments, given, Root(given))
+    return made
+
+
+def pruned(value: Any, schema: object, root: Root) -> Any:
+    while isinstance(schema, Mapping) and "$ref" in schema:
+        schema = referred(schema["$ref"], root, "")
+    if not isinstance(schema, Mapping):
+        return value
+    if choices := schema.get("anyOf") or schema.get("oneOf"):
+        for choice in choices if isinstance(value, dict | list) else ():
+            value = pruned(value, choice, root)
+        return value
+    if isinstance(value, list):
+        return [pruned(one, schema.get("items"), root) for one in value]
+    known = schema.get("properties")
+    if not isinstance(value, dict) or not isinstance(known, Mapping):
+        return value
+    needed = schema.get("required") or ()
+    kept = {name: one for name, one in value.items() if one is not None or name in needed or name not in known}
+    return {name: pruned(one, known.get(name), root) for name, one in kept.items()}

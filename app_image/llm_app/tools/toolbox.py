@@ -16,6 +16,7 @@ from llm_app.tools.base import Offer, Source, ToolError
 from llm_app.tools.figures import ToolFigures
 from llm_app.tools.local import KnowledgeSource, PythonSource, Retrieve
 from llm_app.tools.schema import without_nulls
+from llm_app.tracing import failed, span
 
 CUT = "\n[cut: the answer is longer]"
 
@@ -36,6 +37,11 @@ class Toolbox:
         self._sources = {one.name: source(one, retrieve) for one in tools}
         self._figures = figures
 
+    async def open(self) -> None:
+        """Raises ValueError for a tool that can't be used as it is written."""
+        for one in self._sources.values():
+            await one.open()
+
     async def offers(self, names: Sequence[str]) -> list[tuple[str, Offer]]:
         """With the name in spec.tools that each is of."""
         found = await asyncio.gather(*(self._sources[name].offers() for name in names))
@@ -43,6 +49,15 @@ class Toolbox:
 
     async def call(self, name: str, offer: Offer, arguments: Mapping[str, Any], seconds: float) -> Called:
         """Of the tool ``name`` of spec.tools, in at most so many seconds."""
+        attributes: dict[str, Any] = {"gen_ai__operation__name": "execute_tool", "gen_ai__tool__name": offer.name}
+        with span(f"execute_tool {offer.name}", **attributes) as told:
+            made = await self._called(name, offer, arguments, seconds)
+            told.set_attribute("llm_app.outcome", made.outcome)
+            if made.outcome != "answered":
+                failed(told, made.outcome)
+            return made
+
+    async def _called(self, name: str, offer: Offer, arguments: Mapping[str, Any], seconds: float) -> Called:
         began = time.perf_counter()
         bounds = self._tools[name].bounds
         limit = min(seconds, bounds.timeout_seconds)
@@ -76,6 +91,10 @@ def source(tool: Tool, retrieve: Retrieve) -> Source:
         from llm_app.tools.http import HttpSource
 
         return HttpSource(tool)
+    if tool.openapi:
+        from llm_app.tools.openapi_source import OpenApiSource
+
+        return OpenApiSource(tool)
     if tool.mcp:
         from llm_app.tools.mcp import McpSource
 

@@ -8,14 +8,18 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from llm_app.prompt import names_in
+from llm_app.prompt import names_in, rendered_letters
 from llm_app.team import RESERVED
+from llm_app.tools.offers import read
+from llm_app.tools.openapi import DocumentError
 from llm_app.tools.schema import SchemaError, expression, strict
 from llm_operator.api.agents import AppAgent
 from llm_operator.api.app import LLMAppSpec
 from llm_operator.api.references import exactly_one
-from llm_operator.api.tools import AppTool, HttpTool, Reached
+from llm_operator.api.tools import AppTool, HttpTool, OpenApiTool, Reached
+from llm_trainer.config import local_path
 
+INSTRUCTIONS, DOCUMENTS = 262_144, 131_072  # characters of all agents and tools: pods have them in one ConfigMap
 PLACE = re.compile(r"\{([^{}]*)\}")
 
 
@@ -30,8 +34,25 @@ def agent_problems(spec: LLMAppSpec) -> Iterator[str]:
     for index, tool in enumerate(spec.tools):
         if tool.name not in used:
             yield f"spec.tools[{index}].name: no agent has {tool.name!r}; name it in spec.agents[].tools, or remove it"
+    yield from size_problems(spec)
     yield from workflow_problems(spec)
     yield from session_problems(spec)
+
+
+def size_problems(spec: LLMAppSpec) -> Iterator[str]:
+    """Counted, not made: a template may be rendered to a thousand times its length."""
+    told = sum(sum(rendered_letters(one.instructions, spec.prompt.variables)) for one in spec.agents)
+    if told > INSTRUCTIONS:
+        yield (
+            f"spec.agents: their instructions, with the variables in them, have {told:,} characters, and "
+            f"{INSTRUCTIONS:,} are taken; shorten them"
+        )
+    inline = sum(len(one.openapi.inline or "") for one in spec.tools if one.openapi)
+    if inline > DOCUMENTS:
+        yield (
+            f"spec.tools: their inline documents have {inline:,} characters, and {DOCUMENTS:,} are taken; put them "
+            "into ConfigMaps or a claim"
+        )
 
 
 def named_twice(path: str, names: list[str]) -> Iterator[str]:
@@ -41,13 +62,14 @@ def named_twice(path: str, names: list[str]) -> Iterator[str]:
 
 
 def tool_problems(spec: LLMAppSpec, tool: AppTool, path: str) -> Iterator[str]:
-    yield from exactly_one(path, tool, "http", "mcp", "python", "knowledge")
+    yield from exactly_one(path, tool, "http", "openapi", "mcp", "python", "knowledge")
     if tool.name == RESERVED:
         yield f"{path}.name: {RESERVED!r} is what an agent does without a tool; use another name"
-    if tool.http or tool.mcp:
-        reached = tool.http or tool.mcp
-        assert reached  # noqa: S101
-        yield from reached_problems(reached, f"{path}.{'http' if tool.http else 'mcp'}")
+    if reached := tool.reached:
+        kind = "http" if tool.http else "openapi" if tool.openapi else "mcp"
+        yield from reached_problems(reached, f"{path}.{kind}")
+    if tool.openapi:
+        yield from openapi_problems(tool.name, tool.openapi, f"{path}.openapi")
     if tool.http:
         yield from place_problems(tool.http, f"{path}.http")
     if tool.python:
@@ -70,6 +92,22 @@ def reached_problems(reached: Reached, path: str) -> Iterator[str]:
             ipaddress.ip_network(network)
         except ValueError as error:
             yield f"{path}.allowedAddresses[{at}]: {error}"
+
+
+def openapi_problems(name: str, openapi: OpenApiTool, path: str) -> Iterator[str]:
+    yield from exactly_one(path, openapi, "inline", "config_map", "uri", "https")
+    if re.search(r"[{}?#@]", openapi.url):
+        yield f"{path}.url: must be a base without a query, braces, a name and a password; see headers"
+    if openapi.uri is not None:
+        try:
+            local_path(openapi.uri)
+        except ValueError as error:
+            yield f"{path}.uri: {error}"
+    if openapi.inline is not None:
+        try:
+            read(name, openapi.inline, tuple(openapi.operations), tuple(one.name for one in openapi.headers))
+        except DocumentError as error:
+            yield f"{path}.inline: {error}"
 
 
 def place_problems(http: HttpTool, path: str) -> Iterator[str]:

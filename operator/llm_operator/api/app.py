@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from llm_app.config import Example, Parameters
+from llm_app.config import Example, Parameters, Tracing
 from llm_app.team import Limits, Workflow
 from llm_operator.api.agents import MOST_AGENTS, MOST_TOOLS, AppAgent, AppSessions
 from llm_operator.api.app_evaluation import AppEvaluation, AppEvaluationStatus
@@ -14,7 +14,7 @@ from llm_operator.api.common import Condition, Spec, Status, Storage
 from llm_operator.api.knowledge import MOST_KNOWLEDGE, KnowledgeBase, KnowledgeStatus
 from llm_operator.api.pods import PodSettings
 from llm_operator.api.resources import Resources
-from llm_operator.api.serving import ALLOWED_NAMESPACE, ApiKey, ServedName
+from llm_operator.api.serving import ALLOWED_NAMESPACE, ApiKey, ServedName, Tls
 from llm_operator.api.tools import AppTool
 
 Variable = Annotated[str, StringConstraints(max_length=4096)]
@@ -75,6 +75,10 @@ class LLMAppSpec(Spec):
     replicas: int = Field(default=1, ge=0, le=1000, description="Pods of the server.")
     resources: Resources = Field(default_factory=Resources, description="Per pod.")
     api_key: ApiKey | None = Field(default=None, description="What requests must show. Default: none.")
+    tls: Tls | None = Field(default=None, description="Certificate and key of the server. Default: HTTP.")
+    tracing: Tracing | None = Field(
+        default=None, description="Where spans of requests are sent. Default: nowhere, unless pods.env says."
+    )
     allowed_namespaces: list[Annotated[str, StringConstraints(max_length=63, pattern=ALLOWED_NAMESPACE)]] = Field(
         default_factory=list,
         max_length=64,

@@ -24,7 +24,7 @@ from llm_operator.api.training import LLMTrainingSpec
 
 OUR_VOLUMES = re.compile(
     r"config|tmp|shm|model|cache|model-cache|chat-template|tls|result|embedding-.+|"
-    r"(claim|adapters|source|credential)-[0-9]+"
+    r"(claim|adapters|source|credential|tool)-[0-9]+"
 )
 # the settings of a stage or an app, the chat template; the claims; compiled kernels; Secrets of hubs and buckets
 OUR_FOLDERS = ("/etc/llm-operator", "/volumes", "/var/cache/llm-operator", CREDENTIALS)

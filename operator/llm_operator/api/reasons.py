@@ -139,6 +139,7 @@ class Reason(StrEnum):
     NOT_A_CHAT_MODEL = "NotAChatModel"
     NOT_AN_EMBEDDING_MODEL = "NotAnEmbeddingModel"
     PROMPT_TOO_LONG = "PromptTooLong"
+    TOOL_DOCUMENT_REFUSED = "ToolDocumentRefused"
     MODEL_RESOLVED = "ModelResolved"
     SOURCE_NOT_FOUND = "SourceNotFound"
     INDEXING = "Indexing"

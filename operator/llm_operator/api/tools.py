@@ -6,10 +6,11 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from llm_app.config import HttpsUrl
 from llm_app.team import Bounds, Method, ToolName
 from llm_operator.api.common import Spec
-from llm_operator.api.serving import SecretKey
-from llm_trainer.config import Name
+from llm_operator.api.serving import ConfigMapKey, SecretKey
+from llm_trainer.config import Name, Uri
 
 ToolUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2048)]
 Cidr = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$", max_length=64)]
@@ -42,6 +43,25 @@ class HttpTool(Reached):
     parameters: Parameters = Field(description="JSON Schema of an object, whose properties are the arguments.")
 
 
+class OpenApiTool(Reached):
+    """Operations of an OpenAPI document, each called NAME_OPERATIONID. Exactly one of inline, configMap, uri and https.
+
+    url is where they are; what the document says of servers is not followed, as headers may be secret.
+    """
+
+    operations: list[Annotated[str, StringConstraints(min_length=1, max_length=253)]] = Field(
+        default_factory=list, max_length=32, description="By operationId. Default: all, if there are 32 at most."
+    )
+    inline: str | None = Field(
+        default=None, min_length=2, max_length=65_536, description="The document itself, in YAML or JSON."
+    )
+    config_map: ConfigMapKey | None = Field(default=None, description="Where it is; a change of it is a rollout.")
+    uri: Uri | None = Field(default=None, description="A file of a claim, pvc://CLAIM/PATH, read when a pod starts.")
+    https: HttpsUrl | None = Field(
+        default=None, description="Where it is, without the headers; read when a pod starts."
+    )
+
+
 class McpTool(Reached):
     """The tools of an MCP server that speaks streamable HTTP, each called NAME_TOOL."""
 
@@ -65,11 +85,17 @@ class KnowledgeTool(Spec):
 
 
 class AppTool(Bounds, Spec):
-    """Exactly one of http, mcp, python and knowledge."""
+    """Exactly one of http, openapi, mcp, python and knowledge."""
 
     name: ToolName = Field(description="By which the model calls it.")
     description: str = Field(default="", max_length=1024, description="What it does, for the model.")
     http: HttpTool | None = Field(default=None, description="A request to an HTTP server.")
+    openapi: OpenApiTool | None = Field(default=None, description="Operations of an OpenAPI document.")
     mcp: McpTool | None = Field(default=None, description="The tools of an MCP server.")
     python: PythonTool | None = Field(default=None, description="A function of spec.image.")
     knowledge: KnowledgeTool | None = Field(default=None, description="A search in spec.knowledge.")
+
+    @property
+    def reached(self) -> Reached | None:
+        """What it asks over the network, if it does."""
+        return self.http or self.openapi or self.mcp

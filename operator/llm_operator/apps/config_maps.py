@@ -1,16 +1,19 @@
-"""The ConfigMaps that an app's knowledge is made of: asked for outside of passes, as no watch tells of them.
+"""The ConfigMaps of an app's knowledge, questions and tools: asked for outside of passes, as no watch tells of them.
 
 The operator watches the ConfigMaps that it makes; to watch those of everybody would cost more than to ask for a few.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from heapq import nsmallest
 from itertools import islice
 
+from llm_app.tools.openapi import DocumentError, operations
+from llm_operator.api.text import cut
 from llm_operator.kube.client import JSON, METADATA_LIST, ApiError, Client
 from llm_operator.kube.kinds import CONFIG_MAP
 from llm_operator.kube.plan import Key, Manifest
@@ -20,14 +23,26 @@ from llm_operator.kube.templates import digest_of
 LOOK_SECONDS = 10.0
 REQUESTS_AT_ONCE = 4
 REQUESTS_PER_SECOND = 20.0
-MOST, MOST_KEYS = 129, 1024  # of an app, and of a ConfigMap in it, which is what a spec may name
+MOST, MOST_KEYS = 161, 1024  # of an app, and of a ConfigMap in it, which is what a spec may name
+MOST_DOCUMENTS, MOST_NAMES, PROBLEM_BYTES = 32, 32, 512  # of OpenAPI; operations or headers of one
 SHOWN = 3
 NAME = re.compile(r"[a-z0-9][-.a-z0-9]{0,252}")
 
 
 @dataclass(frozen=True)
+class Document:
+    """One of OpenAPI that a tool names, with the operations that are wanted and the headers that are known."""
+
+    config_map: str
+    key: str
+    operations: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Content:
     """``digest`` of all its data, and ``keys`` → digest of those that the spec names; ``some`` are the first it has.
+    ``refused``: of documents, what is wrong with them.
 
     Not of every key: a ConfigMap has room for 150,000, and any number of apps may name it. None of all: it was not
     asked for yet.
@@ -37,6 +52,7 @@ class Content:
     digest: str = ""
     some: tuple[str, ...] = ()
     problem: str = ""
+    refused: Mapping[Document, str] = field(default_factory=dict)
     version: str = field(default="", compare=False)
 
     @property
@@ -49,10 +65,11 @@ Contents = Mapping[str, Content]
 
 @dataclass(frozen=True)
 class Place:
-    """The ConfigMaps of one app, and the keys of each that it names."""
+    """The ConfigMaps of one app, the keys of each that it names, and which of them are documents of tools."""
 
     namespace: str
     keys: tuple[tuple[str, frozenset[str]], ...]
+    documents: tuple[Document, ...] = ()
 
 
 class ConfigMaps:
@@ -67,7 +84,7 @@ class ConfigMaps:
     def follow(self, key: Key, app: Manifest | None) -> Contents:
         """What this app's ConfigMaps hold, by name; from now on they are asked for."""
         named = named_in(app) if app else ()
-        return self._poller.follow(key, Place(key.namespace, named) if named else None)
+        return self._poller.follow(key, Place(key.namespace, named, documents_in(app or {})) if named else None)
 
     async def run(self, wake: Wake) -> None:
         """Until cancelled. Wakes an app whose ConfigMaps change."""
@@ -78,11 +95,12 @@ class ConfigMaps:
         for name, keys in place.keys:
             if told:
                 await self._poller.turn()
-            told[name] = await self._look(place.namespace, name, keys, before.get(name))
+            told[name] = await self._look(place, name, keys, before.get(name))
         return told, LOOK_SECONDS
 
-    async def _look(self, namespace: str, name: str, keys: frozenset[str], before: Content | None) -> Content:
+    async def _look(self, place: Place, name: str, keys: frozenset[str], before: Content | None) -> Content:
         """Reads it when it has changed: it may have 1 MiB."""
+        namespace = place.namespace
         try:
             if (
                 before
@@ -90,7 +108,11 @@ class ConfigMaps:
                 and before.version == version_of(await self._list(namespace, name, METADATA_LIST))
             ):
                 return before
-            return read(name, keys, await self._list(namespace, name, JSON))
+            items = await self._list(namespace, name, JSON)
+            found = read(name, keys, items)
+            documents = [one for one in place.documents if one.config_map == name]
+            # a document may take a second, in which the loop has others' turn
+            return replace(found, refused=await asyncio.to_thread(refused, documents, items)) if documents else found
         except ApiError as error:  # what was told stands, and no answer tells nothing
             if (before and before.known) or error.status == 0:
                 return before or Content()
@@ -119,12 +141,45 @@ def named_in(app: Manifest) -> tuple[tuple[str, frozenset[str]], ...]:
 
 
 def sources_in(app: Manifest) -> Iterator[Manifest]:
-    """Of knowledge, and of an evaluation's questions."""
+    """Of knowledge, of an evaluation's questions, and of tools."""
     spec = app.get("spec") or {}
+    for tool in lists(spec.get("tools")):
+        yield from lists([tool.get("openapi")])
     evaluation = spec.get("evaluation")
     yield from lists([evaluation.get("questions")] if isinstance(evaluation, dict) else None)
     for knowledge in lists(spec.get("knowledge")):
         yield from lists(knowledge.get("sources"))
+
+
+def documents_in(app: Manifest) -> tuple[Document, ...]:
+    """Of a spec, which may be wrong."""
+    found: list[Document] = []
+    for tool in islice(lists((app.get("spec") or {}).get("tools")), MOST_DOCUMENTS):
+        for openapi in lists([tool.get("openapi")]):
+            for named in lists([openapi.get("configMap")]):
+                name, key = named.get("name"), named.get("key")
+                if isinstance(name, str) and isinstance(key, str):
+                    headers = [one.get("name") for one in lists(openapi.get("headers"))]
+                    found.append(Document(name, key, texts(openapi.get("operations")), texts(headers)))
+    return tuple(found)
+
+
+def texts(value: object) -> tuple[str, ...]:
+    listed = (one for one in value if isinstance(one, str)) if isinstance(value, list) else iter(())
+    return tuple(islice(listed, MOST_NAMES))
+
+
+def refused(documents: Sequence[Document], items: list[Manifest]) -> dict[Document, str]:
+    """What is wrong with those that are there."""
+    data = (items[0].get("data") or {}) if items else {}
+    told: dict[Document, str] = {}
+    for one in documents:
+        try:
+            if one.key in data:
+                operations(data[one.key], one.operations, one.headers)
+        except DocumentError as error:
+            told[one] = cut(str(error), PROBLEM_BYTES)
+    return told
 
 
 def lists(value: object) -> Iterator[Manifest]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llm_app.config import ChromaServer, Knowledge, Model, Prompt, Server, Store
 from llm_operator.api.app import AppPrompt, LLMAppSpec, ResolvedModel
@@ -37,8 +37,10 @@ def store_of(app: Manifest, knowledge: KnowledgeBase) -> Store | None:
     return None
 
 
-def server_of(app: Manifest, spec: LLMAppSpec, model: ResolvedModel, bases: Sequence[Base]) -> Server:
-    """The revision is the hash of all else."""
+def server_of(
+    app: Manifest, spec: LLMAppSpec, model: ResolvedModel, bases: Sequence[Base], documents: Mapping[str, str]
+) -> Server:
+    """The revision is the hash of all else. ``documents``: digests of those of tools, by the tool's name."""
     made = Server(
         name=app["metadata"]["name"],
         model=Model(url=model.url, name=model.name, context_tokens=model.max_model_length),
@@ -55,8 +57,10 @@ def server_of(app: Manifest, spec: LLMAppSpec, model: ResolvedModel, bases: Sequ
         ],
         prompt=prompt_of(spec.prompt),
         parameters=spec.parameters,
-        team=team_of(spec),
+        team=team_of(spec, documents),
         drain_seconds=DRAIN_SECONDS,
+        tracing=spec.tracing,
+        tls=spec.tls is not None,
         metrics_without_key=bool(spec.api_key and spec.api_key.metrics_without_key),
     )
     return made.model_copy(update={"revision": digest_of(made.model_dump(mode="json"))[:12]})

@@ -57,7 +57,7 @@ def evaluation_children(
         "immutable": True,
         "data": {EVALUATION_FILE: told.model_dump_json(by_alias=True, indent=1)},
     }
-    volumes, mounts = mounted(choice, bases, config)
+    volumes, mounts = mounted(spec, choice, bases, config)
     add_own(volumes, mounts, app, spec, evaluation, name)
     hidden = [*keys(secrets_of(spec, choice)), *knowledge_secrets(bases)]
     pod = job_pod(spec, image, "llm_app.evaluate", hidden, volumes, mounts)

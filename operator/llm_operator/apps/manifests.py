@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_app.config import API_KEY, CERTIFICATES, CONFIG_FOLDER, MODEL_API_KEY, PORT, SERVER_FILE, Server
+from llm_app.config import API_KEY, CERTIFICATES, CONFIG_FOLDER, MODEL_API_KEY, PORT, SERVER_FILE, TLS, Server
 from llm_app.team import SESSIONS_FOLDER
 from llm_operator.api.app import LLMAppSpec
 from llm_operator.api.resolve import LEAVE_SECONDS
@@ -20,7 +20,7 @@ from llm_operator.apps.knowledge import Base
 from llm_operator.apps.knowledge_secrets import certificate_mounts, certificate_volumes, knowledge_secrets
 from llm_operator.apps.model import Choice
 from llm_operator.apps.networks import server_policy
-from llm_operator.apps.teams import secrets
+from llm_operator.apps.teams import document_claims, document_volumes, secrets
 from llm_operator.kube import labels
 from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Manifest
@@ -43,7 +43,7 @@ ENVIRONMENT = {"HOME": "/tmp"}  # noqa: S108 -- the pod's own emptyDir
 def addressed(app: Manifest, spec: LLMAppSpec, network: Network | None) -> tuple[Manifest, ...]:
     """The children that an app has whatever answers: Service, PodDisruptionBudget and, if any, NetworkPolicy."""
     metadata = metadata_of(app)
-    made = [service(app, metadata), disruption_budget(app, metadata)]
+    made = [service(app, spec, metadata), disruption_budget(app, metadata)]
     if network:
         made.append(server_policy(app, spec, metadata, network))
     return tuple(map(marked, made))
@@ -53,7 +53,8 @@ def metadata_of(app: Manifest) -> dict[str, Any]:
     return names.metadata_of(app, names.child_name(app["metadata"]["name"]), {labels.COMPONENT: names.SERVER})
 
 
-def service(app: Manifest, metadata: dict[str, Any]) -> Manifest:
+def service(app: Manifest, spec: LLMAppSpec, metadata: dict[str, Any]) -> Manifest:
+    port = names.HTTPS_PORT if spec.tls else names.HTTP_PORT
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -61,7 +62,7 @@ def service(app: Manifest, metadata: dict[str, Any]) -> Manifest:
         "spec": {
             "ipFamilyPolicy": "PreferDualStack",
             "selector": names.selector(app),
-            "ports": [{"name": "http", "port": names.HTTP_PORT, "targetPort": "http"}],
+            "ports": [{"name": "http", "port": port, "targetPort": "http"}],
         },
     }
 
@@ -99,12 +100,13 @@ def workload(
     spec: LLMAppSpec,
     choice: Choice,
     bases: Sequence[Base],
+    documents: Mapping[str, str],
     image: str,
     pull_secrets: tuple[str, ...],
 ) -> tuple[Manifest, Manifest]:
-    """The ConfigMap of the configuration, and the Deployment."""
+    """The ConfigMap of the configuration, and the Deployment. ``documents``: digests of those of tools."""
     assert choice.model  # noqa: S101 -- the caller has looked
-    config = server_of(app, spec, choice.model, bases)
+    config = server_of(app, spec, choice.model, bases, documents)
     folders = {base.spec.name: base.uri for base in bases}
     made = config_map(app, config)
     template = pod_template(
@@ -141,10 +143,14 @@ def strategy(spec: LLMAppSpec) -> dict[str, Any]:
 def pod_spec(
     app: str, spec: LLMAppSpec, choice: Choice, bases: Sequence[Base], config: str, image: str
 ) -> dict[str, Any]:
-    volumes, mounts = mounted(choice, bases, config)
+    volumes, mounts = mounted(spec, choice, bases, config)
     if spec.sessions and (claim := spec.sessions.persistent_volume_claim):
         name = claim_volume(volumes, claim.claim_name, written=True)["name"]
         mounts.append({"name": name, "mountPath": SESSIONS_FOLDER, "subPath": f"sessions/{app}"})
+    if spec.tls:
+        items = [{"key": key, "path": key} for key in ("tls.crt", "tls.key")]
+        volumes.append({"name": "tls", "secret": {"secretName": spec.tls.secret_name, "items": items}})
+        mounts.append({"name": "tls", "mountPath": TLS, "readOnly": True})
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -167,9 +173,13 @@ def claim_volume(volumes: list[dict[str, Any]], claim: str, *, written: bool = F
     return found[0]
 
 
-def mounted(choice: Choice, bases: Sequence[Base], config: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Volumes and mounts of whatever answers by a configuration: it, its indexes and the authorities of its models."""
-    claims = sorted({claim for base in bases if (claim := claim_of(base.uri))})
+def mounted(
+    spec: LLMAppSpec, choice: Choice, bases: Sequence[Base], config: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Volumes and mounts of whatever answers by a configuration: it, its indexes, documents of its tools and the
+    authorities of its models.
+    """
+    claims = sorted({*(claim for base in bases if (claim := claim_of(base.uri))), *document_claims(spec)})
     volumes: list[dict[str, Any]] = [{"name": "config", "configMap": {"name": config}}, *SCRATCH_VOLUMES]
     volumes += [
         {"name": f"claim-{at}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
@@ -182,6 +192,9 @@ def mounted(choice: Choice, bases: Sequence[Base], config: str) -> tuple[list[di
     mounts += [
         {"name": f"claim-{at}", "mountPath": f"/volumes/{claim}", "readOnly": True} for at, claim in enumerate(claims)
     ]
+    for volume, mount in document_volumes(spec):
+        volumes.append(volume)
+        mounts.append(mount)
     volumes += certificate_volumes(bases)
     mounts += certificate_mounts(bases)
     if choice.tls_secret:  # its authority's certificate, if the Secret has it; else the image's are trusted
@@ -207,9 +220,9 @@ def container(
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": mounts,
         "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_SECONDS}}},
-        "startupProbe": probe("/ready", 1, STARTUP_SECONDS),
-        "readinessProbe": probe("/ready", 5, 3),
-        "livenessProbe": probe("/health", 10, 6),
+        "startupProbe": probe(spec, "/ready", 1, STARTUP_SECONDS),
+        "readinessProbe": probe(spec, "/ready", 5, 3),
+        "livenessProbe": probe(spec, "/health", 10, 6),
     }
 
 
@@ -218,9 +231,10 @@ def keys(references: Mapping[str, dict[str, Any] | None]) -> list[dict[str, Any]
     return [{"name": name, "valueFrom": {"secretKeyRef": key}} for name, key in references.items() if key]
 
 
-def probe(path: str, period: int, failures: int) -> dict[str, Any]:
+def probe(spec: LLMAppSpec, path: str, period: int, failures: int) -> dict[str, Any]:
+    scheme = {"scheme": "HTTPS"} if spec.tls else {}  # the kubelet asks for no certificate that it knows
     return {
-        "httpGet": {"path": path, "port": "http"},
+        "httpGet": {"path": path, "port": "http", **scheme},
         "periodSeconds": period,
         "timeoutSeconds": 5,
         "failureThreshold": failures,

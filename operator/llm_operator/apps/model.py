@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from llm_app.prompt import fixed_tokens
 from llm_operator.api.app import LLMAppSpec, ResolvedModel
 from llm_operator.api.reasons import Reason
-from llm_operator.apps.configuration import prompt_of
+from llm_operator.apps.budget import too_long_for
 from llm_operator.apps.told import Followed, Told, access_of, address_of, read
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.pods import condition_of
@@ -47,7 +46,7 @@ def resolve(serving: Manifest | None, spec: LLMAppSpec) -> Choice:
         return missing
     name = wanted.adapter or told.served_model_name or serving["metadata"]["name"]
     model = ResolvedModel(url=told.status.url, name=name, max_model_length=told.max_model_length)
-    if too_long := too_long_for(model, spec):
+    if too_long := too_long_for(model.max_model_length, spec):
         return no(Reason.PROMPT_TOO_LONG, too_long)
     known: dict[str, Any] = {"model": model, **access_of(told)}
     if ready.get("status") != "True":
@@ -87,16 +86,3 @@ def without_adapter(serving: Told, spec: LLMAppSpec) -> Choice | None:
         return None
     said = told.message if told else "it tells nothing yet"
     return no(Reason.ADAPTER_NOT_SERVED, f"LLMServing {name} does not serve the adapter {adapter}: {said}")
-
-
-def too_long_for(model: ResolvedModel, spec: LLMAppSpec) -> str:
-    """With what comes with each request there must be room for a question."""
-    if model.max_model_length is None:
-        return ""
-    fixed, answer = fixed_tokens(prompt_of(spec.prompt)), spec.parameters.max_tokens
-    if fixed + answer < model.max_model_length:
-        return ""
-    return (
-        f"spec.prompt and its examples are about {fixed} tokens, spec.parameters.maxTokens is {answer}, and "
-        f"maxModelLength of the LLMServing is {model.max_model_length}; shorten one of the first two, or raise the last"
-    )

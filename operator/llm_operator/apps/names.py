@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llm_operator.api.common import GROUP
@@ -14,7 +15,7 @@ ENDING = "-app"
 SERVER, INDEX, EVALUATION = "server", "index", "evaluation"  # components
 REVISION = f"{GROUP}/revision"  # label of a Job: what it makes, or asks
 KNOWLEDGE = f"{GROUP}/knowledge"  # annotation of the server's pods: JSON, name → folder of the revision
-HTTP_PORT = 80  # of the Service
+HTTP_PORT, HTTPS_PORT = 80, 443  # of the Service
 
 
 def child_name(app: str) -> str:
@@ -36,10 +37,14 @@ def evaluation_name(app: str, revision: str) -> str:
     return names.child_name(app, f"-evaluation-{revision}", "a")
 
 
-def url(app: Manifest) -> str:
-    """Base URL of its OpenAI API inside the cluster."""
+def url(app: Manifest, services: Sequence[Manifest]) -> str | None:
+    """Base URL of its OpenAI API inside the cluster, by the Service that is there."""
+    if not services:
+        return None
     metadata = app["metadata"]
-    return f"http://{child_name(metadata['name'])}.{metadata['namespace']}.svc/v1"
+    ports = [port.get("port") for port in (services[0].get("spec") or {}).get("ports") or ()]
+    scheme = "https" if HTTPS_PORT in ports else "http"
+    return f"{scheme}://{child_name(metadata['name'])}.{metadata['namespace']}.svc/v1"
 
 
 def own_labels(app: Manifest) -> dict[str, str]:

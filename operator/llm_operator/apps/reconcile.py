@@ -19,6 +19,7 @@ from llm_operator.apps.manifests import addressed, workload
 from llm_operator.apps.model import resolve
 from llm_operator.apps.observe import Observed
 from llm_operator.apps.status import Decision, is_rolled_out, refused, summary
+from llm_operator.apps.tool_documents import documents_of
 from llm_operator.kube import labels
 from llm_operator.kube.mending import Mending, mending, scaled
 from llm_operator.kube.network import created_jobs, without_pods
@@ -73,8 +74,9 @@ def decide(observed: Observed, spec: LLMAppSpec, old: LLMAppStatus, now: float) 
     config = ""
     asked = Standing(Reason.EVALUATING, "the questions wait for model and knowledge") if spec.evaluation else None
     deployed: tuple[Manifest, ...] = ()
-    if choice.model is not None and all(is_there(base) for base in known):
-        config_map, deployment = workload(app, spec, choice, known, image, observed.pull_secrets)
+    documents = documents_of(observed, spec)
+    if choice.model is not None and documents.usable and all(is_there(base) for base in known):
+        config_map, deployment = workload(app, spec, choice, known, documents.digests, image, observed.pull_secrets)
         config = config_map["metadata"]["name"]
         create += absent(observed, (config_map,))
         asked, deployed = standing(observed, spec, choice, config, old), (deployment,)
@@ -96,7 +98,9 @@ def decide(observed: Observed, spec: LLMAppSpec, old: LLMAppStatus, now: float) 
             keep = revisions(observed, base)
             make = index_children(app, spec, base, keep, image, observed.pull_secrets, observed.network)
             create += absent(observed, make)
-    return Decision(choice, known, children, tuple(create), rendered=rendered, config=config, asked=asked)
+    return Decision(
+        choice, known, children, tuple(create), rendered=rendered, config=config, asked=asked, documents=documents
+    )
 
 
 def held_back(base: Base, used: str) -> Base:

@@ -51,7 +51,7 @@ class AppRoom:
         return ()
 
     def wakes(self, kind: str, manifest: Manifest) -> Iterator[Key]:
-        """The apps that follow a serving that changed, and those with knowledge, which may wait for a claim."""
+        """The apps that follow a serving that changed, and those that may wait for a claim, with knowledge or tools."""
         if kind not in (SERVING.name, CLAIM.name):
             return
         namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
@@ -77,5 +77,6 @@ def places(app: Manifest) -> Iterator[Hashable]:
     namespace = app["metadata"]["namespace"]
     for name in {serving_of(app), *embedders_of(app)} - {""}:
         yield serving_place(namespace, name)
-    if (app.get("spec") or {}).get("knowledge"):
+    spec = app.get("spec") or {}
+    if spec.get("knowledge") or spec.get("tools"):
         yield claim_place(namespace)

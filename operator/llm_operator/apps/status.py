@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llm_operator.api.app import LLMAppSpec, LLMAppStatus
 from llm_operator.api.app_evaluation import AppEvaluationStatus
@@ -17,6 +17,7 @@ from llm_operator.apps.evaluation_manifests import report_of
 from llm_operator.apps.knowledge import Base, status_of
 from llm_operator.apps.model import Choice
 from llm_operator.apps.observe import Observed
+from llm_operator.apps.tool_documents import Documents
 from llm_operator.kube import labels
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.pods import (
@@ -33,6 +34,7 @@ from llm_operator.kube.pods import (
 )
 from llm_operator.kube.templates import mark_of
 
+OF_DOCUMENTS = (Reason.TOOL_DOCUMENT_REFUSED, Reason.SOURCE_NOT_FOUND, Reason.CLAIM_NOT_FOUND)
 ENDED = ("Failed", "Succeeded")
 PHASES = {
     Reason.ROLLING_OUT: "RollingOut",
@@ -57,6 +59,7 @@ class Decision:
     rendered: bool = True
     config: str = ""
     asked: Standing | None = None
+    documents: Documents = field(default_factory=Documents)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def summary(
     """``refusal``: why the API server does not take a child."""
     choice = decision.choice
     told = [
-        Word(AppCondition.ACCEPTED, holds=True, reason=Reason.VALID, message="the spec is valid"),
+        accepted(old, decision.documents),
         model_resolved(choice, decision.bases),
         *knowledge_ready(decision.bases),
         *evaluated(spec, decision.asked),
@@ -103,11 +106,21 @@ def summary(
     )
 
 
+def accepted(old: LLMAppStatus, documents: Documents) -> Word:
+    """While a document was not looked at, the word before stands."""
+    before = find(old.conditions, AppCondition.ACCEPTED)
+    if documents.reason:
+        return Word(AppCondition.ACCEPTED, holds=False, reason=documents.reason, message=documents.message)
+    if not documents.known and before and before.reason in OF_DOCUMENTS:
+        return Word(AppCondition.ACCEPTED, holds=False, reason=Reason(before.reason), message=before.message)
+    return Word(AppCondition.ACCEPTED, holds=True, reason=Reason.VALID, message="the spec is valid")
+
+
 def world(observed: Observed) -> LLMAppStatus:
     """What is there, whatever the spec says."""
     counts = observed.deployment.get("status") or {}
     return LLMAppStatus(
-        url=names.url(observed.app) if observed.services else None,
+        url=names.url(observed.app, observed.services),
         replicas=len(living(observed)),
         ready_replicas=len(ready(observed)),
         updated_replicas=counts.get("updatedReplicas", 0),
@@ -183,6 +196,9 @@ def readiness(observed: Observed, told: Sequence[Word], decision: Decision, refu
     answers, model = words[AppCondition.AVAILABLE], words[AppCondition.MODEL_RESOLVED]
     if refusal:
         return Word(AppCondition.READY, bool(ready(observed)), Reason.APPLY_REFUSED, refusal)
+    if not words[AppCondition.ACCEPTED].holds:
+        refused_ = words[AppCondition.ACCEPTED]
+        return Word(AppCondition.READY, bool(ready(observed)), refused_.reason, refused_.message)
     if not observed.deployment and not decision.rendered:
         waited = (AppCondition.MODEL_RESOLVED, AppCondition.KNOWLEDGE_READY, AppCondition.EVALUATED)
         first = next((words[kind] for kind in waited if kind in words and not words[kind].holds), model)

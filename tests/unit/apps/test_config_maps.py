@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from llm_operator.apps.config_maps import Content, named_in, read
+from llm_operator.apps.config_maps import Content, Document, documents_in, named_in, read, refused
 from llm_operator.apps.observe import serving_of
 from llm_operator.apps.room import claim_place, places, serving_place
-from tests.app_specs import APP, PLAIN
+from tests.app_specs import APP, ORDERS, PLAIN
 from tests.unit.world import custom_resource
 
 
@@ -36,7 +36,7 @@ def test_the_keys_of_all_sources_that_name_a_config_map() -> None:
     assert named_in({"spec": {"knowledge": [{"sources": sources}]}}) == (("a", frozenset("xyz")),)
     many = [{"configMap": {"name": f"a{number}", "keys": [str(key) for key in range(9000)]}} for number in range(500)]
     found = named_in({"spec": {"knowledge": [{"sources": many}]}})
-    assert (len(found), max(len(keys) for _, keys in found)) == (129, 1024)
+    assert (len(found), max(len(keys) for _, keys in found)) == (161, 1024)
 
 
 def test_what_a_config_map_holds() -> None:
@@ -60,6 +60,21 @@ def test_of_a_config_map_of_a_hundred_thousand_keys_little_is_kept() -> None:
     found = read("faq", {"5", "7"}, [{"metadata": {"resourceVersion": "7"}, "data": data}])
     assert len(str(found)) < 300
     assert found.keys.keys() == {"5", "7"}
+
+
+def test_documents_of_tools_are_looked_at_by_what_the_tool_wants() -> None:
+    openapi = {"configMap": {"name": "shop", "key": "a.yaml"}, "operations": ["get", 1], "headers": [{"name": "X"}, 2]}
+    app = {"spec": {"tools": [{"openapi": openapi}, {"openapi": 1}, 1, {"openapi": {"configMap": {"name": 1}}}]}}
+    assert named_in(app) == (("shop", frozenset({"a.yaml"})),)
+    [one] = documents_in(app)
+    assert one == Document("shop", "a.yaml", ("get",), ("X",))
+    for data, says in (({"a.yaml": "swagger: '2.0'"}, "convert it"), ({"a.yaml": ORDERS}, "no operation 'get'")):
+        told = refused([one], [{"data": data}])
+        assert says in told[one]
+        assert len(told[one]) <= 512
+    assert not refused([Document("shop", "a.yaml")], [{"data": {"a.yaml": ORDERS}}])
+    assert not refused([one], [{"data": {"b.yaml": "x"}}])
+    assert not refused([one], [])
 
 
 def test_where_the_cache_finds_an_app() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from llm_app.config import CONFIG_FOLDER
 from llm_operator import prompts
-from tests.app_specs import APP, PLAIN
+from tests.app_specs import AGENTS, APP, ORDERS, PLAIN
 from tests.specs import Spec, changed
 
 
@@ -62,3 +62,34 @@ def test_what_can_not_be_told(
     (tmp_path / "file").write_text(text)
     assert prompts.main([str(tmp_path / "file"), "--ask", "x", *more]) == code
     assert says in capsys.readouterr().err
+
+
+def test_what_each_agent_would_be_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    at = {"url": "https://orders.example.com"}
+    spec = changed(
+        AGENTS,
+        prompt={"system": "You are {{product}}.", "variables": {"product": "a shop"}},
+        tools__3__openapi={**at, "configMap": {"name": "documents", "key": "orders.yaml"}},
+        tools__0={"name": "weather", "openapi": {**at, "uri": "pvc://corpus/weather.yaml"}},
+    )
+    maps = {"kind": "ConfigMap", "metadata": {"name": "documents"}, "data": {"orders.yaml": ORDERS}}
+    file = tmp_path / "app.yaml"
+    file.write_text(f"{manifest('help', spec)}\n---\n{json.dumps({'apiVersion': 'v1', **maps})}\n")
+    assert prompts.main([str(file), "--ask", "Where is order 7?"]) == 0
+    said = capsys.readouterr()
+    lead, worker = said.out.split("=== agent ")[1:]
+    assert "2 agents (supervisor)" in said.out
+    for part in ("You are a shop.", "Lead a shop.", "- manual:", "Where is order 7?", "Decide what to do next."):
+        assert part in lead
+    assert "- orders_getOrder:" in worker
+    assert "tool stock: what the MCP server offers is not asked here" in said.err
+    assert "tool weather: its document (pvc://corpus/weather.yaml) is not here" in said.err
+    (tmp_path / "weather.yaml").write_text(ORDERS.replace("getOrder", "getSky"))
+    told = [str(file), "--ask", "x", "--claim", f"corpus={tmp_path}"]
+    assert prompts.main(told) == 0
+    assert "- weather_getSky:" in capsys.readouterr().out
+    assert prompts.main([*told, "--context", "530"]) == 1
+    assert "spec.agents[0] lead: spec.prompt.system, its instructions, 1 tools" in capsys.readouterr().err
+    (tmp_path / "weather.yaml").write_text("swagger: '2.0'")
+    assert prompts.main(told) == 1
+    assert "it can't work: tool weather: its document swagger" in capsys.readouterr().err

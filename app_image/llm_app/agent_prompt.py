@@ -10,11 +10,23 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_app.prompt import MARK, Passage, PromptTooLongError, Turn, document, newest, tokens, turn_tokens
+from llm_app.prompt import (
+    MARK,
+    TURN_TOKENS,
+    Passage,
+    PromptTooLongError,
+    Turn,
+    document,
+    inert,
+    newest,
+    tokens,
+    turn_tokens,
+)
 from llm_app.team import Agent
 from llm_app.tools.base import Offer
 from llm_app.tools.schema import expression, literal
 
+DECISION_TOKENS = 1024
 DATA_MARK = re.compile(r"<(?=\s*/?\s*(?:tool_result|report)\b)", re.IGNORECASE)
 DECIDE = '\n\nDecide what to do next. Write one line of JSON: a call of a tool, or {"tool":"answer"} to answer now.'
 ANSWER = "\n\nAnswer the user's question now, in words."
@@ -33,6 +45,22 @@ def system(prompt_system: str, agent: Agent, offers: Sequence[Offer], others: Se
         said.append("Agents beside you:")
         said += [f"- {one.name}: {one.description}" for one in others]
     return "\n".join(said)
+
+
+def decision_tokens(context: int | None) -> int:
+    """At most, of what an agent decides: a call, or that it answers."""
+    return DECISION_TOKENS if context is None else min(DECISION_TOKENS, context // 4)
+
+
+def least_tokens(agent: Agent, offers: Sequence[Offer], others: Sequence[Agent], context: int, answer: int) -> int:
+    """That a context must have, beside the app's own system message and what is asked: for a decision of the agent,
+    with what it may decide, and for its answer.
+    """
+    answered = tokens(system("", agent, [], [])) + tokens(ANSWER) + answer
+    if not offers and not others:
+        return answered + TURN_TOKENS
+    decided = tokens(system("", agent, offers, others)) + tokens(DECIDE) + decision_tokens(context)
+    return max(answered, decided) + TURN_TOKENS
 
 
 def decision(offers: Sequence[Offer], others: Sequence[str]) -> str:
@@ -60,7 +88,7 @@ def report(name: str, text: str) -> str:
 
 
 def clean(text: str) -> str:
-    return DATA_MARK.sub("‹", MARK.sub("‹", text))
+    return inert(DATA_MARK.sub("‹", MARK.sub("‹", text)))
 
 
 def turns(

@@ -20,6 +20,10 @@ if [ "${1:-}" = --check ]; then
   exit
 fi
 
+mkdir -p "$cache"
+exec 9>"$cache/$kind.lock"
+flock 9  # two at once would remove what the other installs; whoever waited finds it complete
+
 # python3-dev and g++: DeepSpeed compiles its shared-memory all-reduce on first use.
 missing=()
 for package in g++ python3-dev python3-venv ca-certificates git; do
@@ -34,8 +38,9 @@ if [ ! -e "$venv/complete" ]; then
   rm -rf "$venv"
   python3 -m venv "$venv"
   "$venv/bin/python" -m pip install -q --require-hashes -r "$build" >&2
-  # Hash-checked, and all that the lock has: what evaluation.override.txt leaves out stays out. The project itself is found by PYTHONPATH, so that an edit needs no install. With bytecode, as in the
-  # image: each process of a test would compile torch and the others again where Python is told to write none.
+  # Hash-checked, and all that the lock has: what evaluation.override.txt leaves out stays out. The project itself is found
+  # by PYTHONPATH, so that an edit needs no install. With bytecode, as in the image: each process of a test would compile
+  # torch and the others again where Python is told to write none.
   env -u UV_PYTHON -u PYTHONDONTWRITEBYTECODE "$venv/bin/uv" pip install --compile-bytecode --python "$venv/bin/python" --no-deps --require-hashes -r "$lock" >&2
   [ $kind = scan ] || "$venv/bin/python" "$table" >&2  # as in the image
   touch "$venv/complete"

@@ -36,12 +36,13 @@ class Row:
     content: str
     space: str
     probe: Array | None
+    made: float  # seconds since the epoch, by the database's clock
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Self:
         fields = {name: found[name] for name in ("revision", "tables", "documents", "chunks", "content", "space")}
         probe = None if found["probe"] is None else np.frombuffer(found["probe"], dtype=STORED)
-        return cls(**fields, probe=probe)
+        return cls(**fields, probe=probe, made=found["made"].timestamp())
 
     def told(self) -> dict[str, object]:
         told: dict[str, object] = {"documents": self.documents, "chunks": self.chunks}

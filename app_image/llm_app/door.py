@@ -30,6 +30,10 @@ class Turnstile:
         self._answered = self._admitted = 0
 
     @property
+    def running(self) -> int:
+        return self._answered
+
+    @property
     def waiting(self) -> int:
         return self._admitted - self._answered
 

@@ -27,7 +27,7 @@ test: build lint ## What every change must pass
 test-all: build lint ## That and every example and family on the cluster, before a release; a table of what was seen
 	@export LLM_OPERATOR_BUILD_SECONDS=$$(cat $(LLM_OPERATOR_CACHE)/build-seconds)
 	$(python)
-	python -m tests.cluster build policy-engine
+	python -m tests.cluster build policy-engine prometheus-operator
 	python -m pytest tests $(LANES) --durations=30 -m "" $(ARGS)
 
 .PHONY: lint
@@ -56,11 +56,12 @@ licences: build ## Write docs/licences.md from what the images hold
 	python tools/licences.py $(LLM_OPERATOR_CACHE)/bills/*.json
 
 .PHONY: generate
-generate: ## Write crds/, the chart's copies and the reference pages from the code
+generate: ## Write crds/, the chart's copies, the reference pages and the dashboards from the code
 	@$(python)
 	python -m llm_operator.api.schema
 	python -m tools.reference
 	python tools/metrics_page.py
+	python tools/dashboards.py
 
 .PHONY: requirements
 requirements: ## Resolve pyproject.toml's extras into requirements/, with hashes

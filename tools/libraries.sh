@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install what requirements/NAME.txt has, once, into a folder of its own, and print the folder: libraries that tests use and that
-# the development environment doesn't hold, as they want other versions of the same (trackers, clients) or less (chroma).
+# the development environment doesn't hold, as they want other versions of the same (trackers, mlflow-server, clients) or less (chroma).
 set -euo pipefail
 name=$1
 top=$(cd "$(dirname "$0")/.." && pwd)

@@ -26,6 +26,7 @@ lock --override requirements/evaluation.override.txt -c requirements/serve-cpu.t
   -o requirements/evaluation.txt
 lock -c requirements/serve-cpu.txt requirements/build.in -o requirements/build.txt
 lock requirements/trackers.in -o requirements/trackers.txt
+lock -c requirements/trackers.txt requirements/mlflow-server.in -o requirements/mlflow-server.txt
 lock requirements/scan.in -o requirements/scan.txt
 lock --no-deps requirements/demo.in -o requirements/demo.txt
 lock --no-deps requirements/kernels.in -o requirements/kernels.txt

@@ -154,6 +154,7 @@ def revision_in(collection: Answer) -> Revision:
             content=str(told["content"]),
             space=str(told["space"]),
             probe=None if probe is None else np.frombuffer(base64.b64decode(probe), dtype=STORED),
+            made=float(told["made"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         said = f"collection {collection['name']} of Chroma has not what this app puts there ({error!r})"
@@ -164,7 +165,7 @@ def told_of(revision: Revision) -> Answer:
     """As the metadata of its collection."""
     made: Answer = {
         REVISION: revision.name, "documents": revision.documents, "chunks": revision.chunks,
-        "content": revision.content, "space": revision.space,
+        "content": revision.content, "space": revision.space, "made": revision.made,
     }  # fmt: skip
     if revision.probe is not None:
         made["probe"] = base64.b64encode(revision.probe.astype(STORED).tobytes()).decode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
@@ -119,7 +120,7 @@ class InChroma:
 
     def _named(self, documents: int, chunks: int, content: str, space: str, probe: Array | None) -> Revision:
         name = self._config.revision
-        return Revision(name, self.holder_of(name), documents, chunks, content, space, probe)
+        return Revision(name, self.holder_of(name), documents, chunks, content, space, probe, time.time())
 
     async def _filled(
         self, chroma: Chroma, name: str, told: dict[str, Any], records: Iterator[dict[str, Any]] | tuple[()]

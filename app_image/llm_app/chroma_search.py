@@ -78,6 +78,10 @@ class InChroma:
         return self._revision.chunks
 
     @property
+    def made(self) -> float:
+        return self._revision.made
+
+    @property
     def probe(self) -> Array | None:
         return self._revision.probe
 

@@ -140,7 +140,8 @@ async def revision_in(connection: Any, place: Place, revision: str) -> Revision 
         return None
     probe = None if found["probe"] is None else np.frombuffer(found["probe"], dtype=STORED)
     told = {name: found[name] for name in ("documents", "chunks", "content", "space")}
-    return Revision(name=found["revision"], holder=found["tables"], probe=probe, **told)
+    made = found["made"].timestamp()
+    return Revision(name=found["revision"], holder=found["tables"], probe=probe, made=made, **told)
 
 
 def clean(text: str) -> str:

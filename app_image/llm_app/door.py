@@ -33,6 +33,10 @@ class Turnstile:
         self._clock, self._second, self._refused = clock, 0, 0
 
     @property
+    def running(self) -> int:
+        return self._answered
+
+    @property
     def waiting(self) -> int:
         return self._admitted - self._answered
 

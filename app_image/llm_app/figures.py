@@ -21,11 +21,13 @@ class Figures:
             buckets=SECONDS, registry=self.registry,
         )  # fmt: skip
         self.whole = Histogram(
-            "llm_app_answer_seconds",
-            "From a request to the end of its answer.",
-            buckets=SECONDS,
+            "llm_app_answer_seconds", "From a request to the end of its answer.",
+            buckets=SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.broken = Counter(
+            "llm_app_broken_answers", "Streams that ended in an error after their first piece, with status 200.",
             registry=self.registry,
-        )
+        )  # fmt: skip
         self.retrieval = Histogram(
             "llm_app_retrieval_seconds", "Of one search in all knowledge.", buckets=SHORT, registry=self.registry
         )
@@ -46,4 +48,9 @@ class Figures:
             "llm_app_forgotten_turns", "Turns of conversations that had no room.", registry=self.registry
         )
         self.chunks = Gauge("llm_app_chunks", "Of each knowledge base.", ("knowledge",), registry=self.registry)
+        self.made = Gauge(
+            "llm_app_index_timestamp_seconds", "When the index in use was made, since the epoch.",
+            ("knowledge",), registry=self.registry,
+        )  # fmt: skip
+        self.running = Gauge("llm_app_running_requests", "Requests that are answered now.", registry=self.registry)
         self.waiting = Gauge("llm_app_waiting_requests", "Requests that wait for their turn.", registry=self.registry)

@@ -10,7 +10,7 @@ from pathlib import Path
 from llm_app.config import Knowledge
 from llm_app.figures import Figures
 from llm_app.retrieval import Backend, Base, InFolder, Retriever
-from llm_app.store import Index
+from llm_app.store import Index, made_at
 
 
 @asynccontextmanager
@@ -21,6 +21,7 @@ async def opened(knowledge: Sequence[Knowledge], figures: Figures) -> AsyncItera
         for settings in knowledge:
             backend, chunks = await backend_of(settings, stack)
             figures.chunks.labels(settings.name).set(chunks)
+            figures.made.labels(settings.name).set(backend.made)
             embedder = None
             if settings.embedding:
                 from llm_app.embedding import Embedder
@@ -42,5 +43,6 @@ async def backend_of(settings: Knowledge, stack: AsyncExitStack) -> tuple[Backen
 
         database = await stack.enter_async_context(InDatabase.opened(settings))
         return database, database.chunks
-    index = await asyncio.to_thread(Index.load, Path(settings.folder))
-    return InFolder(index), len(index.chunks)
+    folder = Path(settings.folder)
+    index = await asyncio.to_thread(Index.load, folder)
+    return InFolder(index, made_at(folder)), len(index.chunks)

@@ -65,6 +65,11 @@ class InDatabase:
         return self._row.chunks
 
     @property
+    def made(self) -> float:
+        """In seconds since the epoch, by the database's clock."""
+        return self._row.made
+
+    @property
     def probe(self) -> Array | None:
         return self._row.probe
 

@@ -41,6 +41,10 @@ class Backend(Protocol):
     """An index, wherever it is kept. Each raises StoreError."""
 
     @property
+    def made(self) -> float:
+        """When it was made, in seconds since the epoch."""
+
+    @property
     def probe(self) -> Array | None:
         """The vector that the model of the index gave to embedding.PROBE; None: it has none."""
 
@@ -57,8 +61,8 @@ class Backend(Protocol):
 class InFolder:
     """An index that is in memory. In a thread: nobody's answer may stand still while one is looked for."""
 
-    def __init__(self, index: Index) -> None:
-        self.index = index
+    def __init__(self, index: Index, made: float) -> None:
+        self.index, self.made = index, made
         self._allowed = lru_cache(CHOICES)(lambda where: index.allowed(dict(where)))
 
     @property

@@ -28,6 +28,7 @@ class Revision:
     content: str
     space: str
     probe: Array | None
+    made: float  # seconds since the epoch, by the clock of the store or, if that tells none, of the Job
 
     def told(self) -> dict[str, object]:
         told: dict[str, object] = {"documents": self.documents, "chunks": self.chunks}

@@ -124,6 +124,7 @@ class Api:
 
     async def metrics(self, _: web.Request) -> web.StreamResponse:
         self._figures.waiting.set(self._turnstile.waiting)
+        self._figures.running.set(self._turnstile.running)
         return web.Response(body=generate_latest(self._figures.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def models(self, _: web.Request) -> web.StreamResponse:
@@ -166,6 +167,7 @@ class Api:
                 async for piece in pieces:
                     await response.write(event(piece))
             except RequestError as error:
+                self._figures.broken.inc()
                 await response.write(event(error.body()))
             except ConnectionError:  # the client has gone
                 raise

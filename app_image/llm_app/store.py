@@ -178,6 +178,11 @@ def same_as(folder: Path) -> str:
         return folder.name
 
 
+def made_at(folder: Path) -> float:
+    """When a revision was put there, in seconds since the epoch. Raises OSError."""
+    return (folder / MANIFEST).stat().st_mtime
+
+
 def line_of(chunk: StoredChunk) -> str:
     return json.dumps(asdict(chunk), ensure_ascii=False)
 

@@ -11,35 +11,22 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from kubectl_llm import change, chat, logs, progress, report, screen, status, top
-from kubectl_llm.forward import forwarded, server
-from kubectl_llm.kubectl import SERVINGS, TRAININGS, ExitCode, Kubectl, Manifest, PluginError
+from kubectl_llm import change, logs, progress, report, screen, status, talk, top
+from kubectl_llm.kubectl import KINDS, TRAININGS, ExitCode, Kubectl, Manifest, PluginError
 
-BOTH = f"{TRAININGS},{SERVINGS}"
 Command = Callable[[Kubectl, argparse.Namespace], int]
 
 
 def show_status(kubectl: Kubectl, asked: argparse.Namespace) -> int:
     """Fails if what is named has failed, so that a script can ask."""
-    found = named(kubectl, asked.name) if asked.name else kubectl.items(BOTH, *everywhere(asked))
+    found = kubectl.named(KINDS, asked.name) if asked.name else kubectl.of_kinds(KINDS, *everywhere(asked))
     if asked.output == "json":
         write_json(found)
     elif not found:
-        print("no LLMTraining and no LLMServing in this namespace")
+        print("no LLMTraining, no LLMServing and no LLMApp in this namespace")
     for manifest in found if asked.output is None else []:
         print("\n".join(status.tree(manifest, screen.style(sys.stdout), screen.utc_now()).lines()))
     return ExitCode.FAILED if asked.name and any(map(status.failed, found)) else 0
-
-
-def named(kubectl: Kubectl, name: str) -> list[Manifest]:
-    """`NAME` of either kind, or `llmt/NAME`, `llms/NAME`."""
-    kind, _, bare = name.rpartition("/")
-    if kind:
-        return [kubectl.one(kind, bare)]
-    found = [one for each in (TRAININGS, SERVINGS) for one in kubectl.items(each, bare)]
-    if not found:
-        raise PluginError(f"there is no training and no serving {bare} in this namespace", ExitCode.NOT_FOUND)
-    return found
 
 
 def show_progress(kubectl: Kubectl, asked: argparse.Namespace) -> int:
@@ -103,46 +90,8 @@ def show_report(kubectl: Kubectl, asked: argparse.Namespace) -> int:
     return 0
 
 
-def talk(kubectl: Kubectl, asked: argparse.Namespace) -> int:
-    to = server(kubectl.one(SERVINGS, asked.name))
-    key = Path(asked.api_key_file).read_text().strip() if asked.api_key_file else os.environ.get("LLM_API_KEY")
-    with forwarded(kubectl, to) as port:
-        client = chat.Client(to, port, key, asked.ca)
-        conversation = chat.Conversation(client, chat.chosen(client.models(), asked.model), asked.system)
-        if asked.message:
-            answer(conversation, " ".join(asked.message))
-            return 0
-        print(f"{conversation.model} answers; {chat.HELP}", file=sys.stderr)
-        while (line := read()) is not None:
-            if line.startswith("/"):
-                if (told := conversation.command(line)) is None:
-                    break
-                print(told, file=sys.stderr)
-            elif line.strip():
-                try:
-                    answer(conversation, line)
-                except PluginError as error:
-                    print(f"\n{error}", file=sys.stderr)
-    return 0
-
-
-def answer(conversation: chat.Conversation, text: str) -> None:
-    for piece in conversation.say(text):
-        # a model's words may be of several lines, and steer no terminal
-        sys.stdout.write("".join(c if c in "\n\t" else screen.clean(c) or " " for c in piece))
-        sys.stdout.flush()
-    sys.stdout.write("\n")
-
-
-def read() -> str | None:
-    try:
-        return input("> " if sys.stdin.isatty() else "")
-    except (EOFError, KeyboardInterrupt):
-        return None
-
-
 def show_top(kubectl: Kubectl, asked: argparse.Namespace) -> int:
-    found = kubectl.items(BOTH, *everywhere(asked))
+    found = kubectl.of_kinds(KINDS, *everywhere(asked))
     if asked.output == "json":
         write_json(found)
     else:
@@ -177,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
     several = Words(add_help=False)
     several.add_argument("-A", "--all-namespaces", action="store_true", help="as kubectl's")
     several.add_argument("-o", "--output", choices=["json"], help="for scripts")
-    top_level = Words("kubectl llm", description="See and steer LLMTraining and LLMServing.")
+    top_level = Words("kubectl llm", description="See and steer LLMTraining, LLMServing and LLMApp.")
     commands = top_level.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, run: Command, told: str, *more: Words) -> Words:
@@ -188,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     one = add(
         "status", show_status, "What each does, and why, as a tree. Exit code 1: the named one has failed.", several
     )
-    one.add_argument("name", nargs="?", help="default: all; llmt/NAME and llms/NAME name one kind")
+    one.add_argument("name", nargs="?", help="default: all; llmt/NAME, llms/NAME and llmapp/NAME name one kind")
     one = add("progress", show_progress, "A line for each training.", several)
     one.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     one.add_argument("-w", "--watch", action="store_true", help="all the while, by one watch")
@@ -208,14 +157,17 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("-o", "--output", metavar="FILE", help="default: NAME-report.html; -: standard output")
     one.add_argument("--markdown", action="store_true", help="to standard output, if -o names no file")
     one.add_argument("--image", help="of that pod; default: the trainer's")
-    one = add("chat", talk, "Talk to a serving, through a port-forward.")
-    one.add_argument("name")
+    one = add("chat", talk.talk, "Talk to a serving or an app, through a port-forward.")
+    one.add_argument("name", help="llms/NAME and llmapp/NAME name one kind; without, a serving goes first")
     one.add_argument("message", nargs="*", help="one question; default: a conversation")
     one.add_argument("--model", help="an adapter's name; default: the base")
-    one.add_argument("--system", help="a system message")
+    one.add_argument("--system", help="a system message, of a serving")
+    one.add_argument(
+        "-o", "--output", choices=["json"], help="of one question: the answer with what an app tells beside"
+    )
     one.add_argument("--api-key-file", help="default: the variable LLM_API_KEY")
     one.add_argument("--ca", help="certificates to believe, where the serving speaks TLS")
-    add("top", show_top, "What trainings and servings hold, and what comes of it.", several)
+    add("top", show_top, "What trainings, servings and apps hold, and what comes of it.", several)
     return top_level
 
 

@@ -1,15 +1,16 @@
-"""`kubectl llm chat`: a conversation with an LLMServing, its answer written as it comes."""
+"""A conversation with an LLMServing or an LLMApp by OpenAI's API, answers as they come."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import secrets
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from kubectl_llm.forward import Server
-from kubectl_llm.kubectl import ExitCode, PluginError
+from kubectl_llm.kubectl import ExitCode, Manifest, PluginError
 from kubectl_llm.screen import clean
 
 Message = dict[str, str]
@@ -43,23 +44,23 @@ class Client:
                 f"the certificate of {self.server.host} is not believed ({error.verify_message}): --ca FILE"
             ) from error
         except (OSError, http.client.HTTPException) as error:
-            raise PluginError(f"the serving can't be reached: {error}", ExitCode.UNREACHABLE) from error
+            raise PluginError(f"the {self.server.word} can't be reached: {error}", ExitCode.UNREACHABLE) from error
         if answer.status == http.HTTPStatus.UNAUTHORIZED:
-            raise PluginError("the serving wants its API key: --api-key-file FILE, or LLM_API_KEY", ExitCode.FORBIDDEN)
+            said = f"the {self.server.word} wants its API key: --api-key-file FILE, or LLM_API_KEY"
+            raise PluginError(said, ExitCode.FORBIDDEN)
         if answer.status != http.HTTPStatus.OK:
-            raise PluginError(
-                f"the serving answered {answer.status}: {clean(answer.read(2000).decode(errors='replace'))}"
-            )
+            said = message_of(answer.read(2000).decode(errors="replace"))
+            raise PluginError(f"the {self.server.word} answered {answer.status}: {said}")
         return answer
 
     def models(self) -> list[str]:
         found = json.loads(self.ask("GET", "/v1/models").read())
         return [one["id"] for one in found["data"]]
 
-    def answer(self, model: str, messages: list[Message]) -> Iterator[str]:
-        """Piece by piece, as the server sends it."""
-        asked = {"model": model, "messages": messages, "stream": True}
-        yield from pieces(self.ask("POST", "/v1/chat/completions", asked))
+    def answer(self, model: str, messages: list[Message], more: Manifest, told: Told) -> Iterator[str]:
+        """Piece by piece, as the server sends it. ``more``: fields of the request; ``told``: gets what is no text."""
+        asked = {"model": model, "messages": messages, "stream": True, **more}
+        yield from pieces(self.ask("POST", "/v1/chat/completions", asked), told)
 
 
 class NamedHttps(http.client.HTTPSConnection):
@@ -74,7 +75,37 @@ class NamedHttps(http.client.HTTPSConnection):
         self.sock = self.believed.wrap_socket(self.sock, server_hostname=self.name)
 
 
-def pieces(lines: Iterable[bytes]) -> Iterator[str]:
+def message_of(body: str) -> str:
+    """What a refusal says; all of it, if it has not the shape of OpenAI's."""
+    try:
+        return clean(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return clean(body)
+
+
+@dataclass
+class Told:
+    """What an app says beside its text: passages, calls of tools, what it could not do, and a call that waits."""
+
+    citations: list[Manifest] = field(default_factory=list)
+    steps: list[Manifest] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    limit: str = ""
+    approval: Manifest | None = None
+    on_step: Callable[[Manifest], None] = lambda step: None
+
+    def take(self, event: Manifest) -> None:
+        """The last event has all, those before a step each."""
+        if "citations" not in event:
+            for step in event.get("steps") or []:
+                self.steps.append(step)
+                self.on_step(step)
+            return
+        self.citations, self.problems = event["citations"] or [], event.get("problems") or []
+        self.limit, self.approval = str(event.get("limit") or ""), event.get("approval")
+
+
+def pieces(lines: Iterable[bytes], told: Told) -> Iterator[str]:
     """The text of server-sent events, until `[DONE]`. What ends before that is told: half an answer is none."""
     for line in lines:
         if not line.startswith(b"data:"):
@@ -84,7 +115,8 @@ def pieces(lines: Iterable[bytes]) -> Iterator[str]:
             return
         event = json.loads(data)
         if "error" in event:
-            raise PluginError(f"the serving broke off: {clean(event['error'].get('message', event['error']))}")
+            raise PluginError(f"the answer broke off: {clean(event['error'].get('message', event['error']))}")
+        told.take(event)
         for choice in event.get("choices", []):
             if text := (choice.get("delta") or {}).get("content"):
                 yield text
@@ -93,18 +125,29 @@ def pieces(lines: Iterable[bytes]) -> Iterator[str]:
 
 @dataclass
 class Conversation:
-    """What was said. A question that was not answered is not part of it."""
+    """What was said. A question that was not answered is not part of it.
+
+    ``session``: of an app that keeps conversations. ``told``: beside the newest answer.
+    """
 
     client: Client
     model: str
     system: str | None = None
     messages: list[Message] = field(default_factory=list)
+    session: str = ""
+    told: Told = field(default_factory=Told)
 
-    def say(self, text: str) -> Iterator[str]:
-        told = [{"role": "system", "content": self.system}] if self.system else []
+    def say(self, text: str, *, approve: bool | None = None) -> Iterator[str]:
+        """``approve``: the answer to an app that has asked whether it may call a tool."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
         asked = {"role": "user", "content": text}
+        more = {"session": self.session} if self.session else {}
+        self.told = Told(on_step=self.told.on_step)
         answer = ""
-        for piece in self.client.answer(self.model, [*told, *self.messages, asked]):
+        for piece in self.client.answer(
+            self.model, [*system, *self.messages, asked],
+            more if approve is None else {**more, "approve": approve}, self.told,
+        ):  # fmt: skip
             answer += piece
             yield piece
         self.messages += [asked, {"role": "assistant", "content": answer}]
@@ -116,6 +159,7 @@ class Conversation:
                 return None
             case ["/clear"]:
                 self.messages.clear()
+                self.session = new_session() if self.session else ""
                 return "forgotten"
             case ["/model", name]:
                 models = self.client.models()
@@ -124,6 +168,11 @@ class Conversation:
                 self.model = name
                 return f"now {name} answers"
         return HELP
+
+
+def new_session() -> str:
+    """That nobody can guess: who knows it reads on."""
+    return secrets.token_hex(16)
 
 
 def chosen(models: list[str], wanted: str | None) -> str:

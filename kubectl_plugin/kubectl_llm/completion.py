@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from kubectl_llm.kubectl import SERVINGS, TRAININGS, Kubectl, PluginError
+from kubectl_llm.kubectl import APPS, KINDS, SERVINGS, TRAININGS, Kubectl, PluginError
 
 COMMANDS = {
     "status": "what each does, and why, as a tree",
@@ -15,13 +15,13 @@ COMMANDS = {
     "resume": "go on after suspend",
     "retry": "take up a training that failed",
     "report": "what a training was asked, did and made",
-    "chat": "talk to a serving",
-    "top": "what trainings and servings hold",
+    "chat": "talk to a serving or an app",
+    "top": "what trainings, servings and apps hold",
 }
-NAMES = {
-    "status": f"{TRAININGS},{SERVINGS}",
-    "chat": SERVINGS,
-    **dict.fromkeys(("progress", "logs", "report", "suspend", "resume", "retry"), TRAININGS),
+NAMES: dict[str, tuple[str, ...]] = {
+    "status": KINDS,
+    "chat": (SERVINGS, APPS),
+    **dict.fromkeys(("progress", "logs", "report", "suspend", "resume", "retry"), (TRAININGS,)),
 }
 NO_FILES, FILES = ":4", ":0"  # cobra's directives
 
@@ -38,7 +38,7 @@ def words(arguments: list[str], kubectl: Kubectl) -> tuple[list[str], str]:
     if kinds is None or last.startswith("-"):
         return [], NO_FILES
     try:
-        found = kubectl.items(kinds)
+        found = kubectl.of_kinds(kinds)
     except PluginError:
         return [], NO_FILES  # a shell's prompt is no place for an error
     return sorted({one["metadata"]["name"] for one in found if one["metadata"]["name"].startswith(last)}), NO_FILES

@@ -1,4 +1,4 @@
-"""A way to a serving's port from this machine, by `kubectl port-forward`."""
+"""A way to the port of a serving or an app from this machine, by `kubectl port-forward`."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from contextlib import contextmanager
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from kubectl_llm.kubectl import ExitCode, Kubectl, Manifest, PluginError, refusal, running
+from kubectl_llm.kubectl import ExitCode, Kubectl, Manifest, PluginError, refusal, running, word_of
 from kubectl_llm.status import cause
 
 FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ->")
 
 
 class Server(NamedTuple):
-    """``host``: its name in the cluster, which its certificate has."""
+    """``host``: its name in the cluster, which its certificate has. ``word``: serving or app, for people."""
 
     scheme: str
     host: str
     port: int
+    word: str = "serving"
 
     @property
     def service(self) -> str:
         return self.host.split(".")[0]
 
 
-def server(serving: Manifest) -> Server:
-    status, name = serving.get("status") or {}, serving["metadata"]["name"]
+def server(manifest: Manifest) -> Server:
+    status, word = manifest.get("status") or {}, word_of(manifest["kind"])
+    name = f"{word} {manifest['metadata']['name']}"
     if not status.get("url") or not status.get("readyReplicas"):
-        raise PluginError(
-            f"serving {name} answers nobody yet: {cause(status, ('Ready',)) or 'no operator has looked at it'}"
-        )
+        raise PluginError(f"{name} answers nobody yet: {cause(status, ('Ready',)) or 'no operator has looked at it'}")
     url = urlsplit(status["url"])
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise PluginError(f"serving {name} tells no URL that can be read: {status['url']!r}")
-    return Server(url.scheme, url.hostname, url.port or (443 if url.scheme == "https" else 80))
+        raise PluginError(f"{name} tells no URL that can be read: {status['url']!r}")
+    return Server(url.scheme, url.hostname, url.port or (443 if url.scheme == "https" else 80), word)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,6 +14,10 @@ from typing import IO, Any
 GROUP = "llm-operator.io"
 TRAININGS = f"llmtrainings.{GROUP}"
 SERVINGS = f"llmservings.{GROUP}"
+APPS = f"llmapps.{GROUP}"
+KINDS = (TRAININGS, SERVINGS, APPS)
+"""The newest last: an older operator's cluster has only the first ones."""
+WORDS = {"llmt": "training", "llms": "serving", "llma": "app"}  # by the beginning of a kind's or a short name
 INSTALL = "install the chart (helm install llm-operator), or choose another cluster by --context"
 
 Manifest = dict[str, Any]
@@ -40,7 +44,9 @@ class PluginError(Exception):
 
 
 # What kubectl writes, and what it means. The first that is found counts.
+OLDER = "this cluster has no LLMApp: its operator is older than apps, or not ours; upgrade the chart"
 CAUSES = (
+    ("the server doesn't have a resource type \"llmapp", ExitCode.NOT_INSTALLED, OLDER),
     ("the server doesn't have a resource type", ExitCode.NOT_INSTALLED, f"this cluster has no LLMTraining: {INSTALL}"),
     ("no matches for kind", ExitCode.NOT_INSTALLED, f"this cluster has no LLMTraining: {INSTALL}"),
     ("(Forbidden)", ExitCode.FORBIDDEN, ""),
@@ -90,12 +96,31 @@ class Kubectl:
         items: list[Manifest] = found.get("items", [found])
         return items
 
+    def of_kinds(self, kinds: Sequence[str], *arguments: str) -> list[Manifest]:
+        """Of those kinds, oldest first, that the cluster has: an operator may be older than this plugin."""
+        try:
+            return self.items(",".join(kinds), *arguments)
+        except PluginError as error:
+            if error.code != ExitCode.NOT_INSTALLED or len(kinds) == 1:
+                raise
+        return self.of_kinds(kinds[:-1], *arguments)
+
     def one(self, kind: str, name: str) -> Manifest:
         found = self.items(kind, name)
         if not found:
-            word = "training" if kind == TRAININGS else "serving"
-            raise PluginError(f"there is no {word} {name} in this namespace", ExitCode.NOT_FOUND)
+            raise PluginError(f"there is no {word_of(kind)} {name} in this namespace", ExitCode.NOT_FOUND)
         return found[0]
+
+    def named(self, kinds: Sequence[str], name: str) -> list[Manifest]:
+        """`NAME` of any of these kinds, in their order, or `llmt/NAME`, `llms/NAME`, `llmapp/NAME` of one."""
+        kind, _, bare = name.rpartition("/")
+        if kind:
+            return [self.one(kind, bare)]
+        found = self.of_kinds(kinds, bare)
+        if not found:
+            words = " and no ".join(map(word_of, kinds))
+            raise PluginError(f"there is no {words} {bare} in this namespace", ExitCode.NOT_FOUND)
+        return found
 
     def patch(self, kind: str, name: str, patch: Manifest) -> None:
         self.text("patch", kind, name, "--type=merge", "-p", json.dumps(patch))
@@ -108,6 +133,11 @@ class Kubectl:
                 yield event["type"], event["object"]
             if process.wait():
                 raise refusal(process.stderr.read() if process.stderr else "")
+
+
+def word_of(kind: str) -> str:
+    """For people; of a name that is none of ours, itself."""
+    return WORDS.get(kind.lower()[:4], kind)
 
 
 def documents(stream: IO[str] | None) -> Iterator[Any]:

@@ -12,9 +12,23 @@ from typing import IO
 
 GOOD, BAD, WAITING, DIM = "32", "31", "33", "2"  # SGR parameters
 COLOURS = {
-    **dict.fromkeys(("Succeeded", "Ready", "Serving"), GOOD),
-    **dict.fromkeys(("Failed", "Invalid", "PluginError"), BAD),
-    **dict.fromkeys(("Pending", "Suspended", "Starting", "Restarting", "Waiting", "RollingOut"), WAITING),
+    **dict.fromkeys(("Succeeded", "Ready", "Serving", "Indexed", "Evaluated"), GOOD),
+    **dict.fromkeys(("Failed", "Invalid", "PluginError", "IndexFailed", "EvaluationError", "ThresholdMissed"), BAD),
+    **dict.fromkeys(
+        (
+            "Pending",
+            "Suspended",
+            "Starting",
+            "Restarting",
+            "Waiting",
+            "RollingOut",
+            "Indexing",
+            "Evaluating",
+            "Degraded",
+            "HeldBack",
+        ),
+        WAITING,
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""`kubectl llm status`: each object as a tree of stages, attempts and pods, with the cause of what it does. Pure.
+"""`kubectl llm status`: each object as a tree of what it is made of, with the cause of what it does. Pure.
 
 What an older operator doesn't tell is left out.
 """
@@ -12,10 +12,11 @@ from kubectl_llm.kubectl import Manifest
 from kubectl_llm.screen import Style, Tree, amount, bar, clean, duration, seconds_between
 
 ATTEMPTS = 3  # the newest of a stage that are shown
+UNSEEN = "no operator has looked at it yet: is one installed that serves this namespace?"
 
 
 def tree(manifest: Manifest, style: Style, now: datetime) -> Tree:
-    return (training if manifest["kind"] == "LLMTraining" else serving)(manifest, style, now)
+    return {"LLMTraining": training, "LLMApp": app}.get(manifest["kind"], serving)(manifest, style, now)
 
 
 def failed(manifest: Manifest) -> bool:
@@ -30,7 +31,7 @@ def training(manifest: Manifest, style: Style, now: datetime) -> Tree:
     if why := cause(status, ("Failed", "Running", "Succeeded")):
         found.add(why)
     elif not status:
-        found.add("no operator has looked at it yet: is one installed that serves this namespace?")
+        found.add(UNSEEN)
     return found
 
 
@@ -87,14 +88,8 @@ def figures(progress: Manifest) -> list[str]:
 
 
 def serving(manifest: Manifest, style: Style, _now: datetime) -> Tree:
-    status, spec = manifest.get("status") or {}, manifest.get("spec") or {}
-    ready = f"{clean(status.get('readyReplicas', 0))}/{clean(spec.get('replicas', 1))} ready"
-    word = style.word(clean(status.get("phase") or "Pending"))
-    found = Tree(
-        "  ".join(
-            filter(None, (f"serving {manifest['metadata']['name']}", word, ready, clean(status.get("url") or "")))
-        )
-    )
+    status = manifest.get("status") or {}
+    found = server("serving", manifest, style)
     if isinstance(model := status.get("model"), dict):
         found.add(f"model  {clean(model.get('uri'))}{step_of(model, style)}")
     for adapter in status.get("adapters") or []:
@@ -105,6 +100,52 @@ def serving(manifest: Manifest, style: Style, _now: datetime) -> Tree:
     if why := cause(status, ("Ready",)):
         found.add(why)
     return found
+
+
+def server(word: str, manifest: Manifest, style: Style) -> Tree:
+    """The line of what has pods that answer."""
+    status, spec = manifest.get("status") or {}, manifest.get("spec") or {}
+    ready = f"{clean(status.get('readyReplicas', 0))}/{clean(spec.get('replicas', 1))} ready"
+    phase = style.word(clean(status.get("phase") or "Pending"))
+    words = (f"{word} {manifest['metadata']['name']}", phase, ready, clean(status.get("url") or ""))
+    return Tree("  ".join(filter(None, words)))
+
+
+def app(manifest: Manifest, style: Style, _now: datetime) -> Tree:
+    status, found = manifest.get("status") or {}, server("app", manifest, style)
+    if isinstance(model := status.get("model"), dict):
+        found.add(f"model  {clean(model.get('name'))}  {style.dim(clean(model.get('url')))}")
+    for base in status.get("knowledge") or []:
+        knowledge(found, base, style)
+    if isinstance(asked := status.get("evaluation"), dict):
+        evaluation(found, asked, style)
+    if why := cause(status, ("Ready",)):
+        found.add(why)
+    elif not status:
+        found.add(UNSEEN)
+    return found
+
+
+def knowledge(parent: Tree, told: Manifest, style: Style) -> None:
+    counts = [f"{clean(told[field])} {field}" for field in ("documents", "chunks") if told.get(field) is not None]
+    reason = clean(told.get("reason"))
+    node = parent.add(
+        "  ".join((f"knowledge {clean(told.get('name'))}", style.word(reason), ", ".join(counts))).rstrip()
+    )
+    if reason != "Indexed" and told.get("message"):
+        node.add(clean(told["message"]))
+
+
+def evaluation(parent: Tree, told: Manifest, style: Style) -> None:
+    scores = [one for one in told.get("scores") or [] if isinstance(one, dict)]
+    values = ", ".join(f"{clean(one.get('metric'))} {number(one.get('value')):.3f}" for one in scores)
+    asked = f"{clean(told['questions'])} questions" if told.get("questions") is not None else ""
+    reason = clean(told.get("reason"))
+    node = parent.add("  ".join(filter(None, ("evaluation", style.word(reason), asked, values))))
+    if (reason != "Evaluated" or told.get("failed")) and told.get("message"):
+        node.add(clean(told["message"]))
+    if told.get("report"):
+        node.add(f"report  {clean(told['report'])}")
 
 
 def step_of(made: Manifest, style: Style) -> str:

@@ -1,8 +1,8 @@
-"""`kubectl llm top`: what trainings and servings hold, and what comes of it. Pure."""
+"""`kubectl llm top`: what trainings, servings and apps hold, and what comes of it. Pure."""
 
 from __future__ import annotations
 
-from kubectl_llm.kubectl import Manifest
+from kubectl_llm.kubectl import Manifest, word_of
 from kubectl_llm.screen import amount, clean, table
 from kubectl_llm.status import number
 
@@ -22,7 +22,7 @@ def row(manifest: Manifest, *, with_namespace: bool) -> list[str]:
     phase = clean(status.get("phase") or "Pending")
     if manifest["kind"] != "LLMTraining":
         pods = number(status.get("replicas"))
-        return ["serving", name, phase, f"{pods:g}", devices(spec, pods), "", ""]
+        return [word_of(manifest["kind"]), name, phase, f"{pods:g}", devices(spec, pods), "", ""]
     stages = [one for one in status.get("stages") or [] if one.get("name") == status.get("stage")]
     own: Manifest = next((one for one in spec.get("stages") or [] if one.get("name") == status.get("stage")), {})
     pods = number(status.get("nodes")) if phase in ("Running", "Starting") else 0
@@ -34,4 +34,4 @@ def row(manifest: Manifest, *, with_namespace: bool) -> list[str]:
 
 def lines(manifests: list[Manifest], *, with_namespace: bool) -> list[str]:
     rows = sorted(row(one, with_namespace=with_namespace) for one in manifests)
-    return table([HEAD, *rows]) if rows else ["no LLMTraining and no LLMServing"]
+    return table([HEAD, *rows]) if rows else ["no LLMTraining, no LLMServing and no LLMApp"]

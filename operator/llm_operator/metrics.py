@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter as Count
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import prometheus_client as prometheus
 from prometheus_client.core import GaugeMetricFamily
@@ -91,18 +91,46 @@ def phase(value: str) -> str:
     return value if value in TRAINING_PHASES else OTHER
 
 
-class ObjectCounts(Collector):
-    """Counts cached objects when Prometheus asks, so that no count can drift."""
+class Told(Collector):
+    """Derived when Prometheus asks, so that nothing can drift. Without `describe` a registry would ask at once."""
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return ()
+
+
+class ObjectCounts(Told):
+    """How many of the cached objects there are of each kind."""
 
     def __init__(self, name: str, text: str, labels: tuple[str, ...], found: Iterable[tuple[str, ...]]) -> None:
         """``found``: values of the labels for each object that counts, derived anew at every iteration."""
         self._name, self._text, self._labels, self._found = f"{PREFIX}_{name}", text, labels, found
 
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        return ()
-
     def collect(self) -> Iterable[GaugeMetricFamily]:
         family = GaugeMetricFamily(self._name, self._text, labels=self._labels)
         for values, count in sorted(Count(self._found).items()):
             family.add_metric(values, count)
+        yield family
+
+
+class ObjectFigure(Told):
+    """The least or the greatest of what cached objects tell, so that their number makes no series."""
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        found: Iterable[tuple[str, float]],
+        choose: Callable[[float, float], float],
+        label: str = "",
+    ) -> None:
+        """``found``: the value of the label, and the figure. Without a label, 0 stands for no object."""
+        self._name, self._text, self._label, self._found, self._choose = f"{PREFIX}_{name}", text, label, found, choose
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        chosen: dict[str, float] = {} if self._label else {"": 0.0}
+        for value, figure in self._found:
+            chosen[value] = self._choose(chosen.get(value, figure), figure)
+        family = GaugeMetricFamily(self._name, self._text, labels=(self._label,) if self._label else ())
+        for value, figure in sorted(chosen.items()):
+            family.add_metric((value,) if self._label else (), figure)
         yield family

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
+from prometheus_client.registry import Collector
 from pydantic import ValidationError
 
+from llm_app.config import METRICS
+from llm_operator.api.conditions import seconds_of
 from llm_operator.api.reasons import AppCondition, Reason, ServingCondition, TrainingCondition
 from llm_operator.api.training_status import SinceProgress
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import APP, SERVING, TRAINING, Kind
 from llm_operator.kube.plan import Manifest
-from llm_operator.metrics import OTHER, TRAINING_PHASES, ObjectCounts
+from llm_operator.metrics import OTHER, TRAINING_PHASES, ObjectCounts, ObjectFigure
 from llm_operator.training.restarts import budget_of
 
 PHASES = frozenset({*TRAINING_PHASES, "Waiting", "Ready", "RollingOut", "ScalingToZero", "ScaledToZero",
-                    "Indexing", "Degraded"})  # fmt: skip
+                    "Indexing", "Evaluating", "HeldBack", "Degraded"})  # fmt: skip
 CONDITIONS = frozenset(map(str, (*TrainingCondition, *ServingCondition, *AppCondition)))
 REASONS = frozenset(map(str, Reason))
 VALUES = frozenset({"True", "False", "Unknown"})
 
 
-def counts(cache: Cache) -> list[ObjectCounts]:
+def counts(cache: Cache) -> list[Collector]:
     trainings, servings, apps = (Objects(cache, kind) for kind in (TRAINING, SERVING, APP))
     return [
         ObjectCounts("llmtrainings", "Number of llmtrainings by phase.", ("phase",), Phases(trainings)),
@@ -43,6 +47,20 @@ def counts(cache: Cache) -> list[ObjectCounts]:
         ObjectCounts(
             "llmtrainings_last_restart", "Number of llmtrainings whose next fault of this kind ends them.",
             ("fault",), LastRestarts(trainings),
+        ),
+        ObjectFigure(
+            "llmapp_lowest_score", "Lowest score of any llmapp by metric, of its newest evaluation; from 0 to 1.",
+            Scores(apps), min, "metric",
+        ),
+        ObjectFigure(
+            "llmapp_knowledge_outdated_seconds",
+            "For how long the newest documents of an llmapp have not been in use, of the one that waits longest.",
+            Outdated(apps), max,
+        ),
+        ObjectFigure(
+            "llmserving_fetch_idle_seconds",
+            "For how long no byte has come of what an llmserving fetches, of the fetch that waits longest.",
+            IdleFetches(servings), max,
         ),
     ]  # fmt: skip
 
@@ -99,6 +117,56 @@ class LastRestarts:
                     yield ("Own",)
                 if 0 < budget.infrastructure <= used.infrastructure:
                     yield ("Infrastructure",)
+
+
+@dataclass(frozen=True)
+class Scores:
+    objects: Objects
+
+    def __iter__(self) -> Iterator[tuple[str, float]]:
+        for manifest in self.objects:
+            evaluation = status_of(manifest).get("evaluation")
+            for told in dicts(evaluation.get("scores") if isinstance(evaluation, dict) else None):
+                metric, value = told.get("metric"), told.get("value")
+                if metric in METRICS and isinstance(value, int | float) and 0 <= value <= 1:
+                    yield str(metric), float(value)
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """Apps whose newest knowledge is not in use, by the time since which their condition says so."""
+
+    objects: Objects
+    now: Callable[[], float] = time.time
+
+    def __iter__(self) -> Iterator[tuple[str, float]]:
+        for manifest in self.objects:
+            for told in dicts(status_of(manifest).get("conditions")):
+                since = seconds_of(str(told.get("lastTransitionTime")))
+                if told.get("type") == AppCondition.KNOWLEDGE_READY and told.get("status") == "False" and since:
+                    yield "", max(0.0, self.now() - since)
+
+
+@dataclass
+class IdleFetches:
+    """Fetches under way, by the time since which they have shown the same number of bytes, as they were asked about."""
+
+    objects: Objects
+    now: Callable[[], float] = time.monotonic
+    _seen: dict[tuple[str, str], tuple[object, float]] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[tuple[str, float]]:
+        now = self.now()
+        seen: dict[tuple[str, str], tuple[object, float]] = {}
+        for manifest in self.objects:
+            for told in dicts(status_of(manifest).get("inputs")):
+                if told.get("reason") != Reason.FETCHING:
+                    continue
+                key, fetched = (str(manifest["metadata"].get("uid")), str(told.get("uri"))), told.get("fetchedBytes")
+                before = self._seen.get(key)
+                seen[key] = before if before and before[0] == fetched else (fetched, now)
+                yield "", now - seen[key][1]
+        self._seen = seen
 
 
 def status_of(manifest: Manifest) -> Manifest:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from kubectl_llm.kubectl import ExitCode
+from tests.app_specs import PLAIN
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.settings import REPOSITORY
 from tests.specs import SERVING, TRAINING
@@ -187,10 +188,45 @@ def test_a_cluster_without_the_definitions(shell: Shell) -> None:
     """kubectl asks the server what it has; what it doesn't have is the same as of a cluster without ours."""
     file = shell.kubeconfig.parent / "bin" / "kubectl-llm"
     file.write_text(file.read_text().replace("import main\n", "import main\nimport kubectl_llm.__main__ as entry\n"
-                                             "entry.BOTH = 'llmothers.llm-operator.io'\n"))  # fmt: skip
+                                             "entry.KINDS = ('llmothers.llm-operator.io',)\n"))  # fmt: skip
     code, told = shell.refused("status")
     assert code == ExitCode.NOT_INSTALLED
     assert "install the chart" in told
+
+
+def test_a_cluster_of_an_operator_that_is_older_than_apps(shell: Shell) -> None:
+    """What there is is shown; who asks for an app by name is told."""
+    file = shell.kubeconfig.parent / "bin" / "kubectl-llm"
+    later = "llmapps-of-later.llm-operator.io"
+    file.write_text(file.read_text().replace(
+        "import main\n", f"import main\nimport kubectl_llm.__main__ as entry, kubectl_llm.talk as talk\n"
+        f"entry.KINDS = (*entry.KINDS[:2], {later!r})\ntalk.APPS = {later!r}\n"))  # fmt: skip
+    shell.make("LLMTraining", "chat", TRAINING, RUNNING)
+    assert "training chat" in shell.says("status")
+    assert "training chat" in shell.says("status", "chat")
+    assert "chat" in shell.says("top")
+    code, told = shell.refused("status", f"{later}/help")
+    assert code == ExitCode.NOT_INSTALLED
+    assert "upgrade the chart" in told
+    assert "no serving and no app ghost" in shell.refused("chat", "ghost", "hello")[1]
+
+
+def test_an_app(shell: Shell) -> None:
+    shell.make("LLMApp", "help", PLAIN)
+    assert "no operator has looked at it yet" in shell.says("status", "llmapp/help")
+    assert "app help answers nobody yet" in shell.refused("chat", "help", "hello")[1]
+    waits = {"type": "Ready", "status": "False", "reason": "ServingNotFound", "message": "no LLMServing chat",
+             "lastTransitionTime": "2026-01-01T00:00:00Z"}  # fmt: skip
+    shell.tell("LLMApp", "help", {"phase": "Waiting", "conditions": [waits]})
+    assert "ServingNotFound: no LLMServing chat" in shell.says("status", "help")
+    assert "answers nobody yet: ServingNotFound" in shell.refused("chat", "llmapp/help", "hello")[1]
+    code, told = shell.refused("chat", "help", "hello", "--system", "Be brief.")
+    assert (code, "spec.prompt" in told) == (ExitCode.USAGE, True)
+    assert json.loads(shell.says("status", "help", "-o", "json"))["items"][0]["kind"] == "LLMApp"
+    assert "app    help" in shell.says("top")
+    shell.make("LLMServing", "help", SERVING)
+    code, told = shell.refused("chat", "llms/help", "hello")
+    assert "serving help answers nobody yet" in told
 
 
 def test_progress_costs_one_watch_at_most(shell: Shell) -> None:

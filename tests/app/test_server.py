@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -192,6 +194,7 @@ async def test_a_stream_that_breaks_says_so(start: Start) -> None:
     events = await app.stream("x")
     assert events[-1] == "[DONE]"
     assert "broke off" in events[-2]["error"]["message"]
+    assert "llm_app_broken_answers_total 1.0" in (await app.get("/metrics"))[1], "its status was 200"
 
 
 async def test_a_fault_of_the_app_in_a_stream_is_an_event_of_it(start: Start) -> None:
@@ -210,6 +213,7 @@ async def test_who_goes_away_is_not_answered_any_more(start: Start) -> None:
         app.vllm.gate, before = asyncio.Event(), app.vllm.gone
         asking = asyncio.create_task(app.ask("x", stream=stream))
         await until(lambda: app.vllm.busy)
+        assert "llm_app_running_requests 1.0" in (await app.get("/metrics"))[1]
         asking.cancel()
         await until(partial(has_gone, app, before))
         app.vllm.gate = None
@@ -259,6 +263,7 @@ async def test_bodies_that_never_end_leave_their_places(start: Start, monkeypatc
 
 
 async def test_figures(start: Start) -> None:
+    before = time.time()
     app = await start()
     await app.ask("valve")
     await app.get("/nowhere/at/all")
@@ -268,6 +273,10 @@ async def test_figures(start: Start) -> None:
     assert 'llm_app_tokens_total{kind="completion"} 4.0' in told
     assert 'llm_app_chunks{knowledge="manual"} 3.0' in told
     assert "llm_app_retrieval_seconds_count 1.0" in told
+    assert "llm_app_running_requests 0.0" in told
+    made = re.search(r'llm_app_index_timestamp_seconds{knowledge="manual"} (\S+)', told)
+    assert made
+    assert before - 5 < float(made[1]) <= time.time() + 5
 
 
 async def test_the_page_takes_nothing_from_elsewhere(start: Start) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
-from tests.cluster import binaries, images, policy_engine, s3_gateway, steps
+from tests.cluster import binaries, images, policy_engine, prometheus_operator, s3_gateway, steps
 from tests.cluster.settings import CACHE, HERE, LOGS, REPOSITORY
 from tests.cluster.steps import Step
 
@@ -64,6 +64,7 @@ PARTS: dict[str, Callable[[], list[Step]]] = {
     "images": images.missing,
     "binaries": binaries.missing,
     "policy-engine": policy_engine.KUBE_ROUTER.missing,
+    "prometheus-operator": prometheus_operator.PROMETHEUS_OPERATOR.missing,
     "s3-gateway": s3_gateway.VERSITYGW.missing,
 }
 GO = ("binaries", "s3-gateway")

@@ -196,13 +196,16 @@ APP: dict[str, Any] = {
     # the model reads 256 tokens
     "prompt": {"contextTemplate": "{{context}}\n{{question}}"},
     "parameters": {"maxTokens": 16},
+    "evaluation": {"questions": {"configMap": {"name": "asked"}}},
 }
+ASKED = {"question": "Which colour has the valve?", "answer": ["red"], "documents": "Colours"}
 
 
 def test_an_app_answers_from_its_documents(user: User) -> None:
     """What the operator makes of an LLMApp, before a real vLLM: an index by a Job, a server, an answer with sources."""
     faq = {"a.md": "# Colours\n\nThe valve is red."}
-    user.kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "faq"}, "data": faq})
+    for name, data in (("faq", faq), ("asked", {"questions.jsonl": json.dumps(ASKED)})):
+        user.kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
     user.apply("LLMApp", "main", APP)
     user.until("answers", "llmapp", "main", lambda s: s.get("phase") == "Ready", 240)
     with user.kubectl.forward("service/main-app", 80) as url:
@@ -212,6 +215,8 @@ def test_an_app_answers_from_its_documents(user: User) -> None:
             assert answer["choices"][0]["finish_reason"] in ("stop", "length")
             (citation,) = answer["citations"]
             assert text in citation["text"]
+    status = user.until("is asked", "llmapp", "main", lambda s: (s.get("evaluation") or {}).get("scores"), 240)
+    assert {one["metric"]: one["value"] for one in status["evaluation"]["scores"]}["hitAt1"] == 1
 
 
 def test_a_user_of_the_plugin(user: User, plane: ControlPlane) -> None:
@@ -233,6 +238,9 @@ def test_a_user_of_the_plugin(user: User, plane: ControlPlane) -> None:
     one, all_of_them = said("logs", "main", "--stage", "base", "--rank", "1"), said("logs", "main", "--stage", "base")
     assert {line.split("/")[1] for line in one.splitlines()} < {line.split("/")[1] for line in all_of_them.splitlines()}
     assert said("chat", "main", "What is lambda?", "--system", "Be brief.").endswith("\n")
+    assert "knowledge manual  Indexed" in said("status", "llmapp/main")
+    asked = json.loads(said("chat", "llmapp/main", "Which colour has the valve?", "-o", "json"))
+    assert [one["source"] for one in asked["citations"]] == ["faq"]
 
 
 def test_a_new_result_rolls_out_without_a_failed_request(user: User, plane: ControlPlane) -> None:
@@ -279,13 +287,17 @@ SILENT = {
     ("training", "Most loaded expert"): "a dense model",
     ("fleet", "Why trainings don't run"): "by then all run or are over",
     ("operator", "Errors"): "no pass has failed",
-}
+    ("app", "Searches that did less than wanted"): "it searches by words alone",
+    **{("app", title): "it has no agents" for title in (
+        "Calls of tools", "Time of a call, 90 %", "Tokens by agent", "Turns of agents", "Answers at a limit")},
+}  # fmt: skip
 
 
 def test_every_panel_answers(user: User, prometheus: Prometheus, record_property: Seen) -> None:
     """And all rules load, each monitor finds its pods. LLM_OPERATOR_DRAW names a folder for pictures of them."""
-    of_user = {"namespace": user.namespace, "training": "main", "serving": "main"}
-    variables = {"fleet": of_user, "training": of_user, "serving": of_user, "operator": {"namespace": "llm-operator"}}
+    of_user = {"namespace": user.namespace, "training": "main", "serving": "main", "app": "main"}
+    kinds = dict.fromkeys(("fleet", "training", "serving", "app"), of_user)
+    variables = {**kinds, "operator": {"namespace": "llm-operator"}}
     told = prometheus.ask("status/runtimeinfo")["startTime"]  # RFC 3339, with nanoseconds
     began = datetime.fromisoformat(f"{told[:19]}Z").timestamp()
     found = panels.answers(prometheus, variables, began, time.time())
@@ -298,9 +310,8 @@ def test_every_panel_answers(user: User, prometheus: Prometheus, record_property
     assert {rule["health"] for rule in rules} == {"ok"}, [rule for rule in rules if rule["health"] != "ok"]
     answered = prometheus.ask("query", query="count by (job) (max_over_time(up[30m]) == 1)")["result"]
     jobs = {one["metric"]["job"] for one in answered}
-    # An app's, too, where another test of this cluster has made one.
-    expected = {"ServiceMonitor-llm-operator", "PodMonitor-llm-operator-trainings", "PodMonitor-llm-operator-servings"}
-    assert expected <= jobs, f"the operator, trainings and servings were all scraped: {answered}"
+    pods = {f"PodMonitor-llm-operator-{kind}" for kind in ("trainings", "servings", "apps")}
+    assert jobs == {"ServiceMonitor-llm-operator", *pods}, f"all were scraped: {answered}"
 
 
 def test_with_nothing_to_do_nothing_is_written(user: User, plane: ControlPlane) -> None:

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from llm_app.figures import Figures
+from llm_app.tools.figures import ToolFigures
 from llm_operator import objects
 from llm_operator.kube.cache import Cache
 from llm_trainer.runtime.progress import Board
@@ -25,6 +27,14 @@ Series = dict[str, str]  # values in promtool's short form: first, growth, how o
 OPERATOR = 'namespace="llm-operator", job="llm-operator-metrics", pod="o-1"'
 POD = 'namespace="team", training="chat", attempt="1", pod="p-0", stage="base"'
 SERVER = 'namespace="team", serving="chat", pod="s-0", model_name="chat"'
+APP = 'namespace="team", app="help", pod="a-0"'
+CHAT, TOOL = f'{APP}, path="/v1/chat/completions"', f'{APP}, tool="search"'
+
+
+def condition(kind: str, **labels: str) -> Series:
+    told = ", ".join(f'{name}="{value}"' for name, value in labels.items())
+    return {f"llm_operator_{kind}_conditions{{{OPERATOR}, {told}}}": "1x600"}
+
 
 # Ten hours, a sample a minute: a step takes 30 s, a checkpoint comes with every tenth.
 NORMAL: Series = {
@@ -57,13 +67,27 @@ NORMAL: Series = {
     f"vllm:kv_cache_usage_perc{{{SERVER}}}": "0.6x600",
     f'http_requests_total{{{SERVER}, status="2xx"}}': "0+60x600",
     f'http_requests_total{{{SERVER}, status="5xx"}}': "1x600",
+    **condition("llmtraining", type="Published", status="False", reason="Publishing"),
+    **condition("llmserving", type="ModelAvailable", status="False", reason="Fetching"),
+    **condition("llmapp", type="Ready", status="False", reason="ScaledToZero"),
+    **condition("llmapp", type="KnowledgeReady", status="False", reason="Indexing"),
+    **condition("llmapp", type="Evaluated", status="False", reason="Evaluating"),
+    f"llm_operator_llmserving_fetch_idle_seconds{{{OPERATOR}}}": "20x600",
+    f"llm_operator_llmapp_knowledge_outdated_seconds{{{OPERATOR}}}": "600x600",
+    f"llm_app_running_requests{{{APP}}}": "3x600",
+    f"llm_app_answer_seconds_count{{{APP}}}": "0+60x600",
+    f"llm_app_first_piece_seconds_count{{{APP}}}": "0+60x600",
+    f'llm_app_requests_total{{{CHAT}, status="200"}}': "0+60x600",
+    f'llm_app_requests_total{{{CHAT}, status="429"}}': "0+1x600",
+    f'llm_app_requests_total{{{CHAT}, status="502"}}': "0+1x600",
+    f'llm_app_requests_total{{{APP}, path="/ready", status="200"}}': "0+6x600",
+    f"llm_app_broken_answers_total{{{APP}}}": "0+1x600",
+    f'llm_app_searched_less_total{{{APP}, knowledge="manual"}}': "0+1x600",
+    f"llm_app_retrieval_seconds_count{{{APP}}}": "0+60x600",
+    f'llm_app_tool_calls_total{{{TOOL}, outcome="answered"}}': "0+60x600",
+    f'llm_app_tool_calls_total{{{TOOL}, outcome="invalid"}}': "0+60x600",
+    f'llm_app_tool_calls_total{{{TOOL}, outcome="failed"}}': "0+6x600",
 }
-
-
-def condition(kind: str, **labels: str) -> Series:
-    told = ", ".join(f'{name}="{value}"' for name, value in labels.items())
-    return {f"llm_operator_{kind}_conditions{{{OPERATOR}, {told}}}": "1x600"}
-
 
 # What is otherwise than in a normal run, by the beginning of a series' name. None: the series is not there.
 FAULTS: dict[str, dict[str, str | None]] = {
@@ -99,7 +123,20 @@ FAULTS: dict[str, dict[str, str | None]] = {
     "LLMServingAdapterMissing": {
         **condition("llmserving", type="AdaptersAvailable", status="False", reason="BaseDiffers")
     },
+    "LLMTrainingPublishFailed": {**condition("llmtraining", type="Published", status="False", reason="PublishFailed")},
+    "LLMServingFetchFailed": {**condition("llmserving", type="ModelAvailable", status="False", reason="FetchFailed")},
+    "LLMServingFetchStuck": {"llm_operator_llmserving_fetch_idle_seconds": "1200x600"},
+    "LLMAppStuck": {"llm_app_answer_seconds_count": "60x600", "llm_app_first_piece_seconds_count": "60x600"},
+    "LLMAppErrors": {f'llm_app_requests_total{{{CHAT}, status="502"}}': "0+6x600"},
+    "LLMAppRefuses": {f'llm_app_requests_total{{{CHAT}, status="429"}}': "0+10x600"},
+    "LLMAppSearchesLess": {"llm_app_searched_less_total": "0+30x600"},
+    "LLMAppToolErrors": {f'llm_app_tool_calls_total{{{TOOL}, outcome="failed"}}': "0+30x600"},
+    "LLMAppsNotReady": {**condition("llmapp", type="Ready", status="False", reason="NotReady")},
+    "LLMAppsIndexFails": {**condition("llmapp", type="KnowledgeReady", status="False", reason="IndexFailed")},
+    "LLMAppsKnowledgeOld": {"llm_operator_llmapp_knowledge_outdated_seconds": "30000x600"},
+    "LLMAppsBelowGate": {**condition("llmapp", type="Evaluated", status="False", reason="ThresholdMissed")},
 }
+BROKEN: dict[str, str | None] = {f'llm_app_requests_total{{{CHAT}, status="502"}}': None, "llm_app_broken": "0+6x600"}
 SKIPPED = {f"llm_trainer_skipped_steps_total{{{POD}}}": "0+1x600"}
 
 
@@ -127,7 +164,7 @@ def fired(prometheus: Path, folder: Path, series: Series) -> set[str]:
         ],
     }  # fmt: skip
     file = folder / "test.yaml"
-    file.write_text(json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": [test]}))
+    file.write_text(json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": "5m", "tests": [test]}))
     done = subprocess.run([prometheus / "promtool", "test", "rules", file], capture_output=True, text=True, check=False)
     text = done.stdout + done.stderr
     assert ("SUCCESS" in text) == (done.returncode == 0), text
@@ -149,6 +186,11 @@ def test_skipped_steps_are_told_too(prometheus: Path, tmp_path: Path) -> None:
     assert fired(prometheus, tmp_path, with_fault(dict(SKIPPED))) == {"LLMTrainingNotFinite"}
 
 
+def test_answers_that_break_off_are_errors_of_an_app(prometheus: Path, tmp_path: Path) -> None:
+    """Where no request has ended with 5xx, which then is no series at all."""
+    assert fired(prometheus, tmp_path, with_fault(BROKEN)) == {"LLMAppErrors"}
+
+
 def test_a_stage_that_has_made_no_step_yet_is_not_stalled(prometheus: Path, tmp_path: Path) -> None:
     first = {name: "0x600" for name in NORMAL if name.startswith("llm_trainer_") and "loss" not in name}
     assert fired(prometheus, tmp_path, with_fault(dict(first))) == set()
@@ -163,13 +205,23 @@ def names(registry: Any) -> set[str]:
     return found
 
 
-def test_what_an_alert_asks_for_is_there() -> None:
-    """vLLM's own names are asked of the running engine, in tests/e2e/test_serving_image.py."""
-    counted = CollectorRegistry()
+OURS = re.compile(r"\b(?:llm_operator|llm_trainer|llm_app)_\w+")
+
+
+def told_by_ours() -> set[str]:
+    """Of the operator, a training pod and an app's pod with agents."""
+    counted, app = CollectorRegistry(), Figures().registry
     for collector in objects.counts(Cache()):
         counted.register(collector)
-    known = names(prometheus_client.REGISTRY) | names(counted) | names(Board("base", 1).metrics.registry)
-    asked = set(re.findall(r"\b(?:llm_operator|llm_trainer)_\w+", " ".join(rule["expr"] for rule in RULES.values())))
+    ToolFigures(app)
+    registries = (prometheus_client.REGISTRY, counted, Board("base", 1).metrics.registry, app)
+    return {name for registry in registries for name in names(registry)}
+
+
+def test_what_an_alert_asks_for_is_there() -> None:
+    """vLLM's own names are asked of the running engine, in tests/e2e/test_serving_image.py."""
+    known = told_by_ours()
+    asked = set(OURS.findall(" ".join(rule["expr"] for rule in RULES.values())))
     assert not asked - known, f"nobody tells {sorted(asked - known)}"
 
 

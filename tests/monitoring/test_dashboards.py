@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import re
 import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 
-import prometheus_client
-import pytest
-from prometheus_client import CollectorRegistry
+from tools import dashboards
 
-from llm_operator import objects
-from llm_operator.kube.cache import Cache
-from llm_trainer.runtime.progress import Board
-from tests.cluster.settings import REPOSITORY
 from tests.monitoring.panels import COLUMNS, DASHBOARDS, filled
-from tests.monitoring.test_alerts import names
-
-
-@pytest.fixture(scope="module")
-def described() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dashboards", REPOSITORY / "tools" / "dashboards.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["dashboards"] = module
-    spec.loader.exec_module(module)
-    return module
+from tests.monitoring.test_alerts import OURS, told_by_ours
 
 
 def queries() -> list[tuple[str, str]]:
@@ -42,9 +21,9 @@ def queries() -> list[tuple[str, str]]:
     ]
 
 
-def test_they_are_written_by_their_description(described: ModuleType) -> None:
+def test_they_are_written_by_their_description() -> None:
     found = {file: file.read_text() for file in DASHBOARDS.iterdir()}
-    assert found == described.files(), "run `python tools/dashboards.py`"
+    assert found == dashboards.files(), "run `python tools/dashboards.py`"
 
 
 def test_panels_are_beside_each_other() -> None:
@@ -60,7 +39,7 @@ def test_panels_are_beside_each_other() -> None:
 
 
 def test_prometheus_reads_every_query(prometheus: Path, tmp_path: Path) -> None:
-    variables = {"namespace": "a", "training": "a", "serving": "a"}
+    variables = {"namespace": "a", "training": "a", "serving": "a", "app": "a"}
     rules = [
         {"record": f"panel:{number}", "expr": filled(expr, variables)} for number, (_, expr) in enumerate(queries())
     ]
@@ -73,10 +52,7 @@ def test_prometheus_reads_every_query(prometheus: Path, tmp_path: Path) -> None:
 
 
 def test_what_a_panel_asks_for_is_there() -> None:
-    counted = CollectorRegistry()
-    for collector in objects.counts(Cache()):
-        counted.register(collector)
-    known = names(prometheus_client.REGISTRY) | names(counted) | names(Board("base", 1).metrics.registry)
+    known = told_by_ours()
     for panel, expr in queries():
-        asked = set(re.findall(r"\b(?:llm_operator|llm_trainer)_\w+", expr))
+        asked = set(OURS.findall(expr))
         assert not asked - known, f"{panel} asks for {sorted(asked - known)}, which nobody tells"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,12 @@ from llm_trainer.runtime.history import HISTORY, History
 from llm_trainer.runtime.progress import Board
 from llm_trainer.tracking import follow
 from llm_trainer.tracking.start import Trackers
+from tests.cluster.control_plane import free_ports
 from tests.cluster.processes import wait
 from tests.cluster.settings import REPOSITORY
 
 Configure = Callable[..., StageConfig]
+SERVER_SECONDS = 600.0  # for a server that makes its tables
 SECONDS = 120.0  # for a library to be imported by a process that everybody else goes before
 
 
@@ -98,6 +102,75 @@ def test_tensorboard(stage: Configure, libraries: Path, tmp_path: Path) -> None:
     assert told["loss"][3][1] == pytest.approx(0.25)
     assert told["heldOut/loss"] == [[12, 0.25]]
     assert "heldOut/bitsPerByte/漢字" in told
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> Iterator[str]:
+    """MLflow's own, on a database of its own."""
+    script = REPOSITORY / "tools" / "libraries.sh"
+    folder = subprocess.run([script, "mlflow-server"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    port, log = free_ports(1), tmp_path / "mlflow.log"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+               "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": folder, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=out, stderr=out, start_new_session=True
+        )
+
+    def answers() -> bool:
+        assert process.poll() is None, log.read_text()[-3000:]
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return True
+        except OSError:
+            return False
+
+    try:
+        wait("MLflow's server", answers, SERVER_SECONDS)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)  # its workers too
+        process.wait()
+
+
+def mlflow(server: str, path: str, **asked: object) -> Any:
+    """An answer of MLflow's REST API."""
+    request = urllib.request.Request(f"{server}/api/2.0/mlflow/{path}", json.dumps(asked).encode(),
+                                     {"Content-Type": "application/json"})  # fmt: skip
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.release  # a server's start and two of its clients: most of a minute
+def test_mlflow(stage: Configure, mlflow_server: str) -> None:
+    """A second attempt goes on with the run of the first; the server has each figure at its step."""
+    board, tracked = Board("base", 1), {"mlflow": {"uri": mlflow_server}}
+    for attempt, first, last in ((1, 1, 5), (2, 6, 8)):
+        config = stage(tracked, attempt=attempt)
+        trackers = Trackers(config, board)
+        steps(config, first, last)
+        if attempt == 2:
+            history(config).append(last, evaluation={"bitsPerByte/漢字": 0.25})
+        trackers.end(SECONDS)
+    assert board.progress.notices == []
+    (experiment,) = mlflow(mlflow_server, "experiments/search", max_results=9, filter="name = 'team/chat'")[
+        "experiments"
+    ]
+    (run,) = mlflow(mlflow_server, "runs/search", experiment_ids=[experiment["experiment_id"]])["runs"]
+    assert (run["info"]["run_name"], run["info"]["status"]) == ("base", "FINISHED")
+    tags = {one["key"]: one["value"] for one in run["data"]["tags"]}
+    assert tags["llm-operator/training"] == "chat"
+    assert {one["key"] for one in run["data"]["params"]}, "the stage's settings"
+    newest = {one["key"]: one for one in run["data"]["metrics"]}
+    assert newest["loss"]["value"] == pytest.approx(1 / 8)
+    assert newest["kl"]["value"] == 0.5
+    (held_out,) = (one for name, one in newest.items() if name.startswith("heldOut/"))
+    assert (held_out["value"], held_out["step"]) == (0.25, 8)
+    with urllib.request.urlopen(f"{mlflow_server}/api/2.0/mlflow/metrics/get-history?"
+                                f"run_id={run['info']['run_id']}&metric_key=loss") as answer:  # fmt: skip
+        told = json.load(answer)["metrics"]
+    assert [(one["step"], one["value"]) for one in told] == [(n, pytest.approx(1 / n)) for n in range(1, 9)]
 
 
 # W&B's own reader is a Go program that speaks to a server; the file is a log as LevelDB writes, of W&B's protobuf.

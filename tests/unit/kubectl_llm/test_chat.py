@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_llm.chat import HELP, Client, Conversation, chosen, pieces
+from kubectl_llm import talk
+from kubectl_llm.chat import HELP, Client, Conversation, Told, chosen, pieces
 from kubectl_llm.forward import Server, server
 from kubectl_llm.kubectl import ExitCode, PluginError
 
@@ -108,6 +110,7 @@ def test_a_model_that_is_not_there() -> None:
 
 def test_a_serving_that_is_not_ready_says_why() -> None:
     waiting: dict[str, Any] = {
+        "kind": "LLMServing",
         "metadata": {"name": "chat"},
         "status": {
             "url": "http://chat-serving.team.svc/v1",
@@ -129,4 +132,64 @@ def test_a_serving_that_is_not_ready_says_why() -> None:
 
 
 def test_a_line_that_is_no_event_is_passed_over() -> None:
-    assert list(pieces([b"\n", b": ping\n", event("a"), DONE])) == ["a"]
+    assert list(pieces([b"\n", b": ping\n", event("a"), DONE], Told())) == ["a"]
+
+
+def whole(**fields: Any) -> bytes:
+    return b"data: " + json.dumps({"choices": [], **fields}).encode() + b"\n\n"
+
+
+STEP = {"agent": "clerk", "tool": "stock", "arguments": {"item": "pump"}, "outcome": "answered", "seconds": 0.25}
+CITED = {"number": 1, "title": "Care \x1b[2J", "knowledge": "manual", "source": "notes", "text": "t", "cited": True}
+OF_AN_APP = (
+    whole(steps=[STEP]) + event("Three [1].")
+    + whole(steps=[STEP], citations=[CITED, {**CITED, "number": 2, "cited": False}], problems=["manual: by words"])
+    + DONE
+)  # fmt: skip
+
+
+def test_what_an_app_tells_beside_its_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its text alone goes to stdout, so that it can be piped."""
+    with answering(200, OF_AN_APP) as (client, asked):
+        talk.answer(Conversation(client, "help", session="s" * 16), "How many?")
+    told = capsys.readouterr()
+    assert told.out == "Three [1].\n"
+    assert told.err.splitlines() == [
+        'clerk: stock(item="pump"): answered in 0.25 s', "[1] Care  [2J  (manual, notes)", "manual: by words"
+    ]  # fmt: skip
+    assert asked[0][1]["session"] == "s" * 16
+
+
+def test_an_answer_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(200, OF_AN_APP) as (client, _):
+        talk.once(Conversation(client, "help"), "How many?", as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["model"], told["answer"], told["steps"]) == ("help", "Three [1].", [STEP])
+    assert [one["cited"] for one in told["citations"]] == [True, False]
+
+
+@pytest.mark.parametrize(("typed", "agreed"), [("y\n", True), ("\n", False), ("", False)])
+def test_a_call_that_wants_a_word(typed: str, agreed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is no yes is a no, also the end of what is typed."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    with answering(200, event("Done.") + whole(citations=[]) + DONE) as (client, asked):
+        conversation = Conversation(client, "help", session="s" * 16, told=Told(approval={"tool": "orders"}))
+        talk.approve(conversation)
+    assert asked[0][1]["approve"] is agreed
+    assert conversation.told.approval is None
+
+
+def test_a_refusal_in_the_shape_of_openais_is_its_message() -> None:
+    body = json.dumps({"error": {"message": "n: leave it out", "code": "x"}}).encode()
+    with answering(400, body) as (client, _), pytest.raises(PluginError, match="answered 400: n: leave it out"):
+        list(Conversation(client, "help").say("x"))
+
+
+def test_another_conversation_is_another_session() -> None:
+    with answering(200, b"") as (client, _):
+        conversation = Conversation(client, "help", session="first")
+        conversation.command("/clear")
+        assert len(conversation.session) == 32
+        plain = Conversation(client, "help")
+        plain.command("/clear")
+        assert plain.session == ""

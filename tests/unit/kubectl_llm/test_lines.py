@@ -8,7 +8,10 @@ from typing import Any
 from kubectl_llm import progress, top
 from kubectl_llm.screen import PLAIN, Style, clean, duration
 from kubectl_llm.status import failed, tree
-from llm_operator.api.common import Condition
+from llm_operator.api.app import LLMAppStatus, ResolvedModel
+from llm_operator.api.app_evaluation import AppEvaluationStatus, AppScore
+from llm_operator.api.common import Condition, Status
+from llm_operator.api.knowledge import KnowledgeStatus
 from llm_operator.api.serving import AdapterStatus, LLMServingStatus, ServedResult
 from llm_operator.api.training_status import (
     AttemptStatus,
@@ -31,7 +34,7 @@ def condition(kind: str, value: str, reason: str, message: str) -> Condition:
     )
 
 
-def manifest(kind: str, name: str, spec: Manifest, status: LLMTrainingStatus | LLMServingStatus | None) -> Manifest:
+def manifest(kind: str, name: str, spec: Manifest, status: Status | None) -> Manifest:
     told = {"status": status.model_dump(by_alias=True, exclude_none=True)} if status else {}
     return {"kind": kind, "metadata": {"name": name, "namespace": "team"}, "spec": spec, **told}
 
@@ -152,6 +155,49 @@ serving chat  Ready  2/2 ready  http://chat-serving.team.svc/v1
     )
 
 
+APP = manifest(
+    "LLMApp",
+    "help",
+    {"replicas": 2},
+    LLMAppStatus(
+        phase="HeldBack",
+        url="http://help-app.team.svc/v1",
+        replicas=2,
+        ready_replicas=2,
+        model=ResolvedModel(url="http://chat-serving.team.svc/v1", name="legal"),
+        knowledge=[
+            KnowledgeStatus(name="manual", reason="Indexed", message="all of it", documents=12, chunks=40),
+            KnowledgeStatus(name="faq", reason="IndexFailed", message="pod x: a.pdf has no text"),
+        ],
+        evaluation=AppEvaluationStatus(
+            revision="1",
+            questions=20,
+            scores=[AppScore(metric="contains", value=0.65, stderr=0.1, count=20)],
+            report="pvc://models/report.jsonl",
+            reason="ThresholdMissed",
+            message="contains is 0.650 ± 0.100, and 0.7 is asked for",
+        ),
+        conditions=[condition("Ready", "True", "HeldBack", "the configuration before stays in use")],
+    ),
+)
+
+
+def test_an_app_tells_its_knowledge_its_model_and_its_questions() -> None:
+    assert (
+        "\n".join(tree(APP, PLAIN, NOW).lines())
+        == """\
+app help  HeldBack  2/2 ready  http://help-app.team.svc/v1
+├─ model  legal  http://chat-serving.team.svc/v1
+├─ knowledge manual  Indexed  12 documents, 40 chunks
+├─ knowledge faq  IndexFailed
+│  └─ pod x: a.pdf has no text
+├─ evaluation  ThresholdMissed  20 questions  contains 0.650
+│  ├─ contains is 0.650 ± 0.100, and 0.7 is asked for
+│  └─ report  pvc://models/report.jsonl
+└─ HeldBack: the configuration before stays in use"""
+    )
+
+
 def test_a_line_for_each_training_and_why_one_waits() -> None:
     assert (
         "\n".join(progress.lines([WAITING, RUNNING], PLAIN))
@@ -165,12 +211,13 @@ later   Pending   data
 
 def test_what_is_held_and_what_comes_of_it() -> None:
     assert (
-        "\n".join(top.lines([SERVING, RUNNING, WAITING], with_namespace=False))
+        "\n".join(top.lines([SERVING, RUNNING, WAITING, APP], with_namespace=False))
         == """\
-KIND       NAME    PHASE     PODS   DEVICES             TOKENS/S   MFU
-serving    chat    Ready     2      16 nvidia.com/gpu
-training   chat    Running   2      16 nvidia.com/gpu   12.3k
-training   later   Pending   0"""
+KIND       NAME    PHASE      PODS   DEVICES             TOKENS/S   MFU
+app        help    HeldBack   2      cpu
+serving    chat    Ready      2      16 nvidia.com/gpu
+training   chat    Running    2      16 nvidia.com/gpu   12.3k
+training   later   Pending    0"""
     )
 
 
@@ -195,9 +242,10 @@ def test_a_status_of_another_version_is_shown_as_far_as_it_goes() -> None:
             ],
         },
         {"conditions": ["x", {"type": "Failed"}], "adapters": [{}], "model": {}},
+        {"knowledge": [{}, {"reason": None}], "evaluation": {"scores": [None, {}, {"value": "x"}]}},
     ]
     for status in statuses:
-        for kind in ("LLMTraining", "LLMServing"):
+        for kind in ("LLMTraining", "LLMServing", "LLMApp"):
             one = {"kind": kind, "metadata": {"name": "x"}, "status": status}
             assert tree(one, PLAIN, NOW).lines()[0].split()[1] == "x"
             assert progress.lines([one], PLAIN)

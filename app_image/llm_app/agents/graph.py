@@ -16,7 +16,7 @@ from langgraph.types import Command, Send, interrupt
 from llm_app import agent_prompt as prompts
 from llm_app.agents.run import Run
 from llm_app.prompt import Turn, inert
-from llm_app.team import HandOver, Parallel, Router, Sequential, Supervisor, Team
+from llm_app.team import HandOver, Parallel, Router, Sequential, Supervisor
 from llm_app.tools.base import Offer
 from llm_app.tools.toolbox import Called
 from llm_app.tracing import span, turn_of

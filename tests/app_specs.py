@@ -247,6 +247,8 @@ WRONG_APPS = (
           knowledge__0__store={"pgvector": {}}),
     wrong("a schema with a quote", "spec.knowledge[0].store.pgvector.schemaName", "match",
           knowledge__0__store={"pgvector": {"urlSecretKeyRef": {"name": "a", "key": "b"}, "schemaName": 'a"b'}}),
+    wrong("a port that is none", "spec.knowledge[0].store.chroma.url", "match",
+          knowledge__0__store={"chroma": {"url": "http://chroma.data.svc:65536"}}),
     wrong("two stores", "spec.knowledge[0].store", "exactly one of",
           knowledge__0__store={"pgvector": {"urlSecretKeyRef": {"name": "a", "key": "b"}},
                                "chroma": {"url": "http://chroma:8000"}}),

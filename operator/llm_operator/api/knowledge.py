@@ -14,7 +14,13 @@ from llm_operator.api.serving import SecretKey
 from llm_trainer.config import Name, Uri
 
 MOST_KNOWLEDGE, MOST_SOURCES = 8, 16
-StoreUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=1024)]
+PORT_NUMBER = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+StoreUrl = Annotated[
+    str,
+    StringConstraints(
+        pattern=rf"^https?://([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(:{PORT_NUMBER})?(/[^\s?#]*)?$", max_length=1024
+    ),
+]
 ChromaName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][-._a-zA-Z0-9]*$", min_length=3, max_length=128)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
 

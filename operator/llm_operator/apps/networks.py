@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from llm_app.config import PORT
 from llm_operator.api.app import LLMAppSpec
@@ -28,6 +29,7 @@ def server_policy(app: Manifest, spec: LLMAppSpec, metadata: dict[str, Any], net
 def index_policy(metadata: dict[str, Any], base: KnowledgeBase, network: Network | None) -> tuple[Manifest, ...]:
     """Of a Job's pods, if any are made. Nobody reaches them; out: what embeds, and pages of the network."""
     out = [servings([base.embedding.serving.name])] if base.embedding else []
+    out += stores([base])
     pages = [source.https for source in base.sources if source.https]
     if pages:
         out.append({"to": internet(sorted({one for page in pages for one in page.allowed_networks}))})
@@ -42,10 +44,19 @@ def evaluation_policy(metadata: dict[str, Any], spec: LLMAppSpec, network: Netwo
 
 
 def asked(spec: LLMAppSpec, own: str) -> Iterator[Manifest]:
-    """By an answer: the model, what embeds questions, tools and sessions. ``own``: the app's namespace."""
+    """By an answer: the model, what embeds questions, stores, tools, sessions. ``own``: the app's namespace."""
     embedders = (one.embedding.serving.name for one in spec.knowledge if one.embedding)
     yield servings([spec.model.serving.name, *embedders])
+    yield from stores(spec.knowledge)
     yield from egress(spec, own)
+
+
+def stores(knowledge: Iterable[KnowledgeBase]) -> Iterator[Manifest]:
+    """A rule for the ports of those whose URL the spec has; a database's is in a Secret, which nobody here reads."""
+    urls = {one.store.chroma.url for one in knowledge if one.store and one.store.chroma}
+    ports = {url.port or (443 if url.scheme == "https" else 80) for url in map(urlsplit, urls)}
+    if ports:
+        yield {"ports": [{"port": port, "protocol": "TCP"} for port in sorted(ports)]}
 
 
 def servings(called: Iterable[str]) -> Manifest:

@@ -91,6 +91,19 @@ def test_a_job_that_indexes_has_a_policy_of_its_own() -> None:
     assert "10.0.0.0/8" in next(block for block in blocks if block["cidr"] == "0.0.0.0/0")["except"]
 
 
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [("http://chroma.data.svc:8000", 8000), ("https://chroma.example.com/v", 443), ("http://[fd00::7]:65535", 65535)],
+)
+def test_what_indexes_and_what_answers_reach_a_store_whose_address_the_spec_has(url: str, port: int) -> None:
+    world = scenes.scene(changed(EMBEDDED, knowledge__0__store={"chroma": {"url": url}}))
+    world.network = NETWORK
+    settle(world, serving(), embedders=embedder())
+    [job] = jobs(world).values()
+    for name in (job["metadata"]["name"], "help-app"):
+        assert {"ports": [{"port": port, "protocol": "TCP"}]} in policies(world)[name]["egress"], name
+
+
 def test_the_policy_of_a_job_stays_as_long_as_its_pods_do() -> None:
     world = scenes.scene(EMBEDDED)
     world.network = NETWORK

@@ -152,7 +152,9 @@ def test_any_app(spec: dict[str, Any], there: bool) -> None:
     named = [one["configMap"]["name"] for k in spec.get("knowledge", ()) for one in k["sources"] if "configMap" in one]
     asked = (spec.get("evaluation") or {}).get("questions", {}).get("configMap") or {}
     named += [asked["name"]] if "name" in asked else []
-    keys = {"a.md": "1", "questions.jsonl": "2"}
+    documents = [tool.get("openapi", {}).get("configMap") for tool in spec.get("tools", ())]
+    named += [one["name"] for one in documents if one]
+    keys = {"a.md": "1", "questions.jsonl": "2", "orders.yaml": "3"}
     more = {"sources": {name: Content(keys, "1") for name in named}, "claims": ("models", "corpus")}
     settle(world, source, **more)
     end_jobs(world)

@@ -54,7 +54,7 @@ def test_which_chunks_have_some_metadata_is_looked_for_once_and_takes_a_byte_eac
         return allowed(self, where)
 
     monkeypatch.setattr(Index, "allowed", look)
-    backend = InFolder(index)
+    backend = InFolder(index, 0.0)
 
     def found(**where: str) -> list[int]:
         return sorted(number for number, _ in asyncio.run(backend.by_words("oil", 99, 0.0, where)))

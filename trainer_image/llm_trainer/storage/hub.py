@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,10 +34,10 @@ from llm_trainer.storage.retry import TRIES, pause
 
 class Hub:
     def __init__(self, credential: Credential, endpoint: str | None = None) -> None:
-        """`endpoint`: by default $HF_ENDPOINT, else the public hub."""
-        self._credential, self._endpoint = credential, endpoint
+        """By default $HF_ENDPOINT as it is now (the library reads it when it is imported), or the public hub."""
+        self._credential, self._endpoint = credential, endpoint or os.environ.get("HF_ENDPOINT") or None
         self._token: str | Literal[False] = credential.get("HF_TOKEN") or False
-        self._api = HfApi(endpoint=endpoint, token=self._token)
+        self._api = HfApi(endpoint=self._endpoint, token=self._token)
         self._client = http_ranges.client(credential, build_hf_headers(token=self._token))
 
     def listing(self, remote: Remote) -> Listing:

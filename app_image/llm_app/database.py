@@ -121,7 +121,7 @@ def told_clearly(place: Place) -> Iterator[None]:
     except asyncpg.UndefinedFileError as error:
         said = f"the database server has no pgvector ({error}); install the extension vector, {VERSION[0]}.{VERSION[1]}"
         raise StoreError(f"{said} or newer", passes=False) from None
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise StoreError(f"the database says: {type(error).__name__}: {error}") from None
     except TimeoutError:
         raise StoreError("the database does not answer") from None

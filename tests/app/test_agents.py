@@ -244,7 +244,7 @@ def several(workflow: Workflow, **limits: int) -> Team:
          [{"agent": "third"}, {"agent": "FINISH"}], 2, None),
         (Workflow(supervisor=Supervisor(agent="first", agents=["second", "third"])), [{"agent": "third"}], 5, "turns"),
         (Workflow(hand_over=HandOver(agents=[*NAMES])), [{"agent": "third"}, ANSWER], 1, None),
-        (Workflow(hand_over=HandOver(agents=[*NAMES])), [{"agent": "third"}, {"agent": "first"}], 1, None),
+        (Workflow(hand_over=HandOver(agents=[*NAMES])), [{"agent": "third"}, {"agent": "first"}, ANSWER], 1, None),
     ],
 )  # fmt: skip
 async def test_several_agents_end_with_one_answer(

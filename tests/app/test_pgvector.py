@@ -15,6 +15,7 @@ import pytest
 from llm_app import embedding
 from llm_app.away import StoreError
 from llm_app.config import Chunking, Document, IndexConfig, IndexSource, Knowledge, Retrieval, Store
+from llm_app.database import Place, told_clearly
 from llm_app.figures import Figures
 from llm_app.index import make, run
 from llm_app.opening import opened
@@ -181,6 +182,13 @@ def test_a_database_without_room_is_told(database: str, server: EmbeddingServer,
     code, word = run(file)
     assert (code, "has no room" in str(word["problem"])) == (ExitCode.NO_SPACE, True), word
     assert len(tables(database)) == 2, "nothing of it is left"
+
+
+def test_a_connection_that_ends_within_a_question_is_the_stores_fault() -> None:
+    """asyncpg has an error of its own for it, of neither the database nor the network."""
+    with pytest.raises(StoreError, match="the database says: InternalClientError"):  # noqa: SIM117
+        with told_clearly(Place("postgresql://u@h/d", "apps", OWNER, "manual")):
+            raise asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress")
 
 
 async def test_a_database_that_goes_away_is_told_to_clients(

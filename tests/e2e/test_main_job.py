@@ -137,7 +137,8 @@ def test_it_ends_well(user: User) -> None:
     assert step(status, "base") == BASE_STEPS
     evaluation = stage(status, "chat")["progress"]["evaluation"]
     assert float(evaluation["loss"]) < float(evaluation["baseLoss"])
-    assert user.kubectl.run("get", "llmt", "main").split()[8:11] == ["main", "Succeeded", "chat"]
+    _, row = user.kubectl.run("get", "llmt", "main").splitlines()
+    assert row.split()[:3] == ["main", "Succeeded", "chat"]
 
 
 def model_folder(user: User, uri: str) -> Path:

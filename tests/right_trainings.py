@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.specs import (
     BROUGHT,
     FORGETS,
@@ -9,6 +11,7 @@ from tests.specs import (
     MIXED,
     MIXTURE,
     PAIRS,
+    PROMPTS,
     REMOVE,
     TASK,
     TASTE,
@@ -20,11 +23,27 @@ from tests.specs import (
     ppo,
 )
 
+
+def by_column(settings: dict[str, Any], column: str) -> dict[str, Any]:
+    """The same, of a dataset whose files have a name of their own for a column."""
+    return {**settings, "dataset": {**settings["dataset"], "columns": {column: "theirs"}}}
+
+
 RIGHT_TRAININGS: dict[str, Spec] = {
     "minimal": TRAINING,
     "columns by other names": changed(
         TRAINING,
         stages__1__sft__dataset__columns={"prompt": "question", "completion": "answer"},
+        stages__2={"name": "taste", "rewardModel": by_column(PAIRS, "chosen")},
+        stages__3={"name": "direct", "dpo": by_column(PAIRS, "rejected"), "model": {"stage": "chat"}},
+        stages__4={
+            "name": "marked",
+            "kto": by_column(PAIRS, "label"),
+            "model": {"stage": "chat"},
+            "globalBatchSize": 8,
+        },
+        stages__5=online(**by_column(PROMPTS, "prompt")),
+        stages__6={**ppo(**by_column(PROMPTS, "prompt")), "name": "played"},
     ),
     "expert parallelism": changed(TRAINING, **MIXTURE, stages__0__pretrain__expertParallel=2),
     "shared rows": changed(TRAINING, stages__0__sequenceParallel=2, stages__1__sequenceParallel=2),

@@ -316,7 +316,12 @@ def test_every_panel_answers(user: User, prometheus: Prometheus, record_property
 
 
 def test_with_nothing_to_do_nothing_is_written(user: User, plane: ControlPlane) -> None:
-    time.sleep(5)
+    asked = user.until(
+        "the app is asked with the newer model", "llmapp", "main",
+        lambda s: condition(s, "Evaluated").get("reason") not in (None, "Evaluating"), 240,
+    )  # fmt: skip
+    assert condition(asked, "Evaluated")["reason"] == "Evaluated", asked
+    time.sleep(20)  # what belongs to the Jobs before goes after their pods
     since = time.time()
     time.sleep(QUIET_SECONDS)
     writes = [r for r in audit.requests(plane.audit_log, OPERATOR, since) if r.write]

@@ -113,10 +113,9 @@ def test_drift_is_mended_and_what_others_add_stays(lab: Lab) -> None:
     lab.until(lambda: [port["port"] for port in lab.get("service").get("spec", {}).get("ports", [])] == [80])
     lab.until(lambda: lab.get("poddisruptionbudget")["spec"]["maxUnavailable"] == 1)
     lab.until(lambda: "from" in lab.get("networkpolicy")["spec"]["ingress"][0])
+    lab.until(lambda: lab.get("deployment")["spec"]["template"]["spec"]["containers"][0]["image"] == "vllm:1")
     deployment = lab.get("deployment")
-    template = deployment["spec"]["template"]
-    assert template["spec"]["containers"][0]["image"] == "vllm:1"
-    assert template["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"]
+    assert deployment["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"]
     assert deployment["metadata"]["labels"]["cost-center"] == "42"
     assert "app" not in lab.get("service")["spec"]["selector"]
     lab.until(lambda: "spec.replicas (kubectl" in lab.told("DriftMended"))
@@ -133,7 +132,7 @@ def test_tls_comes_and_goes(lab: Lab) -> None:
     lab.patch("llmserving", "chat", {"spec": {"tls": {"secretName": "chat-tls"}}})
     lab.until(lambda: [port["port"] for port in lab.get("service")["spec"]["ports"]] == [443])
     lab.until_ready()
-    assert lab.status()["url"] == f"https://{CHILD}.{lab.namespace}.svc/v1"
+    lab.until(lambda: lab.status()["url"] == f"https://{CHILD}.{lab.namespace}.svc/v1")
     assert "--enable-ssl-refresh" in lab.args()
     ports = [{"op": "replace", "path": "/spec/ports/0/port", "value": 81}]
     lab.kubectl("patch", "service", CHILD, "--type=json", "-p", json.dumps(ports))

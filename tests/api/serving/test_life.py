@@ -117,7 +117,7 @@ def test_drift_is_mended_and_what_others_add_stays(lab: Lab) -> None:
     deployment = lab.get("deployment")
     assert deployment["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"]
     assert deployment["metadata"]["labels"]["cost-center"] == "42"
-    assert "app" not in lab.get("service")["spec"]["selector"]
+    lab.until(lambda: "app" not in lab.get("service")["spec"]["selector"])
     lab.until(lambda: "spec.replicas (kubectl" in lab.told("DriftMended"))
     for kind in ("deployment", "service", "poddisruptionbudget", "networkpolicy"):
         lab.kubectl("delete", kind, CHILD)

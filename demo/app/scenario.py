@@ -1,6 +1,4 @@
-"""The example of a product on a served model: the same questions without documents, with them, and with examples;
-agents.
-"""
+"""The example of a product on a served model: the same questions without documents, with them, and with examples."""
 
 from __future__ import annotations
 
@@ -24,7 +22,6 @@ from demo.setting import Setting
 WAYS = {"alone": "the model alone", "documents": "with documents", "examples": "with documents and examples"}
 METRICS = ("hitAt1", "contains", "citation")
 JAPANESE = re.compile(f"[{CJK}]")
-AGENTS = {"agent": "An agent with a tool", "agents": "Two agents, one after the other"}
 SHOWN = 2  # questions of each language in the conversation
 
 
@@ -42,7 +39,7 @@ def gather(output: Path) -> dict[str, Path]:
 
 
 def show(setting: Setting, applied: Applied) -> None:
-    """The scores of each way by language, then a conversation with what it cites, and what agents do for an answer."""
+    """The scores of each way by language, then a conversation with what it cites."""
     run.wait_for_serving(setting.kubectl, applied.name)
     rows = {way: answered(setting.kubectl, way) for way in WAYS}
     print("Each app asked by its evaluation Job:")
@@ -52,18 +49,6 @@ def show(setting: Setting, applied: Applied) -> None:
     with setting.kubectl.forward("service/examples-app", 80) as url:
         for one in asked():
             converse(url, one)
-    for app, said in AGENTS.items():
-        ready(setting.kubectl, app)
-        run.say(said)
-        with setting.kubectl.forward(f"service/{app}-app", 80) as url:
-            converse(url, asked()[0])
-
-
-def ready(kubectl: Kubectl, app: str) -> None:
-    def status() -> dict[str, Any]:
-        return dict((kubectl.get("llmapp", app) or {}).get("status", {}))
-
-    run.wait_for(f"LLMApp {app}", lambda: status().get("phase") == "Ready", 1800, lambda: str(status().get("phase", "")))
 
 
 def answered(kubectl: Kubectl, app: str) -> list[dict[str, Any]]:
@@ -104,10 +89,7 @@ def asked() -> list[str]:
 
 def converse(url: str, question: str) -> None:
     answer = post(f"{url}/v1/chat/completions", {"messages": [{"role": "user", "content": question}]})
-    print(f"\n  you:   {question}")
-    for step in answer.get("steps", ()):
-        print(f"  {step['agent']}: {step['tool']} {json.dumps(step['arguments'], ensure_ascii=False)}: {step['outcome']}")
-    print(f"  model: {answer['choices'][0]['message']['content'].strip()}")
+    print(f"\n  you:   {question}\n  model: {answer['choices'][0]['message']['content'].strip()}")
     for one in answer["citations"]:
         if one["cited"]:
             print(f"         [{one['number']}] {one['title']}")

@@ -105,9 +105,11 @@ def test_drift_is_mended_and_what_others_add_stays(lab: Lab) -> None:
     lab.patch("networkpolicy", CHILD, {"spec": {"ingress": [{}]}})
     lab.kubectl("scale", "deployment", CHILD, "--replicas=5")
     lab.kubectl("set", "image", f"deployment/{CHILD}", "vllm=other:1")
-    ports = [{"op": "replace", "path": "/spec/ports/0/port", "value": 81}]
-    lab.kubectl("patch", "service", CHILD, "--type=json", "-p", json.dumps(ports))
-    lab.patch("service", CHILD, {"spec": {"selector": {"app": "other"}}})
+    service = [
+        {"op": "replace", "path": "/spec/ports/0/port", "value": 81},
+        {"op": "add", "path": "/spec/selector/app", "value": "other"},
+    ]  # at once: a Service with another port is made anew
+    lab.kubectl("patch", "service", CHILD, "--type=json", "-p", json.dumps(service))
     lab.patch("poddisruptionbudget", CHILD, {"spec": {"maxUnavailable": 0}})
     lab.until(lambda: lab.get("deployment")["spec"]["replicas"] == 1)
     lab.until(lambda: [port["port"] for port in lab.get("service").get("spec", {}).get("ports", [])] == [80])

@@ -25,7 +25,7 @@ from llm_app.vectors import Array
 from llm_app.words import words
 
 KEPT_WORDS, KEPT_POSTINGS = 20_000, 2_000_000  # in memory, of 8 bytes each
-CHOICES = 16  # of metadata, whose chunks are kept
+CHOICES = 16  # of metadata, the last that were asked for, whose chunks are kept
 Numbers = NDArray[np.int64]
 
 
@@ -52,7 +52,7 @@ class InChroma:
         self._chunks, self._listed = holder["id"], listed
         self._buckets = int(holder["metadata"]["buckets"])
         self._words: OrderedDict[str, Postings] = OrderedDict()
-        self._chosen: dict[tuple[tuple[str, str], ...], Numbers] = {}
+        self._chosen: OrderedDict[tuple[tuple[str, str], ...], Numbers] = OrderedDict()
 
     @classmethod
     @asynccontextmanager
@@ -120,15 +120,17 @@ class InChroma:
             held -= len(self._words.popitem(last=False)[1].chunks)
 
     async def _allowed(self, where: Mapping[str, str]) -> Numbers:
+        """Clients may ask for any: the last ones are kept, not the first."""
         key = tuple(sorted(where.items()))
         if key not in self._chosen:
             body = {**chosen(where), "include": []}
             told = await self._chroma.ask("POST", f"/collections/{self._chunks}/get", body)
-            found = np.asarray([int(one) for one in told["ids"]], dtype=np.int64)
-            if len(self._chosen) == CHOICES:
-                return found
-            self._chosen[key] = found
-        return self._chosen[key]
+            self._chosen[key] = np.asarray([int(one) for one in told["ids"]], dtype=np.int64)
+        self._chosen.move_to_end(key)
+        found = self._chosen[key]
+        if len(self._chosen) > CHOICES:
+            self._chosen.popitem(last=False)
+        return found
 
     async def by_meaning(self, question: Array, most: int, minimum: float, where: Mapping[str, str]) -> list[Hit]:
         body = {"query_embeddings": [question.tolist()], "n_results": most, "include": ["distances"], **chosen(where)}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llm_app import chroma_index, chroma_search, embedding
-from llm_app.chroma import Place
+from llm_app.chroma import Chroma, Place
 from llm_app.config import ChromaServer, Chunking, Document, IndexConfig, IndexSource, Knowledge, Retrieval, Store
 from llm_app.index import make, run
 from llm_trainer.protocol import ExitCode
@@ -106,6 +106,31 @@ def test_many_words_lie_in_many_records(
     monkeypatch.setattr(chroma_search, "KEPT_WORDS", 1)
     kept = store(chroma.url, owner)
     assert ended(config(kept, "one", *(f"word{at} of {at * 7}" for at in range(40))), tmp_path)[0] == 0
+
+
+async def test_the_metadata_that_was_asked_for_last_is_kept(
+    chroma: ChromaProcess, owner: str, monkeypatch: pytest.MonkeyPatch, in_thread: Any
+) -> None:
+    """Clients may ask for any; what they asked for once must not take the places for ever."""
+    monkeypatch.setattr(chroma_search, "CHOICES", 2)
+    documents = [Document(title=f"t{at}", text=f"oil {at}", metadata={"n": str(at)}) for at in range(4)]
+    kept = store(chroma.url, owner)
+    made = config(kept, "one").model_copy(update={"sources": [IndexSource(name="notes", documents=documents)]})
+    await in_thread(make, made)
+    paths: list[str] = []
+    asked = Chroma.ask
+
+    async def counted(self: Chroma, method: str, path: str, body: Any = None, **more: bool) -> Any:
+        paths.append(f"{path} {'where' in (body or {})}")
+        return await asked(self, method, path, body, **more)
+
+    monkeypatch.setattr(Chroma, "ask", counted)
+    settings = Knowledge(name="manual", revision="one", folder="", retrieval=Retrieval(), store=kept)
+    async with chroma_search.InChroma.opened(settings) as index:
+        for number in ("0", "1", "2", "3", "3", "2"):
+            [(found, _)] = await index.by_words("oil", 9, 0.0, {"n": number})
+            assert found == int(number)
+    assert len([path for path in paths if path.endswith("/get True")]) == 4, "3 and 2 are known"
 
 
 @pytest.mark.parametrize(

@@ -36,41 +36,97 @@ class InPostgres:
         return self._place.tables_of(revision)
 
     async def prepared(self) -> Revision | None:
-        return await prepared(self._place, self._config)
+        """Schema and list of revisions are there; the revision's row, if another pod has made it."""
+        place, config = self._place, self._config
+        async with connected(place) as connection:
+            async with connection.transaction():
+                # else two make them
+                await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", place.schema)
+                if not await connection.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", place.schema):
+                    await connection.execute(f'CREATE SCHEMA "{place.schema}"')
+                await connection.execute(
+                    f"CREATE TABLE IF NOT EXISTS {place.revisions} (owner text, knowledge text, revision text, "
+                    "tables text NOT NULL, documents bigint NOT NULL, chunks bigint NOT NULL, content text NOT NULL, "
+                    "space text NOT NULL, probe bytea, made timestamptz NOT NULL DEFAULT now(), "
+                    "PRIMARY KEY (owner, knowledge, revision))"
+                )
+                if config.embedding:
+                    await has_extension(connection)
+            return await revision_in(connection, place, config.revision)
 
     async def revision_of(self, name: str) -> Revision | None:
         async with connected(self._place) as connection:
             return await revision_in(connection, self._place, name)
 
     async def vectors_of(self, used: Revision) -> Vectors | None:
-        return await vectors_of(self._place, used)
+        if used.probe is None:
+            return None
+        async with connected(self._place) as connection:
+            asked = f"SELECT digest, vector FROM {self._place.table('c', used.holder)} ORDER BY number"  # noqa: S608
+            rows = await connection.fetch(asked)
+        matrix = np.stack([row["vector"] for row in rows])
+        return Vectors(matrix, tuple(row["digest"] for row in rows), used.probe)
 
     async def placed(self, built: Index) -> Revision:
-        return await placed(self._place, self._config, built)
+        """All of it or nothing. If another pod was faster, its is as good."""
+        place, config = self._place, self._config
+        tables = place.tables_of(config.revision)
+        chunks, listed = place.table("c", tables), place.table("w", tables)
+        vectors = built.vectors
+        async with connected(place) as connection:
+            async with connection.transaction():
+                await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", tables)
+                if there := await revision_in(connection, place, config.revision):
+                    return there
+                kind = f", digest bytea, vector {await type_of(connection)}({vectors.dimensions})" if vectors else ""
+                await connection.execute(
+                    f"CREATE TABLE {chunks} (number int PRIMARY KEY, source text, title text, heading text, text text, "
+                    f"metadata jsonb{kind})"
+                )
+                await connection.execute(f"CREATE TABLE {listed} (word text, chunk int, weight real)")
+                names = [*COLUMNS, *(("digest", "vector") if vectors else ())]
+                await connection.copy_records_to_table(
+                    f"c_{tables}", schema_name=place.schema, columns=names, records=chunk_rows(built)
+                )
+                await connection.copy_records_to_table(
+                    f"w_{tables}",
+                    schema_name=place.schema,
+                    columns=["word", "chunk", "weight"],
+                    records=word_rows(built),
+                )
+                await connection.execute(f"CREATE INDEX ON {listed} (word)")
+                await connection.execute(f"CREATE INDEX ON {chunks} USING gin (metadata jsonb_path_ops)")
+                if vectors and len(built.chunks) > EXACT and vectors.dimensions <= MOST_DIMENSIONS:
+                    await connection.execute(f"CREATE INDEX ON {chunks} USING hnsw (vector vector_ip_ops)")
+                await add(connection, place, config.revision, tables, built)
+            await connection.execute(f"ANALYZE {chunks}")
+            await connection.execute(f"ANALYZE {listed}")
+            return await checked(connection, place, config, built)
 
     async def placed_same(self, used: Revision) -> Revision:
-        return await placed_same(self._place, self._config, used)
+        place, config = self._place, self._config
+        async with connected(place) as connection:
+            await connection.execute(
+                f"INSERT INTO {place.revisions} SELECT owner, knowledge, $4, tables, documents, chunks, content, "  # noqa: S608
+                f"space, probe FROM {place.revisions} WHERE owner = $1 AND knowledge = $2 AND revision = $3 "
+                "ON CONFLICT DO NOTHING",
+                place.owner,
+                place.knowledge,
+                used.name,
+                config.revision,
+            )
+            row = await revision_in(connection, place, config.revision)
+            if row is None:
+                raise StoreError(f"revision {used.name} has gone from the database in between")
+            return row
 
     async def remove_others(self, kept: set[str]) -> None:
-        await remove_others(self._place, kept)
-
-
-async def prepared(place: Place, config: IndexConfig) -> Revision | None:
-    """Schema and list of revisions are there; the revision's row, if another pod has made it."""
-    async with connected(place) as connection:
-        async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", place.schema)  # else two make them
-            if not await connection.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", place.schema):
-                await connection.execute(f'CREATE SCHEMA "{place.schema}"')
-            await connection.execute(
-                f"CREATE TABLE IF NOT EXISTS {place.revisions} (owner text, knowledge text, revision text, "
-                "tables text NOT NULL, documents bigint NOT NULL, chunks bigint NOT NULL, content text NOT NULL, "
-                "space text NOT NULL, probe bytea, made timestamptz NOT NULL DEFAULT now(), "
-                "PRIMARY KEY (owner, knowledge, revision))"
-            )
-            if config.embedding:
-                await has_extension(connection)
-        return await revision_in(connection, place, config.revision)
+        """Revisions of this knowledge base that nobody uses, and their tables unless another one leads there."""
+        place = self._place
+        async with connected(place) as connection:
+            asked = f"SELECT revision FROM {place.revisions} WHERE owner = $1 AND knowledge = $2"  # noqa: S608
+            rows = await connection.fetch(asked, place.owner, place.knowledge)
+            await remove(connection, place, [row["revision"] for row in rows if row["revision"] not in kept])
 
 
 async def has_extension(connection: Any) -> None:
@@ -82,49 +138,6 @@ async def has_extension(connection: Any) -> None:
     if tuple(int(part) for part in str(version).split(".")[:2] if part.isdigit()) < VERSION:
         said = f"the database has pgvector {version}, and {VERSION[0]}.{VERSION[1]} or newer is wanted"
         raise StoreError(f"{said}: ALTER EXTENSION vector UPDATE", passes=False)
-
-
-async def vectors_of(place: Place, used: Revision) -> Vectors | None:
-    if used.probe is None:
-        return None
-    async with connected(place) as connection:
-        asked = f"SELECT digest, vector FROM {place.table('c', used.holder)} ORDER BY number"  # noqa: S608
-        rows = await connection.fetch(asked)
-    matrix = np.stack([row["vector"] for row in rows])
-    return Vectors(matrix, tuple(row["digest"] for row in rows), used.probe)
-
-
-async def placed(place: Place, config: IndexConfig, built: Index) -> Revision:
-    """All of it or nothing. If another pod was faster, its is as good."""
-    tables = place.tables_of(config.revision)
-    chunks, listed = place.table("c", tables), place.table("w", tables)
-    vectors = built.vectors
-    async with connected(place) as connection:
-        async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", tables)
-            if there := await revision_in(connection, place, config.revision):
-                return there
-            kind = f", digest bytea, vector {await type_of(connection)}({vectors.dimensions})" if vectors else ""
-            await connection.execute(
-                f"CREATE TABLE {chunks} (number int PRIMARY KEY, source text, title text, heading text, text text, "
-                f"metadata jsonb{kind})"
-            )
-            await connection.execute(f"CREATE TABLE {listed} (word text, chunk int, weight real)")
-            names = [*COLUMNS, *(("digest", "vector") if vectors else ())]
-            await connection.copy_records_to_table(
-                f"c_{tables}", schema_name=place.schema, columns=names, records=chunk_rows(built)
-            )
-            await connection.copy_records_to_table(
-                f"w_{tables}", schema_name=place.schema, columns=["word", "chunk", "weight"], records=word_rows(built)
-            )
-            await connection.execute(f"CREATE INDEX ON {listed} (word)")
-            await connection.execute(f"CREATE INDEX ON {chunks} USING gin (metadata jsonb_path_ops)")
-            if vectors and len(built.chunks) > EXACT and vectors.dimensions <= MOST_DIMENSIONS:
-                await connection.execute(f"CREATE INDEX ON {chunks} USING hnsw (vector vector_ip_ops)")
-            await add(connection, place, config.revision, tables, built)
-        await connection.execute(f"ANALYZE {chunks}")
-        await connection.execute(f"ANALYZE {listed}")
-        return await checked(connection, place, config, built)
 
 
 async def type_of(connection: Any) -> str:
@@ -163,23 +176,6 @@ async def add(connection: Any, place: Place, revision: str, tables: str, built: 
     )
 
 
-async def placed_same(place: Place, config: IndexConfig, used: Revision) -> Revision:
-    async with connected(place) as connection:
-        await connection.execute(
-            f"INSERT INTO {place.revisions} SELECT owner, knowledge, $4, tables, documents, chunks, content, "  # noqa: S608
-            f"space, probe FROM {place.revisions} WHERE owner = $1 AND knowledge = $2 AND revision = $3 "
-            "ON CONFLICT DO NOTHING",
-            place.owner,
-            place.knowledge,
-            used.name,
-            config.revision,
-        )
-        row = await revision_in(connection, place, config.revision)
-        if row is None:
-            raise StoreError(f"revision {used.name} has gone from the database in between")
-        return row
-
-
 def chunk_rows(built: Index) -> Iterator[tuple[object, ...]]:
     for number, chunk in enumerate(built.chunks):
         texts = (clean(chunk.source), clean(chunk.title), clean(chunk.heading), clean(chunk.text))
@@ -192,14 +188,6 @@ def word_rows(built: Index) -> Iterator[tuple[str, int, float]]:
     for word, (start, end) in keywords.spans.items():
         for at in range(start, end):
             yield word, keywords.chunks[at], keywords.weights[at]
-
-
-async def remove_others(place: Place, kept: set[str]) -> None:
-    """Revisions of this knowledge base that nobody uses, and their tables unless another one leads there."""
-    async with connected(place) as connection:
-        asked = f"SELECT revision FROM {place.revisions} WHERE owner = $1 AND knowledge = $2"  # noqa: S608
-        rows = await connection.fetch(asked, place.owner, place.knowledge)
-        await remove(connection, place, [row["revision"] for row in rows if row["revision"] not in kept])
 
 
 async def remove(connection: Any, place: Place, revisions: Sequence[str]) -> None:

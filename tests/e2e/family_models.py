@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from llm_trainer.models.build import UNSAID
+from llm_trainer.models.build import said_to_vllm
 from tests.e2e.served_families import EXPECTED
 
 # Heads of 32: vLLM's attention on CPU has kernels for 32, 64, 80, 96, 112, 128, 160, 192, 224, 256 and 512.
@@ -39,7 +39,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "mistral": {**DENSE, "head_dim": 32, "sliding_window": None},
     "gemma2": {**DENSE, "head_dim": 32, "query_pre_attn_scalar": 32},
     "phi3": DENSE,
-    "phi": DENSE,
+    "phi": {**DENSE, "num_key_value_heads": 4},  # vLLM knows no fewer
     "olmo2": DENSE,
     "smollm3": DENSE,
     "granite": DENSE,
@@ -60,7 +60,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "head_dim": 32, "linear_key_head_dim": 32, "linear_value_head_dim": 32, "linear_num_key_heads": 2,
         "linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention"],
     },
-    "lfm2": {**DENSE, "layer_types": ["conv", "full_attention"], "full_attn_idxs": [1]},
+    "lfm2": {**DENSE, "layer_types": ["conv", "full_attention"]},
 }  # fmt: skip
 
 
@@ -68,9 +68,10 @@ def write_model(folder: Path, family: str, tokenizer: PreTrainedTokenizerBase) -
     """A transformers folder, and beside it what transformers says of random prompts of 5, 17 and 60 tokens."""
     torch.manual_seed(0)
     ends = {f"{end}_token_id": getattr(tokenizer, f"{end}_token_id") for end in ("bos", "eos", "pad")}
-    keys = {**MODELS[family], **UNSAID.get(family, {})}
+    keys = said_to_vllm(family, MODELS[family])
     config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **ends, **keys)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    # by eager, as SDPA passes the soft cap of a gemma2 by
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
     for weight in model.parameters():
         if weight.dim() > 1:
             torch.nn.init.normal_(weight, std=0.1)  # far from uniform, so that a wrong layer shows

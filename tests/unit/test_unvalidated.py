@@ -63,7 +63,7 @@ def versioned(manifest: Manifest, version: str) -> Manifest:
 def test_what_is_read_before_validation_never_fails(kind: str) -> None:
     cache = Cache()
     room = ROOMS[kind][0](cache, cast(Any, None), Settings())
-    key = Key(kind, "team", "chat")
+    key = Key(cast(Any, kind), "team", "chat")
     claim = {**custom_resource("PersistentVolumeClaim", "models", {}), "kind": "PersistentVolumeClaim"}
     collectors = counts(cache)
     failed: dict[str, str] = {}

@@ -36,17 +36,34 @@ NOT_ON_CPU = {
     "mamba": "vLLM has no kernel for its scan on CPU",
     "jamba": "vLLM has no kernel for its scan on CPU",
 }
+PHI_HEADS = 32  # where the configuration says nothing
+BFLOAT16_ON_CPU = ("qwen3_next",)  # of its gated delta rule
 
 
-def why_not_served(training: Manifest, resources: Resources) -> str | None:
+def why_not_served(training: Manifest, spec: LLMServingSpec) -> str | None:
     """Why vLLM must not serve what a training makes; None where nothing is known against it."""
     family, config = architecture_of(training)
+    resources = spec.resources
+    if family is None:
+        return None
+    if wrong := wrong_shape(family, config):
+        return wrong
+    if not resources.gpus and family in BFLOAT16_ON_CPU and spec.data_type != "bfloat16":
+        return f"{family}: vLLM's kernel on CPU takes bfloat16 alone; set spec.dataType: bfloat16, or take GPUs"
+    if not resources.gpus and family in NOT_ON_CPU:
+        return f"{family}: {NOT_ON_CPU[family]}; set resources.limits[{resources.gpu_resource}]"
+    return None
+
+
+def wrong_shape(family: str, config: dict[str, Any]) -> str | None:
+    """What vLLM would compute otherwise on any device."""
     if family == "mamba2" and (groups := known_keys(family, config)["n_groups"]) != 1:
         return (
             f"vLLM normalises each of the n_groups {groups} of a mamba2 by itself, and transformers all; train with 1"
         )
-    if not resources.gpus and family in NOT_ON_CPU:
-        return f"{family}: {NOT_ON_CPU[family]}; set resources.limits[{resources.gpu_resource}]"
+    heads = config.get("num_attention_heads", PHI_HEADS)
+    if family == "phi" and (few := config.get("num_key_value_heads", heads)) != heads:
+        return f"vLLM has no phi with fewer key-value heads than heads, {few} of {heads}; train with {heads}"
     return None
 
 

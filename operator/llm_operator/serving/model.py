@@ -84,7 +84,7 @@ def of_training(observed: Observed, reference: TrainingReference, spec: LLMServi
         return none(no_stage(training, name))
     if name not in models:
         return none(not_a_language_model(training, name, models))
-    if why := why_not_served(training, spec.resources):
+    if why := why_not_served(training, spec):
         return Choice(None, Reason.FAMILY_NOT_SERVED, f"{stage_text(training, name)}: {why}", refuses_spec=True)
     if why := why_it_does_not_fit(training, spec):
         return Choice(None, Reason.INVALID_SPEC, f"{stage_text(training, name)}: {why}", refuses_spec=True)

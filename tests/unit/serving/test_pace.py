@@ -133,5 +133,5 @@ def test_facts_are_the_templates_that_are_applied() -> None:
 def test_a_training_that_nobody_validated_costs_its_serving_nothing(title: str) -> None:
     """A hundred million heads were tried one by one; a format of two billion characters was filled in."""
     source, spec = {"metadata": {"name": "bilingual"}, "spec": hostile.TRAININGS[title]}, hostile.gpu_serving()
-    why_not_served(source, spec.resources)
+    why_not_served(source, spec)
     why_it_does_not_fit(source, spec)

@@ -83,6 +83,13 @@ def test_an_adapter_without_its_base_is_no_model(world: World) -> None:
         ({"family": "mamba2"}, "n_groups 8 of a mamba2"),
         ({"family": "mamba2", "config": {"n_groups": 1}}, None),
         ({"family": "mixtral"}, None),
+        (
+            {"family": "phi", "config": {"num_attention_heads": 4, "num_key_value_heads": 2}},
+            "key-value heads than heads, 2 of 4",
+        ),
+        ({"family": "phi", "config": {"num_attention_heads": 4, "num_key_value_heads": 4}}, None),
+        ({"family": "phi"}, None),
+        ({"family": "qwen3_next"}, "set spec.dataType: bfloat16"),
     ],
 )
 def test_a_family_that_vllm_would_answer_wrongly_for(world: World, architecture: Manifest, says: str | None) -> None:
@@ -94,7 +101,7 @@ def test_a_family_that_vllm_would_answer_wrongly_for(world: World, architecture:
     world.owner["spec"] = changed(SERVING, resources={"limits": {"nvidia.com/gpu": 1}})
     scenes.step(world, source)
     on_gpus = condition(world, "ModelAvailable")["reason"]
-    assert on_gpus == ("FamilyNotServed" if says and "n_groups" in says else "ModelFound")
+    assert on_gpus == ("FamilyNotServed" if says and says.startswith(("n_groups", "key-value")) else "ModelFound")
 
 
 def test_a_claim_that_is_not_there(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,20 @@ from llm_trainer.models.weights import load, model_config, read_config
 from llm_trainer.runtime.errors import ConfigurationError
 
 # How transformers computes without being told; vLLM reads it from the configuration.
-UNSAID = {"deepseek_v3": {"topk_method": "noaux_tc", "scoring_func": "sigmoid"}}
+UNSAID: dict[str, dict[str, Any]] = {"deepseek_v3": {"topk_method": "noaux_tc", "scoring_func": "sigmoid"}}
+# What vLLM reads by other names than transformers': public models have them besides, or have sizes that it supposes.
+ALIASES = {
+    "lfm2": {"block_dim": "hidden_size", "conv_dim": "hidden_size"},
+    "phi": {"n_inner": "intermediate_size"},
+}
+
+
+def said_to_vllm(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the keys that vLLM wants besides those of transformers."""
+    aliases = ALIASES.get(family)
+    known = AutoConfig.for_model(family, **config) if aliases else None
+    said = {alias: getattr(known, key) for alias, key in (aliases or {}).items()}
+    return {**UNSAID.get(family, {}), **said, **config}
 
 
 def build(config: StageConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
@@ -107,7 +121,6 @@ def from_architecture(
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
-        **UNSAID.get(architecture.family, {}),
         **architecture.config,
     }
     if settings["vocab_size"] < len(tokenizer):
@@ -116,7 +129,7 @@ def from_architecture(
             f"{len(tokenizer)} tokens; leave it out, it follows from the tokenizer"
         )
     try:
-        config = AutoConfig.for_model(architecture.family, **settings)
+        config = AutoConfig.for_model(architecture.family, **said_to_vllm(architecture.family, settings))
         implementation = attention(config, half=half).implementation
         if architecture.function:
             return make_model(architecture.function, config, tokenizer, implementation)

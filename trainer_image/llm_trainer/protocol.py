@@ -37,7 +37,7 @@ class Message(BaseModel):
     # A figure may be NaN when a training diverges, and must arrive as such. JSON has no such number: it is the text
     # "NaN", which is read back as one. null would make the message unreadable.
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="ignore", ser_json_inf_nan="strings"
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", ser_json_inf_nan="strings", defer_build=True
     )
 
 

@@ -12,17 +12,20 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from llm_trainer.config import ModelFetch
-from llm_trainer.config.remote import FETCH_VARIABLE, parse, shown
-from llm_trainer.protocol import ExitCode, FetchedInput, Termination
-from llm_trainer.runtime.errors import StageError, StorageError, classify
-from llm_trainer.runtime.last_words import report
-from llm_trainer.runtime.progress import Board
-from llm_trainer.storage.cache import fetch, listed
-from llm_trainer.storage.remote_files import Listing, TransientError
-from llm_trainer.storage.request import Request
-from llm_trainer.storage.sources import Sources
-from llm_trainer.storage.speed import Speed
+from llm_trainer.runtime.startup import importing
+
+with importing():
+    from llm_trainer.config import ModelFetch
+    from llm_trainer.config.remote import FETCH_VARIABLE, parse, shown
+    from llm_trainer.protocol import ExitCode, FetchedInput, Termination
+    from llm_trainer.runtime.errors import StageError, StorageError, classify
+    from llm_trainer.runtime.last_words import report
+    from llm_trainer.runtime.progress import Board
+    from llm_trainer.storage.cache import fetch, listed
+    from llm_trainer.storage.remote_files import Listing, TransientError
+    from llm_trainer.storage.request import Request
+    from llm_trainer.storage.sources import Sources
+    from llm_trainer.storage.speed import Speed
 
 STAGE = "fetch"  # what its progress names
 

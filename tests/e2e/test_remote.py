@@ -128,6 +128,10 @@ def test_from_a_hub_and_a_bucket_to_an_answer(user: User, hub: hub_server.Hub, b
     assert status["model"] == {"uri": MODEL, "revision": commit}
     of_base = [path for path, _, _ in hub.served[before:] if "/team/base/" in path]
     assert not of_base, "the cache of the training is that of the serving"
+    status = user.until("tells of its start", "llmserving", "legal", lambda s: s.get("startup"), 30)
+    start = {part: seconds for part, seconds in status["startup"].items() if part.endswith("Seconds")}
+    assert set(start) == {"importSeconds", "loadSeconds", "warmUpSeconds", "totalSeconds"}, status["startup"]
+    assert status["inputs"][0]["fetchSeconds"] >= 0
 
     published = [{"name": f"legal-{to[:2]}", "uri": to, "rank": 8} for to in PUBLISHED]
     user.apply("LLMServing", "legal", serving_of(mirror, published))

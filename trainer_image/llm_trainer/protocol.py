@@ -207,6 +207,16 @@ class PublishedResult(Message):
     files: Count
 
 
+class ServingStart(Message):
+    """What a serving's launcher has seen of its start (llm_server/startup.py), once vLLM has answered. In seconds."""
+
+    import_seconds: Time | None = None
+    load_seconds: Time | None = None
+    compile_seconds: Time | None = None
+    warm_up_seconds: Time | None = None
+    total_seconds: Time
+
+
 class Termination(Message):
     """The last word of a container, written to its termination message."""
 

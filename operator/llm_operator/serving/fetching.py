@@ -17,7 +17,17 @@ from llm_operator.api.reasons import Reason
 from llm_operator.api.serving import LLMServingSpec, LLMServingStatus, ServedResult, ServingInput
 from llm_operator.kube.claims import ONE_NODE, ONE_POD, on_one_node
 from llm_operator.kube.plan import Delete, Manifest
-from llm_operator.kube.pods import condition_of, container_status, held_up, holds, is_leaving, last_line, where
+from llm_operator.kube.pods import (
+    condition_of,
+    container_state,
+    container_status,
+    held_up,
+    holds,
+    is_leaving,
+    last_line,
+    seconds_between,
+    where,
+)
 from llm_operator.kube.templates import digest_of
 from llm_operator.serving import names
 from llm_operator.serving.observe import Observed, job_fact
@@ -101,7 +111,8 @@ def fetch_of(
     held_to = known.revision or "" if known and refresh is None else ""
     word = word_of(pods_of(observed, job)) if job and holds(job, "Complete") else None
     if word and job:
-        known, there = found(uri, name, word), True
+        into_claim = spec.model_cache is not None and spec.model_cache.persistent_volume_claim is not None
+        known, there = found(uri, name, word, seconds_of_end(pods_of(observed, job)) if into_claim else None), True
     reason, message = problem.reason if problem else Reason.FETCHING, problem.message if problem else ""
     if job and not problem:
         reason, message = progress(observed, job, retry_seconds(refresh))
@@ -125,10 +136,10 @@ def job_name(serving: Manifest, spec: LLMServingSpec, uri: str) -> str:
     return names.fetch_name(metadata["name"], digest_of(made_from)[:10])
 
 
-def found(uri: str, job: str, word: FetchedInput) -> ServingInput:
+def found(uri: str, job: str, word: FetchedInput, seconds: float | None = None) -> ServingInput:
     return ServingInput(
         uri=uri, revision=word.revision, bytes=word.bytes, license=word.license or None, job=job,
-        reason=str(Reason.FETCHED),
+        reason=str(Reason.FETCHED), fetch_seconds=seconds,
     )  # fmt: skip
 
 
@@ -231,11 +242,22 @@ def pods_of(observed: Observed, job: Manifest) -> list[Manifest]:
     return sorted(own, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
 
+def ended_well(pods: Iterable[Manifest]) -> Iterator[Mapping[str, object]]:
+    for pod in pods:
+        ended = container_state(pod, names.FETCHER, "terminated")
+        if ended and ended["exitCode"] == 0:
+            yield ended
+
+
+def seconds_of_end(pods: Iterable[Manifest]) -> float | None:
+    """That the pod which ended well took, by its kubelet's clock."""
+    return next((seconds_between(ended) for ended in ended_well(pods)), None)
+
+
 def word_of(pods: Iterable[Manifest]) -> FetchedInput | None:
     """What the pod that ended well has told."""
-    for pod in pods:
-        ended = (container_status(pod, names.FETCHER).get("state") or {}).get("terminated") or {}
-        word = read_word(ended) if ended.get("exitCode") == 0 else None
+    for ended in ended_well(pods):
+        word = read_word(ended)
         if word and word.progress and word.progress.inputs:
             return word.progress.inputs[0]
     return None

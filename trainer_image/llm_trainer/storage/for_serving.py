@@ -16,14 +16,14 @@ from llm_trainer.runtime.startup import importing
 
 with importing():
     from llm_trainer.config import ModelFetch
-    from llm_trainer.config.remote import FETCH_VARIABLE, parse, shown
+    from llm_trainer.config.remote import FETCH_VARIABLE, parse
     from llm_trainer.protocol import ExitCode, FetchedInput, Termination
     from llm_trainer.runtime.errors import StageError, StorageError, classify
     from llm_trainer.runtime.last_words import report
     from llm_trainer.runtime.progress import Board
     from llm_trainer.storage.cache import fetch, listed
     from llm_trainer.storage.remote_files import Listing, TransientError
-    from llm_trainer.storage.request import Request
+    from llm_trainer.storage.request import Request, fetched_input
     from llm_trainer.storage.sources import Sources
     from llm_trainer.storage.speed import Speed
 
@@ -73,9 +73,7 @@ def run(wanted: ModelFetch, board: Board) -> Listing:
 
 
 def told(wanted: ModelFetch, listing: Listing) -> FetchedInput:
-    uri = shown(wanted.input.uri).encode("ascii", "replace").decode()[:256]
-    licence = "".join(sign if " " <= sign <= "~" else "?" for sign in listing.license)[:64]
-    return FetchedInput(uri=uri, revision=listing.revision, bytes=listing.bytes, license=licence)
+    return fetched_input(wanted.input.uri, listing.revision, listing.bytes, listing.license)
 
 
 def leave(_number: int, _frame: FrameType | None) -> None:

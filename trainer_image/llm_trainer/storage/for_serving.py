@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -27,6 +28,7 @@ with importing():
     from llm_trainer.storage.sources import Sources
     from llm_trainer.storage.speed import Speed
 
+SHOW_SECONDS = 0.5  # a block comes several thousand times a second
 STAGE = "fetch"  # what its progress names
 
 
@@ -36,11 +38,13 @@ class BoardMeter:
     def __init__(self, board: Board) -> None:
         self._board, self._speed, self._lock = board, Speed(), threading.Lock()
         self._bytes = self._total = 0
+        self._shown = 0.0
 
     def more(self, count: int) -> None:
         with self._lock:
             self._bytes += count
-            self._show()
+            if self._bytes >= self._total or time.monotonic() - self._shown > SHOW_SECONDS:
+                self._show()
 
     def total(self, count: int) -> None:
         with self._lock:
@@ -52,6 +56,7 @@ class BoardMeter:
             self._show()
 
     def _show(self) -> None:
+        self._shown = time.monotonic()
         self._board.update(phase="Fetching", **self._speed.figures(self._bytes, self._total))
 
 

@@ -115,7 +115,8 @@ def fetch_of(
         known, there = found(uri, name, word, seconds_of_end(pods_of(observed, job)) if into_claim else None), True
     reason, message = problem.reason if problem else Reason.FETCHING, problem.message if problem else ""
     if job and not problem:
-        reason, message = progress(observed, job, retry_seconds(refresh))
+        secrets = [each.secret_name for each in spec.credentials]
+        reason, message = progress(observed, job, retry_seconds(refresh), secrets)
     if known and there and not problem and reason != Reason.FETCH_FAILED:
         reason, message = Reason.FETCHED, f"revision {known.revision}"
     base = known or ServingInput(uri=uri, reason=str(reason))
@@ -270,7 +271,7 @@ def read_word(ended: Mapping[str, object]) -> Termination | None:
         return None
 
 
-def progress(observed: Observed, job: Manifest, retry: float) -> tuple[Reason, str]:
+def progress(observed: Observed, job: Manifest, retry: float, secrets: Sequence[str]) -> tuple[Reason, str]:
     """Of a Job, in words that stand while it goes on. ``retry``: seconds after one that failed."""
     name, pods = job["metadata"]["name"], pods_of(observed, job)
     if holds(job, "Failed"):
@@ -286,6 +287,9 @@ def progress(observed: Observed, job: Manifest, retry: float) -> tuple[Reason, s
             return waiting.reason, waiting.message
         if text := failure(pod):
             return Reason.FETCHING, f"it is tried again: {text}"
+    if secrets and pods and is_starting(pods[-1]):  # without one of them the kubelet waits, and says so in events alone
+        needs = f"its pod starts, for which it needs the Secret {' and '.join(secrets)} of spec.credentials"
+        return Reason.FETCHING, f"Job {name} fetches it; {needs}"
     return Reason.FETCHING, f"Job {name} fetches it"
 
 
@@ -303,8 +307,8 @@ def failure(pod: Manifest) -> str:
     return f"{where(pod)}: {last_line(str(ended.get('message') or '')) or ended.get('reason') or 'it says nothing'}"
 
 
-def runs(pod: Manifest) -> bool:
-    return "running" in (container_status(pod, names.FETCHER).get("state") or {})
+def is_starting(pod: Manifest) -> bool:
+    return not {"running", "terminated"} & (container_status(pod, names.FETCHER).get("state") or {}).keys()
 
 
 def figures(observed: Observed, job: Manifest) -> dict[str, int | None]:

@@ -7,7 +7,7 @@ then the status has it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -45,7 +45,7 @@ class Word:
     """What its launcher has told."""
 
     start: ServingStart | None = None
-    failures: int = 0
+    failures: int = field(default=0, compare=False)  # in a row
 
 
 class Startups:

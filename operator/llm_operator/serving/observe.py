@@ -13,7 +13,7 @@ from llm_operator.api.serving import LLMServingSpec, ServingStartup
 from llm_operator.api.validation import InvalidSpecError, load_serving
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.claims import access_modes
-from llm_operator.kube.fields import object_at, objects_at, text_at
+from llm_operator.kube.fields import at, object_at, objects_at, text_at
 from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, JOB, NETWORK_POLICY, POD, SERVICE, TRAINING
 from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Key, Manifest
@@ -144,7 +144,7 @@ def observe(
 def told_startup(serving: Manifest) -> ServingStartup | None:
     """Of a status that others may have written."""
     try:
-        return ServingStartup.model_validate((serving.get("status") or {}).get("startup"))
+        return ServingStartup.model_validate(at(serving, "status", "startup"))
     except ValidationError:
         return None
 

@@ -12,6 +12,8 @@ from kubectl_llm.kubectl import Manifest
 from kubectl_llm.screen import Style, Tree, amount, bar, clean, duration, seconds_between
 
 ATTEMPTS = 3  # the newest of a stage that are shown
+STARTUP = {"fetch": "fetched before in", "import": "imports", "load": "weights", "compile": "compiling",
+           "warmUp": "warm-up"}  # fmt: skip
 UNSEEN = "no operator has looked at it yet: is one installed that serves this namespace?"
 
 
@@ -92,6 +94,8 @@ def serving(manifest: Manifest, style: Style, _now: datetime) -> Tree:
     found = server("serving", manifest, style)
     if isinstance(model := status.get("model"), dict):
         found.add(f"model  {clean(model.get('uri'))}{step_of(model, style)}")
+    if isinstance(began := status.get("startup"), dict):
+        startup(found, began)
     for adapter in status.get("adapters") or []:
         where = f"  {clean(adapter['uri'])}{step_of(adapter, style)}" if adapter.get("uri") else ""
         node = found.add(f"adapter {clean(adapter.get('name'))}  {style.word(clean(adapter.get('state')))}{where}")
@@ -100,6 +104,14 @@ def serving(manifest: Manifest, style: Style, _now: datetime) -> Tree:
     if why := cause(status, ("Ready",)):
         found.add(why)
     return found
+
+
+def startup(parent: Tree, told: Manifest) -> None:
+    """How long the newest pod took to answer; of what it spent, what is known."""
+    parts = [(word, told.get(f"{field}Seconds")) for field, word in STARTUP.items()]
+    known = ", ".join(f"{word} {number(seconds):.1f} s" for word, seconds in parts if seconds is not None)
+    total = f"started  in {number(told.get('totalSeconds')):.1f} s"
+    parent.add("  ".join(filter(None, (total, known))))
 
 
 def server(word: str, manifest: Manifest, style: Style) -> Tree:

@@ -15,6 +15,7 @@ from kopf._core.engines.peering import Identity
 from prometheus_client import REGISTRY
 
 from llm_operator import objects, probes
+from llm_operator.api.common import build_models
 from llm_operator.apps.room import AppRoom
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import Client
@@ -45,6 +46,7 @@ async def run(settings: Settings) -> None:
 
 async def serve(operator: Operator) -> None:
     """Until SIGTERM, SIGINT, a lost Lease or a dead watch."""
+    build_models()
     await kopf.operator(
         registry=handlers(operator),
         settings=kopf_settings(operator.settings),

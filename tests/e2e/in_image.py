@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -95,6 +96,12 @@ class Launched:
             return 0
         finally:
             connection.close()
+
+    def start(self) -> dict[str, float]:
+        """What it tells of its start."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}/start", timeout=10) as answer:
+            found: dict[str, float] = json.load(answer)
+            return found
 
     def answer(
         self, path: str, body: dict[str, Any], key: str | None = None, *, tls: bool = False

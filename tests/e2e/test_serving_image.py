@@ -185,6 +185,9 @@ def test_an_engine_that_hangs_is_ended(image: str, models: Path, tmp_path: Path)
         with pytest.raises(TimeoutExpired):
             vllm.process.wait(20)
         assert (vllm.look("/startup"), vllm.look("/live")) == (200, 200)
+        start = vllm.start()
+        assert set(start) == {"importSeconds", "loadSeconds", "warmUpSeconds", "totalSeconds"}
+        assert 0 < sum(start.values()) - start["totalSeconds"] < start["totalSeconds"]
         (engine,) = vllm.pids("VLLM::EngineCore")
         os.kill(engine, signal.SIGSTOP)
         word = vllm.word

@@ -19,7 +19,10 @@ BUCKET = "corpora"
 
 @contextmanager
 def serving(folder: Path, host: str = "127.0.0.1", bucket: str = BUCKET) -> Iterator[dict[str, str]]:
-    """What a Secret for its bucket holds, while it runs. ``folder``: an empty one; buckets are in `data`."""
+    """What a Secret for its bucket holds, while it runs.
+
+    ``folder``: an empty one; buckets are in `data`, and `access` tells of each request.
+    """
     build.ensure("s3-gateway")
     pki = Authority(folder / "pki")
     pki.create()
@@ -29,7 +32,8 @@ def serving(folder: Path, host: str = "127.0.0.1", bucket: str = BUCKET) -> Iter
         port = free.getsockname()[1]
     command: list[str | Path] = [
         s3_gateway.VERSITYGW.path, "--access", "reader", "--secret", "sesame-sesame", "--port", f"{host}:{port}",
-        "--cert", pki.folder / "s3.crt", "--key", pki.folder / "s3.key", "--quiet", "posix", folder / "data",
+        "--cert", pki.folder / "s3.crt", "--key", pki.folder / "s3.key", "--quiet", "--access-log",
+        folder / "access", "posix", folder / "data",
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -16,8 +18,10 @@ from llm_trainer.protocol import ExitCode
 from llm_trainer.storage.bucket import Bucket
 from llm_trainer.storage.cache import fetch
 from llm_trainer.storage.credentials import Credential
+from llm_trainer.storage.multipart import Multipart, key_of
 from llm_trainer.storage.publication import MARK
 from llm_trainer.storage.upload_bucket import has_no_room
+from llm_trainer.storage.upload_parts import PART
 from tests.storage.results import SMALL, config, publish, result, started
 from tests.storage.s3_server import serving
 
@@ -82,10 +86,10 @@ def test_whole_and_again(keys: dict[str, str], bucket: Path, tmp_path: Path) -> 
 
 def test_killed_at_any_moment(keys: dict[str, str], bucket: Path, tmp_path: Path) -> None:
     """Whole or not at all, and what was there is not sent again."""
-    uri, digest = result(tmp_path, shards=12, size=8 << 20)
+    uri, digest = result(tmp_path, shards=8, size=8 << 20)
     given = config(tmp_path, uri, digest, f"s3://models/{bucket.name}", keys)
     drawn, sent, halves = random.Random(0), dict[str, int](), 0
-    for number in range(1, 6):
+    for number in range(1, 4):
         process = started(given, tmp_path)
         deadline = time.monotonic() + 60
         while len([file for file in files_of(bucket) if file in sent or file.endswith(".safetensors")]) < 2 * number:
@@ -108,6 +112,53 @@ def test_killed_at_any_moment(keys: dict[str, str], bucket: Path, tmp_path: Path
     assert {file: (bucket / file).stat().st_mtime_ns for file in sent} == sent
     assert alteration(bucket, digest) is None
     assert not (bucket / MARK).exists()
+
+
+def sent_parts(access: Path) -> list[str]:
+    """Of each part that the server took whole: which file's it is, and its number."""
+    told = re.findall(r" s3_UploadPart \S+ /models/(\S+)\?(\S+) 200 ", access.read_text())
+    return [f"{path} {dict(parse_qsl(query))['partNumber']}" for path, query in told]
+
+
+def test_a_file_that_is_killed_within_goes_on_at_its_parts(
+    server: tuple[dict[str, str], Path], bucket: Path, tmp_path: Path
+) -> None:
+    access = server[1].parent.parent / "access"
+    uri, digest = result(tmp_path, shards=1, size=(12 * PART) + 12345)
+    given = config(tmp_path, uri, digest, f"s3://models/{bucket.name}", server[0])
+    drawn = random.Random(0)
+    for number in range(1, 6):
+        process = started(given, tmp_path)
+        deadline = time.monotonic() + 60
+        while len(sent_parts(access)) < 2 * number and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(drawn.random() / 20)
+        process.kill()
+        process.communicate()
+        assert process.returncode < 0, "it was never killed in the middle"
+        assert not (bucket / "model-0.safetensors").exists()
+    assert publish(given, tmp_path).code == 0
+    assert alteration(bucket, digest) is None
+    sent = sent_parts(access)
+    assert sorted(sent) == sorted(f"{bucket.name}/model-0.safetensors {number}" for number in range(1, 14))
+
+
+def test_what_another_result_had_under_way_is_ended(keys: dict[str, str], bucket: Path, tmp_path: Path) -> None:
+    to = f"s3://models/{bucket.name}"
+    credential = Credential("s3://models", "store", keys)
+    key = key_of(credential)
+    assert key
+    uploads = Multipart("models", credential, key)
+    process = started(config(tmp_path, *result(tmp_path, "a", shards=1, size=3 * PART), to, keys), tmp_path)
+    while not any(uploads.parts(name, upload) for name, found in uploads.open(bucket.name).items() for upload in found):
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+    uri, digest = result(tmp_path, "b", seed=1, shards=1, size=PART + 1)
+    run = publish(config(tmp_path, uri, digest, to, keys), tmp_path)
+    assert run.code == 0, run.log
+    assert alteration(bucket, digest) is None
+    assert uploads.open(bucket.name) == {}
 
 
 def test_another_result_takes_the_place_of_its_own(keys: dict[str, str], bucket: Path, tmp_path: Path) -> None:

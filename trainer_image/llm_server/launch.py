@@ -28,9 +28,10 @@ from llm_server.ends_of_turn import generation_arguments
 from llm_server.last_words import CONFIGURATION, HANG, LastWords, report, word_of
 from llm_server.memory import TooLittleMemoryError, cache_arguments
 from llm_server.model_folder import adapter_problem, folder_problem, without_adapters
+from llm_server.startup import Startup
 
 ADAPTER_NOT_SUPPORTED = "AdapterNotSupported"
-PORT = 9401  # of /startup, /ready and /live; 0 in LLM_SERVER_PORT: none
+PORT = 9401  # of /startup, /ready, /live and /start; 0 in LLM_SERVER_PORT: none
 STARTUP_SECONDS = "1800"
 STALL_SECONDS = "300"
 TICK_SECONDS = 1.0
@@ -42,8 +43,9 @@ CHUNK = 65536
 class Child:
     """vLLM's first process: its output, its signals, its end."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], startup: Startup) -> None:
         self.words = LastWords()
+        self.startup = startup
         self.hang: str | None = None
         self.refused: str | None = None
         self.asked_to_leave = self.has_served = False
@@ -74,6 +76,7 @@ class Child:
         """Whatever was told before did not keep it from that."""
         self.has_served = True
         self.words.forget()
+        self.startup.answered()
 
     def has_left(self, code: int) -> bool:
         """As it was asked to. VLLM may fall over while it leaves, as over a process of its own that has just ended:
@@ -127,7 +130,8 @@ class Child:
         *lines, partial = (self._partial[descriptor] + chunk).replace(b"\r", b"\n").split(b"\n")
         self._partial[descriptor] = partial[-CHUNK:]
         for line in lines:
-            self.words.read(line.decode(errors="replace"))
+            self.words.read(said := line.decode(errors="replace"))
+            self.startup.read(said)
 
 
 def any_address() -> str:
@@ -197,6 +201,7 @@ def prepared(arguments: list[str]) -> tuple[list[str], str | None]:
 
 def main(arguments: list[str]) -> int:
     """``arguments``: those of `vllm serve`, the model's first."""
+    startup = Startup()
     certificates = Certificates.of(arguments)
     try:
         arguments, without = prepared(arguments)
@@ -206,7 +211,7 @@ def main(arguments: list[str]) -> int:
         return end("ConfigurationError", f"spec.model: {error}", CONFIGURATION)
     print(f"llm_server: vllm serve {' '.join(arguments)}", flush=True)
     verification = Verification.of(os.environ)  # beside vLLM's imports, which take longer
-    child = Child([shutil.which("vllm") or "vllm", "serve", *arguments])
+    child = Child([shutil.which("vllm") or "vllm", "serve", *arguments], startup)
     signal.signal(signal.SIGTERM, child.send)
     signal.signal(signal.SIGINT, child.send)
     if certificates:
@@ -259,7 +264,7 @@ def watch_from_beside(child: Child, arguments: Sequence[str], verification: Veri
     ]
     watch = Watch(server_of(arguments, os.environ), seconds[0], seconds[1], child.give_up, child.answers)
     if port := int(os.environ.get("LLM_SERVER_PORT") or PORT):
-        serve(watch, first_of(arguments, "--host") or any_address(), port)
+        serve(watch, child.startup, first_of(arguments, "--host") or any_address(), port)
 
     def run() -> None:
         if verification and (problem := verification.problem()):

@@ -8,6 +8,7 @@ is a step, nor an idle night is taken for a hang.
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import threading
 import time
@@ -18,6 +19,7 @@ from socket import AF_INET, AF_INET6
 from llm_server.arguments import first_of, number_of
 from llm_server.first_token import Server, ask, no_answer, server_at
 from llm_server.small_http import SmallHTTPServer
+from llm_server.startup import Startup
 
 STEPS = re.compile(rb'^vllm:iteration_tokens_total_count\{[^}]*engine="([^"]*)"[^}]*\} (\S+)$', re.MULTILINE)
 AWAKE = re.compile(rb'^vllm:engine_sleep_state\{[^}]*sleep_state="awake"[^}]*\} (\S+)$', re.MULTILINE)
@@ -109,16 +111,19 @@ class Watch:
             return False
 
 
-def serve(watch: Watch, host: str, port: int) -> SmallHTTPServer:
-    """/startup, /ready and /live for the kubelet, in a thread of its own."""
+def serve(watch: Watch, startup: Startup, host: str, port: int) -> SmallHTTPServer:
+    """/startup, /ready and /live for the kubelet, /start for the operator, in a thread of its own."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            states = {"/startup": watch.started, "/live": True}
+            states = {"/startup": watch.started, "/live": True, "/start": startup.done}
             good = watch.healthy if self.path == "/ready" else states.get(self.path, False)
+            said = "ok" if good else watch.problem or "vLLM is not healthy"
+            if good and self.path == "/start":
+                said = json.dumps(startup.parts)
             self.send_response(200 if good else 503)
             self.end_headers()
-            self.wfile.write(b"ok\n" if good else f"{watch.problem or 'vLLM is not healthy'}\n".encode())
+            self.wfile.write(f"{said}\n".encode())
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 -- the base's name
             """A look every two seconds is no news."""

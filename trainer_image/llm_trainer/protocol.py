@@ -37,7 +37,7 @@ class Message(BaseModel):
     # A figure may be NaN when a training diverges, and must arrive as such. JSON has no such number: it is the text
     # "NaN", which is read back as one. null would make the message unreadable.
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="ignore", ser_json_inf_nan="strings"
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", ser_json_inf_nan="strings", defer_build=True
     )
 
 
@@ -205,6 +205,16 @@ class PublishedResult(Message):
     revision: str = Field(pattern=r"^[!-~]*$", max_length=128, description="A commit; of a bucket the manifest's ETag.")
     bytes: Count
     files: Count
+
+
+class ServingStart(Message):
+    """What a serving's launcher has seen of its start (llm_server/startup.py), once vLLM has answered. In seconds."""
+
+    import_seconds: Time | None = None
+    load_seconds: Time | None = None
+    compile_seconds: Time | None = None
+    warm_up_seconds: Time | None = None
+    total_seconds: Time
 
 
 class Termination(Message):

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from llm_trainer.config import Settings
+from llm_trainer.protocol import Message
 
 GROUP, VERSION = "llm-operator.io", "v1alpha1"
 
@@ -17,6 +18,14 @@ def field_path(path: str, *parts: str | int) -> str:
     for part in parts:
         path += f".{part}" if isinstance(part, str) and part.isidentifier() else f"[{part}]"
     return path
+
+
+def build_models(*of: type[BaseModel]) -> None:
+    """All that would be made when they are used first, by default of specs, stages and messages: no pass waits."""
+    for model in of or (Settings, Message):
+        model.model_rebuild()
+        if known := model.__subclasses__():
+            build_models(*known)
 
 
 class Spec(Settings):

@@ -239,11 +239,29 @@ class ServingInput(Status):
     bytes: int | None = Field(default=None, description="Of that revision.")
     license: str | None = Field(default=None, description="As the hub tells it.")
     job: str | None = Field(default=None, description="The Job that has found or fetched that revision.")
+    fetch_seconds: float | None = Field(default=None, description="That its Job took to fetch it into a claim.")
     fetched_bytes: int | None = Field(default=None, description="While a Job fetches: those that are there.")
     fetch_bytes: int | None = Field(default=None, description="While a Job fetches: all.")
     eta_seconds: int | None = Field(default=None, description="While a Job fetches: what is left takes.")
     reason: str = Field(description="How it stands, in one word.")
     message: str = Field(default="", description="How it stands, for people.")
+
+
+class ServingStartup(Status):
+    """What the newest pod that answers spent on its start, in seconds. Absent is what nobody tells."""
+
+    pod: str = Field(description="Its name.")
+    restarts: int = Field(default=0, description="Of its container before this start.")
+    fetch_seconds: float | None = Field(
+        default=None, description="Of its init containers that fetch into modelCache.emptyDir, before the container."
+    )
+    import_seconds: float | None = Field(default=None, description="Until vLLM began to load the model.")
+    load_seconds: float | None = Field(default=None, description="Loading the weights, as vLLM tells it.")
+    compile_seconds: float | None = Field(default=None, description="torch.compile, as vLLM tells it.")
+    warm_up_seconds: float | None = Field(
+        default=None, description="The rest of setting up the engine: profile, KV cache, warm-up, as vLLM tells it."
+    )
+    total_seconds: float = Field(description="From the container's start to the first answer.")
 
 
 class LLMServingStatus(Status):
@@ -257,6 +275,7 @@ class LLMServingStatus(Status):
     )
     adapters: list[AdapterStatus] = Field(default_factory=list, description="In the order of spec.adapters.")
     inputs: list[ServingInput] = Field(default_factory=list, description="What hf:// and s3:// URIs name.")
+    startup: ServingStartup | None = Field(default=None, description="How long the newest pod took to answer.")
     replicas: int = Field(default=0, description="Pods that exist and don't leave.")
     ready_replicas: int = Field(default=0, description="Those that answer.")
     updated_replicas: int = Field(default=0, description="Those of the newest model and spec.")

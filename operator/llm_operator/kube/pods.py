@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from llm_operator.api.conditions import seconds_of
 from llm_operator.api.reasons import Reason
 from llm_operator.kube.plan import Manifest
 from llm_trainer.protocol import Termination
@@ -53,6 +54,12 @@ def container_state(pod: Manifest, container: str, state: str) -> dict[str, Any]
     """``state`` is waiting, running or terminated; None if the container is in another one, or its end has no code."""
     found: dict[str, Any] | None = (container_status(pod, container).get("state") or {}).get(state)
     return None if state == "terminated" and found is not None and "exitCode" not in found else found
+
+
+def seconds_between(ended: Mapping[str, object]) -> float | None:
+    """From a container's start to its end, as its kubelet tells both in whole seconds."""
+    start, end = (seconds_of(str(ended.get(moment))) for moment in ("startedAt", "finishedAt"))
+    return end - start if 0 < start <= end else None
 
 
 def last_line(text: str) -> str:

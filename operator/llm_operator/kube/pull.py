@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import aiohttp
 from pydantic import ValidationError
@@ -13,7 +14,7 @@ from llm_operator.kube.cache import Cache
 from llm_operator.kube.kinds import POD
 from llm_operator.kube.plan import GoneError, Key, Manifest
 from llm_operator.kube.poller import Poller, Wake
-from llm_trainer.protocol import PROGRESS_PORT, Progress
+from llm_trainer.protocol import PROGRESS_PORT, Message, Progress
 
 ANSWER_SECONDS = 2.0  # an answer that takes longer is none
 ANSWER_BYTES = 65_536  # nor is one that is longer: the image is the user's, who knows what answers
@@ -24,6 +25,8 @@ LONGEST_PAUSE_SECONDS = 120.0
 STARTING_SECONDS = 300.0  # for which a trainer may refuse connections: it listens only when it has imported all
 
 REFUSED = os.strerror(errno.ECONNREFUSED)
+Told = TypeVar("Told", bound=Message)
+
 NO_PROGRESS = "is spec.image a trainer image of this operator?"
 NO_WAY = f"allow the operator's namespace in your NetworkPolicy (TCP port {PROGRESS_PORT})"
 
@@ -59,9 +62,16 @@ def rank_0(pod: Manifest | None) -> Rank0 | None:
     return Rank0(metadata["namespace"], metadata["name"], metadata["uid"], address)
 
 
-def url(address: str) -> str:
+def url(address: str, port: int = PROGRESS_PORT, path: str = "progress") -> str:
     host = f"[{address}]" if ":" in address else address  # IPv6
-    return f"http://{host}:{PROGRESS_PORT}/progress"
+    return f"http://{host}:{port}/{path}"
+
+
+def session() -> aiohttp.ClientSession:
+    """Of who asks many pods."""
+    timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+    connections = aiohttp.TCPConnector(force_close=True)  # else so many would stay open as there are pods
+    return aiohttp.ClientSession(timeout=timeout, connector=connections, auto_decompress=False)
 
 
 def unanswered(before: Word, why: str, interval: float) -> Word:
@@ -98,11 +108,7 @@ class Puller:
 
     async def run(self, wake: Wake) -> None:
         """Until cancelled. Wakes a training whose rank 0 has news, fell silent or speaks again."""
-        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-        connections = aiohttp.TCPConnector(force_close=True)  # else so many would stay open as there are trainings
-        async with aiohttp.ClientSession(
-            timeout=timeout, connector=connections, auto_decompress=False
-        ) as self._session:
+        async with session() as self._session:
             await self._poller.run(wake)
 
     async def _next(self, target: Rank0, before: Word) -> tuple[Word, float]:
@@ -118,8 +124,13 @@ class Puller:
 
 async def ask(session: aiohttp.ClientSession, address: str) -> Progress:
     """One request. Raises NoAnswerError."""
+    return await told(session, url(address), Progress)
+
+
+async def told(session: aiohttp.ClientSession, at: str, kind: type[Told]) -> Told:
+    """What a pod of ours says at this URL. Raises NoAnswerError."""
     try:
-        async with session.get(url(address), allow_redirects=False) as answer:
+        async with session.get(at, allow_redirects=False) as answer:
             if answer.status != 200:
                 raise NoAnswerError(f"HTTP status {answer.status}; {NO_PROGRESS}")
             body = bytearray()
@@ -127,7 +138,7 @@ async def ask(session: aiohttp.ClientSession, address: str) -> Progress:
                 body += chunk
                 if len(body) > ANSWER_BYTES:
                     raise NoAnswerError(f"an answer of more than {ANSWER_BYTES:,} bytes; {NO_PROGRESS}")
-            return Progress.model_validate_json(bytes(body))
+            return kind.model_validate_json(bytes(body))
     except TimeoutError:
         raise NoAnswerError(f"timeout after {ANSWER_SECONDS:g} s; {NO_WAY}") from None
     except aiohttp.ClientConnectorError as error:

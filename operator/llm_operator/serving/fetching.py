@@ -17,7 +17,17 @@ from llm_operator.api.reasons import Reason
 from llm_operator.api.serving import LLMServingSpec, LLMServingStatus, ServedResult, ServingInput
 from llm_operator.kube.claims import ONE_NODE, ONE_POD, on_one_node
 from llm_operator.kube.plan import Delete, Manifest
-from llm_operator.kube.pods import condition_of, container_status, held_up, holds, is_leaving, last_line, where
+from llm_operator.kube.pods import (
+    condition_of,
+    container_state,
+    container_status,
+    held_up,
+    holds,
+    is_leaving,
+    last_line,
+    seconds_between,
+    where,
+)
 from llm_operator.kube.templates import digest_of
 from llm_operator.serving import names
 from llm_operator.serving.observe import Observed, job_fact
@@ -101,10 +111,12 @@ def fetch_of(
     held_to = known.revision or "" if known and refresh is None else ""
     word = word_of(pods_of(observed, job)) if job and holds(job, "Complete") else None
     if word and job:
-        known, there = found(uri, name, word), True
+        into_claim = spec.model_cache is not None and spec.model_cache.persistent_volume_claim is not None
+        known, there = found(uri, name, word, seconds_of_end(pods_of(observed, job)) if into_claim else None), True
     reason, message = problem.reason if problem else Reason.FETCHING, problem.message if problem else ""
     if job and not problem:
-        reason, message = progress(observed, job, retry_seconds(refresh))
+        secrets = [each.secret_name for each in spec.credentials]
+        reason, message = progress(observed, job, retry_seconds(refresh), secrets)
     if known and there and not problem and reason != Reason.FETCH_FAILED:
         reason, message = Reason.FETCHED, f"revision {known.revision}"
     base = known or ServingInput(uri=uri, reason=str(reason))
@@ -125,10 +137,10 @@ def job_name(serving: Manifest, spec: LLMServingSpec, uri: str) -> str:
     return names.fetch_name(metadata["name"], digest_of(made_from)[:10])
 
 
-def found(uri: str, job: str, word: FetchedInput) -> ServingInput:
+def found(uri: str, job: str, word: FetchedInput, seconds: float | None = None) -> ServingInput:
     return ServingInput(
         uri=uri, revision=word.revision, bytes=word.bytes, license=word.license or None, job=job,
-        reason=str(Reason.FETCHED),
+        reason=str(Reason.FETCHED), fetch_seconds=seconds,
     )  # fmt: skip
 
 
@@ -231,11 +243,22 @@ def pods_of(observed: Observed, job: Manifest) -> list[Manifest]:
     return sorted(own, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
 
+def ended_well(pods: Iterable[Manifest]) -> Iterator[Mapping[str, object]]:
+    for pod in pods:
+        ended = container_state(pod, names.FETCHER, "terminated")
+        if ended and ended["exitCode"] == 0:
+            yield ended
+
+
+def seconds_of_end(pods: Iterable[Manifest]) -> float | None:
+    """That the pod which ended well took, by its kubelet's clock."""
+    return next((seconds_between(ended) for ended in ended_well(pods)), None)
+
+
 def word_of(pods: Iterable[Manifest]) -> FetchedInput | None:
     """What the pod that ended well has told."""
-    for pod in pods:
-        ended = (container_status(pod, names.FETCHER).get("state") or {}).get("terminated") or {}
-        word = read_word(ended) if ended.get("exitCode") == 0 else None
+    for ended in ended_well(pods):
+        word = read_word(ended)
         if word and word.progress and word.progress.inputs:
             return word.progress.inputs[0]
     return None
@@ -248,7 +271,7 @@ def read_word(ended: Mapping[str, object]) -> Termination | None:
         return None
 
 
-def progress(observed: Observed, job: Manifest, retry: float) -> tuple[Reason, str]:
+def progress(observed: Observed, job: Manifest, retry: float, secrets: Sequence[str]) -> tuple[Reason, str]:
     """Of a Job, in words that stand while it goes on. ``retry``: seconds after one that failed."""
     name, pods = job["metadata"]["name"], pods_of(observed, job)
     if holds(job, "Failed"):
@@ -264,6 +287,9 @@ def progress(observed: Observed, job: Manifest, retry: float) -> tuple[Reason, s
             return waiting.reason, waiting.message
         if text := failure(pod):
             return Reason.FETCHING, f"it is tried again: {text}"
+    if secrets and pods and is_starting(pods[-1]):  # without one of them the kubelet waits, and says so in events alone
+        needs = f"its pod starts, for which it needs the Secret {' and '.join(secrets)} of spec.credentials"
+        return Reason.FETCHING, f"Job {name} fetches it; {needs}"
     return Reason.FETCHING, f"Job {name} fetches it"
 
 
@@ -281,8 +307,8 @@ def failure(pod: Manifest) -> str:
     return f"{where(pod)}: {last_line(str(ended.get('message') or '')) or ended.get('reason') or 'it says nothing'}"
 
 
-def runs(pod: Manifest) -> bool:
-    return "running" in (container_status(pod, names.FETCHER).get("state") or {})
+def is_starting(pod: Manifest) -> bool:
+    return not {"running", "terminated"} & (container_status(pod, names.FETCHER).get("state") or {}).keys()
 
 
 def figures(observed: Observed, job: Manifest) -> dict[str, int | None]:

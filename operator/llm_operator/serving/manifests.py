@@ -121,7 +121,7 @@ def network_policy(serving: Manifest, spec: LLMServingSpec, metadata: dict[str, 
     everybody = ALL in spec.allowed_namespaces  # also who is no pod, such as a load balancer
     fetches = spec.model_cache is not None and spec.model_cache.empty_dir is not None
     anywhere: list[Manifest] = [{"ports": [{"protocol": "TCP"}]}] if fetches else []
-    ingress = [tcp(PORT, [] if everybody else peers)]
+    ingress = [tcp(PORT, [] if everybody else peers), tcp(LAUNCHER_PORT, [network.operator])]
     return policy(metadata, selector(serving), ingress, [*network.egress, *anywhere])
 
 

@@ -11,7 +11,7 @@ from llm_operator.kube.plan import Manifest
 CONTAINER = "vllm"
 FETCHER = "fetch"  # container of a Job's pod; those of a serving's own pods have a number behind it
 PORT = 8000  # of the container
-LAUNCHER_PORT = 9401  # of trainer_image/llm_server/launch.py: /startup, /ready and /live
+LAUNCHER_PORT = 9401  # of trainer_image/llm_server/launch.py: /startup, /ready, /live and /start
 ENDING = "-serving"
 FETCHES_FOR = (
     f"{GROUP}/fetches-for"  # label of Jobs and their pods, which neither Service nor PodDisruptionBudget select

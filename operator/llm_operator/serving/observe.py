@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from pydantic import ValidationError
+
 from llm_operator.api.resources import DEFAULT_DEVICES, Devices
-from llm_operator.api.serving import LLMServingSpec
+from llm_operator.api.serving import LLMServingSpec, ServingStartup
 from llm_operator.api.validation import InvalidSpecError, load_serving
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.claims import access_modes
-from llm_operator.kube.fields import object_at, objects_at, text_at
+from llm_operator.kube.fields import at, object_at, objects_at, text_at
 from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, JOB, NETWORK_POLICY, POD, SERVICE, TRAINING
 from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Key, Manifest
@@ -23,13 +25,15 @@ from llm_operator.serving.chat_template import UNKNOWN, Word
 from llm_operator.serving.fleet import template_metadata
 from llm_operator.serving.names import FETCHER
 from llm_operator.serving.rollout import no_room
+from llm_operator.serving.startup import Started, is_told, newest_started
 from llm_operator.settings import Settings
-from llm_trainer.protocol import Progress
+from llm_trainer.protocol import Progress, ServingStart
 
 Ask = Callable[[Key, Manifest | None], Progress | None]
+AskStart = Callable[[Key, Started | None], ServingStart | None]
 
 
-def nobody(_key: Key, _pod: Manifest | None) -> None:
+def nobody(_key: Key, _pod: object) -> None:
     """Asks none."""
 
 
@@ -51,6 +55,8 @@ class Observed:
     fetching: tuple[Manifest, ...] = ()  # their pods
     asked: Manifest | None = None  # the pod of them that is asked how far it is
     fetch_progress: Progress | None = None  # its answer
+    started: Started | None = None  # the newest pod that answers
+    start: ServingStart | None = None  # what its launcher has told, unless the status has it
     ages: Mapping[str, float] = field(default_factory=dict)  # seconds for which this operator has seen facts
     access_modes: Mapping[str, frozenset[str]] = field(default_factory=dict)  # of the claim of spec.modelCache
     without_room: Mapping[str, float] = field(default_factory=dict)
@@ -88,8 +94,11 @@ def observe(
     sightings: Sightings,
     now: float,
     ask: Ask = nobody,
+    ask_start: AskStart = nobody,
 ) -> Observed | None:
-    """``now`` is in seconds of the clock of ``sightings``; ``ask`` tells the last word of a pod, which is asked."""
+    """``now`` is in seconds of the clock of ``sightings``; ``ask`` and ``ask_start`` tell the last word of a pod, which
+    is asked.
+    """
     serving = cache.get(key.kind, key.namespace, key.name)
     if serving is None:
         return None
@@ -99,6 +108,7 @@ def observe(
     facts = [*uids_without_room(pods), *template_facts(deployments), *map(job_fact, jobs)]
     ages = sightings.ages(key, facts, now)
     asked = next((pod for pod in fetching if container_state(pod, FETCHER, "running") is not None), None)
+    started = newest_started(pods)
     named = {name: cache.get(TRAINING.name, key.namespace, name) for name in referenced_trainings(serving)}
     return Observed(
         serving=serving,
@@ -112,6 +122,8 @@ def observe(
         fetching=fetching,
         asked=asked,
         fetch_progress=ask(key, asked),
+        started=started,
+        start=ask_start(key, started if started and not is_told(told_startup(serving), started) else None),
         ages=ages,
         access_modes=modes_of_cache(cache, key, serving),
         without_room=ages,
@@ -127,6 +139,14 @@ def observe(
         loaded=specs.of(serving),
         devices=settings.devices,
     )
+
+
+def told_startup(serving: Manifest) -> ServingStartup | None:
+    """Of a status that others may have written."""
+    try:
+        return ServingStartup.model_validate(at(serving, "status", "startup"))
+    except ValidationError:
+        return None
 
 
 def uids_without_room(pods: Iterable[Manifest]) -> list[str]:

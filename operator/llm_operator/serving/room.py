@@ -21,6 +21,7 @@ from llm_operator.serving.chat_template import ChatTemplates
 from llm_operator.serving.observe import Observed, observe
 from llm_operator.serving.places import claim_place, places, training_place
 from llm_operator.serving.reconcile import apply_refused, reconcile
+from llm_operator.serving.startup import Startups
 from llm_operator.settings import Settings
 from llm_trainer.protocol import Progress
 
@@ -34,13 +35,15 @@ class ServingRoom:
         self._settings = settings
         self._chat_templates = ChatTemplates(client)
         self._puller = Puller(cache, settings.progress_interval_seconds, "fetching")
+        self._startups = Startups(cache)
         self._sightings = Sightings()
         self._specs = Specs(partial(load_serving, devices=settings.devices))
 
     def observe(self, key: Key) -> Observed | None:
         word = self._chat_templates.follow(key, self._cache.get(key.kind, key.namespace, key.name))
         now = time.monotonic()
-        return observe(self._cache, key, self._settings, self._specs, word, self._sightings, now, self._ask)
+        asks = self._ask, self._startups.follow
+        return observe(self._cache, key, self._settings, self._specs, word, self._sightings, now, *asks)
 
     def _ask(self, key: Key, pod: Manifest | None) -> Progress | None:
         return self._puller.follow(key, pod).progress
@@ -48,6 +51,7 @@ class ServingRoom:
     def forget(self, key: Key) -> None:
         self._chat_templates.follow(key, None)
         self._puller.follow(key, None)
+        self._startups.follow(key, None)
         self._sightings.forget(key)
 
     def reconcile(self, observed: Observed, now: float) -> Plan:
@@ -74,7 +78,10 @@ class ServingRoom:
             yield Key("LLMServing", namespace, serving["metadata"]["name"])
 
     async def run(self, wake: Wake) -> None:
-        """Asks for ConfigMaps of chat templates, and pods that fetch for their progress; the watches tell all else."""
+        """Asks for ConfigMaps of chat templates, pods that fetch for their progress, and pods that have started for
+        how long it took; the watches tell all else.
+        """
         async with asyncio.TaskGroup() as duties:
             duties.create_task(self._chat_templates.run(wake))
             duties.create_task(self._puller.run(wake))
+            duties.create_task(self._startups.run(wake))

@@ -33,6 +33,7 @@ from llm_operator.serving.names import CONTAINER, selector_text, url
 from llm_operator.serving.observe import Observed
 from llm_operator.serving.pace import Held
 from llm_operator.serving.rollout import Rollout
+from llm_operator.serving.startup import startup_of
 from llm_trainer.protocol import Termination
 
 OF_LAUNCHER = (Reason.OUT_OF_MEMORY, Reason.HANG, Reason.CONFIGURATION_ERROR)
@@ -113,6 +114,7 @@ def world(observed: Observed, old: LLMServingStatus, fleet: Fleet) -> LLMServing
     return LLMServingStatus(
         url=url(observed.serving, observed.services[0]) if observed.services else None,
         model=model_in(annotations_of(newest_answering(fleet))) or old.model,
+        startup=startup_of(observed.pods, observed.started, observed.start, old.startup),
         replicas=len(fleet.living),
         ready_replicas=len(fleet.ready),
         updated_replicas=len(fleet.newest),

@@ -12,6 +12,7 @@ from llm_operator.api.training_validation import fit_problems, training_problems
 from llm_operator.api.validation import InvalidSpecError
 from llm_operator.training.mixtures import token_problems
 from llm_operator.training.stages import PlannedStage, planned_stages
+from llm_operator.training.unfetched import unfetched_problems
 
 MOST = 2**50  # parameters; what follows from them is a whole number to a status
 
@@ -29,7 +30,7 @@ def as_begun(spec: LLMTrainingSpec, known: Sequence[StageStatus]) -> LLMTraining
     """The spec with the number of pods that stages keep whose experts are spread: so are those of their checkpoints.
 
     A stage that failed without a checkpoint keeps none. An error if another number made the spec valid, or if a stage
-    can't fit, or has too few tokens, by what data preparation has told.
+    can't fit, has too few tokens or names what was not fetched, by what data preparation has told.
     """
     nodes = {stage.name: stage.nodes for stage in known if keeps_nodes(stage)}
     kept = {stage.name: nodes[stage.name] for stage in spec.stages if spreads_experts(stage) and stage.name in nodes}
@@ -40,7 +41,11 @@ def as_begun(spec: LLMTrainingSpec, known: Sequence[StageStatus]) -> LLMTraining
         if problems := tuple(training_problems(begun)):
             why = ", ".join(f"stage {name} keeps nodes: {number}" for name, number in kept.items())
             return InvalidSpecError((*problems, f"{why}, as a checkpoint's experts lie with so many processes"))
-    problems = (*fit_problems(begun, told_sizes(known)), *token_problems(begun, known))
+    problems = (
+        *fit_problems(begun, told_sizes(known)),
+        *token_problems(begun, known),
+        *unfetched_problems(begun, known),
+    )
     return InvalidSpecError(problems) if problems else begun
 
 

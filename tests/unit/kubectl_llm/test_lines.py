@@ -12,7 +12,7 @@ from llm_operator.api.app import LLMAppStatus, ResolvedModel
 from llm_operator.api.app_evaluation import AppEvaluationStatus, AppScore
 from llm_operator.api.common import Condition, Status
 from llm_operator.api.knowledge import KnowledgeStatus
-from llm_operator.api.serving import AdapterStatus, LLMServingStatus, ServedResult
+from llm_operator.api.serving import AdapterStatus, LLMServingStatus, ServedResult, ServingStartup
 from llm_operator.api.training_status import (
     AttemptStatus,
     Checkpoint,
@@ -115,6 +115,7 @@ SERVING = manifest(
         replicas=2,
         ready_replicas=2,
         model=ServedResult(uri="pvc://models/run/base/result", step=300),
+        startup=ServingStartup(pod="chat-1", fetch_seconds=8, import_seconds=11.5, load_seconds=2.25, total_seconds=20),
         adapters=[
             AdapterStatus(name="legal", state="Waiting", reason="StageNotDone", message="stage legal has no result yet")
         ],
@@ -149,6 +150,7 @@ def test_a_serving_tells_its_model_and_what_is_missing() -> None:
         == """\
 serving chat  Ready  2/2 ready  http://chat-serving.team.svc/v1
 ├─ model  pvc://models/run/base/result  step 300
+├─ started  in 20.0 s  fetched before in 8.0 s, imports 11.5 s, weights 2.2 s
 ├─ adapter legal  Waiting
 │  └─ stage legal has no result yet
 └─ Serving: all pods serve it"""

@@ -27,6 +27,7 @@ def worst(letter: str) -> LLMServingStatus:
     return LLMServingStatus.model_validate(
         {
             "url": "u" * 512, "model": {"uri": uri, "digest": "d" * 128, "step": 2**63 - 1}, "adapters": adapters,
+            "startup": {"pod": "p" * 253, "totalSeconds": 1e10, "loadSeconds": 1e10},
             "selector": "s" * 256, "conditions": conditions,
         }
     )  # fmt: skip

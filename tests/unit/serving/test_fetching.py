@@ -96,6 +96,20 @@ def test_a_job_that_fetches_has_a_policy_of_its_own() -> None:
     assert ("NetworkPolicy", "chat-serving") in world.objects
 
 
+def test_a_pod_that_does_not_start_names_the_secrets_that_it_may_wait_for() -> None:
+    """That one is missing stands in events alone."""
+    world = scene(changed(FETCHED, credentials=[STORE, {"secretName": "hub", "for": "hf"}]))
+    settle(world, None)
+    end(world)
+    job, pod = job_of(world), world.objects["Pod", f"{job_of(world)['metadata']['name']}-x"]
+    job["status"] = {"active": 1}
+    for state, says in (("waiting", True), ("running", False)):
+        pod["status"] = {"phase": "Pending", "containerStatuses": [{"name": "fetch", "state": {state: {}}}]}
+        settle(world, None)
+        said = world.owner["status"]["inputs"][0]["message"]
+        assert ("it needs the Secret store and hub of spec.credentials" in said) is says
+
+
 def serves(world: World) -> str:
     """The folder that the pods' command names."""
     return str(world.objects["Deployment", "chat-serving"]["spec"]["template"]["spec"]["containers"][0]["command"][-1])

@@ -30,6 +30,7 @@ from llm_server.memory import (
     weight_files,
 )
 from llm_server.model_folder import adapter_problem, folder_problem, without_adapters
+from llm_server.startup import Startup
 from llm_trainer.protocol import Termination
 
 
@@ -291,7 +292,7 @@ def test_every_end_tells_that_it_served_without_adapters(vllm: Path, tmp_path: P
     ],
 )
 def test_who_falls_over_while_it_leaves_has_left(code: int, asked: bool, served: bool, left: bool) -> None:
-    child = launch.Child(["true"])
+    child = launch.Child(["true"], Startup())
     child.asked_to_leave = asked
     if served:
         child.answers()
@@ -302,7 +303,7 @@ def test_who_falls_over_while_it_leaves_has_left(code: int, asked: bool, served:
 def test_who_was_asked_to_leave_is_not_taken_for_a_hang() -> None:
     """It takes no new request, and finishes those that it has."""
     leaves = "signal.signal(signal.SIGTERM, lambda *_: time.sleep(1) or exit(0)); print(1, flush=True); signal.pause()"
-    child = launch.Child([sys.executable, "-c", f"import signal, time; {leaves}"])
+    child = launch.Child([sys.executable, "-c", f"import signal, time; {leaves}"], Startup())
 
     class Leaving(LastWords):
         def read(self, line: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from llm_server import small_http
 from llm_server.first_token import Server
+from llm_server.startup import Startup
 from llm_server.watch import Watch, serve
 from llm_trainer.runtime import progress
 
@@ -23,7 +24,7 @@ def port(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(small_http, "CONNECTIONS", 4)
     made: list[small_http.SmallHTTPServer] = []
     if request.param == "probes":
-        made.append(serve(Watch(Server("127.0.0.1", 1, "m"), 1, 1, print, print), "127.0.0.1", 0))
+        made.append(serve(Watch(Server("127.0.0.1", 1, "m"), 1, 1, print, print), Startup(), "127.0.0.1", 0))
     else:
         monkeypatch.setenv("LLM_PROGRESS_PORT", "0")
 

@@ -19,7 +19,10 @@ AnyUri = Annotated[str, StringConstraints(pattern=rf"^({_CLAIM}|(hf|s3|https)://
 class Settings(BaseModel):
     """camelCase in YAML and JSON, snake_case in Python; an unknown key is an error."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+    # Built when it is used: a process needs few of them, and all of them take as long to make as pydantic to import.
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, defer_build=True
+    )
 
     @model_validator(mode="before")
     @classmethod

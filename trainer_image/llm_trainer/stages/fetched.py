@@ -8,13 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 from typing import IO, Any
-
-from pydantic import ValidationError
 
 from llm_trainer.checkpoint.fence import Fence
 from llm_trainer.checkpoint.files import write_durably
@@ -25,7 +22,7 @@ from llm_trainer.runtime.errors import ConfigurationError, PreemptedError, Stage
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.signals import StopSignal
 from llm_trainer.stages.differences import input_uris
-from llm_trainer.storage.request import INPUTS, InputFetched, Many, Request, read_inputs
+from llm_trainer.storage.request import INPUTS, InputFetched, Many, Request, fetched_input, read_inputs
 from llm_trainer.storage.speed import Speed
 
 LEAVE_SECONDS = 10.0
@@ -162,11 +159,6 @@ def environment() -> dict[str, str]:
 
 
 def told(inputs: list[InputFetched]) -> list[FetchedInput]:
-    """Those that a status has room for."""
-    found = []
-    for each in {each.uri: each for each in inputs}.values():
-        with suppress(ValidationError):
-            found.append(
-                FetchedInput(uri=shown(each.uri), revision=each.revision, bytes=each.bytes, license=each.license)
-            )
-    return found
+    """Each once, for the status."""
+    once = {each.uri: each for each in inputs}.values()
+    return [fetched_input(each.uri, each.revision, each.bytes, each.license) for each in once]

@@ -12,14 +12,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from llm_trainer.config import RemoteInput, parse
-from llm_trainer.config.remote import Remote
-from llm_trainer.runtime.errors import StageError, classify
-from llm_trainer.storage.cache import fetch, read_fetched
-from llm_trainer.storage.remote_files import Listing
-from llm_trainer.storage.request import InputFetched, Request
-from llm_trainer.storage.sources import Sources
-from llm_trainer.storage.streams import list_stream, listing_file
+from llm_trainer.runtime.startup import importing
+
+with importing():
+    from llm_trainer.config import RemoteInput, parse
+    from llm_trainer.config.remote import Remote
+    from llm_trainer.runtime.errors import StageError, classify
+    from llm_trainer.storage.cache import fetch, read_fetched
+    from llm_trainer.storage.remote_files import Listing
+    from llm_trainer.storage.request import InputFetched, Request
+    from llm_trainer.storage.sources import Sources
+    from llm_trainer.storage.streams import list_stream, listing_file
 
 TELL_SECONDS = 1.0
 

@@ -11,8 +11,7 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from llm_trainer.config import RemoteInput, parse
 from llm_trainer.config.remote import Remote, shown
 from llm_trainer.runtime.errors import DataError, NoSpaceError, StorageError
 from llm_trainer.runtime.removal import remove
+from llm_trainer.storage.at_once import at_once
 from llm_trainer.storage.lock import held
 from llm_trainer.storage.model_files import needed
 from llm_trainer.storage.pickled import converted, is_pickled, safetensors_of
@@ -134,7 +134,7 @@ def _fetch(wanted: RemoteInput, remote: Remote, source: Source, listing: Listing
             return record
 
         try:
-            records = [*whole.values(), *_all(one, missing)]
+            records = [*whole.values(), *at_once(AT_ONCE, "fetch", one, missing)]
         except ChangedError:  # this revision is no more
             remove(parts)
             if read_fetched(folder) is None:
@@ -148,17 +148,6 @@ def _fetch(wanted: RemoteInput, remote: Remote, source: Source, listing: Listing
             (folder / record.path).unlink()
         remove(parts)
     return place
-
-
-def _all(one: Callable[[RemoteFile], FileRecord], files: Sequence[RemoteFile]) -> list[FileRecord]:
-    """Several at once; the first failure ends it, when those under way have ended."""
-    with ThreadPoolExecutor(min(AT_ONCE, max(1, len(files))), "fetch") as pool:
-        waiting = [pool.submit(one, file) for file in files]
-        try:
-            return [each.result() for each in waiting]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _one(

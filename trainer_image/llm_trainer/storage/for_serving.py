@@ -9,21 +9,26 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 
-from llm_trainer.config import ModelFetch
-from llm_trainer.config.remote import FETCH_VARIABLE, parse, shown
-from llm_trainer.protocol import ExitCode, FetchedInput, Termination
-from llm_trainer.runtime.errors import StageError, StorageError, classify
-from llm_trainer.runtime.last_words import report
-from llm_trainer.runtime.progress import Board
-from llm_trainer.storage.cache import fetch, listed
-from llm_trainer.storage.remote_files import Listing, TransientError
-from llm_trainer.storage.request import Request
-from llm_trainer.storage.sources import Sources
-from llm_trainer.storage.speed import Speed
+from llm_trainer.runtime.startup import importing
 
+with importing():
+    from llm_trainer.config import ModelFetch
+    from llm_trainer.config.remote import FETCH_VARIABLE, parse
+    from llm_trainer.protocol import ExitCode, FetchedInput, Termination
+    from llm_trainer.runtime.errors import StageError, StorageError, classify
+    from llm_trainer.runtime.last_words import report
+    from llm_trainer.runtime.progress import Board
+    from llm_trainer.storage.cache import fetch, listed
+    from llm_trainer.storage.remote_files import Listing, TransientError
+    from llm_trainer.storage.request import Request, fetched_input
+    from llm_trainer.storage.sources import Sources
+    from llm_trainer.storage.speed import Speed
+
+SHOW_SECONDS = 0.5  # a block comes several thousand times a second
 STAGE = "fetch"  # what its progress names
 
 
@@ -33,11 +38,13 @@ class BoardMeter:
     def __init__(self, board: Board) -> None:
         self._board, self._speed, self._lock = board, Speed(), threading.Lock()
         self._bytes = self._total = 0
+        self._shown = 0.0
 
     def more(self, count: int) -> None:
         with self._lock:
             self._bytes += count
-            self._show()
+            if self._bytes >= self._total or time.monotonic() - self._shown > SHOW_SECONDS:
+                self._show()
 
     def total(self, count: int) -> None:
         with self._lock:
@@ -49,6 +56,7 @@ class BoardMeter:
             self._show()
 
     def _show(self) -> None:
+        self._shown = time.monotonic()
         self._board.update(phase="Fetching", **self._speed.figures(self._bytes, self._total))
 
 
@@ -70,9 +78,7 @@ def run(wanted: ModelFetch, board: Board) -> Listing:
 
 
 def told(wanted: ModelFetch, listing: Listing) -> FetchedInput:
-    uri = shown(wanted.input.uri).encode("ascii", "replace").decode()[:256]
-    licence = "".join(sign if " " <= sign <= "~" else "?" for sign in listing.license)[:64]
-    return FetchedInput(uri=uri, revision=listing.revision, bytes=listing.bytes, license=licence)
+    return fetched_input(wanted.input.uri, listing.revision, listing.bytes, listing.license)
 
 
 def leave(_number: int, _frame: FrameType | None) -> None:

@@ -14,7 +14,6 @@ from llm_trainer.runtime.errors import DataError
 from llm_trainer.storage.credentials import CA, Credential
 from llm_trainer.storage.remote_files import ChangedError, RemoteFile, TransientError
 
-BLOCK = 1 << 20
 SECONDS = 30.0  # without a byte
 UNHURRIED = (408, 425, 429)  # beside 5xx: the same request may go well later
 
@@ -57,7 +56,7 @@ def read(
         if whole and start and stop is not None:
             raise DataError(f"{shown(url)}: the server gives no ranges, so it can't be streamed; remove stream")
         skip = start if whole else 0
-        for block in answer.iter_raw(BLOCK):
+        for block in answer.iter_raw():  # as they come: joined to larger ones they would be copied three times
             if skip >= len(block):
                 skip -= len(block)
                 continue

@@ -11,13 +11,16 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from llm_trainer.config import PUBLISH_VARIABLE, PublishConfig, parse
-from llm_trainer.protocol import ExitCode, PublishedResult, Termination
-from llm_trainer.runtime.errors import StorageError, classify
-from llm_trainer.runtime.last_words import report
-from llm_trainer.storage.credentials import Credential, read_credential
-from llm_trainer.storage.publication import Target, result_files
-from llm_trainer.storage.remote_files import TransientError
+from llm_trainer.runtime.startup import importing
+
+with importing():
+    from llm_trainer.config import PUBLISH_VARIABLE, PublishConfig, parse
+    from llm_trainer.protocol import ExitCode, PublishedResult, Termination
+    from llm_trainer.runtime.errors import StorageError, classify
+    from llm_trainer.runtime.last_words import report
+    from llm_trainer.storage.credentials import Credential, read_credential
+    from llm_trainer.storage.publication import Target, result_files
+    from llm_trainer.storage.remote_files import TransientError
 
 
 def target_of(config: PublishConfig) -> Target:

@@ -8,6 +8,8 @@ from pydantic import BaseModel, TypeAdapter
 
 from llm_trainer.config import MountedCredentials, RemoteInput
 from llm_trainer.config.attempt import InputUse
+from llm_trainer.config.remote import shown
+from llm_trainer.protocol import FetchedInput
 from llm_trainer.runtime.errors import ConfigurationError
 
 INPUTS = "inputs.json"  # of a run folder: what was fetched for it, at which revision
@@ -33,6 +35,13 @@ class Request(BaseModel):
     inputs: list[RemoteInput]
     credentials: list[MountedCredentials] = []
     before: list[InputFetched] = []  # by an earlier attempt of the run
+
+
+def fetched_input(uri: str, revision: str, size: int, licence: str) -> FetchedInput:
+    """In words that a status has room for."""
+    said = shown(uri).encode("ascii", "replace").decode()[:256]
+    cleaned = "".join(sign if " " <= sign <= "~" else "?" for sign in licence)[:64]
+    return FetchedInput(uri=said, revision=revision, bytes=size, license=cleaned)
 
 
 Many = TypeAdapter(list[InputFetched])

@@ -6,6 +6,7 @@ from functools import cache as once
 from pathlib import Path
 
 from llm_trainer.config.remote import Remote
+from llm_trainer.runtime.startup import importing
 from llm_trainer.storage.credentials import Credential, read_credential
 from llm_trainer.storage.remote_files import Source
 from llm_trainer.storage.request import Request
@@ -24,17 +25,18 @@ class Sources:
     def _make(self, target: str) -> Source:
         credential = self._credential(target)
         scheme, _, authority = target.partition("://")
-        if scheme == "hf":
-            from llm_trainer.storage.hub import Hub
+        with importing():
+            if scheme == "hf":
+                from llm_trainer.storage.hub import Hub
 
-            return Hub(credential)
-        if scheme == "s3":
-            from llm_trainer.storage.bucket import Bucket
+                return Hub(credential)
+            if scheme == "s3":
+                from llm_trainer.storage.bucket import Bucket
 
-            return Bucket(authority, credential)
-        from llm_trainer.storage.web import Web
+                return Bucket(authority, credential)
+            from llm_trainer.storage.web import Web
 
-        return Web(credential, self._request.writer)
+            return Web(credential, self._request.writer)
 
     def _credential(self, target: str) -> Credential:
         for given in self._request.credentials:

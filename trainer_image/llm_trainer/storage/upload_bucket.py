@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from obstore.exceptions import (
     AlreadyExistsError,
@@ -18,8 +18,10 @@ from llm_trainer.checkpoint.files import MANIFEST, FileRecord
 from llm_trainer.config.remote import Remote
 from llm_trainer.protocol import PublishedResult
 from llm_trainer.runtime.errors import DataError
+from llm_trainer.storage.at_once import at_once
 from llm_trainer.storage.bucket import UNKNOWN_KEY, store_of
 from llm_trainer.storage.credentials import CA, Credential
+from llm_trainer.storage.multipart import DIGEST, Multipart, UploadGoneError, key_of
 from llm_trainer.storage.publication import (
     MARK,
     Files,
@@ -33,28 +35,32 @@ from llm_trainer.storage.publication import (
 )
 from llm_trainer.storage.remote_files import TransientError
 from llm_trainer.storage.retry import patiently
+from llm_trainer.storage.upload_parts import PART, PartsOfFiles
 
-DIGEST = "llm-operator-digest"  # metadata of an object: that of the file, as the manifest has it
-PART = 16 << 20  # bytes of a request; a file has 10,000 of them at most, and a result's 512 MiB or a layer
 AT_ONCE = 4  # files
 NO_ROOM = ("QuotaExceeded", "507 Insufficient Storage", "XMinioStorageFull")
 RIGHTS = "s3:PutObject, s3:GetObject, s3:ListBucket, s3:DeleteObject and s3:AbortMultipartUpload"
+
+Found = TypeVar("Found")
 
 
 class BucketTarget:
     def __init__(self, to: str, remote: Remote, credential: Credential) -> None:
         self._to, self._prefix, self._credential = to, remote.path, credential
         self._store = store_of(remote.authority, credential, checksum=True)
+        key = key_of(credential)
+        requests = Multipart(remote.authority, credential, key) if key else None
+        self._parts = PartsOfFiles(requests, self._prefix, self._asked) if requests else None
 
     def publish(self, files: Files) -> PublishedResult:
         ours = files.manifest.publication
         there = patiently(lambda: self._there(ours))
         if there is None or there.digest() != ours.digest or self._missing(files):
+            self._look_for_parts(files, there)
             mark = patiently(lambda: self._claim(files))
             if there is not None:
                 self._remove(MANIFEST)  # from here on nothing is there, until the new one is
-            with ThreadPoolExecutor(AT_ONCE, "publish") as pool:
-                sent = sum(pool.map(lambda record: self._file(files, record), files.manifest.files))
+            sent = sum(at_once(AT_ONCE, "publish", lambda record: self._file(files, record), files.manifest.files))
             print(f"sent {sent:,} of {files.size:,} bytes; what was there already was not sent again", flush=True)
             for path in mark.replaces:
                 self._remove(path)
@@ -90,13 +96,34 @@ class BucketTarget:
             self._put(MARK, as_json(mark))  # a server without conditions; its rights must keep others away
         return mark
 
+    def _look_for_parts(self, files: Files, there: PublishedManifest | None) -> None:
+        """What an earlier try of this result had under way is gone on with, and what one of another had is ended."""
+        if self._parts is None:
+            return
+        self._parts.look()
+        mark = patiently(lambda: read_mark(self._read(MARK)))
+        if mark is None or mark.digest != files.manifest.publication.digest:
+            self._parts.forget(files.manifest.paths | (there.paths if there else set()))
+
     def _file(self, files: Files, record: FileRecord) -> int:
         """Bytes that were sent."""
-        digest = files.digests[record.path]
-        if patiently(lambda: self._is_there(record, digest)):
-            return 0
-        patiently(lambda: self._put(record.path, files.folder / record.path, digest=digest))
-        print(f"sent {record.path}, {record.size:,} bytes", flush=True)
+        digest, sent = files.digests[record.path], 0
+        for _ in range(2):
+            if patiently(lambda: self._is_there(record, digest)):
+                return sent
+            try:
+                sent = self._send(files, record, digest)
+            except UploadGoneError:  # by another, or it went well and nobody heard
+                continue
+            print(f"sent {record.path}, {sent:,} of {record.size:,} bytes", flush=True)
+            return sent
+        raise TransientError(f"{self._to}: the upload of {record.path} was ended by another")
+
+    def _send(self, files: Files, record: FileRecord, digest: str) -> int:
+        file = files.folder / record.path
+        if self._parts and record.size > PART:
+            return self._parts.send(record.path, file, digest)
+        patiently(lambda: self._put(record.path, file, digest=digest))
         return record.size
 
     def _missing(self, files: Files) -> list[str]:
@@ -105,9 +132,9 @@ class BucketTarget:
         def missing(record: FileRecord) -> bool:
             return not patiently(lambda: self._is_there(record, files.digests[record.path]))
 
-        with ThreadPoolExecutor(AT_ONCE, "look") as pool:
-            found = zip(files.manifest.files, pool.map(missing, files.manifest.files), strict=True)
-            return [record.path for record, is_missing in found if is_missing]
+        records = files.manifest.files
+        found = zip(records, at_once(AT_ONCE, "look", missing, records), strict=True)
+        return [record.path for record, is_missing in found if is_missing]
 
     def _revision(self) -> str:
         """The manifest's ETag."""
@@ -121,6 +148,15 @@ class BucketTarget:
 
     def _key(self, path: str) -> str:
         return f"{self._prefix}/{path}"
+
+    def _asked(self, request: Callable[[], Found]) -> Found:
+        def once() -> Found:
+            try:
+                return request()
+            except OSError as error:
+                raise self._said(error) from error
+
+        return patiently(once)
 
     def _listed(self) -> list[str]:
         try:

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager, contextmanager
 from llm_app.requests import RequestError
 
 MOST_LATER = 60  # seconds; OpenAI's clients wait no longer
-LATELY = 64  # turns
 OPEN = ("/", "/health", "/ready")  # the page asks for the key itself
 
 
@@ -25,25 +24,31 @@ def check_key(key: str, path: str, headers: Mapping[str, str], *, metrics_open: 
 
 
 class Line:
-    """Those who were refused, as if they stood in a line: each is told to come when all before it have had a turn.
+    """Those who were refused, as if they stood in a line: each is told to come when all before it have had a place.
 
-    The line is as fast as turns have lately been. Told by less than that, a crowd before a slow model comes again and
-    again, and takes as many requests as the square of its size; OpenAI's clients try three times.
+    How fast places come is told by those that have come since the line stands; what it doesn't know yet it takes for
+    fast, as who comes too late leaves a model without work. Told by less, a crowd before a slow model takes as many
+    requests as the square of its size; OpenAI's clients try three times.
     """
 
-    def __init__(self, most: int, places: int) -> None:
-        self._most, self._places = most, places
-        self._seconds, self._turns = 0.0, 0  # how long a turn takes, lately
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._since: float | None = None  # None: there is none
+        self._came = 0
         self._end = 0.0  # the time that the last one was told
 
-    def took(self, seconds: float) -> None:
-        """One had its turn."""
-        self._turns = min(self._turns + 1, LATELY)
-        self._seconds += (seconds - self._seconds) / self._turns
+    def moves(self, *, nobody_waits: bool) -> None:
+        """A place has become free."""
+        self._came += 1
+        if nobody_waits:
+            self._since = None
 
     def later(self, now: float) -> int:
         """Whole seconds. Whom the line is too long for is told some time, not all of them the same one."""
-        self._end = max(self._end, now) + max(self._seconds / self._most, 1 / self._places)
+        if self._since is None:
+            self._since, self._came, self._end = now, 0, now
+        pace = min(self._places, (self._places + self._came) / (1 + now - self._since))
+        self._end = max(self._end, now) + 1 / pace
         if self._end >= now + MOST_LATER:
             self._end = now + MOST_LATER / 2
         return 1 + int(self._end - now)
@@ -56,7 +61,7 @@ class Turnstile:
         self._turns = asyncio.Semaphore(most)
         self._places, self._room = most + queue, size
         self._answered = self._admitted = 0
-        self._line, self._clock = Line(most, most + queue), clock
+        self._line, self._clock = Line(most + queue), clock
 
     @property
     def running(self) -> int:
@@ -79,14 +84,13 @@ class Turnstile:
         finally:
             self._admitted -= 1
             self._room += size
+            self._line.moves(nobody_waits=self.waiting <= 0)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         async with self._turns:
             self._answered += 1
-            began = self._clock()
             try:
                 yield
             finally:
                 self._answered -= 1
-                self._line.took(self._clock() - began)

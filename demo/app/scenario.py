@@ -58,7 +58,8 @@ def show(setting: Setting, applied: Applied) -> None:
         ready(setting.kubectl, app)
         run.say(said)
         with setting.kubectl.forward(f"service/{app}-app", 80) as url:
-            converse(url, asked()[0])
+            converse(url, asked()[1])
+    print("So small a model calls the tool, and makes little of what it says; a larger one is wanted for agents.")
     page = f"kubectl -n {setting.kubectl.namespace} port-forward service/examples-app 8080:80"
     print(f"\nTo go on by yourself: {page}, and http://localhost:8080/ is a page.")
 

@@ -28,7 +28,9 @@ from llm_app.tools.schema import expression, literal
 
 DECISION_TOKENS = 1024
 DATA_MARK = re.compile(r"<(?=\s*/?\s*(?:tool_result|report)\b)", re.IGNORECASE)
-DECIDE = '\n\nDecide what to do next. Write one line of JSON: a call of a tool, or {"tool":"answer"} to answer now.'
+CALL = '{{"tool":"{}","arguments":{{…}}}} to call a tool'
+HAND_OVER = '{"agent":"NAME"} to hand the conversation over'
+ANSWER_NOW = '{"tool":"answer"} to answer now'
 ANSWER = "\n\nAnswer the user's question now, in words."
 CHOOSE = '\n\nChoose who goes on. Write one line of JSON: {"agent":"NAME"}.'
 
@@ -47,6 +49,13 @@ def system(prompt_system: str, agent: Agent, offers: Sequence[Offer], others: Se
     return "\n".join(said)
 
 
+def decide(tools: Sequence[str], *, others: bool) -> str:
+    """The forms of all that an agent may decide: a small model writes what it is shown, so the only tool is named."""
+    name = tools[0] if len(tools) == 1 else "NAME"
+    forms = [*([CALL.format(name)] if tools else []), *([HAND_OVER] if others else []), ANSWER_NOW]
+    return f"\n\nDecide what to do next. Write one line of JSON: {', or '.join(forms)}."
+
+
 def decision_tokens(context: int | None) -> int:
     """At most, of what an agent decides: a call, or that it answers."""
     return DECISION_TOKENS if context is None else min(DECISION_TOKENS, context // 4)
@@ -59,7 +68,8 @@ def least_tokens(agent: Agent, offers: Sequence[Offer], others: Sequence[Agent],
     answered = tokens(system("", agent, [], [])) + tokens(ANSWER) + answer
     if not offers and not others:
         return answered + TURN_TOKENS
-    decided = tokens(system("", agent, offers, others)) + tokens(DECIDE) + decision_tokens(context)
+    asked = decide([one.name for one in offers], others=bool(others))
+    decided = tokens(system("", agent, offers, others)) + tokens(asked) + decision_tokens(context)
     return max(answered, decided) + TURN_TOKENS
 
 

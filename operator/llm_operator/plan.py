@@ -37,6 +37,7 @@ from llm_operator.api.serving import LLMServingSpec, StageReference, TrainingRef
 from llm_operator.api.training import LLMTrainingSpec, Stage
 from llm_operator.api.validation import InvalidSpecError, load_app, load_serving, load_training
 from llm_operator.apps.configuration import prompt_of
+from llm_operator.apps.teams import team_of
 from llm_operator.manifest_files import read
 from llm_operator.remote_sizes import describe_inputs
 from llm_operator.serving.adapters import adapter_of
@@ -203,15 +204,34 @@ def describe_app(name: str, spec: LLMAppSpec) -> Iterator[str]:
     yield f"  model      LLMServing {serving.name}{adapter}, at most {spec.parameters.max_tokens} tokens an answer"
     for one in spec.knowledge:
         sources = ", ".join(map(describe_documents, one.sources))
-        yield f"  knowledge  {one.name}: {sources}; {several(one.retrieval.top_k, 'chunk')} a question at most"
+        sent = (
+            "looked up by tools alone" if spec.agents else f"{several(one.retrieval.top_k, 'chunk')} a question at most"
+        )
+        yield f"  knowledge  {one.name}: {sources}; {sent}"
+    yield from describe_agents(spec)
     fixed = fixed_tokens(prompt_of(prompt))
     yield f"  prompt     {several(len(prompt.examples), 'example')}, about {fixed} tokens with each request"
+    if asked := spec.evaluation:
+        questions = asked.questions.uri or f"ConfigMap {asked.questions.config_map and asked.questions.config_map.name}"
+        yield f"  evaluation by {questions}; gate: {asked.gate}"
     yield f"  pods       {spec.replicas}"
+
+
+def describe_agents(spec: LLMAppSpec) -> Iterator[str]:
+    team = team_of(spec, {})
+    for one in team.agents if team else ():
+        steps = f"{several(one.steps, 'step')} at most, with {', '.join(one.tools)}" if one.tools else "without tools"
+        yield f"  agent      {one.name}: {steps}"
+    if team and team.workflow:
+        workflow = next(iter(team.workflow.model_dump(by_alias=True, exclude_none=True)))
+        yield f"  workflow   {workflow}: {', '.join(team.workflow.members)}"
 
 
 def describe_documents(source: KnowledgeSource) -> str:
     if source.inline:
         return several(len(source.inline), "inline document")
+    if source.https:
+        return several(len(source.https.urls), "URL")
     return f"ConfigMap {source.config_map.name}" if source.config_map else str(source.uri)
 
 

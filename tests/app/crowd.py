@@ -18,12 +18,14 @@ from llm_app.config import Server as Config
 from tests.app.server_process import serving
 
 MODEL_SECONDS = 0.05
+REFUSED = 'llm_app_requests_total{path="/v1/chat/completions",status="429"} '
 
 
 @dataclass
 class Echo:
     """A model that says what it is asked, after a while."""
 
+    seconds: float = MODEL_SECONDS
     busy: int = 0
     most: int = 0
 
@@ -32,7 +34,7 @@ class Echo:
         self.busy += 1
         self.most = max(self.most, self.busy)
         try:
-            await asyncio.sleep(MODEL_SECONDS)
+            await asyncio.sleep(self.seconds)
         finally:
             self.busy -= 1
         message = {"role": "assistant", "content": asked["messages"][-1]["content"]}
@@ -50,31 +52,39 @@ class Seen:
     memory: float = 0.0  # MiB of the server at most
     before: float = 0.0  # MiB
     seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of the server
     after: str = ""  # metrics
 
     @property
     def answered(self) -> int:
         return len(self.tries)
 
+    @property
+    def refused(self) -> int:
+        """Requests that the server has told to come again."""
+        return next((int(float(line.removeprefix(REFUSED))) for line in self.after.splitlines()
+                     if line.startswith(REFUSED)), 0)  # fmt: skip
 
-async def comes(count: int, concurrency: int = 64, queue: int = 256) -> Seen:
-    """A crowd of so many, until the last of them has its answer."""
+
+async def comes(count: int, seconds: float = MODEL_SECONDS, concurrency: int = 64, queue: int = 256) -> Seen:
+    """A crowd of so many, until the last of them has its answer. ``seconds``: that the model takes for one."""
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    seen, echo = Seen(), Echo()
+    seen, echo = Seen(), Echo(seconds)
     async with model(echo) as url, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         config = Config(
             name="help", model=Model(url=url, name="m"), prompt=Prompt(), parameters=Parameters(),
             concurrency=concurrency, queue=queue,
         )  # fmt: skip
         async with serving(config) as served:
-            seen.before = served.memory("VmRSS")
+            seen.before, before = served.memory("VmRSS"), served.cpu_seconds()
             began = time.perf_counter()
             async with asyncio.TaskGroup() as group:
                 for number in range(count):
                     group.create_task(client(session, served.url, number, seen))
             seen.seconds = time.perf_counter() - began
             seen.most, seen.memory = echo.most, served.memory("VmHWM")
+            seen.cpu_seconds = served.cpu_seconds() - before
             async with session.get(f"{served.url}/metrics") as answer:
                 seen.after = await answer.text()
     return seen

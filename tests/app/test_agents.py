@@ -161,6 +161,7 @@ async def test_a_hand_over_to_nobody_is_no_call(start: Start) -> None:
         assert status == 200, found
         outcomes = [one["outcome"] for one in found["steps"]]
         assert outcomes == (["invalid"] if workflow.hand_over else [])
+        assert ('{"agent":"NAME"} to hand' in calls(app.vllm.asked[0])) == bool(workflow.hand_over)
 
 
 async def test_knowledge_and_python_are_tools_and_stream_their_steps(start: Start) -> None:

@@ -1,8 +1,9 @@
-"""The table of cases names tests that are there."""
+"""The table of cases, and that of guarantees, name tests that are there."""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from tests import cases
 
 TABLES = (cases.OPERATOR, cases.SERVING, cases.DATA)
 TESTS = Path(cases.__file__).parent
-TABLES = (cases.OPERATOR, cases.SERVING, cases.DATA)
+GUARANTEES = (TESTS.parent / "docs/explanation/guarantees.md").read_text()
 NAMED = [
     pytest.param(test, id=f"{case}: {test}") for table in TABLES for case, tests in table.items() for test in tests
 ]
+NAMED += [pytest.param(test, id=f"guarantee: {test}") for test in re.findall(r"`tests/([^`]+::\w+)`", GUARANTEES)]
 
 
 @pytest.mark.parametrize("test", NAMED)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from llm_operator.plan import main
-from tests.app_specs import EVERYTHING
+from tests.app_specs import EVERYTHING, PLAIN
 from tests.specs import MIXED, REMOVE, SERVING, TRAINING, Spec, adapters, changed
 
 Manifest = dict[str, Any]
@@ -194,7 +194,23 @@ def test_an_app(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "LLMServing chat, its adapter acme/legal-v1.2, at most 256 tokens an answer",
         "manual: 1 inline document, ConfigMap faq, pvc://corpus/manual; 8 chunks a question at most",
         "prompt     1 example, about",
+        "evaluation by ",
         "pods       2",
+    ):
+        assert line in said, said
+    pages = {"name": "pages", "https": {"urls": ["https://example.com/a", "https://example.com/b"]}}
+    agents = [{"name": "finder", "tools": ["look_up"], "steps": 2}, {"name": "writer"}]
+    looks = {"tools": [{"name": "look_up", "description": "Finds.", "knowledge": {}}], "agents": agents,
+             "workflow": {"sequential": {"agents": ["finder", "writer"]}}}  # fmt: skip
+    several = {**PLAIN, **looks, "storage": EVERYTHING["storage"], "knowledge": [{"name": "web", "sources": [pages]}]}
+    (tmp_path / "file").write_text(yaml.safe_dump(manifest("LLMApp", "help", several)))
+    assert main([str(tmp_path / "file")]) == 0
+    said = capsys.readouterr().out
+    for line in (
+        "web: 2 URLs; looked up by tools alone",
+        "agent      finder: 2 steps at most, with look_up",
+        "agent      writer: without tools",
+        "workflow   sequential: finder, writer",
     ):
         assert line in said, said
     (tmp_path / "file").write_text(yaml.safe_dump(manifest("LLMApp", "help", changed(EVERYTHING, storage=REMOVE))))

@@ -70,9 +70,8 @@ async def decide(state: State, runtime: Runtime[Run]) -> dict[str, Any]:
     if state["steps"] >= agent.steps:
         run.stop("steps")
         return answer
-    turns = run.sent(
-        run.system(agent, offers, beside), cast(dict[str, Any], state), prompts.DECIDE, run.decision_tokens
-    )
+    asked = prompts.decide([one.name for one in offers], others=bool(beside))
+    turns = run.sent(run.system(agent, offers, beside), cast(dict[str, Any], state), asked, run.decision_tokens)
     made = await run.decide(agent.name, turns, prompts.decision(offers, beside))
     if run.limit == "seconds":
         return answer

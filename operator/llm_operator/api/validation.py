@@ -6,11 +6,12 @@ A problem reads "spec.path[0].field: what is wrong; what to do".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TypeVar, get_args
 
-from pydantic import ValidationError
+from pydantic import StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
+from llm_app.team import ToolName
 from llm_operator.api.app import LLMAppSpec
 from llm_operator.api.app_validation import app_problems
 from llm_operator.api.common import Spec, field_path
@@ -21,7 +22,7 @@ from llm_operator.api.serving_validation import serving_problems
 from llm_operator.api.text import cut
 from llm_operator.api.training import SHARED, LLMTrainingSpec
 from llm_operator.api.training_validation import training_problems
-from llm_trainer.config import KINDS
+from llm_trainer.config import KINDS, AnyUri, Name, Uri
 
 MOST_PROBLEMS = 32  # that are told
 PROBLEM_BYTES = 1024
@@ -85,7 +86,36 @@ def _say(error: ErrorDetails) -> str:
         return f"{path}: is required; set it"
     if error["type"] == "value_error":
         return f"{path}: {error['ctx']['error']}"
-    return f"{path}: {error['msg']}, not {shown(error['input'])}"
+    if error["type"] == "too_short":
+        return f"{path}: must have at least {error['ctx']['min_length']}, not {error['ctx']['actual_length']}"
+    return f"{path}: {rule(error)}, not {shown(error['input'])}"
+
+
+def rule(error: ErrorDetails) -> str:
+    """What must be, where pydantic would name a class or a regular expression of ours."""
+    match error["type"]:
+        case "model_type" | "dict_type":
+            return "must be an object with fields of its own"
+        case "string_type":
+            return "must be a text, which quotes make of a number and of JSON"
+        case "string_pattern_mismatch":
+            pattern = error["ctx"]["pattern"]
+            return f"must match the pattern {FORMS.get(pattern, pattern)}"
+    return str(error["msg"]).replace("Input should be", "must be", 1)
+
+
+def pattern_of(text: object) -> str:
+    """Of a type that is made by StringConstraints."""
+    [constraints] = (one for one in get_args(text)[1:] if isinstance(one, StringConstraints))
+    return str(constraints.pattern)
+
+
+FORMS = {
+    pattern_of(Name): "of small letters, digits and '-', which it neither begins nor ends with",
+    pattern_of(Uri): "pvc://CLAIM/PATH",
+    pattern_of(AnyUri): "pvc://CLAIM/PATH, or begin with hf://, s3:// or https://",
+    pattern_of(ToolName): "of letters, digits, '_' and '-', and begin with a letter or '_'",
+}
 
 
 def as_written(location: tuple[int | str, ...]) -> tuple[int | str, ...]:

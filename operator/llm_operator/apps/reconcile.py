@@ -33,6 +33,7 @@ QUIET = (
     Reason.SERVING_NOT_READY,
     Reason.ROLLING_OUT,
     Reason.VALID,
+    Reason.INDEXING,
     Reason.EVALUATING,
 )
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from typing import Any
 
 import pytest
@@ -97,3 +98,19 @@ def holds(value: Any, path: Path) -> bool:
         case first, *rest:
             return isinstance(value, dict) and first in value and holds(value[first], tuple(rest))
     return False
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": "chat"}, "spec.model: must be an object with fields of its own, not 'chat'"),
+        ({"knowledge": [{"name": "a", "sources": []}]}, "spec.knowledge[0].sources: must have at least 1, not 0"),
+        ({"prompt__outputSchema": {}}, "spec.prompt.outputSchema: must be a text, which quotes make of"),
+        ({"evaluation": {"questions": {"uri": "/q"}}}, "uri: must match the pattern pvc://CLAIM/PATH, not '/q'"),
+        ({"workflow": {"router": {"agents": ["Two words"]}}}, "must match the pattern of small letters"),
+        ({"replicas": -1}, "spec.replicas: must be greater than or equal to 0, not -1"),
+    ],
+)  # fmt: skip
+def test_a_type_that_is_wrong_is_told_in_a_users_words(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidSpecError, match=re.escape(says)):
+        load_app(changed(PLAIN, **change))

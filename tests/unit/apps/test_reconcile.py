@@ -37,6 +37,17 @@ def test_the_first_server_and_what_is_asked_before() -> None:
     check_golden(GOLDEN / "first_server.yaml", step(world, source))
 
 
+def test_what_goes_well_warns_nobody() -> None:
+    """From the first index to pods that answer."""
+    world = scenes.scene(APP)
+    told = list(step(world, serving()).events)
+    for happens in (end_jobs, run_pods):
+        happens(world)
+        told += [event for _ in range(3) for event in step(world, serving()).events]
+    assert condition(world, "Ready").status == "True"
+    assert {event.type for event in told} == {"Normal"}, told
+
+
 def test_an_app_without_knowledge_needs_no_claim() -> None:
     world = scenes.scene(PLAIN)
     step(world, serving(), claims=())

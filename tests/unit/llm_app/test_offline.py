@@ -81,6 +81,8 @@ def test_what_each_agent_would_be_told(tmp_path: Path, capsys: pytest.CaptureFix
     assert "2 agents (supervisor)" in said.out
     for part in ("You are a shop.", "Lead a shop.", "- manual:", "Where is order 7?", "Decide what to do next."):
         assert part in lead
+    assert 'one line of JSON: {"tool":"manual","arguments":{…}} to call a tool, or {"tool":"answer"} to answer' in lead
+    assert '{"tool":"NAME","arguments":{…}} to call a tool' in worker, "of several none is preferred"
     assert "- orders_getOrder:" in worker
     assert "tool stock: what the MCP server offers is not asked here" in said.err
     assert "tool weather: its document (pvc://corpus/weather.yaml) is not here" in said.err

@@ -10,7 +10,7 @@ END = "<!-- end -->\n"
 SERVED = (
     "gpt2", "llama", "qwen3", "mixtral", "qwen3_moe", "deepseek_v3", "mamba2", "gemma3_text", "cohere", "qwen2",
     "mistral", "gemma2", "phi3", "phi", "olmo2", "smollm3", "granite", "gpt_oss", "gpt_neox", "starcoder2", "stablelm",
-    "glm4", "opt", "olmoe", "granitemoe", "falcon_h1",
+    "glm4", "opt", "olmoe", "granitemoe", "falcon_h1", "lfm2",
 )  # fmt: skip
 # By tests/trainer/test_trl_on_families.py, in every run of it or before a release.
 STAGES_RUN = {

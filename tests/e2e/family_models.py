@@ -55,11 +55,6 @@ MODELS: dict[str, dict[str, Any]] = {
         **DENSE, "head_dim": 32, "mamba_d_ssm": 256, "mamba_n_heads": 8, "mamba_d_head": 32, "mamba_n_groups": 1,
         "mamba_d_state": 16, "mamba_chunk_size": 16,
     },
-    "qwen3_next": {
-        **EXPERTS, "num_experts": 4, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64,
-        "head_dim": 32, "linear_key_head_dim": 32, "linear_value_head_dim": 32, "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention"],
-    },
     "lfm2": {**DENSE, "layer_types": ["conv", "full_attention"]},
 }  # fmt: skip
 

@@ -28,7 +28,7 @@ test-all: build lint ## That and every example and family on the cluster, before
 	@export LLM_OPERATOR_BUILD_SECONDS=$$(cat $(LLM_OPERATOR_CACHE)/build-seconds)
 	$(python)
 	python -m tests.cluster build policy-engine prometheus-operator
-	python -m pytest tests $(LANES) --durations=30 -m "" $(ARGS)
+	python -m pytest tests $(LANES) --durations=30 -m "" --hypothesis-profile=release $(ARGS)
 
 .PHONY: lint
 lint: cluster-build ## ruff, mypy, import-linter, generated files, helm lint, checkov on the chart, the site's links

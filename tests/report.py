@@ -1,4 +1,4 @@
-"""What a run says at its end: its time by part, and a table of what the tests on the cluster saw.
+"""What a run says at its end: its time by part and the slowest files, and a table of what the tests on the cluster saw.
 
 A test adds to the table by pytest's `record_property`. The table of `make test-all` is that of docs/figures.md.
 """
@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
+SLOWEST = 30  # files
 SHOWN = ("passed", "error", "failed", "skipped", "xfailed", "xpassed")
 
 
@@ -22,6 +23,15 @@ def part_of(nodeid: str) -> str:
 
 def minutes(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def seconds_by_file(reports: Iterable[pytest.TestReport]) -> dict[str, float]:
+    """With setups and teardowns, the slowest first: a fixture of many files counts where it was made."""
+    found: dict[str, float] = {}
+    for report in reports:
+        file = report.nodeid.partition("::")[0]
+        found[file] = found.get(file, 0.0) + report.duration
+    return dict(sorted(found.items(), key=lambda each: -each[1]))
 
 
 def seconds_by_part(reports: Iterable[pytest.TestReport], building: float) -> dict[str, float]:
@@ -53,6 +63,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("time by part, in minutes")
     for part, seconds in {**times, "in all": sum(times.values())}.items():
         terminalreporter.write_line(f"{minutes(seconds):>7}  {part}")
+    terminalreporter.section("slowest files, in minutes")
+    for file, seconds in [*seconds_by_file(reports).items()][:SLOWEST]:
+        terminalreporter.write_line(f"{minutes(seconds):>7}  {file}")
     if config.option.markexpr == "":  # make test-all
         terminalreporter.section("what the tests saw")
         for row in table(reports):

@@ -14,6 +14,7 @@ from llm_operator.api.conditions import seconds_of
 from llm_operator.api.reasons import AppCondition, Reason, ServingCondition, TrainingCondition
 from llm_operator.api.training_status import SinceProgress
 from llm_operator.kube.cache import Cache
+from llm_operator.kube.fields import object_at, objects_at
 from llm_operator.kube.kinds import APP, SERVING, TRAINING, Kind
 from llm_operator.kube.plan import Manifest
 from llm_operator.metrics import OTHER, TRAINING_PHASES, ObjectCounts, ObjectFigure
@@ -82,7 +83,7 @@ class Phases:
 
     def __iter__(self) -> Iterator[tuple[str]]:
         for manifest in self.objects:
-            yield (one_of(PHASES, status_of(manifest).get("phase") or "Pending"),)
+            yield (one_of(PHASES, object_at(manifest, "status").get("phase") or "Pending"),)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Conditions:
 
     def __iter__(self) -> Iterator[tuple[str, str, str]]:
         for manifest in self.objects:
-            for told in dicts(status_of(manifest).get("conditions")):
+            for told in objects_at(manifest, "status", "conditions"):
                 kind = one_of(CONDITIONS, told.get("type"))
                 if kind != OTHER:
                     yield kind, one_of(VALUES, told.get("status")), one_of(REASONS, told.get("reason"))
@@ -105,8 +106,8 @@ class LastRestarts:
 
     def __iter__(self) -> Iterator[tuple[str]]:
         for manifest in self.objects:
-            status, budget = status_of(manifest), budget_of(manifest)
-            for stage in dicts(status.get("stages")):
+            status, budget = object_at(manifest, "status"), budget_of(manifest)
+            for stage in objects_at(status, "stages"):
                 if stage.get("name") != status.get("stage") or stage.get("state") in ("Succeeded", "Failed"):
                     continue
                 try:
@@ -125,8 +126,7 @@ class Scores:
 
     def __iter__(self) -> Iterator[tuple[str, float]]:
         for manifest in self.objects:
-            evaluation = status_of(manifest).get("evaluation")
-            for told in dicts(evaluation.get("scores") if isinstance(evaluation, dict) else None):
+            for told in objects_at(manifest, "status", "evaluation", "scores"):
                 metric, value = told.get("metric"), told.get("value")
                 if metric in METRICS and isinstance(value, int | float) and 0 <= value <= 1:
                     yield str(metric), float(value)
@@ -141,7 +141,7 @@ class Outdated:
 
     def __iter__(self) -> Iterator[tuple[str, float]]:
         for manifest in self.objects:
-            for told in dicts(status_of(manifest).get("conditions")):
+            for told in objects_at(manifest, "status", "conditions"):
                 since = seconds_of(str(told.get("lastTransitionTime")))
                 if told.get("type") == AppCondition.KNOWLEDGE_READY and told.get("status") == "False" and since:
                     yield "", max(0.0, self.now() - since)
@@ -159,7 +159,7 @@ class IdleFetches:
         now = self.now()
         seen: dict[tuple[str, str], tuple[object, float]] = {}
         for manifest in self.objects:
-            for told in dicts(status_of(manifest).get("inputs")):
+            for told in objects_at(manifest, "status", "inputs"):
                 if told.get("reason") != Reason.FETCHING:
                     continue
                 key, fetched = (str(manifest["metadata"].get("uid")), str(told.get("uri"))), told.get("fetchedBytes")
@@ -167,15 +167,6 @@ class IdleFetches:
                 seen[key] = before if before and before[0] == fetched else (fetched, now)
                 yield "", now - seen[key][1]
         self._seen = seen
-
-
-def status_of(manifest: Manifest) -> Manifest:
-    status = manifest.get("status")
-    return status if isinstance(status, dict) else {}
-
-
-def dicts(found: object) -> Iterator[Manifest]:
-    return (one for one in found if isinstance(one, dict)) if isinstance(found, list) else iter(())
 
 
 def one_of(known: frozenset[str], value: object) -> str:

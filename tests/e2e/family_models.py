@@ -37,6 +37,30 @@ MODELS: dict[str, dict[str, Any]] = {
     "cohere": DENSE,
     "qwen2": DENSE,
     "mistral": {**DENSE, "head_dim": 32, "sliding_window": None},
+    "gemma2": {**DENSE, "head_dim": 32, "query_pre_attn_scalar": 32},
+    "phi3": DENSE,
+    "phi": DENSE,
+    "olmo2": DENSE,
+    "smollm3": DENSE,
+    "granite": DENSE,
+    "gpt_oss": {**EXPERTS, "num_local_experts": 4, "head_dim": 32},
+    "gpt_neox": {**SIZE, "intermediate_size": 256},
+    "starcoder2": DENSE,
+    "stablelm": DENSE,
+    "glm4": {**DENSE, "head_dim": 32},
+    "opt": {**SIZE, "ffn_dim": 256, "word_embed_proj_dim": 128},
+    "olmoe": {**EXPERTS, "num_experts": 4},
+    "granitemoe": {**EXPERTS, "num_local_experts": 4},
+    "falcon_h1": {
+        **DENSE, "head_dim": 32, "mamba_d_ssm": 256, "mamba_n_heads": 8, "mamba_d_head": 32, "mamba_n_groups": 1,
+        "mamba_d_state": 16, "mamba_chunk_size": 16,
+    },
+    "qwen3_next": {
+        **EXPERTS, "num_experts": 4, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64,
+        "head_dim": 32, "linear_key_head_dim": 32, "linear_value_head_dim": 32, "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention"],
+    },
+    "lfm2": {**DENSE, "layer_types": ["conv", "full_attention"], "full_attn_idxs": [1]},
 }  # fmt: skip
 
 

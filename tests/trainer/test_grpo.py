@@ -35,7 +35,10 @@ def grpo(prepared: Path, base: str, prompts: str) -> Grpo:
     return make
 
 
-@pytest.mark.parametrize(("zero", "seed"), [(1, 0), (2, 1), (3, 2)])
+@pytest.mark.parametrize(
+    ("zero", "seed"),
+    [pytest.param(1, 0, marks=pytest.mark.release), pytest.param(2, 1, marks=pytest.mark.release), (3, 2)],
+)
 def test_the_reward_rises(grpo: Grpo, pods: RunPods, zero: int, seed: int) -> None:
     config = grpo(f"grpo-{seed}", zeroStage=zero, seed=seed)
     pods(config, PYTHONPATH=PYTHONPATH).run()

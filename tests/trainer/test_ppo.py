@@ -50,7 +50,10 @@ def ppo(prepared: Path, base: str, prompts: str) -> Ppo:
     return make
 
 
-@pytest.mark.parametrize(("zero", "seed"), [(1, 0), (2, 1), (3, 2)])
+@pytest.mark.parametrize(
+    ("zero", "seed"),
+    [pytest.param(1, 0, marks=pytest.mark.release), (2, 1), pytest.param(3, 2, marks=pytest.mark.release)],
+)
 def test_the_reward_rises(ppo: Ppo, pods: RunPods, zero: int, seed: int) -> None:
     config = ppo(f"ppo-{seed}", zeroStage=zero, seed=seed)
     pods(config, PYTHONPATH=PYTHONPATH).run()

@@ -17,7 +17,7 @@ TRAINING_SPECS = changed_specs(list(RIGHT_TRAININGS.values()), spec_schema("llmt
 SERVING_SPECS = changed_specs(list(RIGHT_SERVINGS), spec_schema("llmservings"))
 
 
-@settings(max_examples=2000)
+@settings(max_examples=5 * settings.default.max_examples)
 @given(TRAINING_SPECS)
 def test_any_training(spec: dict[str, Any]) -> None:
     world = trainings.scene(spec)
@@ -28,7 +28,7 @@ def test_any_training(spec: dict[str, Any]) -> None:
     assert trainings.status(world)["phase"] in ("Succeeded", "Invalid", "Suspended", "Pending"), trainings.status(world)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=5 * settings.default.max_examples)
 @given(SERVING_SPECS, st.booleans())
 def test_any_serving(spec: dict[str, Any], trained: bool) -> None:
     world, source = servings.scene(spec), servings.training("one") if trained else None

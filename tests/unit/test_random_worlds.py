@@ -94,7 +94,7 @@ def of_serving(world: RandomWorld, source: Manifest | None) -> Pass:
     return one_pass
 
 
-@settings(max_examples=2000)
+@settings(max_examples=5 * settings.default.max_examples)
 @given(st.lists(HAPPENING, max_size=10), DAMAGES, st.lists(st.integers(0, 5), max_size=5))
 def test_any_world_of_a_training(happenings: list[str], found: list[Damage], crashes: list[int]) -> None:
     world, now = RandomWorld(trainings.scene().owner), START
@@ -107,7 +107,7 @@ def test_any_world_of_a_training(happenings: list[str], found: list[Damage], cra
     comes_to_rest(world, of_training(world), now, crashes)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=5 * settings.default.max_examples)
 @given(
     st.sampled_from([None, "one", "two"]),
     st.booleans(),

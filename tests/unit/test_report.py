@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.report import part_of, seconds_by_part, table
+from tests.report import part_of, seconds_by_file, seconds_by_part, table
 
 
 def report(nodeid: str, when: str = "call", seconds: float = 1.0, *marks: str, **seen: str) -> pytest.TestReport:
@@ -22,6 +22,7 @@ def test_time_by_part() -> None:
         report("tests/e2e/test_y.py::test_c", "call", 40.0, "release"),
     ]
     assert seconds_by_part(reports, 90.0) == {"building": 90.0, "unit": 1.0, "e2e": 50.0, "release": 40.0}
+    assert [*seconds_by_file(reports).items()] == [("tests/e2e/test_y.py", 90.0), ("tests/unit/a/test_x.py", 1.0)]
     assert part_of("tests/test_z.py::test_c") == "tests"
 
 

@@ -10,11 +10,11 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nsmallest
-from itertools import islice
 
 from llm_app.tools.openapi import DocumentError, operations
 from llm_operator.api.text import cut
 from llm_operator.kube.client import JSON, METADATA_LIST, ApiError, Client
+from llm_operator.kube.fields import object_at, objects_at, text_at, texts_at
 from llm_operator.kube.kinds import CONFIG_MAP
 from llm_operator.kube.plan import Key, Manifest
 from llm_operator.kube.poller import Poller, Wake
@@ -128,45 +128,37 @@ def named_in(app: Manifest) -> tuple[tuple[str, frozenset[str]], ...]:
     """Of each ConfigMap the keys that a spec, which may be wrong, names; not of what no ConfigMap can be called."""
     found: dict[str, set[str]] = {}
     for source in sources_in(app):
-        named = source.get("configMap")
-        name = named.get("name") if isinstance(named, dict) else None
-        if not isinstance(name, str) or not NAME.fullmatch(name):
+        named = object_at(source, "configMap")
+        name = text_at(named, "name")
+        if not NAME.fullmatch(name):
             continue
         if name not in found and len(found) == MOST:
             break
-        keys = named.get("keys", [named.get("key")]) if isinstance(named, dict) else None
-        told = (key for key in keys if isinstance(key, str)) if isinstance(keys, list) else ()
-        found.setdefault(name, set()).update(islice(told, MOST_KEYS))
+        keys = texts_at(named, "keys") if "keys" in named else [text_at(named, "key")]
+        found.setdefault(name, set()).update(filter(None, keys[:MOST_KEYS]))
     return tuple((name, frozenset(keys)) for name, keys in found.items())
 
 
 def sources_in(app: Manifest) -> Iterator[Manifest]:
     """Of knowledge, of an evaluation's questions, and of tools."""
-    spec = app.get("spec") or {}
-    for tool in lists(spec.get("tools")):
-        yield from lists([tool.get("openapi")])
-    evaluation = spec.get("evaluation")
-    yield from lists([evaluation.get("questions")] if isinstance(evaluation, dict) else None)
-    for knowledge in lists(spec.get("knowledge")):
-        yield from lists(knowledge.get("sources"))
+    for tool in objects_at(app, "spec", "tools"):
+        yield object_at(tool, "openapi")
+    yield object_at(app, "spec", "evaluation", "questions")
+    for knowledge in objects_at(app, "spec", "knowledge"):
+        yield from objects_at(knowledge, "sources")
 
 
 def documents_in(app: Manifest) -> tuple[Document, ...]:
     """Of a spec, which may be wrong."""
     found: list[Document] = []
-    for tool in islice(lists((app.get("spec") or {}).get("tools")), MOST_DOCUMENTS):
-        for openapi in lists([tool.get("openapi")]):
-            for named in lists([openapi.get("configMap")]):
-                name, key = named.get("name"), named.get("key")
-                if isinstance(name, str) and isinstance(key, str):
-                    headers = [one.get("name") for one in lists(openapi.get("headers"))]
-                    found.append(Document(name, key, texts(openapi.get("operations")), texts(headers)))
+    for tool in objects_at(app, "spec", "tools")[:MOST_DOCUMENTS]:
+        openapi = object_at(tool, "openapi")
+        name, key = (text_at(openapi, "configMap", field) for field in ("name", "key"))
+        if name and key:
+            headers = [text_at(one, "name") for one in objects_at(openapi, "headers")]
+            operations = texts_at(openapi, "operations")
+            found.append(Document(name, key, tuple(operations[:MOST_NAMES]), tuple(headers[:MOST_NAMES])))
     return tuple(found)
-
-
-def texts(value: object) -> tuple[str, ...]:
-    listed = (one for one in value if isinstance(one, str)) if isinstance(value, list) else iter(())
-    return tuple(islice(listed, MOST_NAMES))
 
 
 def refused(documents: Sequence[Document], items: list[Manifest]) -> dict[Document, str]:
@@ -180,10 +172,6 @@ def refused(documents: Sequence[Document], items: list[Manifest]) -> dict[Docume
         except DocumentError as error:
             told[one] = cut(str(error), PROBLEM_BYTES)
     return told
-
-
-def lists(value: object) -> Iterator[Manifest]:
-    return (one for one in value if isinstance(one, dict)) if isinstance(value, list) else iter(())
 
 
 def read(name: str, keys: Collection[str], items: list[Manifest]) -> Content:

@@ -21,6 +21,7 @@ from llm_operator.apps.knowledge import last_message, progress
 from llm_operator.apps.model import Choice
 from llm_operator.apps.observe import Observed
 from llm_operator.kube import labels
+from llm_operator.kube.fields import at, objects_at
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.pods import holds
 from llm_operator.kube.templates import digest_of
@@ -140,14 +141,10 @@ def served(observed: Observed, adapter: str | None) -> list[object]:
     Not how its pods are, which its status tells beside them: a pod that starts anew changes no answer. Read from what
     others may have written.
     """
-    told = (observed.serving or {}).get("status")
-    told = told if isinstance(told, dict) else {}
-    listed = told.get("adapters") if adapter else None
-    named = (one for one in listed if isinstance(one, dict)) if isinstance(listed, list) else ()
+    named = objects_at(observed.serving, "status", "adapters") if adapter else []
     asked = next((one for one in named if one.get("name") == adapter), None)
-    return [
-        [one.get(field) for field in RESULT] if isinstance(one, dict) else None for one in (told.get("model"), asked)
-    ]
+    used = at(observed.serving, "status", "model"), asked
+    return [[at(one, field) for field in RESULT] if isinstance(one, dict) else None for one in used]
 
 
 def config_in_use(observed: Observed) -> str:

@@ -11,6 +11,7 @@ from llm_operator.api.resources import DEFAULT_DEVICES, Devices
 from llm_operator.api.validation import InvalidSpecError, load_app
 from llm_operator.apps.config_maps import Contents
 from llm_operator.kube.cache import Cache
+from llm_operator.kube.fields import objects_at, text_at
 from llm_operator.kube.kinds import (
     CLAIM,
     CONFIG_MAP,
@@ -95,19 +96,10 @@ def observe(cache: Cache, key: Key, settings: Settings, specs: Specs[LLMAppSpec]
 
 def serving_of(app: Manifest) -> str:
     """The name of the serving that an app follows, read from a spec that may be wrong."""
-    return name_at(app.get("spec"), "model", "serving", "name")
+    return text_at(app, "spec", "model", "serving", "name")
 
 
 def embedders_of(app: Manifest) -> list[str]:
     """The names of the servings that embed its knowledge, each once."""
-    spec = app.get("spec")
-    knowledge = spec.get("knowledge") if isinstance(spec, dict) else None
-    listed = knowledge if isinstance(knowledge, list) else []
-    found = (name_at(one, "embedding", "serving", "name") for one in listed)
+    found = (text_at(one, "embedding", "serving", "name") for one in objects_at(app, "spec", "knowledge"))
     return list(dict.fromkeys(name for name in found if name))
-
-
-def name_at(found: object, *path: str) -> str:
-    for field_name in path:
-        found = found.get(field_name) if isinstance(found, dict) else None
-    return found if isinstance(found, str) else ""

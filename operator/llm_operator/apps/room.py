@@ -12,6 +12,7 @@ from llm_operator.apps.observe import Observed, embedders_of, observe, serving_o
 from llm_operator.apps.reconcile import apply_refused, reconcile
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.client import Client
+from llm_operator.kube.fields import at
 from llm_operator.kube.kinds import APP, CLAIM, SERVING, Kind
 from llm_operator.kube.plan import Key, Manifest, Plan
 from llm_operator.kube.poller import Wake
@@ -77,6 +78,5 @@ def places(app: Manifest) -> Iterator[Hashable]:
     namespace = app["metadata"]["namespace"]
     for name in {serving_of(app), *embedders_of(app)} - {""}:
         yield serving_place(namespace, name)
-    spec = app.get("spec") or {}
-    if spec.get("knowledge") or spec.get("tools"):
+    if at(app, "spec", "knowledge") or at(app, "spec", "tools"):
         yield claim_place(namespace)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from llm_operator.api.serving import ConfigMapKey
 from llm_operator.api.text import cut
 from llm_operator.kube.client import JSON, METADATA_LIST, ApiError, Client
+from llm_operator.kube.fields import text_at
 from llm_operator.kube.kinds import CONFIG_MAP
 from llm_operator.kube.plan import Key, Manifest
 from llm_operator.kube.poller import Poller, Wake
@@ -76,11 +77,8 @@ class ChatTemplates:
 
 def place_of(serving: Manifest) -> Place | None:
     """Read from a spec that may be wrong."""
-    template = (serving.get("spec") or {}).get("chatTemplate") or {}
-    source = template.get("configMap") or {}
-    if not (source.get("name") and source.get("key")):
-        return None
-    return Place(serving["metadata"]["namespace"], source["name"], source["key"])
+    name, key = (text_at(serving, "spec", "chatTemplate", "configMap", field) for field in ("name", "key"))
+    return Place(serving["metadata"]["namespace"], name, key) if name and key else None
 
 
 def unread(place: Place, before: Word, error: ApiError) -> Word:

@@ -19,6 +19,7 @@ from llm_operator.api.families import CLASSES, known_keys
 from llm_operator.api.parallel import head_problem, size_of, tensor_parallel_size
 from llm_operator.api.resources import Resources
 from llm_operator.api.serving import LLMServingSpec
+from llm_operator.kube.fields import object_at
 from llm_operator.kube.plan import Manifest
 from llm_server.arguments import TENSOR, values_of
 from llm_trainer.config import Architecture
@@ -54,11 +55,9 @@ def architecture_of(training: Manifest) -> tuple[str | None, dict[str, Any]]:
 
     Nobody has validated it yet: of a training that can't be read, or whose sizes are none, nothing is known either.
     """
-    found: Any = training.get("spec") or {}
-    for field in ("model", "architecture"):
-        found = found.get(field) if isinstance(found, dict) else None
+    found = object_at(training, "spec", "model", "architecture")
     try:
-        architecture = Architecture.model_validate(found or {}, strict=True, by_alias=True, by_name=False)
+        architecture = Architecture.model_validate(found, strict=True, by_alias=True, by_name=False)
     except ValidationError:
         return None, {}
     known = config_schema()["properties"]

@@ -11,6 +11,7 @@ from llm_operator.api.serving import LLMServingSpec
 from llm_operator.api.validation import InvalidSpecError, load_serving
 from llm_operator.kube.cache import Cache
 from llm_operator.kube.claims import access_modes
+from llm_operator.kube.fields import object_at, objects_at, text_at
 from llm_operator.kube.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, JOB, NETWORK_POLICY, POD, SERVICE, TRAINING
 from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Key, Manifest
@@ -144,10 +145,8 @@ def job_fact(job: Manifest) -> str:
 
 def modes_of_cache(cache: Cache, key: Key, serving: Manifest) -> dict[str, frozenset[str]]:
     """Of a spec that may be wrong."""
-    found: object = serving.get("spec")
-    for name in ("modelCache", "persistentVolumeClaim", "claimName"):
-        found = found.get(name) if isinstance(found, dict) else None
-    claim = cache.get(CLAIM.name, key.namespace, found) if isinstance(found, str) else None
+    name = text_at(serving, "spec", "modelCache", "persistentVolumeClaim", "claimName")
+    claim = cache.get(CLAIM.name, key.namespace, name) if name else None
     return {claim["metadata"]["name"]: frozenset(access_modes(claim))} if claim else {}
 
 
@@ -159,8 +158,5 @@ def template_facts(deployments: Iterable[Manifest]) -> list[str]:
 
 def referenced_trainings(serving: Manifest) -> set[str]:
     """The names of the trainings that a serving follows, whatever else its spec says, right or wrong."""
-    spec = serving.get("spec") or {}
-    adapters = spec.get("adapters")
-    sources = [spec.get("model"), *(adapters if isinstance(adapters, list) else ())]
-    named = [source.get("training") for source in sources if isinstance(source, dict)]
-    return {str(training["name"]) for training in named if isinstance(training, dict) and training.get("name")}
+    sources = [object_at(serving, "spec", "model"), *objects_at(serving, "spec", "adapters")]
+    return {text_at(source, "training", "name") for source in sources} - {""}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 
 from llm_operator.api.reasons import Reason
+from llm_operator.kube.fields import objects_at
 from llm_operator.kube.plan import Manifest
 from llm_operator.serving.observe import referenced_trainings
 
@@ -30,7 +31,5 @@ def places(serving: Manifest) -> Iterator[Hashable]:
 
 def waits_for_claim(serving: Manifest) -> bool:
     """Or may have been told of one that is gone by now."""
-    status = serving.get("status") or {}
-    found = (status.get("conditions"), status.get("adapters"))
-    told = [one for ones in found if isinstance(ones, list) for one in ones if isinstance(one, dict)]
+    told = [*objects_at(serving, "status", "conditions"), *objects_at(serving, "status", "adapters")]
     return not told or any(one.get("reason") == Reason.CLAIM_NOT_FOUND for one in told)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import ValidationError
 
 from llm_operator.api.conditions import is_true
 from llm_operator.api.reasons import Reason, TrainingCondition
 from llm_operator.api.training_status import LLMTrainingStatus, Result
+from llm_operator.kube.fields import list_at, objects_at, text_at
 from llm_operator.kube.plan import Manifest
 from llm_operator.serving.observe import Observed
 from llm_trainer.config import Lora, claim_of, local_path
@@ -25,12 +25,12 @@ class Absence:
     message: str
 
 
-def stages_of(training: Manifest) -> dict[str, dict[str, Any]]:
-    """By name, in order."""
-    return {stage["name"]: stage for stage in (training.get("spec") or {}).get("stages") or ()}
+def stages_of(training: Manifest) -> dict[str, Manifest]:
+    """By name, in order; without those that have none."""
+    return {text_at(stage, "name"): stage for stage in objects_at(training, "spec", "stages") if text_at(stage, "name")}
 
 
-def lora_of(stage: dict[str, Any]) -> Lora | None:
+def lora_of(stage: Manifest) -> Lora | None:
     """The adapter that a stage trains, merged or not."""
     return Lora.model_validate(stage["lora"]) if stage.get("lora") is not None else None
 
@@ -48,11 +48,12 @@ def rank_of(training: Manifest, name: str) -> int:
     return rank
 
 
-def start_of(stages: dict[str, dict[str, Any]], name: str) -> str | None:
+def start_of(stages: dict[str, Manifest], name: str) -> str | None:
     """The stage from whose result a stage starts, as `api.resolve.stage_model` finds it."""
     stage, names = stages[name], list(stages)
-    if model := stage.get("model"):
-        return model.get("stage") if model.get("stage") in names[: names.index(name)] else None
+    if stage.get("model"):
+        named = text_at(stage, "model", "stage")
+        return named if named in names[: names.index(name)] else None
     earlier = [other for other in names[: names.index(name)] if REWARD_MODEL not in stages[other]]
     return earlier[-1] if earlier and "pretrain" not in stage else None
 
@@ -65,10 +66,15 @@ def unreadable(training: Manifest) -> Absence | None:
             lora_of(stage)
     except ValidationError as error:
         told = error.errors()[0]
-        field = ".".join(str(part) for part in told["loc"])
-        said = f"LLMTraining {training['metadata']['name']} can't be read: {told['msg']} ({field})"
-        return Absence(Reason.TRAINING_NOT_FINISHED, f"{said}; correct its status or stage")
+        return not_read(training, f"{told['msg']} ({'.'.join(str(part) for part in told['loc'])})")
+    if len(stages_of(training)) != len(list_at(training, "spec", "stages")):
+        return not_read(training, "each of spec.stages must be an object with a name of its own")
     return None
+
+
+def not_read(training: Manifest, why: str) -> Absence:
+    said = f"LLMTraining {training['metadata']['name']} can't be read: {why}; correct its status or stage"
+    return Absence(Reason.TRAINING_NOT_FINISHED, said)
 
 
 def language_models(training: Manifest) -> list[str]:

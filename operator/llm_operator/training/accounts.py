@@ -5,7 +5,6 @@ Statuses may be written by hand: nothing here needs them whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from llm_operator.api.conditions import seconds_of
 from llm_operator.api.resolve import resources_of
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.api.validation import InvalidSpecError
+from llm_operator.kube.fields import object_at, objects_at, text_at
 from llm_operator.kube.plan import Key, Manifest
 from llm_operator.kube.specs import Specs
 
@@ -52,16 +52,16 @@ class Accounts:
             self._seen[key] = new
         if before:
             count_time(before, new)
-        old = training.get("status")
-        count_ends(old if isinstance(old, dict) else {}, status, before.gpus if before else 0)
-        count_publications(old if isinstance(old, dict) else {}, status)
+        old = object_at(training, "status")
+        count_ends(old, status, before.gpus if before else 0)
+        count_publications(old, status)
 
     def _gpus(self, training: Manifest, status: Manifest) -> int:
         """That the pods of the stage whose turn it is have."""
         spec, name = self._specs.of(training), status.get("stage")
         if isinstance(spec, InvalidSpecError):
             return 0
-        for stage, told in ((stage, told) for stage in spec.stages for told in dicts(status.get("stages"))):
+        for stage, told in ((stage, told) for stage in spec.stages for told in objects_at(status, "stages")):
             if stage.name == name == told.get("name"):
                 return resources_of(spec, stage).gpus * whole(told.get("nodes"))
         return 0
@@ -80,14 +80,14 @@ def count_time(before: Seen, new: Seen) -> None:
 
 def count_ends(old: Manifest, new: Manifest, gpus: int) -> None:
     """Restarts, and the work since the last checkpoint of each attempt that a fault has ended."""
-    known = {told.get("name"): told for told in dicts(old.get("stages"))}
-    for stage in dicts(new.get("stages")):
+    known = {told.get("name"): told for told in objects_at(old, "stages")}
+    for stage in objects_at(new, "stages"):
         before = known.get(stage.get("name"), {})
         for field, fault in RESTARTS.items():
             if (more := whole(stage.get(field)) - whole(before.get(field))) > 0:
                 metrics.RESTARTS.labels(fault).inc(more)
-        ended = {one.get("number") for one in dicts(before.get("attempts")) if one.get("endTime")}
-        for attempt in dicts(stage.get("attempts")):
+        ended = {one.get("number") for one in objects_at(before, "attempts") if one.get("endTime")}
+        for attempt in objects_at(stage, "attempts"):
             told = attempt.get("fault")
             if attempt.get("endTime") and attempt.get("number") not in ended and told in metrics.FAULTS:
                 lost = lost_seconds(stage, attempt)
@@ -96,8 +96,8 @@ def count_ends(old: Manifest, new: Manifest, gpus: int) -> None:
 
 
 def count_publications(old: Manifest, new: Manifest) -> None:
-    known = {publication_end(told) for told in dicts(old.get("publications"))}
-    for told in dicts(new.get("publications")):
+    known = {publication_end(told) for told in objects_at(old, "publications")}
+    for told in objects_at(new, "publications"):
         if told.get("state") in metrics.PUBLICATION_ENDS and publication_end(told) not in known:
             metrics.PUBLICATIONS.labels(told["state"]).inc()
 
@@ -108,15 +108,14 @@ def publication_end(told: Manifest) -> tuple[str, ...]:
 
 def lost_seconds(stage: Manifest, attempt: Manifest) -> float:
     """From the newest checkpoint, or the attempt's start, to its end; the times may be of two clocks."""
-    checkpoint = stage.get("checkpoint")
-    saved = seconds_of(str(checkpoint.get("time"))) if isinstance(checkpoint, dict) else 0.0
+    saved = seconds_of(text_at(stage, "checkpoint", "time"))
     began = seconds_of(str(attempt.get("startTime")))
     return max(0.0, seconds_of(str(attempt.get("endTime"))) - max(saved, began)) if began else 0.0
 
 
 def step_of(status: Manifest) -> tuple[str, int]:
     name = str(status.get("stage"))
-    for stage in dicts(status.get("stages")):
+    for stage in objects_at(status, "stages"):
         if stage.get("name") == name and isinstance(progress := stage.get("progress"), dict):
             return name, whole(progress.get("step"))
     return name, 0
@@ -124,7 +123,3 @@ def step_of(status: Manifest) -> tuple[str, int]:
 
 def whole(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
-
-
-def dicts(found: object) -> Iterator[Manifest]:
-    return (one for one in found if isinstance(one, dict)) if isinstance(found, list) else iter(())

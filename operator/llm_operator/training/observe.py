@@ -14,6 +14,7 @@ from llm_operator.api.training_status import LLMTrainingStatus
 from llm_operator.api.validation import InvalidSpecError
 from llm_operator.kube import labels
 from llm_operator.kube.cache import Cache
+from llm_operator.kube.fields import at
 from llm_operator.kube.kinds import CLAIM, CONFIG_MAP, JOB, NETWORK_POLICY, POD, SERVICE, TRAINING
 from llm_operator.kube.network import Network
 from llm_operator.kube.plan import Key, Manifest
@@ -155,7 +156,7 @@ class Observer:
         self, training: Manifest, status: LLMTrainingStatus, spec: LLMTrainingSpec | InvalidSpecError | None
     ) -> LLMTrainingSpec | None:
         """Results go out when all is over, too."""
-        if spec is None and ((training.get("spec") or {}).get("publish") or status.publications):
+        if spec is None and (at(training, "spec", "publish") or status.publications):
             spec = self.specs.of(training)
         return spec if isinstance(spec, LLMTrainingSpec) else None
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from llm_operator.api.conditions import find
 from llm_operator.api.reasons import LEFT, TrainingCondition
 from llm_operator.api.training_status import LLMTrainingStatus
+from llm_operator.kube.fields import object_at
 from llm_operator.kube.plan import Manifest
 from llm_operator.training.gang import has_ended, job_of
 from llm_operator.training.status import is_terminal
@@ -40,7 +41,7 @@ class Tenant:
 
     @classmethod
     def of(cls, training: Manifest) -> Tenant:
-        metadata, spec = training["metadata"], training.get("spec") or {}
+        metadata, spec = training["metadata"], object_at(training, "spec")
         try:
             status = LLMTrainingStatus.model_validate(training.get("status") or {})
         except ValidationError:

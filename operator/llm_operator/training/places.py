@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 
 from llm_operator.api.reasons import Reason
+from llm_operator.kube.fields import objects_at, text_at
 from llm_operator.kube.plan import Manifest
 
 CLAIM_REASONS = (Reason.CLAIM_NOT_FOUND, Reason.CLAIM_ACCESS_MODE)
@@ -22,12 +23,9 @@ def claim_place(namespace: str) -> Hashable:
 
 def places(training: Manifest) -> Iterator[Hashable]:
     """Of one training, read from what may be wrong."""
-    namespace, status = training["metadata"]["namespace"], training.get("status") or {}
-    resumes = (training.get("spec") or {}).get("resumeFrom")
-    named = resumes.get("uri") if isinstance(resumes, dict) else None
-    for uri in {uri for uri in (status.get("runUri"), named) if uri and isinstance(uri, str)}:
+    namespace = training["metadata"]["namespace"]
+    named = text_at(training, "status", "runUri"), text_at(training, "spec", "resumeFrom", "uri")
+    for uri in {*named} - {""}:
         yield folder_place(namespace, uri)
-    conditions = status.get("conditions")
-    told = [one.get("reason") for one in conditions if isinstance(one, dict)] if isinstance(conditions, list) else []
-    if any(reason in CLAIM_REASONS for reason in told):
+    if any(one.get("reason") in CLAIM_REASONS for one in objects_at(training, "status", "conditions")):
         yield claim_place(namespace)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from llm_operator.api.conditions import seconds_of
 from llm_operator.api.training import Restarts
 from llm_operator.api.training_status import SinceProgress, StageStatus
+from llm_operator.kube.fields import at
 from llm_operator.kube.plan import Manifest
 from llm_operator.training.failures import Fault
 from llm_operator.training.gang import under_way_fact
@@ -23,7 +24,7 @@ LONGEST_BACKOFF_SECONDS: dict[str | None, float] = {"Own": 60.0, "Infrastructure
 def budget_of(training: Manifest) -> Restarts:
     """Read by itself: what failed while the spec can't work is paid when it fails."""
     try:
-        return Restarts.model_validate((training.get("spec") or {}).get("restarts") or {})
+        return Restarts.model_validate(at(training, "spec", "restarts") or {})
     except ValidationError:
         return Restarts()
 

@@ -11,6 +11,7 @@ from llm_operator.api.conditions import seconds_of, timestamp
 from llm_operator.api.reasons import LEFT, Reason
 from llm_operator.api.training import LLMTrainingSpec
 from llm_operator.api.training_status import AttemptStatus, StageStatus
+from llm_operator.kube.fields import at
 from llm_operator.kube.plan import Manifest
 from llm_operator.kube.pods import Waiting
 from llm_operator.training import manifests
@@ -77,7 +78,7 @@ class Pass:
     @property
     def suspended(self) -> bool:
         """Read by itself: one may suspend what is wrong otherwise."""
-        return (self.observed.training.get("spec") or {}).get("suspend") is True
+        return at(self.observed.training, "spec", "suspend") is True
 
     def gang(self, stage: StageStatus) -> Gang:
         """Of the newest attempt."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -92,36 +92,46 @@ def publish(
         return None
     if settings := settings_of(config):
         write_card(temporary, config, settings, step, kind)
-    for file in content_files(temporary):
-        if (name := str(file.relative_to(temporary))) not in written:
-            file.chmod(0o644)  # safetensors keeps its file to one user, and whoever serves it may be another
-            written[name] = record(file, temporary)
     manifest = FolderManifest(
         kind=kind,
         step=step,
         attempt=config.attempt,
         base=base.uri if base else None,
         base_digest=base.digest if base else None,
-        files=[written[name] for name in sorted(written, key=Path)],
+        files=all_records(temporary, written),
     )
     write_durably(temporary / MANIFEST, manifest.model_dump_json(by_alias=True, indent=1))
     Fence(config).check()
-    remove(final)
-    temporary.rename(final)
-    flush_folder(results)
-    # by time and not by step: a stage that began anew with other settings publishes smaller steps again
-    others = sorted((other for other in results.glob("step-*") if other != final), key=published_at)
-    for old in others[: -(KEEP_PUBLISHED - 1)]:
-        remove(old)
-    uri = f"{config.run_uri}/stages/{config.stage}/results/{final.name}"
+    put_in_place(temporary, final)
     return Result(
-        uri=uri,
+        uri=f"{config.run_uri}/stages/{config.stage}/results/{final.name}",
         digest=manifest.digest(),
         kind=kind,
         step=step,
         base=manifest.base,
         base_digest=manifest.base_digest,
     )
+
+
+def all_records(folder: Path, written: Mapping[str, FileRecord]) -> list[FileRecord]:
+    """Of each file in the folder; those that nobody has hashed yet are read."""
+    found = dict(written)
+    for file in content_files(folder):
+        if (name := str(file.relative_to(folder))) not in found:
+            file.chmod(0o644)  # safetensors keeps its file to one user, and whoever serves it may be another
+            found[name] = record(file, folder)
+    return [found[name] for name in sorted(found, key=Path)]
+
+
+def put_in_place(temporary: Path, final: Path) -> None:
+    """It appears whole, and the oldest go."""
+    remove(final)
+    temporary.rename(final)
+    flush_folder(final.parent)
+    # by time and not by step: a stage that began anew with other settings publishes smaller steps again
+    others = sorted((other for other in final.parent.glob("step-*") if other != final), key=published_at)
+    for old in others[: -(KEEP_PUBLISHED - 1)]:
+        remove(old)
 
 
 def refuse_not_finite(state: State) -> None:

@@ -40,7 +40,8 @@ SCRAPES = 200
 REPORTED = (1_000, 20_000)  # steps of a stage whose report is written
 SLOWLY, AT_ONCE = 30, 5_000  # rows that trackers are told: one a second, and all at once
 END_SECONDS = 300.0
-QUIET_SECONDS, IMPORTS_SECONDS = 5, 0.3  # what has spent less than the second has not begun
+QUIET_SECONDS, QUIET_SHARE = 15, 0.03  # who takes less of a CPU for so long waits for rows, and not for its turn
+IMPORTS_SECONDS = 0.3  # what has spent less has not begun
 
 
 def main(arguments: list[str]) -> None:
@@ -159,7 +160,7 @@ def followed(config: StageConfig) -> list[Tracker]:
 
 
 def when_idle(pids: list[int]) -> list[float]:
-    """CPU seconds of each, once none takes a tenth of a CPU any more. Looking each second costs them little."""
+    """CPU seconds of each, once all wait for rows. Looking each second costs them little."""
     spent = [0.0 for _ in pids]
     quiet = 0
     while quiet < QUIET_SECONDS:
@@ -167,7 +168,7 @@ def when_idle(pids: list[int]) -> list[float]:
             os.setpriority(os.PRIO_PROCESS, pid, 0)  # beside other work the lowest priority would never end
         time.sleep(1)
         now = [of_tree(pid) for pid in pids]
-        busy = any(after - before > 0.1 for before, after in zip(spent, now, strict=True))
+        busy = any(after - before > QUIET_SHARE for before, after in zip(spent, now, strict=True))
         quiet = 0 if busy or min(now) < IMPORTS_SECONDS else quiet + 1
         spent = now
     return spent

@@ -80,7 +80,7 @@ test-e2e: build ## On the two-node cluster
 test-gpu: ## The stages on a machine with a GPU, by the python3 there: PYTHON=…
 	@$(PYTHON) -m pytest tests/gpu $(ARGS)
 
-.PHONY: bench bench-trainer bench-start bench-digests bench-app bench-fetch bench-checkpoint bench-gpu bench-large gpu-check
+.PHONY: bench bench-trainer bench-start bench-digests bench-app bench-fetch bench-seen bench-checkpoint bench-gpu bench-large gpu-check
 bench: cluster-build ## Figures of the operator on a real API server
 	@$(python) python -m tests.bench
 bench-trainer: ## Our stages against TRL's and transformers' own trainers, side by side
@@ -99,6 +99,8 @@ bench-fetch: ## Fetching from a bucket and a hub against aws s3 cp and hf downlo
 	@$(python) python -m tests.bench fetch $(ARGS)
 bench-app: ## What the server of an app adds to the first token, and its memory
 	@$(python) python -m tests.bench app $(ARGS)
+bench-seen: ## What metrics, history, report and trackers cost, beside a step of the example's model
+	@$(python) python -m tests.bench seen
 bench-checkpoint: ## For how long the training stands still for a checkpoint: ARGS="--parameters 1e9"
 	@$(python) python -m tests.bench checkpoint $(ARGS)
 

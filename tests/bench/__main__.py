@@ -46,6 +46,10 @@ match sys.argv[1:2]:
         from tests.bench.app import main as app
 
         app(sys.argv[2:])
+    case ["seen"]:
+        from tests.bench.seen import main as seen
+
+        seen(sys.argv[2:])
     case ["quality"]:
         from tests.bench.quality import main as quality
 

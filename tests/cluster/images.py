@@ -128,13 +128,24 @@ def missing() -> list[Step]:
 
 
 def build(name: str) -> Step:
+    return build_as(name, f"image {name}", [tagged(name), f"localhost/{name}:dev"])
+
+
+def build_with_trackers() -> tuple[str, Step]:
+    """The trainer's image with the layer that no other test needs: its name, and what builds it."""
+    name = f"{tagged('llm-trainer')}-trackers"
+    return name, build_as("llm-trainer", "image llm-trainer with trackers", [name], "TRACKERS=with")
+
+
+def build_as(name: str, title: str, tags: list[str], *arguments: str) -> Step:
+    told = ("ACCELERATOR=cpu", f"BASE_IMAGE={BASE}", *arguments)
     command = [
-        "buildah", "bud", "--layers", "--build-arg", f"BASE_IMAGE={BASE}", "--build-arg", "ACCELERATOR=cpu",
+        "buildah", "bud", "--layers", *(word for one in told for word in ("--build-arg", one)),
         # the machine's own certificates: a proxy in front of the package registries is trusted in the build too
         "-v", "/etc/ssl/certs:/etc/ssl/certs:ro",
-        "-f", IMAGES[name][0], "-t", tagged(name), "-t", f"localhost/{name}:dev", REPOSITORY,
+        "-f", IMAGES[name][0], *(word for tag in tags for word in ("-t", tag)), REPOSITORY,
     ]  # fmt: skip
-    return Step(f"image {name}", command, folder=REPOSITORY, environment=storage(), telling=r"STEP \d+/\d+|^COMMIT")
+    return Step(title, command, folder=REPOSITORY, environment=storage(), telling=r"STEP \d+/\d+|^COMMIT")
 
 
 def bills(folder: Path) -> None:

@@ -17,6 +17,7 @@ from demo.run import Images, install
 from tests.cluster import cluster
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.processes import run
+from tests.cluster.prometheus_operator import definitions
 from tests.cluster.settings import SHARED
 from tests.e2e.user import User
 
@@ -45,14 +46,18 @@ def images(plane: ControlPlane) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def chart(plane: ControlPlane, images: dict[str, str]) -> str:
-    """The operator is installed; the manifests that helm made of the chart.
+    """The operator is installed with all that the chart can make; the manifests that helm made of it.
 
-    With the policies of its children, which nothing enforces here, so that their rights are compared too.
+    With the policies of its children, which nothing enforces here, so that their rights are compared too, and with the
+    Prometheus operator's definitions, so that monitors, rules and dashboards are there.
     """
+    files = [word for file in sorted(definitions().glob("*.yaml")) for word in ("-f", str(file))]
+    plane.kubectl("apply", "--server-side", *files)
+    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
     helm = plane.binaries / "helm"
     ours = Images(images["llm-operator"], images["llm-trainer"], images["llm-app"])
     install(helm, Kubectl(plane.binaries / "kubectl", plane.kubeconfig, "llm-operator"), ours,
-            "networkPolicies.enabled=true")  # fmt: skip
+            "networkPolicies.enabled=true", "monitoring.enabled=true", "monitoring.dashboards=true")  # fmt: skip
     asked = (helm, "--kubeconfig", plane.kubeconfig, "--namespace", "llm-operator")
     return run(*asked, "get", "manifest", "llm-operator").stdout
 

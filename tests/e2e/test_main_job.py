@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from demo.chat import Answer, ask, post
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -36,7 +35,7 @@ from tests.monitoring.scraping import Prometheus, scraping
 OPERATOR = "system:serviceaccount:llm-operator:llm-operator"
 QUIET_SECONDS = 120
 PLUGIN = REPOSITORY / "kubectl_plugin"
-CHART = REPOSITORY / "charts" / "llm-operator"
+MONITORING = "servicemonitors,podmonitors,prometheusrules"
 KILL = """
 import os, pathlib, signal, time
 gate, process = sorted(map(int, pathlib.Path("/proc/1/task/1/children").read_text().split()))
@@ -47,17 +46,17 @@ os.kill(process, signal.SIGKILL)
 
 @pytest.fixture(scope="module", autouse=True)
 def prometheus(user: User, plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Scrapes all the while, as the chart's monitors say."""
+    """Scrapes all the while, as the monitors and the rules say that helm has installed."""
     script = REPOSITORY / "tools" / "prometheus.sh"
     binaries = Path(subprocess.run([script], stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
-    command = [str(plane.binaries / "helm"), "template", "llm-operator", str(CHART), "--namespace", "llm-operator",
-               "--kube-version", "1.36.0", "--api-versions",
-               "monitoring.coreos.com/v1", "--set", "monitoring.enabled=true"]  # fmt: skip
-    rendered = yaml.safe_load_all(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-    monitors = [one for one in rendered if one and one["kind"] in ("ServiceMonitor", "PodMonitor")]
+    stored = json.loads(plane.kubectl("-n", "llm-operator", "get", "-o", "json", MONITORING))["items"]
+    (rules,) = (one["spec"] for one in stored if one["kind"] == "PrometheusRule")
     folder = tmp_path_factory.mktemp("prometheus")
+    alerts = folder / "alerts.json"
+    alerts.write_text(json.dumps(rules))
+    monitors = [one for one in stored if one["kind"] != "PrometheusRule"]
     kubectl = Plugin(("--kubeconfig", str(plane.kubeconfig)), str(plane.binaries / "kubectl"))
-    with scraping(binaries, folder, monitors, CHART / "alerts.yaml", kubectl) as found:
+    with scraping(binaries, folder, monitors, alerts, kubectl) as found:
         yield found
 
 
@@ -292,6 +291,7 @@ SILENT = {
     **{("app", title): "it has no agents" for title in (
         "Calls of tools", "Time of a call, 90 %", "Tokens by agent", "Turns of agents", "Answers at a limit")},
 }  # fmt: skip
+# What an app has none of here is seen in tests/monitoring/test_app_dashboard.py.
 
 
 def test_every_panel_answers(user: User, prometheus: Prometheus, record_property: Seen) -> None:
@@ -301,6 +301,7 @@ def test_every_panel_answers(user: User, prometheus: Prometheus, record_property
     variables = {**kinds, "operator": {"namespace": "llm-operator"}}
     told = prometheus.ask("status/runtimeinfo")["startTime"]  # RFC 3339, with nanoseconds
     began = datetime.fromisoformat(f"{told[:19]}Z").timestamp()
+    assert set(variables) == {file.stem for file in panels.DASHBOARDS.iterdir()}
     found = panels.answers(prometheus, variables, began, time.time())
     if folder := os.environ.get("LLM_OPERATOR_DRAW"):
         panels.draw(found, Path(folder))

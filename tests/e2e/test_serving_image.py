@@ -264,13 +264,15 @@ def test_every_path_wants_the_key_or_is_not_there(paths: list[str], image: str, 
         assert vllm.ask("POST", "/v1/completions", key, question) == 200
         assert vllm.ask("POST", "/tokenize", key, {"model": "tiny", "prompt": "a"}) == 200
         told = vllm.asked("GET", "/metrics", key)[1]
-        missing = [name for name in asked_by_alerts() if f"\n{name}{{" not in told]
+        missing = [name for name in asked_of_the_engine() if f"\n{name}{{" not in told]
         assert not missing, f"the engine tells nothing by the names {missing}"
 
 
-def asked_by_alerts() -> set[str]:
-    text = (REPOSITORY / "charts" / "llm-operator" / "alerts.yaml").read_text()
-    return set(re.findall(r"\b(?:vllm:|http_requests_total)\w*", text))
+def asked_of_the_engine() -> set[str]:
+    """By the alerts and by the dashboards."""
+    chart = REPOSITORY / "charts" / "llm-operator"
+    files = [chart / "alerts.yaml", *(chart / "dashboards").glob("*.json")]
+    return {name for file in files for name in re.findall(r"\b(?:vllm:|http_requests_total)\w*", file.read_text())}
 
 
 def test_tls_whose_secret_is_renewed(image: str, models: Path, tmp_path: Path) -> None:

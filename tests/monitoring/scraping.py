@@ -112,14 +112,24 @@ class Prometheus:
 def scraping(
     binaries: Path, folder: Path, monitors: list[Manifest], alerts: Path, kubectl: Kubectl
 ) -> Iterator[Prometheus]:
-    """Its data goes with the folder."""
+    """What the monitors say, by a watch of the cluster's pods."""
     folder.mkdir(parents=True, exist_ok=True)
     targets = folder / "targets.json"
     targets.write_text("[]")
+    scraped = [scrape_config(monitor, targets) for monitor in monitors]
+    watch = kubectl.command("get", "pods", "--all-namespaces", "-o", "json", "--watch", "--output-watch-events")
+    with prometheus_server(binaries, folder, scraped, alerts) as found, running(watch) as pods:
+        Thread(target=discover, args=(pods.stdout, targets), daemon=True).start()
+        yield found
+
+
+@contextmanager
+def prometheus_server(binaries: Path, folder: Path, scraped: list[Manifest], alerts: Path) -> Iterator[Prometheus]:
+    """Its data goes with the folder."""
     config = {
         "global": {"scrape_interval": f"{SECONDS}s", "scrape_timeout": f"{SECONDS}s", "evaluation_interval": "15s"},
         "rule_files": [str(alerts)],
-        "scrape_configs": [scrape_config(monitor, targets) for monitor in monitors],
+        "scrape_configs": scraped,
     }
     file = folder / "prometheus.yaml"
     file.write_text(json.dumps(config))
@@ -138,12 +148,9 @@ def scraping(
         except OSError:
             return False
 
-    watch = kubectl.command("get", "pods", "--all-namespaces", "-o", "json", "--watch", "--output-watch-events")
     try:
-        with running(watch) as pods:
-            Thread(target=discover, args=(pods.stdout, targets), daemon=True).start()
-            wait("Prometheus", answers)
-            yield found
+        wait("Prometheus", answers)
+        yield found
     finally:
         process.terminate()
         process.wait()

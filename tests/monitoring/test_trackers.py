@@ -13,8 +13,10 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -22,7 +24,7 @@ from llm_trainer.config import StageConfig
 from llm_trainer.runtime.history import HISTORY, History
 from llm_trainer.runtime.progress import Board
 from llm_trainer.tracking import follow
-from llm_trainer.tracking.start import Trackers
+from llm_trainer.tracking.start import Trackers, asked, environment
 from tests.cluster.control_plane import free_ports
 from tests.cluster.processes import wait
 from tests.cluster.settings import REPOSITORY
@@ -38,16 +40,20 @@ def libraries() -> Path:
     return Path(subprocess.run([script, "trackers"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
 
 
+def configured(root: object, *tracking: dict[str, Any], attempt: int = 1) -> StageConfig:
+    return StageConfig.model_validate({
+        "training": "chat", "namespace": "team", "uid": "0123456789", "stage": "base", "attempt": attempt,
+        "nodes": 1, "processesPerNode": 1, "device": "cpu", "volumesRoot": str(root),
+        "runUri": "pvc://models/run", "pretrain": {"sequenceLength": 64, "steps": 10}, "tracking": tracking,
+    })  # fmt: skip
+
+
 @pytest.fixture
 def stage(tmp_path: Path, libraries: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     monkeypatch.setenv("LLM_TRACKERS", str(libraries))
 
     def make(*tracking: dict[str, Any], attempt: int = 1) -> StageConfig:
-        config = StageConfig.model_validate({
-            "training": "chat", "namespace": "team", "uid": "0123456789", "stage": "base", "attempt": attempt,
-            "nodes": 1, "processesPerNode": 1, "device": "cpu", "volumesRoot": str(tmp_path),
-            "runUri": "pvc://models/run", "pretrain": {"sequenceLength": 64, "steps": 10}, "tracking": tracking,
-        })  # fmt: skip
+        config = configured(tmp_path, *tracking, attempt=attempt)
         Path(config.stage_folder).mkdir(parents=True, exist_ok=True)
         return config
 
@@ -142,6 +148,23 @@ def mlflow(server: str, path: str, **asked: object) -> Any:
         return json.load(answer)
 
 
+def the_run(server: str) -> Any:
+    """The only one of `team/chat`."""
+    asked = {"max_results": 9, "filter": "name = 'team/chat'"}
+    (experiment,) = mlflow(server, "experiments/search", **asked)["experiments"]
+    (run,) = mlflow(server, "runs/search", experiment_ids=[experiment["experiment_id"]])["runs"]
+    return run
+
+
+def losses(server: str, run: Any) -> dict[int, float]:
+    """By step; what was told of one twice would be a row too many."""
+    query = f"run_id={run['info']['run_id']}&metric_key=loss"
+    with urllib.request.urlopen(f"{server}/api/2.0/mlflow/metrics/get-history?{query}", timeout=60) as answer:
+        rows = json.load(answer)["metrics"]
+    assert len({row["step"] for row in rows}) == len(rows)
+    return {row["step"]: row["value"] for row in rows}
+
+
 @pytest.mark.release  # a server's start and two of its clients: most of a minute
 def test_mlflow(stage: Configure, mlflow_server: str) -> None:
     """A second attempt goes on with the run of the first; the server has each figure at its step."""
@@ -154,10 +177,7 @@ def test_mlflow(stage: Configure, mlflow_server: str) -> None:
             history(config).append(last, evaluation={"bitsPerByte/漢字": 0.25})
         trackers.end(SECONDS)
     assert board.progress.notices == []
-    (experiment,) = mlflow(mlflow_server, "experiments/search", max_results=9, filter="name = 'team/chat'")[
-        "experiments"
-    ]
-    (run,) = mlflow(mlflow_server, "runs/search", experiment_ids=[experiment["experiment_id"]])["runs"]
+    run = the_run(mlflow_server)
     assert (run["info"]["run_name"], run["info"]["status"]) == ("base", "FINISHED")
     tags = {one["key"]: one["value"] for one in run["data"]["tags"]}
     assert tags["llm-operator/training"] == "chat"
@@ -167,10 +187,7 @@ def test_mlflow(stage: Configure, mlflow_server: str) -> None:
     assert newest["kl"]["value"] == 0.5
     (held_out,) = (one for name, one in newest.items() if name.startswith("heldOut/"))
     assert (held_out["value"], held_out["step"]) == (0.25, 8)
-    with urllib.request.urlopen(f"{mlflow_server}/api/2.0/mlflow/metrics/get-history?"
-                                f"run_id={run['info']['run_id']}&metric_key=loss") as answer:  # fmt: skip
-        told = json.load(answer)["metrics"]
-    assert [(one["step"], one["value"]) for one in told] == [(n, pytest.approx(1 / n)) for n in range(1, 9)]
+    assert losses(mlflow_server, run) == pytest.approx({n: 1 / n for n in range(1, 9)})
 
 
 # W&B's own reader is a Go program that speaks to a server; the file is a log as LevelDB writes, of W&B's protobuf.
@@ -210,8 +227,8 @@ def test_wandb_offline(stage: Configure, libraries: Path, tmp_path: Path) -> Non
 class Refusing:
     """Answers every connection in a way of its own, or not at all."""
 
-    def __init__(self, answer: bytes | None) -> None:
-        self.answer = answer
+    def __init__(self, answer: bytes | None, pause: float = 0.0) -> None:
+        self.answer, self.pause = answer, pause  # seconds between two bytes
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.uri = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
@@ -226,8 +243,17 @@ class Refusing:
             self.held.append(connection)
             if self.answer is not None:
                 connection.recv(65536)
-                connection.sendall(self.answer)
+                self._say(connection, self.answer)
                 connection.close()
+
+    def _say(self, connection: socket.socket, answer: bytes) -> None:
+        if not self.pause:
+            connection.sendall(answer)
+            return
+        with suppress(OSError):  # of who has gone
+            for byte in answer:
+                connection.sendall(bytes([byte]))
+                time.sleep(self.pause)
 
 
 ANSWERS = {
@@ -248,7 +274,10 @@ def bad_server(request: pytest.FixtureRequest) -> Iterator[str]:
     server.listener.close()
 
 
-def test_a_bad_server_is_one_notice_and_keeps_nobody_waiting(stage: Configure, bad_server: str) -> None:
+def test_a_bad_server_is_one_notice_and_keeps_nobody_waiting(
+    stage: Configure, bad_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")  # what a user sets counts; ours is 10
     board = Board("base", 1)
     config = stage({"mlflow": {"uri": bad_server}})
     began = time.monotonic()
@@ -263,6 +292,78 @@ def test_a_bad_server_is_one_notice_and_keeps_nobody_waiting(stage: Configure, b
     assert notice.reason == "TrackerFailed"
     assert "spec.tracking[0].mlflow" in notice.message
     assert "the training goes on" in notice.message
+
+
+# As follow.main(), with what takes time imported before: a server is asked when it begins to count.
+IMPATIENT = """
+from mlflow import MlflowClient
+from llm_trainer.tracking import follow
+follow.SLOW_SECONDS = 2
+follow.main()
+"""
+
+
+@pytest.mark.release  # imports mlflow once more
+def test_a_server_whose_answer_never_ends_is_told(stage: Configure) -> None:
+    """A byte at a time: no library's timeout sees it, as it waits for each byte anew."""
+    server = Refusing(b"HTTP/1.1 200 OK\r\nX-Never: " + b"x" * 10_000, pause=0.2)
+    config = stage({"mlflow": {"uri": server.uri}})
+    (tracker,) = config.tracking
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=environment(tracker, 0),
+    )  # fmt: skip
+    try:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(json.dumps(asked(config, tracker)) + "\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "what it is told is not taken, for 2 s now\n"
+    finally:
+        process.kill()
+        process.communicate()
+        server.listener.close()
+
+
+class Half(BaseHTTPRequestHandler):
+    """A server of MLflow that makes runs and has no room for what they tell."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.tell(200, {"experiment": {"experiment_id": "1", "name": "team/chat", "lifecycle_stage": "active"}})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        what = self.path.rpartition("/")[2]
+        self.asked.append(what)
+        run = {"info": {"run_id": "r1", "experiment_id": "1", "status": "RUNNING"}, "data": {}}
+        self.tell(*((200, {"run": run}) if what == "create" else (507, {"message": "no room"})))
+
+    def tell(self, status: int, body: object) -> None:
+        self.send_response(status)
+        text = json.dumps(body).encode()
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
+@pytest.mark.release  # imports mlflow once more
+def test_what_is_refused_makes_one_run_however_often_it_is_tried(stage: Configure) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Half)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Half.asked.clear()
+    board, config = Board("base", 1), stage({"mlflow": {"uri": f"http://127.0.0.1:{server.server_port}"}})
+    trackers = Trackers(config, board)
+    steps(config, 1, 3)
+    try:
+        wait("it is tried again", lambda: Half.asked.count("log-batch") > 2, SECONDS)
+    finally:
+        trackers.end(0)
+        server.shutdown()
+        server.server_close()
+    assert Half.asked.count("create") == 1, Half.asked
+    assert "no room" in board.progress.notices[0].message
 
 
 def test_an_image_without_the_libraries(stage: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

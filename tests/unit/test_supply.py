@@ -85,13 +85,18 @@ def test_each_licence_is_known_and_none_is_proprietary() -> None:
     assert not [name for name in names if name.startswith(("nvidia-", "cuda-", "intel-"))]
 
 
-def test_a_bill_of_materials_names_what_is_there() -> None:
+def test_a_bill_of_materials_names_what_is_there(tmp_path: Path) -> None:
+    """Also what lies in a folder of its own, such as the trackers' libraries."""
+    (tmp_path / "wandb-9.9.dist-info").mkdir()
+    (tmp_path / "wandb-9.9.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: wandb\nVersion: 9.9\n")
     command: list[str | Path] = [
         sys.executable,
         REPOSITORY / "tools/image/sbom.py",
         "machine",
         "1.0",
         "debian@sha256:00",
+        "--beside",
+        tmp_path,
     ]
     told = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
     assert told[0] == told[1], "the same content gives the same file"
@@ -101,6 +106,7 @@ def test_a_bill_of_materials_names_what_is_there() -> None:
     references = [one["bom-ref"] for one in bill["components"]]
     assert len(references) == len(set(references))
     found = {one["name"]: one for one in bill["components"]}
+    assert found["wandb"]["version"] == "9.9"
     assert found["torch"]["purl"] == f"pkg:pypi/torch@{found['torch']['version'].replace('+', '%2B')}"
     assert found["pydantic"]["licenses"] == [{"license": {"name": "MIT"}}]
     libc = found["libc6"]["purl"]

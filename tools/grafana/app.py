@@ -7,6 +7,7 @@ from tools.grafana.description import Dashboard, Query, Series, Variable, number
 its = Series('namespace=~"$namespace",app=~"$app"')
 ALWAYS = "llm_app_running_requests"  # of every pod, whatever it was asked
 ASKED = 'path=~"/v1/.*"'  # neither probes nor scrapes
+TOKENS = ("llm_app_tokens_total", "llm_app_agent_tokens_total")  # an app has one of them
 QUANTILES = (0.5, 0.9, 0.99)
 
 APP = Dashboard(
@@ -37,7 +38,11 @@ APP = Dashboard(
                 told="After their first piece, so their status was 200.",
             ),
             series("Requests by pod", "short", its.by("sum", ALWAYS, "pod")),
-            series("Tokens", "short", its.rate("llm_app_tokens_total", "kind"), told="As the model's server counts."),
+            series(
+                "Tokens", "short",
+                Query(" or ".join(its.rate(name, "kind").expr for name in TOKENS), "{{kind}}"),
+                told="As the model's server counts, of an app with agents those of all of them.",
+            ),
         )),
         ("What it knows", (
             series("Time of a search", "s", *its.quantiles("llm_app_retrieval_seconds", *QUANTILES)),

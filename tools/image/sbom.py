@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ CLASSIFIER = "License :: "
 LICENCE = re.compile(r"^License:[ \t]*([A-Za-z0-9]\S*(?: \S+){0,5})$", re.MULTILINE)
 
 
-def python_components() -> Iterator[Component]:
-    for found in importlib.metadata.distributions():
+def python_components(beside: list[str]) -> Iterator[Component]:
+    """Of this Python, and of folders that only some processes import from; a name may be there in two versions."""
+    for found in importlib.metadata.distributions(path=[*sys.path, *beside]):
         name = re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower()
         yield component("pypi", name, found.version, python_licence(found))
 
@@ -84,8 +86,8 @@ def component(kind: str, name: str, version: str, licence: str, namespace: str =
     return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl, **told}
 
 
-def bill(name: str, version: str, base: str) -> dict[str, Any]:
-    found = {one["purl"]: one for one in (*python_components(), *debian_components())}
+def bill(name: str, version: str, base: str, beside: list[str]) -> dict[str, Any]:
+    found = {one["purl"]: one for one in (*python_components(beside), *debian_components())}
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
@@ -103,5 +105,6 @@ if __name__ == "__main__":
     parser.add_argument("name")
     parser.add_argument("version")
     parser.add_argument("base", help="what the image was built from, as the build was told")
+    parser.add_argument("--beside", action="append", default=[], help="a folder of libraries that is not on the path")
     given = parser.parse_args()
-    print(json.dumps(bill(given.name, given.version, given.base), indent=1, ensure_ascii=False))
+    print(json.dumps(bill(given.name, given.version, given.base, given.beside), indent=1, ensure_ascii=False))

@@ -29,6 +29,7 @@ UNCHECKED = {
     "jq": "of the system",
     "head": "of the system",
     "source": "of the shell",
+    "python3": "makes an environment",
     "pre-commit": "of the development environment",
 }
 OF_API_TESTS = {"kubectl", "helm"}

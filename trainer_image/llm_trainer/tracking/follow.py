@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ END_SECONDS = 120  # after the end of the input; rank 0, which waits for less, m
 BATCH_ROWS = 200
 MOST_BYTES = 8 << 20  # of rows that are not told yet; of a tracker that is so far behind the oldest are left out
 PAUSES = (1.0, 5.0, 30.0, 60.0)  # seconds after a failure, then after one more
+SLOW_SECONDS = 300  # after which a server, or a volume, that takes nothing and refuses nothing is told
 NICE = 19
 
 Row = dict[str, Any]
@@ -105,17 +107,33 @@ def follow(asked: Row) -> None:
             waiting = waiting[-BATCH_ROWS * 50 :]
             continue
         try:
-            sink = sink or SINKS[asked["kind"]](asked)
-            while waiting:
-                sink.tell(waiting[:BATCH_ROWS])
-                del waiting[:BATCH_ROWS]
+            with told_if_slow(last=last):
+                sink = sink or SINKS[asked["kind"]](asked)
+                while waiting:
+                    sink.tell(waiting[:BATCH_ROWS])
+                    del waiting[:BATCH_ROWS]
+                if last:
+                    sink.close()
             failures = 0
-            if last:
-                sink.close()
         except Exception as error:  # noqa: BLE001 -- whatever a library raises; it must be said, and tried again
             say(told_of(error))
             not_before = time.monotonic() + PAUSES[min(failures, len(PAUSES) - 1)]
             failures += 1
+
+
+@contextmanager
+def told_if_slow(*, last: bool) -> Iterator[None]:
+    """An answer that comes byte by byte never ends a library's wait; how long the last one takes, rank 0 decides."""
+    if last:
+        yield
+        return
+    signal.signal(signal.SIGALRM, lambda *_: say(f"what it is told is not taken, for {SLOW_SECONDS} s now"))
+    signal.alarm(SLOW_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def ticks() -> Iterator[bool]:

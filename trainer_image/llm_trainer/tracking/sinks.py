@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from llm_trainer.tracking.follow import Row, figures
 
 MLFLOW_BATCH = 1000  # metrics of a request, the most that a server takes
+ROW_BYTES = 4096  # more than W&B keeps of a row
 
 
 class Sink(Protocol):
@@ -57,22 +59,24 @@ class MlflowSink:
 
     def __init__(self, asked: Row) -> None:
         from mlflow import MlflowClient
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Metric, Param
 
         self._metric, settings = Metric, asked["settings"]
+        self._parameters: list[Any] = []  # still to be told
         self._client = MlflowClient(settings["uri"])
-        name = settings.get("experiment") or f"{asked['namespace']}/{asked['training']}"
         kept = Path(asked["folder"]) / "tracking" / f"mlflow-{asked['stage']}.json"
         self._run = self._known(kept, settings["uri"])
         if self._run is None:
+            name = settings.get("experiment") or f"{asked['namespace']}/{asked['training']}"
             found = self._client.get_experiment_by_name(name)
             experiment = found.experiment_id if found else self._client.create_experiment(name)
-            self._run = self._client.create_run(experiment, run_name=asked["stage"]).info.run_id
-            tags = [RunTag(f"llm-operator/{key}", str(asked[key])) for key in ("namespace", "training", "uid", "stage")]
-            parameters = [Param(key, str(value)) for key, value in asked["parameters"].items()]
-            self._client.log_batch(self._run, params=parameters, tags=tags)
-            kept.parent.mkdir(exist_ok=True)
-            kept.write_text(json.dumps({"uri": settings["uri"], "run": self._run}))
+            tags = {f"llm-operator/{key}": str(asked[key]) for key in ("namespace", "training", "uid", "stage")}
+            self._run = self._client.create_run(experiment, run_name=asked["stage"], tags=tags).info.run_id
+            self._parameters = [Param(key, str(value)) for key, value in asked["parameters"].items()]
+            # At once, and whatever becomes of it: what fails is tried again, and would make one more run each time.
+            with suppress(OSError):  # of a full volume; the next attempt has a run of its own then
+                kept.parent.mkdir(exist_ok=True)
+                kept.write_text(json.dumps({"uri": settings["uri"], "run": self._run}))
 
     def _known(self, kept: Path, uri: str) -> str | None:
         """That of an attempt before, if the server has it still."""
@@ -87,6 +91,9 @@ class MlflowSink:
         return run
 
     def tell(self, rows: list[Row]) -> None:
+        if self._parameters:
+            self._client.log_batch(self._run, params=self._parameters)
+            self._parameters = []
         found = [
             self._metric(key(name), value, round(row["time"] * 1000), row["step"])
             for row in rows
@@ -113,8 +120,9 @@ class WandbSink:
         settings = asked["settings"]
         if settings.get("uri"):
             os.environ["WANDB_BASE_URL"] = settings["uri"]
-        folder = Path(asked["folder"]) / "wandb"
+        self._folder = folder = Path(asked["folder"]) / "wandb"
         folder.mkdir(exist_ok=True)
+        self._look_for_room(1)
         offline = not os.environ.get("WANDB_API_KEY")
         self._run = wandb.init(
             project=settings["project"], entity=settings.get("entity"), dir=str(folder), name=asked["stage"],
@@ -125,7 +133,16 @@ class WandbSink:
         )  # fmt: skip
         self._run.define_metric("*", step_metric="step")
 
+    def _look_for_room(self, rows: int) -> None:
+        """Raises OSError on a full volume: W&B, whose files are there, would lose what it is told in silence."""
+        probe = self._folder / ".room"
+        try:
+            probe.write_bytes(bytes(rows * ROW_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
+
     def tell(self, rows: list[Row]) -> None:
+        self._look_for_room(len(rows))
         for row in rows:
             if found := figures(row):
                 self._run.log({"step": row["step"], **found})

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedConfig
 
 from llm_trainer.runtime.process_group import ProcessGroup
+
+COUNTS = ("n_routed_experts", "num_local_experts")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,15 @@ def experts_per_token(config: object) -> int | None:
     if not hasattr(config, "output_router_logits"):
         return None
     return int(getattr(config, "num_experts_per_tok", 0)) or None
+
+
+def name_experts(config: PreTrainedConfig) -> None:
+    """TRL asks every mixture for `num_experts`; some of transformers have them by another name alone (`granitemoe`,
+    `phimoe`, `jetmoe`, `llama4_text`). What is saved stays as it is.
+    """
+    known = next((key for key in COUNTS if hasattr(config, key)), None)
+    if known and not hasattr(config, "num_experts"):
+        type(config).attribute_map = {**type(config).attribute_map, "num_experts": known}
 
 
 class Routers:

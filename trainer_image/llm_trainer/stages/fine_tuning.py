@@ -18,6 +18,7 @@ from llm_trainer.data.manifest import TOKENIZER
 from llm_trainer.data.shared_rows import RowMaking
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.adapter import check_start
+from llm_trainer.models.experts import name_experts
 from llm_trainer.models.limits import check_length, check_vocabulary
 from llm_trainer.models.low_rank import lora_config
 from llm_trainer.models.targets import target_modules
@@ -56,8 +57,9 @@ def find_tokenizer(config: StageConfig) -> PreTrainedTokenizerBase:
 def check_model(
     config: StageConfig, settings: FineTuning, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 ) -> None:
-    """Raises ConfigurationError when the model can't read what the stage would give it."""
+    """Raises ConfigurationError when the model can't read what the stage would give it; what TRL asks it is named."""
     kind = KINDS[kind_of(config)]
+    name_experts(model.config.get_text_config())
     check_length(model, settings.length, settings.length_name(kind))
     check_vocabulary(model, tokenizer, config.model_folder or "the model")
     if getattr(settings, "router_aux_loss_coef", None) and not hasattr(model.config, "output_router_logits"):

@@ -11,6 +11,8 @@ from transformers import PreTrainedConfig
 from llm_trainer.runtime.process_group import ProcessGroup
 
 COUNTS = ("n_routed_experts", "num_local_experts")
+# Asked for their routers' logits they give none, in transformers 5, though their configuration has the key.
+SILENT = ("granitemoe", "granitemoe_swa", "granitemoehybrid", "granitemoeshared")
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,13 @@ def routing(
     )
 
 
+def shows_routers(config: object) -> bool:
+    return hasattr(config, "output_router_logits") and getattr(config, "model_type", None) not in SILENT
+
+
 def experts_per_token(config: object) -> int | None:
     """None for a model without experts, or one whose router transformers does not show (DeepSeek-V3 needs no loss)."""
-    if not hasattr(config, "output_router_logits"):
+    if not shows_routers(config):
         return None
     return int(getattr(config, "num_experts_per_tok", 0)) or None
 

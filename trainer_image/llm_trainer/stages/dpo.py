@@ -12,6 +12,7 @@ from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run
 from llm_trainer.stages.fine_tuning import (
     TokenisedRows,
+    balance_coefficient,
     check_model,
     find_tokenizer,
     peft_config,
@@ -84,7 +85,7 @@ def make_trainer(run: Run, settings: Dpo) -> Trainer:
         **training_arguments(run, settings),
         num_train_epochs=settings.epochs,
         max_length=settings.max_length,
-        router_aux_loss_coef=settings.router_aux_loss_coef,
+        router_aux_loss_coef=balance_coefficient(model, settings.router_aux_loss_coef),
         beta=settings.beta,
         loss_type=list(settings.loss_type),
         loss_weights=settings.loss_weights,

@@ -18,7 +18,7 @@ from llm_trainer.data.manifest import TOKENIZER
 from llm_trainer.data.shared_rows import RowMaking
 from llm_trainer.data.tokenizer import load_tokenizer
 from llm_trainer.models.adapter import check_start
-from llm_trainer.models.experts import name_experts
+from llm_trainer.models.experts import name_experts, shows_routers
 from llm_trainer.models.limits import check_length, check_vocabulary
 from llm_trainer.models.low_rank import lora_config
 from llm_trainer.models.targets import target_modules
@@ -62,13 +62,19 @@ def check_model(
     name_experts(model.config.get_text_config())
     check_length(model, settings.length, settings.length_name(kind))
     check_vocabulary(model, tokenizer, config.model_folder or "the model")
-    if getattr(settings, "router_aux_loss_coef", None) and not hasattr(model.config, "output_router_logits"):
+    if getattr(settings, "router_aux_loss_coef", None) and not shows_routers(model.config):
         raise ConfigurationError(
             f"{kind}.routerAuxLossCoef is for mixtures of experts that show what their routers do, and a "
             f"{model.config.model_type} model does not; leave it out"
         )
     if settings.lora:
         check_start(config, settings.lora, target_modules(model, settings.lora))
+
+
+def balance_coefficient(model: PreTrainedModel, written: float | None) -> float | None:
+    """TRL's router_aux_loss_coef; None is the model's own. 0 for a mixture that shows nothing of its routers."""
+    silent = hasattr(model.config, "output_router_logits") and not shows_routers(model.config)
+    return 0.0 if silent else written
 
 
 def peft_config(model: PreTrainedModel, settings: FineTuning, task: str = "CAUSAL_LM", head: str | None = None) -> Any:

@@ -20,7 +20,7 @@ from llm_trainer.rl.rollout import own_sampling
 from llm_trainer.runtime.exchange import pickles_allowed
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run
-from llm_trainer.stages.fine_tuning import check_model, find_tokenizer, peft_config, run_stage
+from llm_trainer.stages.fine_tuning import balance_coefficient, check_model, find_tokenizer, peft_config, run_stage
 from llm_trainer.stages.prompts import prompt_rows
 from llm_trainer.stages.trl_stage import StageTrainer, training_arguments
 
@@ -111,6 +111,7 @@ def make_trainer(run: Run, settings: Grpo) -> Trainer:
         loss_type=settings.loss_type,
         scale_rewards=settings.scale_rewards,
         mask_truncated_completions=settings.mask_truncated_completions,
+        router_aux_loss_coef=balance_coefficient(model, None),
         **vllm_arguments(settings),
     )
 

@@ -17,6 +17,7 @@ from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run
 from llm_trainer.stages.fine_tuning import (
     TokenisedRows,
+    balance_coefficient,
     check_model,
     find_tokenizer,
     peft_config,
@@ -154,7 +155,7 @@ def make_trainer(run: Run, settings: Sft) -> Trainer:
         **training_arguments(run, settings),
         num_train_epochs=settings.epochs,
         max_length=settings.max_length,
-        router_aux_loss_coef=settings.router_aux_loss_coef,
+        router_aux_loss_coef=balance_coefficient(model, settings.router_aux_loss_coef),
         packing=False,  # by ours: its rows would be other steps, with other losses
     )
     trainer = Trainer(

@@ -9,6 +9,7 @@ import pytest
 from tests.bench import gpu_check
 
 
+@pytest.mark.release
 def test_it_runs_on_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "rows.md"
     arguments = ["--device", "cpu", "--cases", "tiny", "--stages", "lora-merged", "--output", str(output)]

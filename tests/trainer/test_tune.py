@@ -73,7 +73,7 @@ def test_a_kill_in_the_midst_of_a_trial(pretrain: Stage, pods: RunPods) -> None:
     assert json.loads(journal.read_text())["done"] == known["done"]
 
 
-@pytest.mark.parametrize("zero", [1, 3])
+@pytest.mark.parametrize("zero", [pytest.param(1, marks=pytest.mark.release), 3])
 def test_rates_of_a_narrower_model(pretrain: Stage, pods: RunPods, zero: int) -> None:
     """Spread weights are scaled as whole ones are, and a resume keeps the rates."""
     model = {"architecture": {"family": "llama", "config": APART}}

@@ -10,16 +10,8 @@ import pytest
 
 from tests.cluster import images, steps
 from tests.cluster.settings import LOGS
-from tests.monitoring.test_trackers import (
-    READ_EVENTS,
-    READ_WANDB,
-    configured,
-    libraries,
-    losses,
-    mlflow_server,
-    read,
-    the_run,
-)
+from tests.monitoring.test_trackers import losses, mlflow_server, the_run
+from tests.monitoring.trackers import READ_EVENTS, READ_WANDB, configured, libraries, read
 
 __all__ = ["libraries", "mlflow_server"]
 

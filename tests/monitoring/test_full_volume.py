@@ -14,7 +14,7 @@ from llm_trainer.runtime.history import HISTORY, History
 from llm_trainer.runtime.progress import Board
 from llm_trainer.tracking.start import Trackers
 from tests.cluster.processes import wait
-from tests.monitoring.test_trackers import READ_EVENTS, READ_WANDB, SECONDS, configured, libraries, read
+from tests.monitoring.trackers import READ_EVENTS, READ_WANDB, SECONDS, configured, libraries, read
 
 __all__ = ["libraries"]
 

@@ -136,13 +136,13 @@ class Lab:
     def hold(self, *pods: str) -> None:
         """As a kubelet does: a pod that is deleted stays until ``let_go``, and terminates meanwhile."""
         for pod in pods:
-            patch = [{"op": "add", "path": "/metadata/finalizers/-", "value": HELD}]
-            self.kubectl("patch", "pod", pod, "--type=json", "-p", json.dumps(patch))
+            self.kubectl("patch", "pod", pod, "-p", json.dumps({"metadata": {"finalizers": [HELD]}}))
 
     def let_go(self, *pods: str) -> None:
+        """By a patch of this finalizer alone, as Kubernetes takes its own away meanwhile."""
         for pod in pods:
-            kept = [name for name in self.pod(pod)["metadata"]["finalizers"] if name != HELD]
-            self.kubectl("patch", "pod", pod, "--type=merge", "-p", json.dumps({"metadata": {"finalizers": kept}}))
+            patch = {"metadata": {"$deleteFromPrimitiveList/finalizers": [HELD]}}
+            self.kubectl("patch", "pod", pod, "-p", json.dumps(patch))
 
     def pod(self, name: str) -> Found:
         found: Found = json.loads(self.kubectl("get", "pod", name, "-o", "json"))

@@ -77,7 +77,7 @@ def test_a_family_without_it() -> None:
         checkpoint_activations(model, asked=True)
 
 
-@pytest.mark.parametrize("zero", [1, 3])
+@pytest.mark.parametrize("zero", [pytest.param(1, marks=pytest.mark.release), 3])
 def test_pretraining(zero: int, pretrain: Stage, pods: RunPods) -> None:
     short = {"steps": 4, "zeroStage": zero}
     kept = pretrain(f"kept-{zero}", **short)

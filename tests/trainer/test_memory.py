@@ -119,9 +119,12 @@ def libraries(prepared: Path) -> int:
     [
         pytest.param(llama(768, 6, 2048), batch(64, 1), "the update", id="weights"),
         pytest.param(llama(256, 6, 704), batch(256, 8), "the backward pass", id="activations"),
-        pytest.param(llama(512, 4, 1408), batch(256, 2, 2, "bfloat16"), "the backward pass", id="both-bfloat16"),
+        pytest.param(
+            llama(512, 4, 1408), batch(256, 2, 2, "bfloat16"), "the backward pass", id="both-bfloat16",
+            marks=pytest.mark.release,
+        ),
     ],
-)
+)  # fmt: skip
 def test_a_step_takes_what_is_estimated(
     prepared: Path, libraries: int, model: dict[str, Any], settings: dict[str, Any], moment: str, record_property: Any
 ) -> None:

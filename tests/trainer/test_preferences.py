@@ -50,7 +50,7 @@ def preference(prepared: Path, base: str, pairs: str) -> Preference:
     return make
 
 
-@pytest.mark.parametrize("zero", [1, 3])
+@pytest.mark.parametrize("zero", [pytest.param(1, marks=pytest.mark.release), 3])
 def test_reward_model_learns_the_rule(preference: Preference, pods: RunPods, prepared: Path, zero: int) -> None:
     config = preference(f"taste-{zero}", "rewardModel", zeroStage=zero)
     progress = pods(config).run()

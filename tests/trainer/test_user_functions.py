@@ -43,7 +43,9 @@ def own(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, d
     return found
 
 
-@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "zero", [0, pytest.param(1, marks=pytest.mark.release), pytest.param(2, marks=pytest.mark.release), 3]
+)
 def test_a_torch_adamw_is_ours(zero: int, pretrain: Stage, pods: RunPods, own: dict[int, dict[int, float]]) -> None:
     config = pretrain(f"adamw-{zero}", **SHORT, zeroStage=zero, optimizer=ADAMW)
     pods(config).run()
@@ -52,7 +54,7 @@ def test_a_torch_adamw_is_ours(zero: int, pretrain: Stage, pods: RunPods, own: d
 
 @pytest.mark.parametrize(
     ("zero", "function"),
-    [(0, "per_tensor"), (1, "two_rates"), (2, "sgd"), (3, "two_rates")],
+    [(0, "per_tensor"), pytest.param(1, "two_rates", marks=pytest.mark.release), (2, "sgd"), (3, "two_rates")],
 )
 def test_an_optimizer_goes_on_after_a_kill(zero: int, function: str, pretrain: Stage, pods: RunPods) -> None:
     settings: dict[str, Any] = {

@@ -13,8 +13,8 @@ from llm_trainer.runtime.run import Run
 from llm_trainer.stages.fine_tuning import (
     TokenisedRows,
     balance_coefficient,
-    check_model,
     find_tokenizer,
+    for_trl,
     peft_config,
     rows_of,
     run_stage,
@@ -78,8 +78,7 @@ def run(config: StageConfig, board: Board) -> str:
 def make_trainer(run: Run, settings: Dpo) -> Trainer:
     config = run.config
     tokenizer = find_tokenizer(config)
-    model = build(config, tokenizer, settings.seed)
-    check_model(config, settings, tokenizer, model)
+    model = for_trl(config, settings, tokenizer, build(config, tokenizer, settings.seed))
     rows = rows_of(config, settings, tokenizer, run.board, run.group.rank)
     arguments = DPOConfig(
         **training_arguments(run, settings),

@@ -57,9 +57,8 @@ def find_tokenizer(config: StageConfig) -> PreTrainedTokenizerBase:
 def check_model(
     config: StageConfig, settings: FineTuning, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 ) -> None:
-    """Raises ConfigurationError when the model can't read what the stage would give it; what TRL asks it is named."""
+    """Raises ConfigurationError when the model can't read what the stage would give it."""
     kind = KINDS[kind_of(config)]
-    name_experts(model.config.get_text_config())
     check_length(model, settings.length, settings.length_name(kind))
     check_vocabulary(model, tokenizer, config.model_folder or "the model")
     if getattr(settings, "router_aux_loss_coef", None) and not shows_routers(model.config):
@@ -69,6 +68,15 @@ def check_model(
         )
     if settings.lora:
         check_start(config, settings.lora, target_modules(model, settings.lora))
+
+
+def for_trl(
+    config: StageConfig, settings: FineTuning, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> PreTrainedModel:
+    """The model, which can be trained by the stage and answers what TRL asks it. Raises as `check_model` does."""
+    check_model(config, settings, tokenizer, model)
+    name_experts(model.config.get_text_config())
+    return model
 
 
 def balance_coefficient(model: PreTrainedModel, written: float | None) -> float | None:

@@ -20,7 +20,7 @@ from llm_trainer.rl.rollout import own_sampling
 from llm_trainer.runtime.exchange import pickles_allowed
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run
-from llm_trainer.stages.fine_tuning import balance_coefficient, check_model, find_tokenizer, peft_config, run_stage
+from llm_trainer.stages.fine_tuning import balance_coefficient, find_tokenizer, for_trl, peft_config, run_stage
 from llm_trainer.stages.prompts import prompt_rows
 from llm_trainer.stages.trl_stage import StageTrainer, training_arguments
 
@@ -92,8 +92,7 @@ def run(config: StageConfig, board: Board) -> str:
 def make_trainer(run: Run, settings: Grpo) -> Trainer:
     config = run.config
     tokenizer = find_tokenizer(config)
-    model = build(config, tokenizer, settings.seed)
-    check_model(config, settings, tokenizer, model)
+    model = for_trl(config, settings, tokenizer, build(config, tokenizer, settings.seed))
     rows = prompt_rows(config, settings, tokenizer, run.board, run.group.rank)
     model.generation_config.eos_token_id = stop_tokens(tokenizer, model.generation_config.eos_token_id)
     rewards, tokenizers = load_rewards(config, settings)

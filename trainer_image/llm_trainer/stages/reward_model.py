@@ -13,8 +13,8 @@ from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.run import Run
 from llm_trainer.stages.fine_tuning import (
     TokenisedRows,
-    check_model,
     find_tokenizer,
+    for_trl,
     peft_config,
     rows_of,
     run_stage,
@@ -56,8 +56,7 @@ def run(config: StageConfig, board: Board) -> str:
 def make_trainer(run: Run, settings: RewardModel) -> Trainer:
     config = run.config
     tokenizer = find_tokenizer(config)
-    model = build_reward_model(config, settings.seed)
-    check_model(config, settings, tokenizer, model)
+    model = for_trl(config, settings, tokenizer, build_reward_model(config, settings.seed))
     rows = rows_of(config, settings, tokenizer, run.board, run.group.rank)
     arguments = RewardConfig(
         **training_arguments(run, settings),

@@ -18,8 +18,8 @@ from llm_trainer.runtime.run import Run
 from llm_trainer.stages.fine_tuning import (
     TokenisedRows,
     balance_coefficient,
-    check_model,
     find_tokenizer,
+    for_trl,
     peft_config,
     rows_of,
     run_stage,
@@ -148,8 +148,7 @@ def check_shared_work(settings: Sft, trainer: Trainer) -> None:
 def make_trainer(run: Run, settings: Sft) -> Trainer:
     config = run.config
     tokenizer = find_tokenizer(config)
-    model = build(config, tokenizer, settings.seed)
-    check_model(config, settings, tokenizer, model)
+    model = for_trl(config, settings, tokenizer, build(config, tokenizer, settings.seed))
     rows = rows_of(config, settings, tokenizer, run.board, run.group.rank)
     arguments = SFTConfig(
         **training_arguments(run, settings),

@@ -22,6 +22,7 @@ from llm_trainer.storage.multipart import Multipart, key_of
 from llm_trainer.storage.publication import MARK
 from llm_trainer.storage.upload_bucket import has_no_room
 from llm_trainer.storage.upload_parts import PART
+from tests.storage.narrow_key import narrowed
 from tests.storage.results import SMALL, config, publish, result, started
 from tests.storage.s3_server import serving
 
@@ -141,6 +142,35 @@ def test_a_file_that_is_killed_within_goes_on_at_its_parts(
     assert alteration(bucket, digest) is None
     sent = sent_parts(access)
     assert sorted(sent) == sorted(f"{bucket.name}/model-0.safetensors {number}" for number in range(1, 14))
+
+
+LISTS = {
+    "uploads": lambda method, asked: method == "GET" and "uploads" in asked,
+    "parts": lambda method, asked: method == "GET" and "uploadId" in asked,
+}
+
+
+@pytest.mark.parametrize("refused", LISTS)
+def test_a_key_that_may_not_list_uploads_sends_all_anew(
+    refused: str, server: tuple[dict[str, str], Path], bucket: Path, tmp_path: Path
+) -> None:
+    """Which is what its rights are said to be: those of listing uploads are not asked for."""
+    folder = server[1].parent.parent
+    place = f"{bucket.name}-{refused}"
+    uri, digest = result(tmp_path, shards=1, size=(3 * PART) + 12345)
+    with narrowed(server[0], folder / "pki", LISTS[refused]) as keys:
+        given = config(tmp_path, uri, digest, f"s3://models/{place}", keys)
+        process = started(given, tmp_path)
+        deadline = time.monotonic() + 60
+        while not any(place in part for part in sent_parts(folder / "access")) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.kill()
+        process.communicate()
+        assert process.returncode < 0, "it was never killed in the middle"
+        run = publish(given, tmp_path)
+    assert run.code == 0, run.log
+    assert "can't be listed (403 Forbidden: AccessDenied)" in run.log
+    assert alteration(server[1] / place, digest) is None
 
 
 def test_what_another_result_had_under_way_is_ended(keys: dict[str, str], bucket: Path, tmp_path: Path) -> None:

@@ -31,16 +31,21 @@ class PartsOfFiles:
 
     def look(self) -> None:
         """Which uploads are open."""
-        self._open = self._ask(self._listed)
+        self._open = self._known(lambda: self._requests.open(f"{self._prefix}/"), {})
 
-    def _listed(self) -> Mapping[str, Sequence[str]]:
-        try:
-            return self._requests.open(f"{self._prefix}/")
-        except AnswerError as error:
-            if error.status not in NO_LISTS:
-                raise
-            print(f"uploads can't be listed ({error}): of a file that was under way all is sent anew", flush=True)
-            return {}
+    def _known(self, asked: Callable[[], Found], nothing: Found) -> Found:
+        """What the server lists; nothing where it may not be asked, as a key for writing alone is no fault."""
+
+        def listed() -> Found:
+            try:
+                return asked()
+            except AnswerError as error:
+                if error.status not in NO_LISTS:
+                    raise
+                print(f"uploads can't be listed ({error}): of a file that was under way all is sent anew", flush=True)
+                return nothing
+
+        return self._ask(listed)
 
     def forget(self, paths: Iterable[str]) -> None:
         """End the uploads of these files, which are of another result."""
@@ -55,10 +60,7 @@ class PartsOfFiles:
     def send(self, path: str, file: Path, digest: str) -> int:
         """Bytes that were sent. Raises UploadGoneError if the upload ended meanwhile, which may be its own doing."""
         key = f"{self._prefix}/{path}"
-        *older, upload = self._open.get(key) or [self._ask(lambda: self._requests.begin(key, digest))]
-        self._open = {other: uploads for other, uploads in self._open.items() if other != key}
-        self._end(key, older)
-        there = {part.number: part for part in self._ask(lambda: self._requests.parts(key, upload))}
+        upload, there = self._under_way(key) or (self._ask(lambda: self._requests.begin(key, digest)), {})
         size = file.stat().st_size
         length = max(PART, -(-size // MOST_PARTS))
 
@@ -71,6 +73,17 @@ class PartsOfFiles:
         made = at_once(AT_ONCE, "part", one, range(1, -(-size // length) + 1))
         self._ask(lambda: self._requests.complete(key, upload, [part for part, _ in made]))
         return sum(count for _, count in made)
+
+    def _under_way(self, key: str) -> tuple[str, dict[int, Part]] | None:
+        """The newest upload of a file with its parts by their numbers; older ones are ended."""
+        *older, upload = self._open.get(key) or [""]
+        self._open = {other: uploads for other, uploads in self._open.items() if other != key}
+        self._end(key, older)
+        if not upload:
+            return None
+        nothing: list[Part] = []
+        parts = self._known(lambda: self._requests.parts(key, upload), nothing)
+        return upload, {part.number: part for part in parts}
 
 
 def read(file: Path, start: int, length: int) -> bytes:

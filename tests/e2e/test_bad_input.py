@@ -16,6 +16,10 @@ BAD_DATA = {
 CANNOT_START: dict[str, Manifest] = {
     "no-image": {"image": "registry.test/nowhere:1"},
     "too-big": {"resources": {"requests": {"cpu": "100"}}},
+    "no-secret": {
+        "data__sources__0__uri": "s3://corpora/news.jsonl",
+        "credentials": [{"secretName": "unmade", "for": "s3://corpora"}],
+    },
 }
 
 
@@ -88,6 +92,7 @@ def test_a_dataset_without_its_columns_stops_before_pretraining(user: User) -> N
     [
         ("no-image", "ImagePullFailed", "registry.test/nowhere:1"),
         ("too-big", "Unschedulable", "Insufficient cpu"),
+        ("no-secret", "FailedMount", 'secret "unmade" not found'),
     ],
 )
 def test_pods_that_cannot_start(user: User, name: str, reason: str, says: str) -> None:

@@ -18,6 +18,7 @@ from llm_trainer.protocol import ExitCode
 from llm_trainer.storage.bucket import Bucket
 from llm_trainer.storage.cache import fetch
 from llm_trainer.storage.credentials import Credential
+from llm_trainer.storage.meter import Meter
 from llm_trainer.storage.multipart import Multipart, key_of
 from llm_trainer.storage.publication import MARK
 from llm_trainer.storage.upload_bucket import has_no_room
@@ -72,11 +73,6 @@ def test_whole_and_again(keys: dict[str, str], bucket: Path, tmp_path: Path) -> 
     for text in (run.log, again.log, json.dumps(run.word)):
         assert "sesame" not in text
     source = Bucket("models", Credential("s3://models", "store", keys))
-
-    class Meter:
-        def total(self, count: int) -> None: ...
-        def more(self, count: int) -> None: ...
-        def waiting(self) -> None: ...
 
     wanted = RemoteInput.model_validate({"field": "f", "uri": f"s3://models/{bucket.name}", "use": "model"})
     place = fetch(wanted, source, tmp_path / "cache", Meter())

@@ -13,9 +13,10 @@ from tests.api.kube.proxy import Fault, Proxy
 
 
 async def test_apply_creates_and_a_second_apply_changes_nothing(client: Client, namespace: str) -> None:
+    """Of a ConfigMap: the controller of Jobs writes to a Job between the two."""
     owner = await client.create(TRAINING, training(namespace))
-    first = await client.apply(job(owner))
-    second = await client.apply(job(owner))
+    first = await client.apply(config_map(owner))
+    second = await client.apply(config_map(owner))
     assert first["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]
     assert {entry["manager"] for entry in first["metadata"]["managedFields"]} == {"llm-operator"}
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +17,11 @@ with importing():
     from llm_trainer.config.remote import Remote
     from llm_trainer.runtime.errors import StageError, classify
     from llm_trainer.storage.cache import fetch, read_fetched
+    from llm_trainer.storage.meter import Meter
     from llm_trainer.storage.remote_files import Listing
     from llm_trainer.storage.request import InputFetched, Request
     from llm_trainer.storage.sources import Sources
     from llm_trainer.storage.streams import list_stream, listing_file
-
-TELL_SECONDS = 1.0
-
-
-class Meter:
-    """Counts over all that is fetched, and tells it about once a second."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._bytes = self._total = 0
-        self._told = 0.0
-
-    def more(self, count: int) -> None:
-        with self._lock:
-            self._bytes += count
-        self.show()
-
-    def total(self, count: int) -> None:
-        with self._lock:
-            self._total += count
-        self.show()
-
-    def waiting(self) -> None:
-        self.show(now=True)
-
-    def show(self, *, now: bool = False) -> None:
-        with self._lock:
-            if now or time.monotonic() - self._told > TELL_SECONDS:
-                self._told = time.monotonic()
-                say({"bytes": self._bytes, "total": self._total})
 
 
 def say(line: dict[str, Any]) -> None:
@@ -61,7 +30,13 @@ def say(line: dict[str, Any]) -> None:
 
 def run(request: Request) -> list[InputFetched]:
     """Raises DataError, naming the field, and StorageError."""
-    sources, meter, cache = Sources(request), Meter(), Path(request.cache)
+    meter = Meter()
+    with meter.shown(lambda count, total: say({"bytes": count, "total": total})):
+        return fetch_all(request, meter)
+
+
+def fetch_all(request: Request, meter: Meter) -> list[InputFetched]:
+    sources, cache = Sources(request), Path(request.cache)
     done: list[InputFetched] = []
     for wanted in request.inputs:
         remote = parse(wanted.uri)
@@ -75,7 +50,6 @@ def run(request: Request) -> list[InputFetched]:
         except StageError as error:
             raise type(error)(f"{wanted.field}: {error}") from error
         done.append(told(request, wanted, remote, listing))
-    meter.waiting()
     return done
 
 

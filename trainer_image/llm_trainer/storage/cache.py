@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from pydantic import BaseModel, ValidationError
 
@@ -26,6 +25,7 @@ from llm_trainer.runtime.errors import DataError, NoSpaceError, StorageError
 from llm_trainer.runtime.removal import remove
 from llm_trainer.storage.at_once import at_once
 from llm_trainer.storage.lock import held
+from llm_trainer.storage.meter import Meter
 from llm_trainer.storage.model_files import needed
 from llm_trainer.storage.pickled import converted, is_pickled, safetensors_of
 from llm_trainer.storage.ranges import refuse_other_content
@@ -68,14 +68,6 @@ def read_fetched(folder: Path) -> Fetched | None:
         return None
 
 
-class Meter(Protocol):
-    """Who counts what is fetched."""
-
-    def total(self, count: int) -> None: ...  # bytes of what was listed
-    def more(self, count: int) -> None: ...  # bytes that are there
-    def waiting(self) -> None: ...  # for another, about each second
-
-
 def fetch(wanted: RemoteInput, source: Source, cache: Path, meter: Meter) -> Place:
     """Have all files of a URI in the cache.
 
@@ -85,10 +77,11 @@ def fetch(wanted: RemoteInput, source: Source, cache: Path, meter: Meter) -> Pla
     for _ in range(LISTINGS):
         try:
             listing = listed(wanted, source)
-            meter.total(listing.bytes)
+            meter.listed(listing.bytes)
             return _fetch(wanted, remote, source, listing, cache, meter)
         except ChangedError as error:
             changed = error
+            meter.changed()
         except TransientError as error:
             raise StorageError(f"{uri} can't be fetched at this moment: {error}; the next attempt goes on") from error
     raise DataError(f"{uri} changes while it is read: {changed}; name files that nobody writes to, or copy them first")
@@ -115,7 +108,7 @@ def _fetch(wanted: RemoteInput, remote: Remote, source: Source, listing: Listing
     if not _missing(folder, listing.files):
         meter.more(listing.bytes)
         return place
-    with held(folder.with_name(f"{folder.name}.lock"), meter.waiting) as check:
+    with held(folder.with_name(f"{folder.name}.lock")) as check:
         parts = folder.with_name(f".{folder.name}.parts")
         for directory in (folder, parts):
             directory.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-import time
 from pathlib import Path
 from types import FrameType
 
@@ -23,41 +21,13 @@ with importing():
     from llm_trainer.runtime.last_words import report
     from llm_trainer.runtime.progress import Board
     from llm_trainer.storage.cache import fetch, listed
+    from llm_trainer.storage.meter import Meter
     from llm_trainer.storage.remote_files import Listing, TransientError
     from llm_trainer.storage.request import Request, fetched_input
     from llm_trainer.storage.sources import Sources
     from llm_trainer.storage.speed import Speed
 
-SHOW_SECONDS = 0.5  # a block comes several thousand times a second
 STAGE = "fetch"  # what its progress names
-
-
-class BoardMeter:
-    """Counts what is fetched, by several threads, and shows it to whoever asks."""
-
-    def __init__(self, board: Board) -> None:
-        self._board, self._speed, self._lock = board, Speed(), threading.Lock()
-        self._bytes = self._total = 0
-        self._shown = 0.0
-
-    def more(self, count: int) -> None:
-        with self._lock:
-            self._bytes += count
-            if self._bytes >= self._total or time.monotonic() - self._shown > SHOW_SECONDS:
-                self._show()
-
-    def total(self, count: int) -> None:
-        with self._lock:
-            self._total, self._bytes = count, 0  # anew, if what is listed has changed
-            self._show()
-
-    def waiting(self) -> None:
-        with self._lock:
-            self._show()
-
-    def _show(self) -> None:
-        self._shown = time.monotonic()
-        self._board.update(phase="Fetching", **self._speed.figures(self._bytes, self._total))
 
 
 def run(wanted: ModelFetch, board: Board) -> Listing:
@@ -69,7 +39,9 @@ def run(wanted: ModelFetch, board: Board) -> Listing:
     try:
         source = Sources(request).of(parse(wanted.input.uri))
         if wanted.cache:
-            return fetch(wanted.input, source, Path(wanted.cache), BoardMeter(board)).listing
+            meter, speed = Meter(), Speed()
+            with meter.shown(lambda *figures: board.update(phase="Fetching", **speed.figures(*figures))):
+                return fetch(wanted.input, source, Path(wanted.cache), meter).listing
         return listed(wanted.input, source)
     except TransientError as error:
         raise StorageError(f"{wanted.input.field}: {error}; it is asked again") from error

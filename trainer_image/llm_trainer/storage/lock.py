@@ -21,13 +21,10 @@ STALE_SECONDS = 60.0  # without a touch: whoever held it has gone
 
 
 @contextmanager
-def held(lock: Path, waiting: Callable[[], None], stale: float = STALE_SECONDS) -> Iterator[Callable[[], None]]:
-    """Wait for the lock and hold it; the body gets what raises StorageError once the lock is no longer its own.
-
-    `waiting` is called about each second while another holds it.
-    """
+def held(lock: Path, stale: float = STALE_SECONDS) -> Iterator[Callable[[], None]]:
+    """Wait for the lock and hold it; the body gets what raises StorageError once the lock is no longer its own."""
     token = uuid.uuid4().hex
-    _take(lock, token, waiting, stale)
+    _take(lock, token, stale)
     done, lost = threading.Event(), threading.Event()
 
     def touch() -> None:
@@ -53,7 +50,7 @@ def held(lock: Path, waiting: Callable[[], None], stale: float = STALE_SECONDS) 
             lock.unlink(missing_ok=True)
 
 
-def _take(lock: Path, token: str, waiting: Callable[[], None], stale: float) -> None:
+def _take(lock: Path, token: str, stale: float) -> None:
     lock.parent.mkdir(parents=True, exist_ok=True)
     seen, since = (0, ""), time.monotonic()
     while True:
@@ -70,7 +67,6 @@ def _take(lock: Path, token: str, waiting: Callable[[], None], stale: float) -> 
             seen, since = now, time.monotonic()
         elif time.monotonic() - since > stale:
             _remove_stale(lock, seen[1])
-        waiting()
         time.sleep(min(1.0, stale / 4))
 
 

@@ -59,6 +59,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "an adapter": {"lora": {"rank": 4}},
     "all tokens": {"assistantOnlyLoss": False},
     "a loss of the user's": {"lossFunction": "tests.trainer.user_functions:nats"},
+    "rows that fill no last step": {"globalBatchSize": 14, "microBatchSize": 7},
     "fewer rows than processes want": {"globalBatchSize": 2, "microBatchSize": 1, "epochs": 0.2},
 }
 

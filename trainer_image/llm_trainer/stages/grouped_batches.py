@@ -1,15 +1,17 @@
-"""The micro-batches of a stage whose loss is a mean over rows: those of a step, put together by their lengths.
+"""The micro-batches of a stage whose loss is a mean over rows or tokens: a step's rows, put together by their lengths.
 
 So little is padded, and no loss changes: it is the same mean, over the same rows.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from llm_trainer.data.examples import IGNORED
 from llm_trainer.runtime.batch import DataRank
 from llm_trainer.runtime.process_group import ProcessGroup
 from llm_trainer.stages.micro_batches import MicroBatches, MicroBatchOrder
@@ -54,17 +56,32 @@ class GroupedBatches(StepRows):
     def of(self, step: int) -> MicroBatches:
         size = self.trainer.settings.micro_batch_size
         mine = by_length(self.places(step), self._lengths, size, self.data.size)[self.data.rank]
-        collated = [self.trainer.data_collator([self._rows[int(place)] for place in places]) for places in mine]
-        tokens = sum(int(batch["attention_mask"].sum()) for batch in collated)
-        return self.micro_batches(collated, tokens)
+        collated = [self._batch(rows) for rows in mine]
+        return self.micro_batches([batch for batch, _ in collated], sum(tokens for _, tokens in collated))
+
+    def _batch(self, rows: Rows) -> tuple[dict[str, Any], int]:
+        """And its tokens. Where the loss is a mean over tokens, a row that only fills has none that counts."""
+        batch: dict[str, Any] = self.trainer.data_collator([self._rows[int(place)] for place in rows.places])
+        read = batch["attention_mask"]
+        if "labels" in batch:
+            batch["labels"][torch.from_numpy(rows.again)] = IGNORED
+            read = read[torch.from_numpy(~rows.again)]
+        return batch, int(read.sum())
 
 
-def by_length(places: Places, lengths: Places, size: int, processes: int) -> list[list[Places]]:
+class Rows(NamedTuple):
+    """Of a micro-batch. ``again``: which of them another one has already, and only fill it."""
+
+    places: Places
+    again: npt.NDArray[np.bool_]
+
+
+def by_length(places: Places, lengths: Places, size: int, processes: int) -> list[list[Rows]]:
     """Of each process its micro-batches, all of `size` rows: the longest rows come together, at the same time in all.
 
     As accelerate does, an epoch's last step begins again where its rows don't fill every micro-batch.
     """
     count = -(-len(places) // (size * processes))
     filled = np.resize(places, count * size * processes)
-    ordered = filled[np.argsort(-lengths[filled], kind="stable")].reshape(count, processes, size)
-    return [list(ordered[:, process]) for process in range(processes)]
+    order = np.argsort(-lengths[filled], kind="stable").reshape(count, processes, size)
+    return [[Rows(filled[rows], rows >= len(places)) for rows in order[:, process]] for process in range(processes)]

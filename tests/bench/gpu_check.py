@@ -23,7 +23,8 @@ from typing import Any
 LIBRARIES = {
     "torch": True, "transformers": True, "deepspeed": True, "trl": True, "peft": True, "accelerate": True,
     "datasets": True, "pyarrow": True, "pydantic": True, "prometheus_client": True, "tokenizers": True,
-    "safetensors": True, "numpy": True, "blake3": True, "flash_attn": False, "bitsandbytes": False, "vllm": False,
+    "safetensors": True, "numpy": True, "blake3": True, "py3langid": True, "flash_attn": False, "liger_kernel": False,
+    "bitsandbytes": False, "vllm": False,
 }  # fmt: skip
 STAGE_SECONDS = 60  # that a stage may take: one is not begun when less is left
 

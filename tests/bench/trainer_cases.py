@@ -21,23 +21,38 @@ from tests.bench.trainer_runs import Machine, Rival
 from tests.trainer.pods import Pods
 
 LOG_EVERY = 10  # steps; what transformers' trainers do by default
-LENGTH = 256
-MODEL = Architecture(
-    family="llama",
-    config={
-        "hidden_size": 256,
-        "intermediate_size": 704,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": LENGTH + 1,
-        "tie_word_embeddings": True,
-    },
-)
 Message = dict[str, str]
-BATCH = {"globalBatchSize": 8, "microBatchSize": 2}
 KINDS = {"pretrain": "pretrain", "sft": "sft", "chats": "sft", "lora": "sft", "dpo": "dpo"}
 DATASETS = {"sft": "chat", "chats": "chats", "lora": "chat", "dpo": "pairs"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is large enough for a device that its arithmetic is timed; ``length`` in tokens."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    length: int
+    batch: dict[str, int]
+
+    @property
+    def model(self) -> Architecture:
+        return Architecture(
+            family="llama",
+            config={
+                "hidden_size": self.hidden, "intermediate_size": self.intermediate, "num_hidden_layers": self.layers,
+                "num_attention_heads": self.heads, "num_key_value_heads": self.heads // 2,
+                "max_position_embeddings": self.length + 1, "tie_word_embeddings": True,
+            },
+        )  # fmt: skip
+
+
+SIZES = {
+    "cpu": Size(256, 704, 6, 8, 256, {"globalBatchSize": 8, "microBatchSize": 2}),
+    "cuda": Size(768, 2048, 12, 12, 1024, {"globalBatchSize": 32, "microBatchSize": 8}),
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,10 @@ class Bench:
     volumes: Path
     machine: Machine
     steps: int
+
+    @property
+    def size(self) -> Size:
+        return SIZES[self.machine.device]
 
     def config(self, stage: str, **settings: Any) -> StageConfig:
         return StageConfig.model_validate(
@@ -72,7 +91,7 @@ class Bench:
         corpus.mkdir(parents=True)
         texts = list(pydoc_data.topics.topics.values())
         write_rows(corpus / "text.jsonl", [{"text": text} for text in texts])
-        questions = list(question_rows(texts, self.steps * BATCH["globalBatchSize"]))
+        questions = list(question_rows(texts, self.steps * self.size.batch["globalBatchSize"]))
         write_rows(corpus / "chat.jsonl", [{"messages": [*q, a]} for q, a, _ in questions])
         cuts = answer_lengths(len(questions))
         cut = [
@@ -88,16 +107,16 @@ class Bench:
         Pods(config, self.volumes, {"CUDA_VISIBLE_DEVICES": ""}).run()
         tokenizer = load_tokenizer(Path(config.data_folder) / TOKENIZER)
         torch.manual_seed(0)
-        from_architecture(MODEL, tokenizer).save_pretrained(self.volumes / "models/start")
+        from_architecture(self.size.model, tokenizer).save_pretrained(self.volumes / "models/start")
         tokenizer.save_pretrained(self.volumes / "models/start")
         self._write_packed_rows(config)
 
     def _write_packed_rows(self, config: StageConfig) -> None:
         """The rows of our pretraining, in its order, for a trainer that wants them as a dataset."""
-        sequences = Sequences(Path(config.data_folder), LENGTH, seed=0)
+        sequences = Sequences(Path(config.data_folder), self.size.length, seed=0)
         eos = sequences.manifest.eos_token_id
         packed = []
-        for index in range(self.steps * BATCH["globalBatchSize"]):
+        for index in range(self.steps * self.size.batch["globalBatchSize"]):
             tokens, positions = (part.tolist() for part in vars(sequences.row(index)).values())
             # the last token is only a target; its position is needed all the same, and nothing is learned from it
             positions.append(0 if tokens[-1] == eos else positions[-1] + 1)
@@ -108,30 +127,31 @@ class Bench:
 
     def ours(self, case: str, name: str, precision: str) -> StageConfig:
         settings: dict[str, Any] = {
-            **BATCH,
+            **self.size.batch,
             "precision": precision,
             "optimizer": {"learningRate": 3e-4, "beta2": 0.999, "weightDecay": 0.1},
             "schedule": {"type": "constant"},
             "checkpoint": {"everySteps": 10**6},
             "evaluation": {"everySteps": 10**6},
+            "activationCheckpointing": False,
         }
         if case == "pretrain":
-            settings |= {"sequenceLength": LENGTH, "steps": self.steps}
+            settings |= {"sequenceLength": self.size.length, "steps": self.steps}
         else:
             uri = f"pvc://corpus/{DATASETS[case]}.jsonl"
-            settings |= {"dataset": {"uri": uri, "validationFraction": 0.0}, "maxLength": LENGTH}
+            settings |= {"dataset": {"uri": uri, "validationFraction": 0.0}, "maxLength": self.size.length}
         if case == "lora":
             settings["lora"] = {"rank": 16, "alpha": 32}
         return self.config(name, model={"uri": "pvc://models/start"}, **{KINDS[case]: settings})
 
     def rival(self, case: str, name: str, *, bfloat16: bool, deepspeed: bool = True) -> Rival:
         cuda = self.machine.device == "cuda"
-        accumulation = BATCH["globalBatchSize"] // BATCH["microBatchSize"] // self.machine.processes
+        accumulation = self.size.batch["globalBatchSize"] // self.size.batch["microBatchSize"] // self.machine.processes
         arguments: dict[str, Any] = {
             "output_dir": str(self.volumes / name),
             "use_cpu": not cuda,
             "seed": 0,
-            "per_device_train_batch_size": BATCH["microBatchSize"],
+            "per_device_train_batch_size": self.size.batch["microBatchSize"],
             "gradient_accumulation_steps": accumulation,
             "max_steps": self.steps,
             "learning_rate": 3e-4,
@@ -142,14 +162,14 @@ class Bench:
             "report_to": [],
             "disable_tqdm": True,
             "bf16": bfloat16,
-            "gradient_checkpointing": cuda,
+            "gradient_checkpointing": False,
             "dataloader_pin_memory": cuda,
         }
         if deepspeed:
             arguments["deepspeed"] = deepspeed_config(bfloat16=bfloat16)
         rows = self.volumes / f"corpus/{DATASETS.get(case, 'packed')}.jsonl"
         start = local_path("pvc://models/start", str(self.volumes))
-        return Rival(case, start, str(rows), str(self.volumes / f"{name}.jsonl"), LENGTH, arguments)
+        return Rival(case, start, str(rows), str(self.volumes / f"{name}.jsonl"), self.size.length, arguments)
 
 
 def deepspeed_config(*, bfloat16: bool) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tests.cluster.settings import REPOSITORY
 from tests.trainer.pods import Pods, free_port
 
 SAMPLE_SECONDS = 0.2
+GPU_SECONDS = 5.0  # nvidia-smi holds the driver up, by which a step's kernels are started
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -135,11 +136,12 @@ def watch(launcher: int, is_alive: Callable[[], bool], machine: Machine) -> list
     """Samples of the processes of a launcher, by its pid, until it ends."""
     samples: list[Sample] = []
     used: dict[int, float] = {}  # a process that a sample misses, or that has ended, has used what it had
+    peak, asked = 0, time.monotonic()
     while is_alive():
         pids = children(launcher)
         used = most_of(used, {pid: cpu_seconds(pid) for pid in pids})
-        gpu = gpu_memory(pids) if machine.device == "cuda" else 0
-        peak = max([gpu, *(sample.gpu_memory for sample in samples[-1:])])
+        if machine.device == "cuda" and time.monotonic() - asked > GPU_SECONDS:
+            peak, asked = max(peak, gpu_memory(pids)), time.monotonic()
         samples.append(Sample(time.time(), sum(used.values()), sum(map(peak_memory, pids)), peak))
         time.sleep(SAMPLE_SECONDS)
     return samples

@@ -216,6 +216,7 @@ def test_a_token_is_read_from_the_secret_and_never_said(hub: Hub, tmp_path: Path
 
 def test_what_is_refused(hub: Hub, tmp_path: Path) -> None:
     hub.repositories["team/pickled"] = Repository({"config.json": b"{}", "pytorch_model.bin": b"x"})
+    hub.repositories["team/quantized"] = Repository({"model.Q4_K_M.gguf": b"GGUF"})
     hub.repositories["team/private"] = Repository(dict(MODEL), token="hf_sesame")
     for uri, says in {
         "hf://team/absent": "spec.model[0]: hf://team/absent: there is no such repository, or it is private; if it is",
@@ -223,9 +224,28 @@ def test_what_is_refused(hub: Hub, tmp_path: Path) -> None:
         "hf://team/model@v9": "has no revision 'v9'",
         "hf://team/model/absent": "no file matches hf://team/model",
         "hf://team/pickled": "has pickled weights alone (pytorch_model.bin)",
+        "hf://team/quantized": "has no safetensors (model.Q4_K_M.gguf); name a model's folder",
     }.items():
         assert says in refused(hub, tmp_path, uri), uri
     assert not list((tmp_path / "models").rglob("*.lock"))
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("rows.csv", "Write it as Parquet: pandas.read_csv"),
+        ("rows.tar", "Unpack it, or narrow the glob."),
+        ("rows.jsonl.xz", "Unpack it with xz -d"),
+        ("book.docx", "Narrow the glob or convert the file."),
+        ("README", "Narrow the glob or convert the file."),
+    ],
+)
+def test_a_kind_of_file_that_nobody_reads_is_not_fetched(file: str, says: str, hub: Hub, tmp_path: Path) -> None:
+    hub.repositories["team/corpus"] = Repository({"a.jsonl": b'{"text": "x"}\n', file: b"x" * 9}, kind="datasets")
+    told = refused(hub, tmp_path, "hf://datasets/team/corpus/*", use="data")
+    assert f"hf://datasets/team/corpus/* names {file!r}, which ends with none of .txt, .jsonl" in told
+    assert says in told
+    assert not hub.served
 
 
 def test_a_hub_that_fails_for_long_ends_the_attempt_when_its_tries_are_over(

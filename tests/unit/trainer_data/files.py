@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llm_trainer.data.files import Place, find_files
+from llm_trainer.data.files import SUFFIXES, Place, find_files
 from llm_trainer.data.readers import Part, Row, read_rows_of
 from llm_trainer.data.rows import SUFFIXES as ROW_SUFFIXES
-from llm_trainer.data.sources import SUFFIXES, read_documents
+from llm_trainer.data.sources import read_documents
 
 FIELD = "spec.data.sources[0].uri"
 PLAIN = [f"plain document number {number} about apples and pears" for number in range(3)]

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_trainer.data.files import Files, find_files
+from llm_trainer.data.files import SUFFIXES, Files, find_files
 from llm_trainer.data.readers import Row
-from llm_trainer.data.sources import SUFFIXES, RawDocument, read_documents
+from llm_trainer.data.sources import RawDocument, read_documents
 from llm_trainer.runtime.errors import DataError
 
 from .files import FIELD, documents, rows_of, write_table

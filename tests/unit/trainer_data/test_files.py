@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from llm_trainer.data import readers
-from llm_trainer.data.files import find_files
-from llm_trainer.data.sources import SUFFIXES, read_documents
+from llm_trainer.data.files import SUFFIXES, find_files
+from llm_trainer.data.sources import read_documents
 from llm_trainer.runtime.errors import DataError
 
 from .files import FIELD, PLAIN, documents, lines

@@ -9,9 +9,9 @@ import pytest
 
 from llm_trainer.config import DatasetCheck
 from llm_trainer.data import readers
-from llm_trainer.data.files import find_files
+from llm_trainer.data.files import SUFFIXES, find_files
 from llm_trainer.data.rows import read_rows
-from llm_trainer.data.sources import SUFFIXES, read_documents
+from llm_trainer.data.sources import read_documents
 from llm_trainer.runtime.errors import DataError
 
 from .conftest import WriteLines

@@ -12,9 +12,9 @@ from functools import cache
 from typing import NamedTuple
 
 from llm_trainer.config import Data
-from llm_trainer.data.files import Place, format_of
+from llm_trainer.data.files import LINES, Place, format_of
 from llm_trainer.data.manifest import Split
-from llm_trainer.data.readers import LINES, Reading
+from llm_trainer.data.readers import Reading
 from llm_trainer.data.sources import RawDocument, read_part
 from llm_trainer.data.units import Unit
 from llm_trainer.runtime.errors import DamagedFileError

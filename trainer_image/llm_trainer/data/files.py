@@ -15,6 +15,10 @@ from llm_trainer.config import local_path
 from llm_trainer.runtime.errors import DamagedFileError, DataError, StageError
 from llm_trainer.runtime.volumes import refuse_link_out
 
+LINES = (".jsonl", ".json")
+TABLES = (".parquet", ".arrow")
+TOKENS = ".bin"  # shards of prepared data: tokenized.py takes them
+SUFFIXES = (".txt", *LINES, *TABLES, TOKENS)  # of a corpus
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".lz4")
 SHOWN = 3  # names in a message
 

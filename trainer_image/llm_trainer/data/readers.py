@@ -18,15 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llm_trainer.data import line_ranges
-from llm_trainer.data.files import COMPRESSIONS, Files, Place, format_of, told
+from llm_trainer.data.files import COMPRESSIONS, LINES, Files, Place, format_of, told
 from llm_trainer.data.true_format import HEAD_BYTES, belied, whole_file
 from llm_trainer.runtime.errors import DamagedFileError, DataError
 
 T = TypeVar("T")
 Row = dict[str, Any]
 
-LINES = (".jsonl", ".json")
-TABLES = (".parquet", ".arrow")
 CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}  # Arrow's names
 TABLE_ROWS = 512  # decoded at a time
 BLOCK = 1 << 20  # bytes of a file read at a time

@@ -9,10 +9,10 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from llm_trainer.config import DatasetCheck
-from llm_trainer.data.files import Files, Place, find_files
+from llm_trainer.data.files import LINES, TABLES, Files, Place, find_files
 from llm_trainer.data.formats import FORMATS, Row, align, format_of, likely_columns
 from llm_trainer.data.messages import MEDIA, parsed, read_messages, read_tools, says_something, shown
-from llm_trainer.data.readers import LINES, TABLES, Part, read_rows_of
+from llm_trainer.data.readers import Part, read_rows_of
 from llm_trainer.data.units import grouped
 from llm_trainer.runtime.errors import DataError
 

@@ -9,11 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llm_trainer.data.files import Files, Place, format_of
+from llm_trainer.data.files import LINES, Files, Place, format_of
 from llm_trainer.data.readers import (
-    LINES,
     MARK,
-    TABLES,
     Reading,
     encoding_of,
     parse_object,
@@ -23,9 +21,6 @@ from llm_trainer.data.readers import (
     read_text,
     refuse_long,
 )
-
-TOKENS = ".bin"  # shards of prepared data: tokenized.py takes them
-SUFFIXES = (".txt", *LINES, *TABLES, TOKENS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from llm_trainer.config import PrepareData, Source
-from llm_trainer.data.files import Files, told
+from llm_trainer.data.files import TOKENS, Files, told
 from llm_trainer.data.manifest import MANIFEST, DataManifest, Shard, SourceCounts, read_manifest
-from llm_trainer.data.sources import TOKENS
 from llm_trainer.data.tokenizer import content_sha256
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 

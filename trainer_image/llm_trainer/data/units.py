@@ -19,9 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llm_trainer.config import Data, Source
-from llm_trainer.data.files import Files, Streams, find_files, format_of, streamed_files, told
-from llm_trainer.data.readers import LINES, Part, open_for_arrow
-from llm_trainer.data.sources import SUFFIXES, TOKENS
+from llm_trainer.data.files import LINES, SUFFIXES, TOKENS, Files, Streams, find_files, format_of, streamed_files, told
+from llm_trainer.data.readers import Part, open_for_arrow
 
 # Bytes of files of a unit: a large corpus has some hundreds, so that many processes end at the same time.
 SMALLEST, LARGEST, UNITS = 16 << 20, 512 << 20, 512

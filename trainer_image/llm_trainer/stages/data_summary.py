@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from llm_trainer.config import PrepareData
-from llm_trainer.data.files import Streams, find_files
+from llm_trainer.data.files import TOKENS, Streams, find_files
 from llm_trainer.data.manifest import DataManifest
 from llm_trainer.data.progress import Step
 from llm_trainer.data.rows import SUFFIXES
-from llm_trainer.data.sources import TOKENS
 from llm_trainer.data.units import find_sources
 from llm_trainer.protocol import DataFigures, DropCount, Notice, TokenCount
 

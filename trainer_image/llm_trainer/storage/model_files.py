@@ -1,26 +1,39 @@
-"""Which files of a model's folder are fetched."""
+"""Which files of what a URI names are fetched, told by their names before a byte is."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from llm_trainer.config import InputUse
 from llm_trainer.config.remote import shown
+from llm_trainer.data.files import COMPRESSIONS, SUFFIXES, format_of, todo
 from llm_trainer.runtime.errors import DataError
 from llm_trainer.storage.pickled import is_pickled
 from llm_trainer.storage.remote_files import Listing, RemoteFile
 
 SMALL = (".json", ".txt", ".model", ".jinja", ".md", ".tiktoken")  # beside a model's weights
 WEIGHTS = ".safetensors"
+TASKS = (".yaml", ".yml")  # of evaluation
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
 
 def needed(uri: str, listing: Listing, use: InputUse, *, allow_pickle: bool = False) -> Listing:
-    """Of data all that was listed. Raises as `of_model`."""
+    """Of data all that was listed. Raises DataError for a file that no reader takes, and as `of_model`."""
     if use == "data":
+        refuse_other_kinds(uri, listing.files)
         return listing
     return replace(listing, files=of_model(uri, listing.files, weights=use == "model", allow_pickle=allow_pickle))
+
+
+def refuse_other_kinds(uri: str, files: tuple[RemoteFile, ...]) -> None:
+    for file in files:
+        path = Path(file.path)
+        if format_of(path) not in (*SUFFIXES, *TASKS):
+            raise DataError(
+                f"{shown(uri)} names {file.path!r}, which ends with none of {', '.join(SUFFIXES)} "
+                f"(compressed: {', '.join(COMPRESSIONS)} after it). {todo(path)}"
+            )
 
 
 def of_model(

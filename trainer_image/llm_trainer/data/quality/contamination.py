@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_trainer.config import Decontamination
-from llm_trainer.data.files import Files, find_files, format_of
+from llm_trainer.data.files import LINES, TABLES, Files, find_files, format_of
 from llm_trainer.data.quality.text import Text, Verdict
-from llm_trainer.data.readers import LINES, TABLES, Part, encoding_of, read, read_rows_of, read_text
+from llm_trainer.data.readers import Part, encoding_of, read, read_rows_of, read_text
 from llm_trainer.data.words import CHARACTERS_PER_WORD, Hashes, Words, words_of
 from llm_trainer.runtime.errors import ConfigurationError, DataError
 

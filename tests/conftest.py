@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import pytest
@@ -16,6 +17,11 @@ ours = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max
 settings.register_profile("llm-operator", ours)
 settings.register_profile("release", ours, max_examples=4 * EXAMPLES)
 settings.load_profile("llm-operator")
+
+
+# A shell starts what runs in its background with SIGINT ignored, which programs that tests start would take over.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)  # a machine that one carries the tests to may have no xdist

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +77,50 @@ def test_what_was_not_committed_is_not_trusted(tmp_path: Path, monkeypatch: pyte
     again = Script(CONTENT)
     assert fetch(again, part) == hashlib.sha256(CONTENT).hexdigest()
     assert again.starts == [3000]
+
+
+def test_what_the_disk_refuses_behind_the_server_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel tells of it once: the next flush, at the end of the file, would go well."""
+    monkeypatch.setattr(ranges, "COMMIT_BYTES", 1000)
+    flushes = iter([OSError(errno.EIO, "Input/output error")])
+
+    def flush(_: int) -> None:
+        if error := next(flushes, None):
+            raise error
+
+    monkeypatch.setattr(os, "fsync", flush)
+    for cuts in ((), (1500,)):
+        with pytest.raises(OSError, match="Input/output error"):
+            fetch(Script(CONTENT, *cuts), tmp_path / "file")
+        flushes = iter([OSError(errno.EIO, "Input/output error")])
+    assert not (tmp_path / "file.json").exists(), "nothing was committed"
+
+
+def test_the_server_does_not_wait_for_the_disk_until_it_is_far_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "COMMIT_BYTES", 1000)
+    monkeypatch.setattr(ranges, "BEHIND", 3000)
+    began, goes_on, read = threading.Event(), threading.Event(), [0]
+
+    def flush(_: int) -> None:
+        began.set()
+        assert goes_on.wait(60), "the server waits for the disk"
+
+    monkeypatch.setattr(os, "fsync", flush)
+
+    class Counting(Script):
+        def read(self, remote: Remote, file: RemoteFile, start: int, stop: int | None = None) -> Iterator[bytes]:
+            for block in super().read(remote, file, start, stop):
+                read[0] += len(block)
+                if read[0] == 4000:  # of which 3,000 came while the disk was at the first 1,000
+                    assert began.wait(60)
+                    threading.Timer(0.5, goes_on.set).start()
+                assert goes_on.is_set() or read[0] <= 4000, "the disk is left far behind"
+                yield block
+
+    assert fetch(Counting(CONTENT), tmp_path / "file") == hashlib.sha256(CONTENT).hexdigest()
+    assert read == [5000]
 
 
 @pytest.mark.parametrize("etag", ["2", "1"])

@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from llm_trainer.storage.remote_files import ChangedError, Ranges, RemoteFile, T
 from llm_trainer.storage.retry import TRIES, Sleep, pause
 
 COMMIT_BYTES = 16 << 20  # after so many they are flushed, and a next attempt needs not fetch them again
+BEHIND = 8 * COMMIT_BYTES  # that the disk may be behind the server
 BLOCK = 1 << 22
 
 
@@ -38,13 +41,15 @@ def fetch_ranges(
         while committed < file.size or failures:
             before = committed
             try:
-                committed = _go_on(source, remote, file, stream, committed, digest, state, wanted, tell)
+                with Commits.beside(stream, state, wanted) as commits:
+                    committed = _go_on(source.read(remote, file, committed), file, stream, digest, commits, tell)
                 if committed == file.size:
                     break
                 raise TransientError(f"the server closed after {committed} of {file.size} bytes")
             except TransientError as error:
                 committed = stream.tell()
-                _commit(stream, state, {**wanted, "committed": committed})
+                stream.flush()
+                _commit(stream.fileno(), state, {**wanted, "committed": committed})
                 failures = 0 if committed > before else failures + 1
                 if failures == TRIES:
                     raise
@@ -55,20 +60,46 @@ def fetch_ranges(
     return digest.hexdigest()
 
 
-def _go_on(
-    source: Ranges,
-    remote: Remote,
-    file: RemoteFile,
-    stream: Any,
-    committed: int,
-    digest: Any,
-    state: Path,
-    wanted: dict[str, Any],
-    tell: Tell,
-) -> int:
-    """One request, from `committed` on: the bytes that are there after it."""
-    at = flushed = committed
-    with closing(source.read(remote, file, committed)) as blocks:  # type: ignore[type-var]
+class Commits:
+    """What is flushed to the disk while more is received: neither the server nor the disk waits for the other."""
+
+    def __init__(self, stream: Any, state: Path, wanted: dict[str, Any], pool: ThreadPoolExecutor) -> None:
+        self._stream, self._state, self._wanted, self._pool = stream, state, wanted, pool
+        self._begun = stream.tell()
+        self._running: Future[None] | None = None
+
+    @classmethod
+    @contextmanager
+    def beside(cls, stream: Any, state: Path, wanted: dict[str, Any]) -> Iterator[Commits]:
+        """None runs on behind the block. Raises what the disk raised, which it says once alone."""
+        with ThreadPoolExecutor(1, "commit") as pool:
+            commits = cls(stream, state, wanted, pool)
+            try:
+                yield commits
+            finally:
+                commits.land()
+
+    def reached(self, at: int) -> None:
+        """So many bytes of the file are written. Raises what the disk raised, and waits for one that is far behind."""
+        if at - self._begun < COMMIT_BYTES:
+            return
+        if self._running and not self._running.done() and at - self._begun < BEHIND:
+            return
+        self.land()
+        self._begun = at
+        self._stream.flush()
+        said = {**self._wanted, "committed": at}
+        self._running = self._pool.submit(_commit, self._stream.fileno(), self._state, said)
+
+    def land(self) -> None:
+        if self._running:
+            self._running.result()
+
+
+def _go_on(blocks: Iterator[bytes], file: RemoteFile, stream: Any, digest: Any, commits: Commits, tell: Tell) -> int:
+    """One answer, from where the stream is on: the bytes that are there after it."""
+    at: int = stream.tell()
+    with closing(blocks):  # type: ignore[type-var]
         for block in blocks:
             if at + len(block) > file.size:
                 raise ChangedError(f"{file.path} is longer than the {file.size} bytes that were listed")
@@ -76,9 +107,7 @@ def _go_on(
             digest.update(block)
             at += len(block)
             tell(len(block))
-            if at - flushed >= COMMIT_BYTES:
-                _commit(stream, state, {**wanted, "committed": at})
-                flushed = at
+            commits.reached(at)
     return at
 
 
@@ -95,9 +124,8 @@ def _take_up(stream: Any, committed: int, digest: Any) -> int:
     return committed
 
 
-def _commit(stream: Any, state: Path, said: dict[str, Any]) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
+def _commit(descriptor: int, state: Path, said: dict[str, Any]) -> None:
+    os.fsync(descriptor)
     new = state.with_name(f"{state.name}.new")
     new.write_text(json.dumps(said))
     new.rename(state)

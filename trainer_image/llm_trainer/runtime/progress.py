@@ -20,6 +20,7 @@ from llm_trainer.protocol import PROGRESS_PORT, Notice, Progress
 from llm_trainer.runtime.metrics import Metrics
 from llm_trainer.runtime.phases import PhaseClock
 from llm_trainer.runtime.process_figures import StepParts
+from llm_trainer.runtime.repeated import repeated
 from llm_trainer.runtime.startup import Startup
 
 MAX_NOTICES = 20
@@ -67,19 +68,8 @@ class Board:
     @contextmanager
     def beating(self) -> Iterator[None]:
         """The heartbeat goes on while the process is busy with one thing."""
-        done = threading.Event()
-
-        def beat() -> None:
-            while not done.wait(HEARTBEAT_SECONDS):
-                self.update()
-
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-        thread.start()
-        try:
+        with repeated("heartbeat", HEARTBEAT_SECONDS, self.update):
             yield
-        finally:
-            done.set()
-            thread.join()
 
     def take_over(self, told: Progress) -> None:
         """Show the end of a stage that was made before; what is this attempt's own stays."""

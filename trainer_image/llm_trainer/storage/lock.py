@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llm_trainer.runtime.errors import StorageError
+from llm_trainer.runtime.repeated import repeated
 
 TOUCH_SECONDS = 5.0
 STALE_SECONDS = 60.0  # without a touch: whoever held it has gone
@@ -25,27 +26,23 @@ def held(lock: Path, stale: float = STALE_SECONDS) -> Iterator[Callable[[], None
     """Wait for the lock and hold it; the body gets what raises StorageError once the lock is no longer its own."""
     token = uuid.uuid4().hex
     _take(lock, token, stale)
-    done, lost = threading.Event(), threading.Event()
+    lost = threading.Event()
 
     def touch() -> None:
-        while not done.wait(min(TOUCH_SECONDS, stale / 4)):
-            with suppress(OSError):  # a file server that is away for a moment; without a touch others would take it
-                if _token(lock) not in (token, None):
-                    lost.set()
-                    return
+        with suppress(OSError):  # a file server that is away for a moment; without a touch others would take it
+            if _token(lock) not in (token, None):
+                lost.set()
+            elif not lost.is_set():
                 os.utime(lock)
 
     def check() -> None:
         if lost.is_set():
             raise StorageError(f"{lock.parent} was taken over by another pod while this one stood still")
 
-    thread = threading.Thread(target=touch, name="lock", daemon=True)
-    thread.start()
     try:
-        yield check
+        with repeated("lock", min(TOUCH_SECONDS, stale / 4), touch):
+            yield check
     finally:
-        done.set()
-        thread.join()
         if _token(lock) == token:
             lock.unlink(missing_ok=True)
 

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from llm_trainer.runtime.repeated import repeated
+
 SHOW_SECONDS = 1.0
 
 
@@ -46,17 +48,8 @@ class Meter:
 
         By a clock and not by what arrives: a server that stalls, or another who holds the cache, is shown as it is.
         """
-        done = threading.Event()
-
-        def tell() -> None:
-            while not done.wait(SHOW_SECONDS):
-                show(*self.figures)
-
-        thread = threading.Thread(target=tell, name="meter", daemon=True)
-        thread.start()
         try:
-            yield
+            with repeated("meter", SHOW_SECONDS, lambda: show(*self.figures)):
+                yield
         finally:
-            done.set()
-            thread.join()
             show(*self.figures)

@@ -13,7 +13,7 @@ import torch
 from llm_trainer.config import StageConfig
 from tests.trainer.conftest import pairs, prepared, prompts, stage_config
 from tests.trainer.online import PYTHONPATH
-from tests.trainer.pods import Pods, evaluations
+from tests.trainer.pods import Pods, evaluations, losses
 
 __all__ = ["pairs", "prepared", "prompts"]
 
@@ -81,3 +81,10 @@ def pods(tmp_path: Path) -> Iterator[RunPods]:
     yield make
     for one in made:
         one.kill()
+
+
+def apart(one: StageConfig, other: StageConfig) -> float:
+    """The largest difference of two runs' losses."""
+    made, expected = losses(one), losses(other)
+    assert sorted(made) == sorted(expected)
+    return max(abs(made[step] - expected[step]) for step in made)

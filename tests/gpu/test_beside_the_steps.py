@@ -11,9 +11,9 @@ import pytest
 
 from llm_trainer.checkpoint.rollbacks import TUNED, read_rollbacks
 from llm_trainer.config import StageConfig
-from tests.gpu.conftest import GpuStage, RunPods
+from tests.gpu.conftest import GpuStage, RunPods, apart
 from tests.trainer.conftest import MODEL, PRETRAIN
-from tests.trainer.pods import Pods, evaluations, history, losses
+from tests.trainer.pods import Pods, evaluations, history
 from tests.trainer.test_evaluation import PROMPTS
 from tests.trainer.test_loss_watch import NOT_FINITE, SETTINGS, SHUFFLED, STEPS, WATCH, planted
 
@@ -24,13 +24,6 @@ SFT = {
     "checkpoint": {"everySteps": 100}, "evaluation": {"everySteps": 100},
 }  # fmt: skip
 NEAR = 0.02  # nats, of bfloat16 sums in another order
-
-
-def apart(one: StageConfig, other: StageConfig) -> float:
-    """The largest difference of two runs' losses."""
-    made, expected = losses(one), losses(other)
-    assert sorted(made) == sorted(expected)
-    return max(abs(made[step] - expected[step]) for step in made)
 
 
 def peak(pods: Pods) -> str:

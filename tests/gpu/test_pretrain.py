@@ -11,20 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from llm_trainer.config import StageConfig, local_path
+from llm_trainer.config import local_path
 from llm_trainer.protocol import ExitCode
-from tests.gpu.conftest import GpuStage, RunPods
+from tests.gpu.conftest import GpuStage, RunPods, apart
 from tests.trainer.conftest import MODEL, PRETRAIN
-from tests.trainer.pods import evaluations, losses
+from tests.trainer.pods import evaluations
 
 BFLOAT16 = {**PRETRAIN, "precision": "bfloat16"}
-
-
-def apart(one: StageConfig, other: StageConfig) -> float:
-    """The largest difference of two runs' losses."""
-    made, expected = losses(one), losses(other)
-    assert sorted(made) == sorted(expected)
-    return max(abs(made[step] - expected[step]) for step in made)
 
 
 def test_float32_is_what_a_cpu_computes(stage: GpuStage, pods: RunPods, record_property: Any) -> None:

@@ -16,9 +16,8 @@ class Meter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._before = self._listed = self._bytes = (
-            0  # of what was listed before the newest, of that, and there of both
-        )
+        self._before = self._listed = 0  # bytes of all that was listed but the newest, and of that
+        self._bytes = 0  # that are there
 
     def listed(self, count: int) -> None:
         """So many bytes of another URI are to be there."""

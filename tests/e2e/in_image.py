@@ -50,6 +50,7 @@ class Launched:
             "LLM_SERVER_PORT": str(self.health_port),
             "HOME": "/tmp",
             "TORCH_COMPILE_DISABLE": "1",
+            "VLLM_CACHE_ROOT": "/tmp/vllm",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": "1",
             **environ,

@@ -154,7 +154,8 @@ def test_a_model_without_lora_is_served_without_its_adapters(image: str, models:
 
 def test_a_model_that_only_embeds(image: str, models: Path, tmp_path: Path) -> None:
     """It has no /v1/completions: a 404 of this path is an answer, once the pooler gives one."""
-    with launched(image, models, tmp_path, f"{in_image.MODELS}/embedder", "--runner=pooling") as vllm:
+    with launched(image, models, tmp_path, f"{in_image.MODELS}/embedder", "--runner=pooling",
+                  VLLM_LOGGING_LEVEL="DEBUG") as vllm:  # fmt: skip
         vllm.until_ready()
         assert vllm.answer("/v1/completions", {"model": "tiny", "prompt": "a"})[0] == 404
         status, said = vllm.answer("/v1/embeddings", {"model": "tiny", "input": "a"})
@@ -163,6 +164,7 @@ def test_a_model_that_only_embeds(image: str, models: Path, tmp_path: Path) -> N
         assert vllm.process.wait(60) == 0, vllm.log[-3000:]
     assert status == 200, said
     assert len(json.loads(said)["data"][0]["embedding"]) == 128
+    assert re.search(r"Loaded model info for class \S*BertEmbeddingModel from cache", vllm.log), "the image has it"
     assert not (tmp_path / "termination").exists(), "an end that was asked for is no failure"
 
 

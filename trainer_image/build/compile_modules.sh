@@ -24,4 +24,5 @@ END
 # What vLLM's server and its engine import late.
 cd "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 env -u PYTHONDONTWRITEBYTECODE python -m compileall -q vllm/entrypoints vllm/v1 vllm/distributed vllm/utils \
-  compressed_tensors model_hosting_container_standards pydantic uvicorn websockets httptools loguru zmq
+  vllm/plugins vllm/model_executor/layers/fused_moe/oracle vllm/model_executor/layers/quantization/online \
+  compressed_tensors prometheus_fastapi_instrumentator jmespath starlette model_hosting_container_standards pydantic uvicorn websockets httptools loguru zmq

@@ -28,6 +28,7 @@ from llm_server.ends_of_turn import generation_arguments
 from llm_server.last_words import CONFIGURATION, HANG, LastWords, report, word_of
 from llm_server.memory import TooLittleMemoryError, cache_arguments
 from llm_server.model_folder import adapter_problem, folder_problem, without_adapters
+from llm_server.model_infos import lay_out
 from llm_server.startup import Startup
 
 ADAPTER_NOT_SUPPORTED = "AdapterNotSupported"
@@ -191,6 +192,7 @@ def prepared(arguments: list[str]) -> tuple[list[str], str | None]:
         added.append(f"--host={any_address()}")
     added += certificates.arguments() if certificates else []
     added += generation_arguments(model, arguments)
+    lay_out(model, os.environ)
     if on_cpu() and (model / "config.json").is_file():
         try:
             added += cache_arguments(model, arguments, dict(os.environ))

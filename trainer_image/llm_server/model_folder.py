@@ -39,6 +39,12 @@ def read_config(model: Path) -> dict[str, Any]:
     return found
 
 
+def classes_of(model: Path) -> list[str]:
+    """Those that its config.json names, the first that vLLM knows counts; raises as read_config does."""
+    named = read_config(model).get("architectures")
+    return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+
+
 def names(folder: Path) -> str:
     found = sorted(path.name for path in folder.iterdir())
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
@@ -56,8 +62,7 @@ def adapter_problem(model: Path, arguments: Sequence[str]) -> str | None:
     """Why vLLM can load no adapter beside this model; None where nothing is known against it."""
     if values_of(arguments, "--enable-lora") is None or not (model / "config.json").is_file():
         return None
-    classes = read_config(model).get("architectures") or []
-    without = [name for name in classes if lora_table().get(name) is False]
+    without = [name for name in classes_of(model) if lora_table().get(name) is False]
     if not without:
         return None
     return f"vLLM loads no adapter beside a {without[0]}; merge it into its base (lora.merge) and serve that"

@@ -341,7 +341,7 @@ def turn(world: World, pods: str) -> None:
     world.objects.update({} if pods == "all gone" else made)
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(st.lists(st.tuples(SOURCES, st.integers(0, 3), PODS, st.integers(0, 5)), max_size=8))
 def test_it_converges_from_any_crash(happenings: list[tuple[Manifest | None, int, str, int]]) -> None:
     whole, torn, now = scenes.scene(), scenes.scene(), START

@@ -12,10 +12,10 @@ from tests.report import pytest_terminal_summary
 
 __all__ = ["pytest_terminal_summary"]
 
-EXAMPLES = 100  # of each property; before a release four times as many
+EXAMPLES = 40  # of each property; before a release ten times as many
 ours = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=EXAMPLES)
 settings.register_profile("llm-operator", ours)
-settings.register_profile("release", ours, max_examples=4 * EXAMPLES)
+settings.register_profile("release", ours, max_examples=10 * EXAMPLES)
 settings.load_profile("llm-operator")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 REQUESTS = {"requests": {"cpu": "100m", "memory": "512Mi"}}
 # Of a server under load: without the limit nothing is left for the start of the next one on two CPU cores.
 SERVING_RESOURCES = {**REQUESTS, "limits": {"cpu": "800m"}}
-BASE_STEPS = 1500
+BASE_STEPS = 700
 TRAINING: dict[str, Any] = {
     "nodes": 2,
     "resources": REQUESTS,
@@ -28,7 +28,7 @@ TRAINING: dict[str, Any] = {
             "name": "base",
             "pretrain": {"sequenceLength": 128, "steps": BASE_STEPS},
             "globalBatchSize": 16, "microBatchSize": 8, "precision": "float32", "optimizer": {"learningRate": 0.003},
-            "checkpoint": {"everySteps": 50}, "evaluation": {"everySteps": 500},
+            "checkpoint": {"everySteps": 50}, "evaluation": {"everySteps": 300},
         },
         {
             "name": "chat",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -178,7 +179,13 @@ class Pods:
         ends = [(word.reason, word.message) for word in words]
         assert all(word.exit_code == 0 for word in words), f"{ends}\n" + "\n".join(p.log[-3000:] for p in self.pods)
         assert words[0].progress
+        assert not (noise := self.noise()), f"the logs have what no reader can act on: {noise}"
         return words[0].progress
+
+    def noise(self) -> list[str]:
+        """Lines of the logs that a library wrote of itself."""
+        lines = [line for pod in self.pods for line in pod.log.splitlines()]
+        return [line for line in lines if re.search(r"\w+Warning: |\d(it|s)/(s|it)\]|^\[transformers\]", line)]
 
     def until_step(self, step: int, saved: int = 0) -> None:
         """Wait until so many steps are made, and a checkpoint of step ``saved``, or a later one, counts."""

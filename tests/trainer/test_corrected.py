@@ -26,7 +26,7 @@ def checkpoints(config: StageConfig, pattern: str) -> list[str]:
 
 
 def stop_after(pods: RunPods, config: StageConfig, step: int) -> None:
-    first = pods(config, warm=False).start()
+    first = pods(config).start()
     first.until_step(step, saved=1)
     first.kill()
     assert checkpoints(config, "step-*"), "nothing to mix with"

@@ -71,9 +71,7 @@ def test_zero_changes_nothing_and_neither_do_kills(ppo: Ppo, pods: RunPods) -> N
     pods(plain, PYTHONPATH=PYTHONPATH).run()
     same_run(plain, whole)
     for attempt, phase, step in ((1, "Generating", 2), (2, "Training", 4)):
-        killed = pods(
-            ppo("ppo-killed", attempt=attempt, zeroStage=3, **SHORT), warm=False, PYTHONPATH=PYTHONPATH
-        ).start()
+        killed = pods(ppo("ppo-killed", attempt=attempt, zeroStage=3, **SHORT), PYTHONPATH=PYTHONPATH).start()
         kill_in(killed, phase, step)
     last = ppo("ppo-killed", attempt=3, zeroStage=3, **SHORT)
     pods(last, PYTHONPATH=PYTHONPATH).run()

@@ -69,7 +69,7 @@ def test_kill_of_one_of_two_in_a_pod(pretrain: Stage, pods: RunPods) -> None:
 
 
 def test_sigterm_to_one_rank_saves_at_one_step(pretrain: Stage, pods: RunPods, uninterrupted: dict[int, float]) -> None:
-    first = pods(pretrain("preempted", **SETTINGS), warm=False).start()
+    first = pods(pretrain("preempted", **SETTINGS)).start()
     first.until_step(13)
     first.pods[1].process.terminate()
     words = first.wait()
@@ -154,7 +154,7 @@ def test_a_planted_checkpoint_runs_nothing(
 
 
 def test_a_stale_attempt_may_not_commit(pretrain: Stage, pods: RunPods) -> None:
-    first = pods(pretrain("stale", nodes=1, **SETTINGS), warm=False).start()
+    first = pods(pretrain("stale", nodes=1, **SETTINGS)).start()
     first.until_step(3)
     (Path(first.config.stage_folder) / "attempt").write_text("2")
     words = first.wait()
@@ -178,7 +178,7 @@ def small_disk(prepared: Path) -> Iterator[Path]:
 def test_a_full_disk_keeps_the_last_good_checkpoint(pretrain: Stage, pods: RunPods, small_disk: Path) -> None:
     settings = {**SETTINGS, "checkpoint": {"everySteps": 2, "keep": 20}}
     config = pretrain("full", nodes=1, **settings).model_copy(update={"volumes_root": str(small_disk)})
-    words = pods(config, warm=False).start().wait()
+    words = pods(config).start().wait()
     assert words[0].exit_code == ExitCode.NO_SPACE, words
     assert words[0].reason == "NoSpace"
     kept = sorted((Path(config.stage_folder) / "checkpoints").glob("step-*"))

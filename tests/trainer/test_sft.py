@@ -48,7 +48,7 @@ def test_learns_the_answers_and_exports(sft: Sft, pods: RunPods, prepared: Path)
 def test_kill_in_mid_stage(sft: Sft, pods: RunPods, step: int) -> None:
     whole = sft("whole")
     pods(whole).run()
-    first = pods(sft(f"killed-sft-{step}"), warm=False).start()
+    first = pods(sft(f"killed-sft-{step}")).start()
     first.until_step(step, saved=5)
     os.kill(first.pods[1].worker(), signal.SIGKILL)
     words = first.wait()
@@ -61,7 +61,7 @@ def test_kill_in_mid_stage(sft: Sft, pods: RunPods, step: int) -> None:
 
 
 def test_sigterm_to_one_rank(sft: Sft, pods: RunPods) -> None:
-    first = pods(sft("preempted-sft"), warm=False).start()
+    first = pods(sft("preempted-sft")).start()
     first.until_step(3)
     first.pods[1].process.terminate()
     words = first.wait()

@@ -119,7 +119,7 @@ def test_data_of_other_settings_is_not_replaced(training: Training, pods: RunPod
 def test_a_stage_goes_on_in_the_middle(training: Training, pods: RunPods, volumes: Path) -> None:
     whole = training("old", "whole", model=MODEL, pretrain=SETTINGS)
     pods(whole).run()
-    first = pods(training("old", "base", attempt=7, model=MODEL, pretrain=SETTINGS), warm=False).start()
+    first = pods(training("old", "base", attempt=7, model=MODEL, pretrain=SETTINGS)).start()
     first.until_step(12, saved=10)
     first.kill()
     second = training("new", "base", model=MODEL, pretrain=SETTINGS)
@@ -137,7 +137,7 @@ def test_checkpoints_of_other_settings_are_not_read_and_of_other_processes_are(
 ) -> None:
     assert base.result
     model = {"uri": base.result.uri}
-    first = pods(training("old", "chat", model=model, sft=SFT), warm=False).start()
+    first = pods(training("old", "chat", model=model, sft=SFT)).start()
     first.until_step(7, saved=5)
     first.kill()
     words = pods(training("new", "chat", model=model, sft={**SFT, "zeroStage": 2})).start().wait()
@@ -149,7 +149,7 @@ def test_checkpoints_of_other_settings_are_not_read_and_of_other_processes_are(
 def test_the_old_training_may_not_write_any_more(training: Training, pods: RunPods, volumes: Path) -> None:
     slow = {**SETTINGS, "steps": 4000, "checkpoint": {"everySteps": 40}}
     old = training("old", "base", nodes=1, model=MODEL, pretrain=slow)
-    running = pods(old, warm=False).start()
+    running = pods(old).start()
     running.until_step(3)
     pods(training("new", "other", nodes=1, model=MODEL, pretrain=SETTINGS)).run()
     ended(running.wait(), ExitCode.CONFIGURATION, "taken up by LLMTraining default/new", "spec.resumeFrom")
@@ -161,7 +161,7 @@ def test_the_old_training_may_not_publish_any_more(training: Training, pods: Run
     never = {"everySteps": 10_000}
     slow = {**SETTINGS, "steps": 4000, "checkpoint": never, "evaluation": {"everySteps": 4000}, "publishEverySteps": 40}
     old = training("old", "base", nodes=1, model=MODEL, pretrain=slow)
-    running = pods(old, warm=False).start()
+    running = pods(old).start()
     running.until_step(3)
     Fence(training("new", "other")).claim()
     ended(running.wait(), ExitCode.CONFIGURATION, "taken up by LLMTraining default/new")

@@ -63,7 +63,7 @@ def test_an_optimizer_goes_on_after_a_kill(zero: int, function: str, pretrain: S
     }  # fmt: skip
     whole = pretrain(f"whole-{function}-{zero}", **settings)
     pods(whole, PYTHONPATH=PYTHONPATH).run()
-    first = pods(pretrain(f"killed-{function}-{zero}", **settings), warm=False, PYTHONPATH=PYTHONPATH).start()
+    first = pods(pretrain(f"killed-{function}-{zero}", **settings), PYTHONPATH=PYTHONPATH).start()
     first.until_step(6)
     os.kill(first.pods[1].worker(), signal.SIGKILL)
     first.wait()
@@ -258,7 +258,7 @@ def changing(tmp_path: Path) -> Iterator[Path]:
 def test_a_function_that_changed_between_attempts(prepared: Path, base: str, pods: RunPods, changing: Path) -> None:
     path = f"{changing.parent}:{PYTHONPATH}"
     settings: dict[str, Any] = {"epochs": 2, "lossFunction": "changing_loss:loss"}
-    first = pods(sft(prepared, base, "changed", **settings), warm=False, PYTHONPATH=path).start()
+    first = pods(sft(prepared, base, "changed", **settings), PYTHONPATH=path).start()
     first.until_step(7)
     os.kill(first.pods[1].worker(), signal.SIGKILL)
     first.wait()
@@ -278,6 +278,6 @@ def test_a_loss_that_fails_at_a_step(prepared: Path, base: str, pods: RunPods, t
         "    return nats(outputs, labels, num_items_in_batch)\n"
     )
     config = sft(prepared, base, "late", nodes=1, lossFunction="late:loss")
-    word = pods(config, warm=False, PYTHONPATH=f"{tmp_path}:{PYTHONPATH}").start().wait()[0]
+    word = pods(config, PYTHONPATH=f"{tmp_path}:{PYTHONPATH}").start().wait()[0]
     assert (word.exit_code, word.reason) == (ExitCode.CONFIGURATION, "ConfigurationError")
     assert "sft.lossFunction: late:loss raised AssertionError: too many tokens" in word.message

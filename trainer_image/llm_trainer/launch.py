@@ -76,6 +76,7 @@ def environment(config: StageConfig, node_rank: int, local_rank: int, processes:
         "MASTER_ADDR": "127.0.0.1" if config.nodes == 1 else os.environ["MASTER_ADDR"],
         "MASTER_PORT": os.environ.get("LLM_RENDEZVOUS_PORT", RENDEZVOUS_PORT),
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": 1,
+        "HF_HUB_DISABLE_PROGRESS_BARS": 1,  # transformers' too; in a log a bar is a line for each of its states
     }
     if config.device == "cpu":
         # A pod has no compiler; and where DeepSpeed only might compile something, all of torch's would be imported.

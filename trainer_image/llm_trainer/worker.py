@@ -12,6 +12,7 @@ from llm_trainer.protocol import ExitCode, Termination
 from llm_trainer.report.write import Reporter
 from llm_trainer.runtime.errors import ConfigurationError, classify
 from llm_trainer.runtime.last_words import write_last_words
+from llm_trainer.runtime.library_words import quieten
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.startup import Startup, importing
 from llm_trainer.stages.fetched import fetch_inputs, located
@@ -37,6 +38,7 @@ def stage_of(config: StageConfig) -> Stage:
 
 def work(config: StageConfig, startup: Startup) -> int:
     """Run this process's part of the stage, leave its last words, and return its exit code."""
+    quieten()
     rank = int(os.environ["RANK"])
     board = Board(config.stage, config.attempt, startup)
     if int(os.environ["LOCAL_RANK"]) == 0:

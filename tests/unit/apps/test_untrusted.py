@@ -144,7 +144,7 @@ def test_the_last_word_of_an_index_is_data(word: Any, failed: bool) -> None:
     assert condition(world, "KnowledgeReady").reason == ("IndexFailed" if failed else "Indexed")
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(SPECS, st.booleans())
 def test_any_app(spec: dict[str, Any], there: bool) -> None:
     """Whatever the API server may let through: it is refused in words, or answers in the end."""

@@ -99,7 +99,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert sorted(given) == sorted(self.wanted)
 
 
-QueueMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=60)
+QueueMachine.TestCase.settings = settings(max_examples=2 * settings().max_examples, stateful_step_count=60)
 TestQueue = QueueMachine.TestCase
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_trainer.data.files import SUFFIXES, Files, find_files
@@ -136,7 +136,6 @@ def test_a_file_that_is_cut_at_any_byte(name: str, volumes: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=100)
 @given(data=st.data())
 def test_a_file_with_damaged_bytes(name: str, data: st.DataObject, shared: Path) -> None:
     content = bytearray(whole(name, shared / "corpus"))

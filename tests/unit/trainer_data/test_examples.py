@@ -241,7 +241,7 @@ def rows_for(kind: str) -> st.SearchStrategy[Any]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("template", ["chatml", "mistral", "qwen3"])
 @given(data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=settings().max_examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_data_preparation_accepts_the_stage_reads(
     volumes: Path, kind: str, template: str, data: st.DataObject
 ) -> None:

@@ -39,7 +39,7 @@ def for_family(name: str, turns: Turns) -> Turns:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @given(turns=conversations())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings().max_examples // 2)
 def test_prefixes_tell_what_marks_tell(name: str, turns: Turns) -> None:
     turns = for_family(name, turns)
     plain, marked = Chat(tokenizer_of(name)), Chat(tokenizer_of(name, marked=True))
@@ -123,7 +123,7 @@ def test_weights_choose_the_answers() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @given(turns=conversations(), data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings().max_examples // 2)
 def test_text_writes_no_control_tokens(name: str, turns: Turns, data: st.DataObject) -> None:
     """Whatever a text spells, the template's own special tokens are all that there are, and no character is lost."""
     turns = for_family(name, turns)
@@ -160,7 +160,6 @@ def test_what_is_spelled_is_encoded_as_by_itself() -> None:
 
 @pytest.mark.parametrize("scheme", ["first", "always", "never"])
 @given(before=WORDS, after=WORDS, spelled=st.sampled_from(["<s>", "</s>"]))
-@settings(max_examples=40, deadline=None)
 def test_other_tokenizers_encode_text_as_text_or_refuse(scheme: str, before: str, after: str, spelled: str) -> None:
     """Never a control token, and never tokens that say something else."""
     tokenizer = sentencepiece_like(scheme)

@@ -137,7 +137,6 @@ def test_an_empty_folder_and_altered_files(tmp_path: Path) -> None:
         st.tuples(st.integers(0, 10**6), st.one_of(st.floats(), st.just(1e308), st.just(-1e308))), max_size=2000
     ),
 )  # fmt: skip
-@settings(max_examples=50, deadline=None)
 def test_a_curve_keeps_what_matters(seen: list[tuple[int, float]]) -> None:
     curve = Curve()
     for step, value in seen:
@@ -163,7 +162,7 @@ KEYS = st.sampled_from(
 
 
 @given(st.lists(st.dictionaries(KEYS, JSON, max_size=6), max_size=8))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples)
 def test_any_row_makes_a_page(found: list[dict[str, Any]]) -> None:
     """History is a file on a volume that others write to."""
     stage = StageRun("base", StageRecord(config=config("base", "pretrain", {"steps": 3})))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_operator.api.training import DATA_STAGE
@@ -165,7 +165,6 @@ def test_nothing_is_left_out_in_silence() -> None:
     assert [stage.workers for stage in after.stages[:-1]] == [[]] * 16, "workers are of the attempt under way"
 
 
-@settings(max_examples=50)
 @given(st.sampled_from("x語"), st.integers(1, 200))
 def test_a_bounded_status_stays_as_it_is(letter: str, nodes: int) -> None:
     once = bounded(worst(letter, nodes))

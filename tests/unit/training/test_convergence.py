@@ -56,7 +56,7 @@ def happen(world: World, what: str) -> None:
             scenes.edit(world, restartToken=str(world.owner["metadata"]["generation"]))
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(HAPPENINGS)
 def test_applying_a_plan_makes_the_next_one_empty_in_the_end(happenings: list[str]) -> None:
     world, now = scenes.scene(), START
@@ -67,7 +67,7 @@ def test_applying_a_plan_makes_the_next_one_empty_in_the_end(happenings: list[st
         assert reconcile(scenes.observed(world, now=now), now).empty
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(HAPPENINGS, st.lists(st.integers(0, 5), max_size=40))
 def test_a_crash_between_any_two_writes_converges(happenings: list[str], crashes: list[int]) -> None:
     whole, torn, now = scenes.scene(), scenes.scene(), START
@@ -88,7 +88,7 @@ def test_a_crash_between_any_two_writes_converges(happenings: list[str], crashes
         assert torn.owner == whole.owner
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.lists(st.tuples(HAPPENING, st.integers(0, 6)), max_size=14))
 def test_nothing_is_left_over_whatever_happens_while_the_operator_is_down(events: list[tuple[str, int]]) -> None:
     world, now = scenes.scene(), START
@@ -105,7 +105,7 @@ def test_nothing_is_left_over_whatever_happens_while_the_operator_is_down(events
     assert {name for kind, name in world.objects if kind == "Job"} - last <= alive
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(HAPPENINGS)
 def test_a_decision_changes_nothing_that_it_sees(happenings: list[str]) -> None:
     world, now = scenes.scene(), START

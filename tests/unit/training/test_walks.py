@@ -55,7 +55,7 @@ def take(walk: Walk, what: str, which: int) -> None:
             walk.now += WINDOWS[which % len(WINDOWS)]
 
 
-@settings(max_examples=150)
+@settings(max_examples=2 * settings().max_examples)
 @given(st.lists(STEP, min_size=30, max_size=60))
 def test_any_walk(steps: list[tuple[str, int]]) -> None:
     walk = Walk()

@@ -85,7 +85,7 @@ def settled(world: World, now: float) -> bool:
     return False
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples)
 @given(PODS, JOB, st.none() | TIMES, st.booleans(), st.booleans(), st.booleans())
 def test_any_world_is_decided_and_converges(
     pods: list[tuple[str | None, Manifest, Manifest | None]],

@@ -185,7 +185,7 @@ class Pods:
     def noise(self) -> list[str]:
         """Lines of the logs that a library wrote of itself."""
         lines = [line for pod in self.pods for line in pod.log.splitlines()]
-        return [line for line in lines if re.search(r"\w+Warning: |\d(it|s)/(s|it)\]|^\[transformers\]", line)]
+        return [line for line in lines if re.search(r"\w+Warning: |\d(it|s)/(s|it)\]|were not sharded", line)]
 
     def until_step(self, step: int, saved: int = 0) -> None:
         """Wait until so many steps are made, and a checkpoint of step ``saved``, or a later one, counts."""

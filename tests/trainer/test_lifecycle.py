@@ -247,7 +247,7 @@ def test_rows_that_changed_are_noticed(kind: str, any_kind: Kind, pods: RunPods,
     assert "was made from other data" in word.message
 
 
-@pytest.mark.parametrize("kind", ["sft", "grpo"])
+@pytest.mark.parametrize("kind", ["sft", pytest.param("grpo", marks=pytest.mark.release)])
 def test_it_goes_on_in_a_later_epoch(kind: str, any_kind: Kind, pods: RunPods) -> None:
     """On two processes, whose rows are those of one order. TRL's sampler of prompts draws the order of each epoch from
     one generator, transformers' from the epoch's number.

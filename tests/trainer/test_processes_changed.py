@@ -52,9 +52,9 @@ def unbroken(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 @pytest.mark.parametrize(
     ("zero", "optimizer"),
     [
-        (0, "adamw"),
+        pytest.param(0, "adamw", marks=pytest.mark.release),
         pytest.param(1, "adamw", marks=pytest.mark.release),
-        (2, "adamw"),
+        pytest.param(2, "adamw", marks=pytest.mark.release),
         (3, "adamw"),
         pytest.param(2, "muon", marks=pytest.mark.release),
         (3, "muon"),

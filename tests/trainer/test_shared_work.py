@@ -45,7 +45,12 @@ def exported(config: StageConfig) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("family", "shared"),
-    [("gpt2", ROWS), ("mixtral", ROWS), ("deepseek_v3", ROWS), ("qwen3", LAYERS)],
+    [
+        pytest.param("gpt2", ROWS, marks=pytest.mark.release),
+        ("mixtral", ROWS),
+        pytest.param("deepseek_v3", ROWS, marks=pytest.mark.release),
+        ("qwen3", LAYERS),
+    ],
     ids=["gpt2 rows", "mixtral rows", "deepseek_v3 rows", "qwen3 layers"],
 )
 def test_two_processes_as_one(family: str, shared: dict[str, int], pretrain: Stage, pods: RunPods) -> None:
@@ -59,7 +64,9 @@ def test_two_processes_as_one(family: str, shared: dict[str, int], pretrain: Sta
 
 
 @pytest.mark.parametrize(
-    ("shared", "zero_stage"), [(ROWS, 3), (ROWS | {"sequenceParallel": 4}, 1), (LAYERS, 1)], ids=["2", "4", "layers"]
+    ("shared", "zero_stage"),
+    [(ROWS, 3), pytest.param(ROWS | {"sequenceParallel": 4}, 1, marks=pytest.mark.release), (LAYERS, 1)],
+    ids=["2", "4", "layers"],
 )
 def test_four_processes_as_one_after_a_preemption(
     shared: dict[str, int], zero_stage: int, pretrain: Stage, pods: RunPods

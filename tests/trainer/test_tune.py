@@ -32,7 +32,7 @@ def checkpoints(config: StageConfig) -> Path:
     return Path(config.stage_folder) / "checkpoints"
 
 
-@pytest.mark.parametrize("zero", [0, 2])
+@pytest.mark.parametrize("zero", [0, pytest.param(2, marks=pytest.mark.release)])
 def test_a_micro_batch_by_trials(pretrain: Stage, pods: RunPods, zero: int) -> None:
     """The run is that in which the chosen size was written. A resume tries no more, and keeps it."""
     settings = {**SHORT, "zeroStage": zero}
@@ -73,7 +73,7 @@ def test_a_kill_in_the_midst_of_a_trial(pretrain: Stage, pods: RunPods) -> None:
     assert json.loads(journal.read_text())["done"] == known["done"]
 
 
-@pytest.mark.parametrize("zero", [pytest.param(1, marks=pytest.mark.release), 3])
+@pytest.mark.parametrize("zero", [1, pytest.param(3, marks=pytest.mark.release)])
 def test_rates_of_a_narrower_model(pretrain: Stage, pods: RunPods, zero: int) -> None:
     """Spread weights are scaled as whole ones are, and a resume keeps the rates."""
     model = {"architecture": {"family": "llama", "config": APART}}

@@ -54,7 +54,12 @@ def test_a_torch_adamw_is_ours(zero: int, pretrain: Stage, pods: RunPods, own: d
 
 @pytest.mark.parametrize(
     ("zero", "function"),
-    [(0, "per_tensor"), pytest.param(1, "two_rates", marks=pytest.mark.release), (2, "sgd"), (3, "two_rates")],
+    [
+        (0, "per_tensor"),
+        pytest.param(1, "two_rates", marks=pytest.mark.release),
+        pytest.param(2, "sgd", marks=pytest.mark.release),
+        (3, "two_rates"),
+    ],
 )
 def test_an_optimizer_goes_on_after_a_kill(zero: int, function: str, pretrain: Stage, pods: RunPods) -> None:
     settings: dict[str, Any] = {

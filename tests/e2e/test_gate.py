@@ -66,12 +66,14 @@ def test_noised_weights_are_not_served(user: User) -> None:
     blocked = user.kubectl.run("get", "events", "--field-selector", "reason=ResultBlocked", "-o", "name")
     assert blocked.split(), "the one on the way was told"
 
-    served = user.until("serves the last good one", "llmserving", "gated", lambda s: s.get("phase") == "Ready", 300)
-    assert result_step(served["model"]["uri"]) == LAST_GOOD
+    def serves(step: int) -> None:
+        user.until(f"serves step {step}", "llmserving", "gated",
+                   lambda s: s.get("phase") == "Ready" and result_step(s["model"]["uri"]) == step, 300)  # fmt: skip
+
+    serves(LAST_GOOD)
     with user.kubectl.forward("service/gated-serving", 80) as url:
         assert ask(url, "gated", "What is lambda?", max_tokens=4).finish_reason in ("stop", "length")
 
     user.apply("LLMTraining", "gated", training("warn"))  # so it was the gate that kept it
     user.until("is published", "llmtraining", "gated", lambda s: s["phase"] == "Succeeded", 300)
-    user.until("serves the noised one", "llmserving", "gated",
-               lambda s: s.get("phase") == "Ready" and result_step(s["model"]["uri"]) == STEPS, 300)  # fmt: skip
+    serves(STEPS)

@@ -29,6 +29,6 @@ def lay_out(model: Path, environ: Mapping[str, str], made: Path = MADE) -> None:
     for name in (files[known] for known in classes_of(model) if known in files):
         with suppress(OSError):
             cache.mkdir(parents=True, exist_ok=True)
-            beside = cache / f".{name}.{os.getpid()}"  # other pods may read the same cache
+            beside = cache / f".{name}.{os.uname().nodename}"  # other pods may use the same cache
             shutil.copyfile(made / name, beside)
             beside.replace(cache / name)

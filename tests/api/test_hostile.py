@@ -29,6 +29,7 @@ from llm_operator.training.gang import INDEX_LABEL
 from tests import hostile
 from tests.api.conftest import running
 from tests.api.kube.manifests import child, job
+from tests.api.tenant import LOOK_SECONDS, Reaction, at_work, reaction
 from tests.app_specs import EVERYTHING as ANSWERS
 from tests.bench.process import OperatorProcess
 from tests.bench.steps import longest_ms
@@ -42,7 +43,6 @@ Manifest = dict[str, Any]
 OURS = (APP, SERVING, TRAINING)
 AT_ONCE = 8  # writers
 FEW, MANY = 300, 10_000  # objects that are thrown, beside the corpus
-LOOK_SECONDS = 0.02
 JSON_TEXT = {"Content-Type": "application/json"}
 PATIENT = ClientTimeout(total=None)  # on a machine with a load of 40 the API server takes minutes for a write
 _numbers = itertools.count(1)
@@ -64,8 +64,7 @@ class Lab:
     connection: Connection
     enemy: str
     tenant: str
-    reactions: dict[str, list[float]] = field(default_factory=dict)  # seconds until a training's Job, by what went on
-    answers: dict[str, list[float]] = field(default_factory=dict)  # the API server's share: seconds until it took that
+    reactions: dict[str, list[Reaction]] = field(default_factory=dict)  # by what went on
 
     def unbound(self) -> None:
         """From now on the API server takes any spec."""
@@ -114,37 +113,15 @@ class Lab:
 
     async def react(self, what: str) -> None:
         """The other tenant makes a training, and waits for its Job."""
-        name = f"work-{next(_numbers)}"
-        made = {
-            "apiVersion": TRAINING.api_version,
-            "kind": TRAINING.name,
-            "metadata": {"name": name, "namespace": self.tenant},
-        }
-        began = time.monotonic()
-        await self.client.create(TRAINING, {**made, "spec": SPEC})
-        self.answers.setdefault(what, []).append(time.monotonic() - began)
-        query = {"labelSelector": f"{labels.TRAINING}={name}"}
-
-        async def there() -> bool:
-            return bool((await self.client.get(JOB.path(self.tenant), query))["items"])
-
-        await until(there)
-        self.reactions.setdefault(what, []).append(time.monotonic() - began)
-        await self.client.request("DELETE", TRAINING.path(self.tenant, name))
+        found = await reaction(self.client, self.tenant, f"work-{next(_numbers)}")
+        self.reactions.setdefault(what, []).append(found)
 
     @asynccontextmanager
-    async def reacting(self, what: str) -> AsyncIterator[None]:
+    async def reacting(self, what: str, told: Path) -> AsyncIterator[None]:
         """All the while."""
-
-        async def again() -> None:
-            while True:
-                await self.react(what)
-
-        task = asyncio.create_task(again())
-        yield
-        await self.react(what)  # at least once
-        task.cancel()
-        await asyncio.wait({task})
+        async with at_work(self.tenant, told) as found:
+            yield
+        self.reactions.setdefault(what, []).extend(found)
 
     async def untold(self) -> list[str]:
         """Which of the enemy's objects tell nothing: in their status, or in an event where no status can be written."""
@@ -179,7 +156,8 @@ class Lab:
 
     def said(self) -> str:
         told = (
-            f"{what}: {middle_and_most(each)} of {len(each)}, API server: {middle_and_most(self.answers[what])}"
+            f"{what}: {middle_and_most([one.job for one in each])} of {len(each)}, "
+            f"API server: {middle_and_most([one.taken for one in each])}"
             for what, each in self.reactions.items()
         )
         return "; ".join(told)
@@ -274,7 +252,7 @@ async def test_others_are_served_while_hostile_objects_come(
         for half in range(2):
             shares = ((TRAINING, 2), (SERVING, 1), (APP, 1))  # eighths of all, in each half
             thrown = [(kind, hostile.mutated(kind.plural, count * share // 8, half)) for kind, share in shares]
-            async with lab.reacting("hostile objects"):
+            async with lab.reacting("hostile objects", tmp_path / f"tenant-{half}"):
                 for kind, specs in thrown:
                     named = dict(zip(map(str, range(len(specs))), specs, strict=True))
                     assert await lab.throw(kind, hostile.manifests(kind.name, named, kind.plural)) == len(specs)

@@ -285,7 +285,7 @@ class LLMTrainingStatus(Status):
     stage: str | None = Field(default=None, description="The stage whose turn it is.")
     tokens: str = Field(default="", description="Of the corpus, to train on: such as 941, 15.3K, 2.1M, 20.0B, 1.2T.")
     progress: str = Field(default="", description="Steps made, steps in all and per cent of the stage.")
-    loss: str | None = Field(default=None, description="Newest training loss, nats per token, a decimal.")
+    loss: str | None = Field(default=None, description="Newest training loss of that stage, a decimal.")
     nodes: int = Field(default=0, description="Pods of the stage.")
     restarts: int = Field(default=0, description="Restarts of all stages.")
     conditions: list[Condition] = Field(

@@ -109,7 +109,7 @@ def summary(
         stage=current.name,
         tokens=tokens_column(stages),
         progress=progress_column(current),
-        loss=next((s.progress.loss for s in (current, *reversed(stages)) if s.progress and s.progress.loss), None),
+        loss=current.progress.loss if current.progress else None,  # another stage's is of another objective
         nodes=current.nodes,
         restarts=sum(stage.own_restarts + stage.infrastructure_restarts for stage in stages),
         conditions=conditions,

@@ -23,6 +23,16 @@ def test_progress_is_written_at_its_pace(at_base: World) -> None:
     assert status(at_base)["progress"] == "30/100 30%"
 
 
+def test_the_loss_is_of_the_stage_beside_it(at_base: World) -> None:
+    """What a stage before had may be of another objective."""
+    scenes.step(at_base, START, scenes.told(at_base, 10, START))
+    assert (status(at_base)["stage"], float(status(at_base)["loss"])) == ("base", 5.0)
+    scenes.succeed(at_base)
+    scenes.settle(at_base)
+    assert status(at_base)["stage"] == "chat"
+    assert "loss" not in status(at_base)
+
+
 def test_a_published_result_is_news(at_base: World) -> None:
     scenes.step(at_base, START, scenes.told(at_base, 10, START))
     plan = scenes.step(at_base, START + 1, scenes.told(at_base, 11, START + 1, result=scenes.result(at_base)))

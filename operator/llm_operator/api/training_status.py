@@ -68,7 +68,9 @@ class ProgressStatus(Status):
     steps: int = Field(default=0, description="Optimizer steps of the stage.")
     percent: int = Field(default=0, description="step over steps.")
     tokens: int = Field(default=0, description="Tokens trained on.")
-    loss: str | None = Field(default=None, description="Training loss of the last step, nats per token, a decimal.")
+    loss: str | None = Field(
+        default=None, description="Training loss of the last step, by the objective of the stage, a decimal."
+    )
     tokens_per_second: int | None = Field(default=None, description="Of all processes together.")
     eta_seconds: int | None = Field(default=None, description="Seconds until the last step at this speed.")
     device: str | None = Field(default=None, description="What rank 0 computes on, by its vendor's name.")
@@ -285,7 +287,9 @@ class LLMTrainingStatus(Status):
     stage: str | None = Field(default=None, description="The stage whose turn it is.")
     tokens: str = Field(default="", description="Of the corpus, to train on: such as 941, 15.3K, 2.1M, 20.0B, 1.2T.")
     progress: str = Field(default="", description="Steps made, steps in all and per cent of the stage.")
-    loss: str | None = Field(default=None, description="Newest training loss of that stage, a decimal.")
+    loss: str | None = Field(
+        default=None, description="Newest training loss of the stage, by its objective, a decimal."
+    )
     nodes: int = Field(default=0, description="Pods of the stage.")
     restarts: int = Field(default=0, description="Restarts of all stages.")
     conditions: list[Condition] = Field(

@@ -101,7 +101,7 @@ class Measured:
 
 
 def run_ours(config: StageConfig, machine: Machine, folder: Path) -> Measured:
-    pods = Pods(config, folder, machine.environment).start()
+    pods = Pods(config, folder, common=machine.environment).start()  # the tests' instructions are no user's
     samples = watch(pods.pods[0].pid, pods.pods[0].process.is_alive, machine)
     word = pods.wait()[0]
     assert word.exit_code == 0, f"{word.reason}: {word.message}\n{pods.pods[0].log[-3000:]}"

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +133,7 @@ class Pods:
     environment: dict[str, str] = field(default_factory=dict)
     warm: bool = False
     each: list[dict[str, str]] = field(default_factory=list)  # what one pod alone has in its environment, by index
+    common: Mapping[str, str] = field(default_factory=lambda: ENVIRONMENT)  # a warm pod has no other
     pods: list[Pod] = field(default_factory=list)
 
     def start(self) -> Pods:
@@ -154,7 +156,7 @@ class Pods:
                 "MASTER_ADDR": "127.0.0.1",
                 "JOB_COMPLETION_INDEX": str(index),
                 "NODE_NAME": f"node-{index}",
-                **ENVIRONMENT,
+                **self.common,
                 **self.environment,
                 **(self.each[index] if self.each else {}),
             }

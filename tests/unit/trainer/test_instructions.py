@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llm_trainer.runtime import instructions
-from llm_trainer.runtime.instructions import VARIABLE, WITHOUT, choose_instructions, survives
+from llm_trainer.runtime.instructions import VARIABLE, WITHOUT, choose_instructions, has_matrix_unit, survives
 
 
 @pytest.fixture
@@ -58,6 +58,28 @@ def test_nothing_is_tried_where_nothing_is_to_choose(cpuinfo: Path, monkeypatch:
     cpuinfo.write_text("flags\t\t: avx512f avx512_bf16\n")
     choose_instructions(cpuinfo)
     assert VARIABLE not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("most", "has"),
+    [
+        (None, True),
+        ("ALL", True),
+        ("default", True),
+        ("AVX512_CORE_AMX", True),
+        ("AVX10_1_512_AMX_FP16", True),
+        (WITHOUT, False),  # also what is chosen where it traps
+        ("AVX2", False),
+    ],
+)
+def test_the_unit_is_there_where_onednn_may_use_it(
+    most: str | None, has: bool, cpuinfo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if most:
+        monkeypatch.setenv(VARIABLE, most)
+    assert has_matrix_unit(cpuinfo) == has
+    cpuinfo.write_text("flags\t\t: avx512f avx512_bf16\n")
+    assert not has_matrix_unit(cpuinfo)
 
 
 def test_a_child_that_hangs_is_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from llm_trainer.models import engine_config
 from llm_trainer.models.engine_config import computes_in_bfloat16
 from llm_trainer.stages import trl_stage
 
-CUDA = torch.device("cuda")
+CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
 
 def pretrain(**settings: Any) -> Pretrain:
@@ -29,6 +29,15 @@ def test_an_emulated_bfloat16_is_none(monkeypatch: pytest.MonkeyPatch, *, native
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
     assert computes_in_bfloat16(pretrain(), CUDA) == native
     assert computes_in_bfloat16(pretrain(precision="bfloat16"), CUDA), "who asks for it gets it"
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_a_cpu_needs_its_matrix_unit(monkeypatch: pytest.MonkeyPatch, *, unit: bool) -> None:
+    """By other instructions products in bfloat16 are slower than in float32."""
+    monkeypatch.setattr(engine_config, "has_matrix_unit", lambda: unit)
+    assert computes_in_bfloat16(pretrain(), CPU) == unit
+    assert computes_in_bfloat16(pretrain(precision="bfloat16"), CPU), "who asks for it gets it"
+    assert not computes_in_bfloat16(pretrain(precision="float32"), CPU)
 
 
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])

@@ -224,7 +224,7 @@ class SharedSettings(Settings):
         "families, with ZeRO 1 or 2. A divisor of processes, heads and intermediate_size.",
     )
     precision: Precision = Field(
-        default="auto", description="auto: bfloat16 where the device has it natively, else float32."
+        default="auto", description="auto: bfloat16 on GPUs that have it natively and on CPUs with AMX, else float32."
     )
     activation_checkpointing: bool | None = Field(
         default=None,

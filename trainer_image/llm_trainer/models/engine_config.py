@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn import Module
 
 from llm_trainer.config import ResolvedOptimizer, TrainingSettings
 from llm_trainer.models.parameters import decays, tag_for_muon
+from llm_trainer.runtime.instructions import has_matrix_unit
 
 RATE_SHARE = "rate_share"  # of a group: factor of the learning rate
 
@@ -22,7 +22,7 @@ def computes_in_bfloat16(settings: TrainingSettings, device: torch.device) -> bo
         return settings.precision == "bfloat16"
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))  # an emulated one is slower than float32
-    return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    return has_matrix_unit()
 
 
 def parameter_groups(

@@ -1,7 +1,7 @@
 """Whether a CPU's matrix unit (AMX) works, which some virtual machines advertise and then trap.
 
-With it products in bfloat16 are eight times as fast as in float32, without it they may be slower; what traps would end
-the process. So a child tries, before oneDNN has looked for what it may use, which it does once in a process.
+With it products in bfloat16 are eight times as fast as in float32, without it they are slower (docs/figures.md); what
+traps would end the process. So a child tries, before oneDNN has looked for what it may use, once in a process.
 """
 
 from __future__ import annotations
@@ -12,15 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 VARIABLE, WITHOUT = "ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16"  # of oneDNN
+CPUINFO = Path("/proc/cpuinfo")
 SECONDS = 20  # a child that takes longer is taken for one that failed
 
 
-def choose_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
+def choose_instructions(cpuinfo: Path = CPUINFO) -> None:
     """Before the first product of a process. What the user has set stays."""
     if VARIABLE in os.environ or "amx_bf16" not in cpuinfo.read_text():
         return
     if not survives(multiply):
         os.environ[VARIABLE] = WITHOUT
+
+
+def has_matrix_unit(cpuinfo: Path = CPUINFO) -> bool:
+    """Whether products in bfloat16 are made by it, once the instructions are chosen."""
+    most = os.environ.get(VARIABLE, "ALL").upper()
+    return "amx_bf16" in cpuinfo.read_text() and (most in ("ALL", "DEFAULT") or "AMX" in most)
 
 
 def survives(work: Callable[[], bool]) -> bool:

@@ -18,6 +18,7 @@ from llm_trainer.models.engine_config import computes_in_bfloat16
 from llm_trainer.models.schedule import learning_rate_share
 from llm_trainer.protocol import Result
 from llm_trainer.report.write import Reporter
+from llm_trainer.runtime.allocator import keep_freed_memory
 from llm_trainer.runtime.batch import DataRank
 from llm_trainer.runtime.errors import ConfigurationError, DivergedError, PreemptedError, StageError
 from llm_trainer.runtime.peaks import device_name, peak_flops
@@ -83,6 +84,8 @@ class Loop(Resumable):
         raises, StageError or DivergedError when the loss is lost, and ConfigurationError if nothing was learned.
         """
         resumed = self._resume()
+        if self.run.group.device.type == "cpu":
+            keep_freed_memory()  # not before: what reading a model has freed is no step's
         board = self.run.board
         board.update(phase="Training", total_steps=self.steps)
         board.startup.reached("engine")

@@ -23,6 +23,7 @@ from llm_trainer.runtime.run import Run
 VARLEN = "varlen"  # the name under which transformers knows it
 FLASH = "flash_attention_2"
 STATE_SPACE_ONLY = ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm")
+FLOAT32_ON_CPU = 256 * 64  # tokens times the size of a head (docs/figures.md)
 LARGEST_HEAD = 256  # of the flash kernels, whose heads are multiples of 8
 
 
@@ -199,5 +200,34 @@ def varlen_attention(
     return made.view(rows, length, heads, size), None
 
 
+# --- SDPA, as transformers calls it ---------------------------------------------------------------------------------
+
+
+def sdpa_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **named: Any,
+) -> tuple[torch.Tensor, None]:
+    """In float32 where that is faster: backwards torch's kernel for CPUs has a high price for each head in bfloat16.
+
+    With and without gradients alike, so that equal models say equal numbers.
+    """
+    done: tuple[torch.Tensor, None]
+    length, size = query.shape[-2:]
+    narrow = value.device.type == "cpu" and value.dtype is torch.bfloat16
+    if not (narrow and length == key.shape[-2] and length * size <= FLOAT32_ON_CPU):
+        done = sdpa_attention_forward(module, query, key, value, attention_mask, **named)
+        return done
+    if attention_mask is not None and attention_mask.is_floating_point():
+        attention_mask = attention_mask.float()
+    with torch.autocast("cpu", enabled=False):
+        made, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **named)
+    return made.to(value.dtype), None
+
+
+AttentionInterface.register("sdpa", sdpa_attention)
 AttentionInterface.register(VARLEN, varlen_attention)
 AttentionMaskInterface.register(VARLEN, varlen_mask)

@@ -37,9 +37,12 @@ class _Nats(torch.autograd.Function):
         to_bias: torch.Tensor | None = None
         to_hidden = torch.empty_like(hidden) if learns and ctx.needs_input_grad[0] else None
         rows = max(1, TILE // len(weight))
+        ctx.dtype, precision = weight.dtype, precision_of_products(weight)
+        weight, bias = weight.to(precision), None if bias is None else bias.to(precision)
         for begin in range(0, max(1, len(hidden)), rows):  # without a row too: the weights of ZeRO-3 learn from all
             part, wanted = hidden[begin : begin + rows], targets[begin : begin + rows]
             counted, places = (wanted != IGNORED), wanted.clamp(min=0)[:, None]
+            part = part.to(precision)
             log_probs = torch.log_softmax(linear(part, weight, bias), dim=-1, dtype=torch.float32)
             chosen = log_probs.gather(1, places).squeeze(1)
             nats -= (chosen * counted).sum(dtype=torch.float64)
@@ -50,8 +53,8 @@ class _Nats(torch.autograd.Function):
                 continue
             slope = slope if tells else log_probs.exp_()
             slope.scatter_add_(1, places, slope.new_full(places.shape, -1.0))
-            slope = slope.to(hidden.dtype)
-            counted = counted.to(hidden.dtype)[:, None]  # where it is narrow: the tile itself is a vocabulary wide
+            slope = slope.to(precision)
+            counted = counted.to(precision)[:, None]  # where it is narrow: the tile itself is a vocabulary wide
             if to_hidden is not None:
                 torch.mul(slope @ weight, counted, out=to_hidden[begin : begin + rows])
             if learned[0]:
@@ -59,7 +62,6 @@ class _Nats(torch.autograd.Function):
             if learned[1] and bias is not None:
                 to_bias = summed(to_bias, (slope.T @ counted).squeeze(1))
         ctx.save_for_backward(to_hidden, to_weight, to_bias)
-        ctx.dtype = weight.dtype
         ctx.mark_non_differentiable(told)
         return nats, told
 
@@ -68,6 +70,12 @@ class _Nats(torch.autograd.Function):
         to_hidden, *gradients = ctx.saved_tensors
         made = [None if part is None else (part * share.float()).to(ctx.dtype) for part in gradients]
         return None if to_hidden is None else (to_hidden * share).to(to_hidden.dtype), *made, None, None, None
+
+
+def precision_of_products(weight: torch.Tensor) -> torch.dtype:
+    """Autocast would convert each time what is used twice."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 def summed(before: torch.Tensor | None, part: torch.Tensor) -> torch.Tensor:

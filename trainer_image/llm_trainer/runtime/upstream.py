@@ -57,6 +57,13 @@ WATCHED = (
     Upstream(f"{DPO}._prepare_dataset", "24efb2432f23", "the same", ("_prepare_dataset",)),
     Upstream(f"{KTO}._prepare_dataset", "f6a1a90b8798", "the same", ("_prepare_dataset",)),
     Upstream(f"{REWARD}._prepare_dataset", "81fbc3b830bc", "the same", ("_prepare_dataset",)),
+    Upstream(
+        "trl.trainer.utils:add_fused_lm_head",
+        "422d009f04b6",
+        "on a CPU `TargetScores` takes its function's place",
+        ("_use_triton", "_ChunkedLogProbFunction"),
+    ),
+    Upstream("trl.kernels:ChunkedLogProbFunction", "3661e8975a9f", "`TargetScores` says the same"),
     Upstream(f"{DPO}._precompute_ref_logps", "3d9b63f31ca3", "`ReferenceTrainer` replaces it", REFERENCE),
     Upstream(f"{KTO}._precompute_ref_logps", "c349048a733f", "the same", REFERENCE),
     Upstream(f"{GRPO}.training_step", "15ea836c392b", "counts the micro-batches of a rollout"),

@@ -31,6 +31,7 @@ from llm_trainer.models.engine_config import actual_zero_stage, computes_in_bflo
 from llm_trainer.models.export import publish_result
 from llm_trainer.models.norms import fuse_norms
 from llm_trainer.models.size import size_of
+from llm_trainer.models.target_scores import score_targets_on_cpu
 from llm_trainer.protocol import Result
 from llm_trainer.runtime.batch import DataRank, accumulation_steps
 from llm_trainer.runtime.randomness import draw_apart
@@ -132,6 +133,8 @@ class StageTrainer:
         self.run, self.settings, self.figures = run, settings, Figures()
         if run.group.device.type == "cuda":
             fuse_norms(arguments["model"])
+        else:
+            score_targets_on_cpu()
         super().__init__(callbacks=[self.figures], **arguments)  # type: ignore[call-arg]
         show_attention(run, self.model)
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]

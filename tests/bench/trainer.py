@@ -57,7 +57,8 @@ def main(arguments: list[str]) -> None:
             if case == "pretrain":
                 print(overhead(machine, median(pair.ours.seconds(WARM_UP) for pair in pairs)), flush=True)
         if options.defaults:
-            print("\n".join(report("our defaults", [against_defaults(bench)], machine)), flush=True)
+            pairs = [against_defaults(bench, number) for number in range(options.rounds)]
+            print("\n".join(report("our defaults", pairs, machine)), flush=True)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -83,10 +84,11 @@ def compare(bench: Bench, case: str, precision: str, rounds: int) -> Iterator[Pa
         yield Pair(ours, run_rival(rival, bench.machine, bench.volumes))
 
 
-def against_defaults(bench: Bench) -> Pair:
+def against_defaults(bench: Bench, number: int) -> Pair:
     """Pretraining with the precision that the machine is good for, against transformers' Trainer as it comes."""
-    ours = run_ours(bench.ours("pretrain", "default", "auto"), bench.machine, bench.volumes)
-    rival = bench.rival("pretrain", "default-rival", bfloat16=False, deepspeed=False)
+    name = f"default-{number}"
+    ours = run_ours(bench.ours("pretrain", name, "auto"), bench.machine, bench.volumes)
+    rival = bench.rival("pretrain", f"{name}-rival", bfloat16=False, deepspeed=False)
     return Pair(ours, run_rival(rival, bench.machine, bench.volumes))
 
 

@@ -22,6 +22,7 @@ from transformers.utils import ModelOutput
 
 IGNORED = -100  # a target that doesn't count
 TILE = 2**27  # logits at a time: 1 GB with their probabilities
+BLOCK = 2**18  # of a tile: 1 MB in float32
 
 
 class _Nats(torch.autograd.Function):
@@ -40,20 +41,20 @@ class _Nats(torch.autograd.Function):
         ctx.dtype, precision = weight.dtype, precision_of_products(weight)
         weight, bias = weight.to(precision), None if bias is None else bias.to(precision)
         for begin in range(0, max(1, len(hidden)), rows):  # without a row too: the weights of ZeRO-3 learn from all
-            part, wanted = hidden[begin : begin + rows], targets[begin : begin + rows]
+            part, wanted = hidden[begin : begin + rows].to(precision), targets[begin : begin + rows]
             counted, places = (wanted != IGNORED), wanted.clamp(min=0)[:, None]
-            part = part.to(precision)
-            log_probs = torch.log_softmax(linear(part, weight, bias), dim=-1, dtype=torch.float32)
-            chosen = log_probs.gather(1, places).squeeze(1)
-            nats -= (chosen * counted).sum(dtype=torch.float64)
-            if tells:
-                slope = log_probs.exp()
-                told += told_of(log_probs, slope, chosen)
+            slope = linear(part, weight, bias)
+            for block in blocks(slope):
+                log_probs = torch.log_softmax(slope[block], dim=-1, dtype=torch.float32)
+                chosen = log_probs.gather(1, places[block]).squeeze(1)
+                nats -= (chosen * counted[block]).sum(dtype=torch.float64)
+                if tells:
+                    probabilities = log_probs.exp()
+                    told += told_of(log_probs, probabilities, chosen)
+                if learns:  # in the logits' place
+                    slope[block] = slope_of(probabilities if tells else log_probs.exp_(), places[block])
             if not learns:
                 continue
-            slope = slope if tells else log_probs.exp_()
-            slope.scatter_add_(1, places, slope.new_full(places.shape, -1.0))
-            slope = slope.to(precision)
             counted = counted.to(precision)[:, None]  # where it is narrow: the tile itself is a vocabulary wide
             if to_hidden is not None:
                 torch.mul(slope @ weight, counted, out=to_hidden[begin : begin + rows])
@@ -70,6 +71,18 @@ class _Nats(torch.autograd.Function):
         to_hidden, *gradients = ctx.saved_tensors
         made = [None if part is None else (part * share.float()).to(ctx.dtype) for part in gradients]
         return None if to_hidden is None else (to_hidden * share).to(to_hidden.dtype), *made, None, None, None
+
+
+def blocks(logits: torch.Tensor) -> Iterator[slice]:
+    """Rows whose passes a CPU makes in its cache; a GPU, which has none of that size, makes all in one."""
+    rows = max(1, BLOCK // logits.shape[1]) if logits.device.type == "cpu" else max(1, len(logits))
+    for begin in range(0, max(1, len(logits)), rows):
+        yield slice(begin, begin + rows)
+
+
+def slope_of(probabilities: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """(rows, vocabulary), in the place of these: how a target's nats grow with the logits. ``places``: (rows, 1)."""
+    return probabilities.scatter_add_(1, places, probabilities.new_full(places.shape, -1.0))
 
 
 def precision_of_products(weight: torch.Tensor) -> torch.dtype:

@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer import utils
 
-from llm_trainer.models.language_loss import TILE, precision_of_products
+from llm_trainer.models.language_loss import TILE, blocks, precision_of_products, slope_of
 
 NAMES = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")  # TRL's, in its order
 _has_kernel = utils._use_triton
@@ -55,18 +55,15 @@ class _Scores(torch.autograd.Function):
         factor: float, precision: torch.dtype, outputs: tuple[str, ...],
     ) -> tuple[torch.Tensor | None, ...]:  # fmt: skip
         ctx.set_materialize_grads(False)  # there is none of the entropy, which is only told
-        head = Head.of(weight, bias, factor, precision)
+        head = Head.of(weight, bias, precision)
         kept = TILE // len(weight) if any(ctx.needs_input_grad) else 0
-        told, slopes = [], []
+        said: list[dict[str, torch.Tensor]] = []
+        slopes: list[torch.Tensor | None] = []
         for rows in tiles(len(hidden), len(weight)):
-            log_probs = head.log_probs(hidden[rows])
-            probabilities = log_probs.exp()
-            scores = scores_of_tile(log_probs, probabilities, targets[rows], outputs)
-            if "mean_logits" in outputs:
-                scores["mean_logits"] = head.mean_logits(hidden[rows])
-            told.append(scores)
-            slopes.append(head.slope(probabilities, targets[rows]) if rows.stop <= kept else None)
-        made = [torch.cat([scores[name] for scores in told]) if name in told[0] else None for name in NAMES]
+            slope = head.logits(hidden[rows])
+            said += become_slope(slope, targets[rows], factor, outputs)
+            slopes.append(slope if rows.stop <= kept else None)
+        made = [torch.cat([scores[name] for scores in said]) if name in said[0] else None for name in NAMES]
         ctx.save_for_backward(hidden, weight, bias, targets, *slopes)
         ctx.factor, ctx.precision = factor, precision
         ctx.mark_non_differentiable(*(part for part in made[2:] if part is not None))
@@ -80,19 +77,21 @@ class _Scores(torch.autograd.Function):
             return (None,) * 7
         hidden, weight, bias, targets, *slopes = ctx.saved_tensors
         with utils.maybe_gather_lm_head_ctx(weight, bias):
-            head = Head.of(weight, bias, ctx.factor, ctx.precision)
+            head = Head.of(weight, bias, ctx.precision)
             made = [
                 torch.zeros_like(part, dtype=torch.float32) if needed else None
                 for part, needed in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
             ]
             to_hidden, to_weight, to_bias = made
-            for rows, kept in zip(tiles(len(hidden), len(weight)), slopes, strict=True):
-                slope = head.slope(head.log_probs(hidden[rows]).exp_(), targets[rows]) if kept is None else kept
-                shares = (-ctx.factor * share[rows]).to(head.precision)[:, None]
+            for rows, slope in zip(tiles(len(hidden), len(weight)), slopes, strict=True):
+                if slope is None:
+                    slope = head.logits(hidden[rows])
+                    become_slope(slope, targets[rows], ctx.factor)
+                shares = (-ctx.factor * share[rows]).to(ctx.precision)[:, None]
                 if to_hidden is not None:
                     torch.mul(slope @ head.weight, shares, out=to_hidden[rows])
                 if to_weight is not None:
-                    to_weight += slope.T @ (hidden[rows].to(head.precision) * shares)
+                    to_weight += slope.T @ (hidden[rows].to(ctx.precision) * shares)
                 if to_bias is not None:
                     to_bias += (slope.T @ shares).squeeze(1)
         given = zip(made, (hidden, weight, bias), strict=True)
@@ -101,50 +100,55 @@ class _Scores(torch.autograd.Function):
 
 def tiles(rows: int, vocabulary: int) -> Iterator[slice]:
     """Without a row too one: the weights of ZeRO-3 learn from all ranks."""
-    size = max(1, TILE // 4 // vocabulary)  # some four of a tile's tensors live at a time
+    size = max(1, TILE // 4 // vocabulary)
     for begin in range(0, max(1, rows), size):
         yield slice(begin, min(begin + size, rows))
 
 
 class Head(NamedTuple):
-    """A linear output in the precision of the products; ``factor``: of its logits."""
+    """A linear output in the precision of its products."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
-    factor: float
     precision: torch.dtype
 
     @classmethod
-    def of(cls, weight: torch.Tensor, bias: torch.Tensor | None, factor: float, precision: torch.dtype) -> Head:
-        return cls(weight.to(precision), None if bias is None else bias.to(precision), factor, precision)
+    def of(cls, weight: torch.Tensor, bias: torch.Tensor | None, precision: torch.dtype) -> Head:
+        return cls(weight.to(precision), None if bias is None else bias.to(precision), precision)
 
-    def log_probs(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(rows, vocabulary), float32."""
-        logits = linear(hidden.to(self.precision), self.weight, self.bias)
-        return torch.log_softmax(logits if self.factor == 1 else logits.float() * self.factor, -1, dtype=torch.float32)
-
-    def mean_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(rows), float32: the mean of products is the product with the mean."""
-        mean = hidden.float() @ self.weight.float().mean(0)
-        return self.factor * (mean if self.bias is None else mean + self.bias.float().mean())
-
-    def slope(self, probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(rows, vocabulary), in the probabilities' place: how the nats of a target grow with the logits."""
-        places = targets[:, None]
-        return probabilities.scatter_add_(1, places, probabilities.new_full(places.shape, -1.0)).to(self.precision)
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return linear(hidden.to(self.precision), self.weight, self.bias)
 
 
-def scores_of_tile(
-    log_probs: torch.Tensor, probabilities: torch.Tensor, targets: torch.Tensor, outputs: tuple[str, ...]
-) -> dict[str, torch.Tensor]:
-    """By name, each (rows), of two of (rows, vocabulary)."""
-    made = {"log_probs": log_probs.gather(1, targets[:, None]).squeeze(1)}
+def become_slope(
+    logits: torch.Tensor, targets: torch.Tensor, factor: float, outputs: tuple[str, ...] = ()
+) -> list[dict[str, torch.Tensor]]:
+    """Put `slope_of` the targets (rows) in the place of (rows, vocabulary). By name, what is said of some rows each."""
+    said = []
+    for block in blocks(logits):
+        wide, places = logits[block].float(), targets[block][:, None]
+        wide = wide if factor == 1 else wide * factor
+        log_probs = torch.log_softmax(wide, dim=-1)
+        probabilities = log_probs.exp()
+        said.append(scores_of_block(wide, log_probs, probabilities, places, outputs))
+        logits[block] = slope_of(probabilities, places)
+    return said
+
+
+def scores_of_block(
+    logits: torch.Tensor, log_probs: torch.Tensor, probabilities: torch.Tensor, places: torch.Tensor,
+    outputs: tuple[str, ...],
+) -> dict[str, torch.Tensor]:  # fmt: skip
+    """By name, each (rows), of three of (rows, vocabulary) and the targets (rows, 1)."""
+    made = {"log_probs": log_probs.gather(1, places).squeeze(1)}
     if "entropy" in outputs:
         made["entropy"] = -row_products(log_probs, probabilities)
     if "log_sum_sq_probs" in outputs:
         made["log_sum_sq_probs"] = row_products(probabilities, probabilities).log()
+    if "mean_logits" in outputs:
+        made["mean_logits"] = logits.mean(dim=-1)
     if "is_top1" in outputs:
-        made["is_top1"] = log_probs.argmax(dim=-1) == targets
+        made["is_top1"] = log_probs.argmax(dim=-1) == places.squeeze(1)
     return made
 
 

@@ -7,6 +7,7 @@ Run under torchrun with the path of a JSON file as the only argument; `Rival` sa
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from peft import LoraConfig
 from transformers import (
     AutoModelForCausalLM,
@@ -95,6 +97,9 @@ def main() -> None:
     }
     rows = datasets.load_dataset("json", data_files=rival.rows, split="train")
     TRAINERS[rival.kind](rival, common, rows).train()
+    torch.distributed.barrier()
+    sys.stdout.flush()
+    os._exit(0)  # a thread of gloo that outlives its group would end the process as failed
 
 
 if __name__ == "__main__":

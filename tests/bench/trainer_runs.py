@@ -100,8 +100,13 @@ class Measured:
         return [fmean(blocks[block]) for block in sorted(blocks)]
 
 
+def start_ours(config: StageConfig, machine: Machine, folder: Path) -> Pods:
+    """With the rival's environment, and nothing of the tests', who hold their pods to fewer instructions."""
+    return Pods(config, folder, common=machine.environment).start()
+
+
 def run_ours(config: StageConfig, machine: Machine, folder: Path) -> Measured:
-    pods = Pods(config, folder, common=machine.environment).start()  # the tests' instructions are no user's
+    pods = start_ours(config, machine, folder)
     samples = watch(pods.pods[0].pid, pods.pods[0].process.is_alive, machine)
     word = pods.wait()[0]
     assert word.exit_code == 0, f"{word.reason}: {word.message}\n{pods.pods[0].log[-3000:]}"

@@ -26,7 +26,7 @@ def choose_instructions(cpuinfo: Path = CPUINFO) -> None:
 
 def has_matrix_unit(cpuinfo: Path = CPUINFO) -> bool:
     """Whether products in bfloat16 are made by it, once the instructions are chosen."""
-    most = os.environ.get(VARIABLE, "ALL").upper()
+    most = (os.environ.get(VARIABLE) or "ALL").upper()  # an empty one says nothing to oneDNN
     return "amx_bf16" in cpuinfo.read_text() and (most in ("ALL", "DEFAULT") or "AMX" in most)
 
 

@@ -86,7 +86,7 @@ def slope_of(probabilities: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 
 def precision_of_products(weight: torch.Tensor) -> torch.dtype:
-    """Autocast would convert each time what is used twice."""
+    """Of a weight, with what it meets; known here, as autocast would convert each time what is used twice."""
     kind = weight.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 

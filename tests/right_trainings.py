@@ -45,6 +45,8 @@ RIGHT_TRAININGS: dict[str, Spec] = {
         stages__5=online(**by_column(PROMPTS, "prompt")),
         stages__6={**ppo(**by_column(PROMPTS, "prompt")), "name": "played"},
     ),
+    "compiled layers": changed(TRAINING, stages__0__pretrain__compile=True),
+    "layers that stay as they are": changed(TRAINING, stages__0__pretrain__compile=False, stages__0__zeroStage=3),
     "expert parallelism": changed(TRAINING, **MIXTURE, stages__0__pretrain__expertParallel=2),
     "shared rows": changed(TRAINING, stages__0__sequenceParallel=2, stages__1__sequenceParallel=2),
     "shared layers": changed(

@@ -84,6 +84,7 @@ def row(case: Case, measured: dict[str, Any], device: str) -> str:
 def estimated(case: Case, device: str) -> int:
     config = {key: value for key, value in MODELS[case.model].config.items() if key != "vocab_size"}
     shared = {key: value for key, value in case.pretrain.items() if key not in KIND}
+    own = {key: value for key, value in case.pretrain.items() if key in KIND}
     spec = load_training(
         {
             "resources": {"limits": {"nvidia.com/gpu": 1}} if device == "cuda" else {},
@@ -91,11 +92,11 @@ def estimated(case: Case, device: str) -> int:
             "model": {"architecture": {"family": MODELS[case.model].family, "config": config}},
             "tokenizer": {"train": {"vocabularySize": VOCABULARY}},
             "data": {"sources": [{"name": "text", "uri": "pvc://corpus/text.jsonl"}]},
-            "stages": [{"name": "bench", "pretrain": {key: case.pretrain[key] for key in KIND}, **shared}],
+            "stages": [{"name": "bench", "pretrain": own, **shared}],
         }
     )
     found = stage_estimate(spec, 0)
     return found.per_process - found.terms["runtime"] if found else 0
 
 
-KIND = ("sequenceLength", "steps")  # of a case's settings: the others are those that all kinds of stage share
+KIND = ("sequenceLength", "steps", "compile")  # of a case's settings: the others are those that all kinds share

@@ -83,6 +83,9 @@ CASES = {
         Case("3B", 4096, 4, 4),
     ],
     "tiny": [Case("tiny", 64, 2, steps=3)],  # that a CPU can run the same code
-    "check": [Case("125M", 2048, 32), Case("1B", 4096, 8, 4, 8), Case("mixtral", 2048, 16)],
+    "check": [
+        Case("125M", 2048, 32), Case("125M", 2048, 32, settings={"compile": True}),
+        Case("1B", 4096, 8, 4, 8), Case("mixtral", 2048, 16),
+    ],
     "families": [Case("mixtral", 2048, 16), Case("mamba2", 1024, 1, 2, 5), Case("mamba", 256, 4, 1, 5)],
 }  # fmt: skip

@@ -52,12 +52,12 @@ def main(arguments: list[str]) -> None:
         bench.prepare()
         print(f"{options.steps} steps a run, the first {WARM_UP} don't count; {options.rounds} rounds", flush=True)
         for case in options.cases:
-            pairs = list(compare(bench, case, options.precision, options.rounds))
+            pairs = list(compare(bench, case, options.precision, options.rounds, compiled=options.compiled))
             print("\n".join(report(case, pairs, machine)), flush=True)
             if case == "pretrain":
                 print(overhead(machine, median(pair.ours.seconds(WARM_UP) for pair in pairs)), flush=True)
         if options.defaults:
-            pairs = [against_defaults(bench, number) for number in range(options.rounds)]
+            pairs = [against_defaults(bench, number, compiled=options.compiled) for number in range(options.rounds)]
             print("\n".join(report("our defaults", pairs, machine)), flush=True)
 
 
@@ -70,24 +70,26 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=3 * LOG_EVERY)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--defaults", action="store_true", help="also our defaults against Trainer's")
+    compiled = "our pretraining as of stages of more than half an hour, whose layers are compiled"
+    parser.add_argument("--compiled", action="store_true", help=compiled)
     options = parser.parse_args(arguments)
     if options.steps < LOG_EVERY or options.steps % LOG_EVERY:
         parser.error(f"--steps {options.steps}: make a multiple of {LOG_EVERY}, by which the rivals log their losses")
     return options
 
 
-def compare(bench: Bench, case: str, precision: str, rounds: int) -> Iterator[Pair]:
+def compare(bench: Bench, case: str, precision: str, rounds: int, *, compiled: bool) -> Iterator[Pair]:
     for number in range(rounds):
         name = f"{case}-{number}"
-        ours = run_ours(bench.ours(case, name, precision), bench.machine, bench.volumes)
+        ours = run_ours(bench.ours(case, name, precision, compiled=compiled), bench.machine, bench.volumes)
         rival = bench.rival(case, f"{name}-rival", bfloat16=precision == "bfloat16")
         yield Pair(ours, run_rival(rival, bench.machine, bench.volumes))
 
 
-def against_defaults(bench: Bench, number: int) -> Pair:
+def against_defaults(bench: Bench, number: int, *, compiled: bool) -> Pair:
     """Pretraining with the precision that the machine is good for, against transformers' Trainer as it comes."""
     name = f"default-{number}"
-    ours = run_ours(bench.ours("pretrain", name, "auto"), bench.machine, bench.volumes)
+    ours = run_ours(bench.ours("pretrain", name, "auto", compiled=compiled), bench.machine, bench.volumes)
     rival = bench.rival("pretrain", f"{name}-rival", bfloat16=False, deepspeed=False)
     return Pair(ours, run_rival(rival, bench.machine, bench.volumes))
 

@@ -125,7 +125,7 @@ class Bench:
 
     # --- the two sides ---
 
-    def ours(self, case: str, name: str, precision: str) -> StageConfig:
+    def ours(self, case: str, name: str, precision: str, *, compiled: bool = False) -> StageConfig:
         settings: dict[str, Any] = {
             **self.size.batch,
             "precision": precision,
@@ -136,7 +136,7 @@ class Bench:
             "activationCheckpointing": False,
         }
         if case == "pretrain":
-            settings |= {"sequenceLength": self.size.length, "steps": self.steps}
+            settings |= {"sequenceLength": self.size.length, "steps": self.steps, "compile": compiled}
         else:
             uri = f"pvc://corpus/{DATASETS[case]}.jsonl"
             settings |= {"dataset": {"uri": uri, "validationFraction": 0.0}, "maxLength": self.size.length}

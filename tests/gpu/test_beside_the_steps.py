@@ -54,6 +54,22 @@ def test_a_micro_batch_by_trials(zero: int, stage: GpuStage, pods: RunPods, reco
     assert apart(tuned, written) < NEAR
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"activationCheckpointing": True, "zeroStage": 2}], ids=["kept", "made again"]
+)
+def test_compiled_layers(settings: dict[str, Any], stage: GpuStage, pods: RunPods, record_property: Any) -> None:
+    """Those of either attention; the notice tells how much faster they are."""
+    short, name = {**HALF, **settings, "steps": 8}, "-".join(settings)
+    eager = stage(f"eager-{name}", model=MODEL, pretrain={**short, "compile": False})
+    pods(eager).run()
+    compiled = stage(f"compiled-{name}", model=MODEL, pretrain={**short, "compile": True})
+    pair = pods(compiled)
+    pair.run()
+    (told,) = re.findall(r"LayersCompiled: (.*)", pair.pods[0].log)
+    record_property("seen", told)
+    assert apart(compiled, eager) < NEAR
+
+
 def test_a_micro_batch_that_does_not_fit_is_halved(stage: GpuStage, pods: RunPods, record_property: Any) -> None:
     """The largest would hold an activation of 275 GB."""
     narrow: Any = MODEL["architecture"]["config"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from llm_trainer.config import StageConfig
 from tests.trainer.conftest import SFT, RunPods, Stage, stage_config
+from tests.trainer.pods import losses
 
 DROPOUT = {"architecture": {"family": "gpt2", "config": {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 128}}}
 
@@ -26,6 +28,20 @@ def test_pretrain(pretrain: Stage, pods: RunPods) -> None:
     config = pretrain("dropout", model=DROPOUT, steps=2)
     pods(config).run()
     assert not torch.equal(*states(config))
+
+
+def test_an_existing_model_goes_on_with_it(pretrain: Stage, pods: RunPods) -> None:
+    """A model that was read comes for evaluation: an attempt that went on had no dropout until its first one."""
+    began = pods(pretrain("dropout-begun", model=DROPOUT, steps=2)).run()
+    assert began.result
+    given = {"model": {"uri": began.result.uri}, "steps": 4, "checkpoint": {"everySteps": 2}}
+    config = pretrain("dropout-again", **given)
+    pods(config).run()
+    expected = losses(config)
+    shutil.rmtree(Path(config.stage_folder) / "checkpoints/step-00000004")
+    (Path(config.stage_folder) / "record.json").unlink()
+    pods(pretrain("dropout-again", attempt=2, **given)).run()
+    assert losses(config) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("lora", [{"rank": 2, "dropout": 0.5}])

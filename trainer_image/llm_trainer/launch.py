@@ -79,7 +79,7 @@ def environment(config: StageConfig, node_rank: int, local_rank: int, processes:
         "HF_HUB_DISABLE_PROGRESS_BARS": 1,  # transformers' too; in a log a bar is a line for each of its states
     }
     if config.device == "cpu":
-        # A pod has no compiler; and where DeepSpeed only might compile something, all of torch's would be imported.
+        # Where DeepSpeed only might compile something, all of torch's compiler would be imported.
         given["TORCHDYNAMO_DISABLE"] = 1
     if processes > 1:
         given["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", 1)

@@ -13,7 +13,18 @@ from llm_operator.api.resolve import resources_of, world_size
 from llm_operator.api.sharing import spread_problems
 from llm_operator.api.training import LLMTrainingSpec, Stage
 from llm_operator.api.tune_validation import tune_problems
-from llm_trainer.config import EXPERT_PARALLEL_FAMILIES, KINDS, Dpo, Grpo, OnlineRl, Ppo, Pretrain, kind_of, settings_of
+from llm_trainer.config import (
+    EXPERT_PARALLEL_FAMILIES,
+    KINDS,
+    UNCOMPILED_FAMILIES,
+    Dpo,
+    Grpo,
+    OnlineRl,
+    Ppo,
+    Pretrain,
+    kind_of,
+    settings_of,
+)
 
 
 def kind_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[str]:
@@ -29,6 +40,8 @@ def kind_problems(spec: LLMTrainingSpec, stage: Stage, path: str) -> Iterator[st
         yield from mixture_problems(pretrain, spec.data.sources if spec.data else [], f"{here}.mixture")
         if pretrain.expert_parallel > 1:
             yield from expert_parallel_problems(spec, stage, pretrain, path)
+        if pretrain.compile:
+            yield from compile_problems(spec, stage, pretrain, f"{here}.compile")
     if stage.dpo:
         yield from loss_problems(stage.dpo, here)
     if stage.grpo:
@@ -54,6 +67,15 @@ def expert_parallel_problems(spec: LLMTrainingSpec, stage: Stage, pretrain: Pret
         yield f"{here}: {size} is not for the family {architecture.family}; use 1, or one of {choices}"
     elif experts % size:
         yield f"{here}: the model's {experts} experts are not divisible by {size}; use a divisor"
+
+
+def compile_problems(spec: LLMTrainingSpec, stage: Stage, pretrain: Pretrain, path: str) -> Iterator[str]:
+    """What an existing model is, its stage finds out."""
+    if setting := pretrain.against_compiling():
+        yield f"{path}: true does not go with {setting}; leave it out"
+    architecture = spec.model.architecture if stage.model is None else None
+    if architecture and architecture.family in UNCOMPILED_FAMILIES:
+        yield f"{path}: true is not for the family {architecture.family}, as of its experts or state; leave it out"
 
 
 def loss_problems(dpo: Dpo, path: str) -> Iterator[str]:

@@ -97,6 +97,7 @@ class Reason(StrEnum):
     REDUCE_RATE = "ReduceRate"
     EARLY_STOP = "EarlyStop"
     TUNED = "Tuned"
+    LAYERS_COMPILED = "LayersCompiled"
     TAKEN_OVER = "TakenOver"
     WORD_REFUSED = "WordRefused"
     RESULT_PUBLISHED = "ResultPublished"

@@ -293,7 +293,7 @@ def arguments(
     if (size := tensor_parallel_size(gpus, spec.extra_arguments)) > 1:
         given.append(f"--tensor-parallel-size={size}")
     if not gpus:
-        given.append("--enforce-eager")  # a pod has no compiler
+        given.append("--enforce-eager")  # compiling would make a start a minute longer
         # vLLM's own kernel takes each head for a token where queries come as (tokens, heads, width), as those of latent
         # attention do.
         given.append('--compilation-config={"custom_ops": ["-rotary_embedding"]}')
@@ -369,7 +369,7 @@ def environment(spec: LLMServingSpec, *, launcher: bool = False) -> dict[str, st
         **fixed,
         # GiB. The launcher sees the pod's memory and the weights, and takes what is left.
         **({} if launcher else {"VLLM_CPU_KVCACHE_SPACE": "1"}),
-        # vLLM compiles the random sampler at the first request that samples, and a pod has no C++ compiler.
+        # vLLM would compile the random sampler at the first request that samples, which would wait for it.
         "TORCH_COMPILE_DISABLE": "1",
         # It would bind its threads to the first cores of the node, as every other pod on it does: under load a second
         # one then doesn't even start.

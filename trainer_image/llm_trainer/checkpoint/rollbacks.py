@@ -17,6 +17,7 @@ from llm_trainer.checkpoint.files import altered, write_durably
 
 TUNED = "tuned.json"  # what trials have chosen
 SIZE_TRIALS = "size-trials.json"  # of micro-batches
+COMPILING = "compiling.json"  # while layers are compiled
 JOURNAL = "rollbacks.json"  # beside the checkpoints: who removes them to train anew removes it too
 
 
@@ -102,6 +103,6 @@ def write_rollbacks(checkpoints: Path, rollbacks: Sequence[Rollback]) -> None:
 
 def set_journals_aside(checkpoints: Path, attempt: int) -> None:
     """With the checkpoints that they were about."""
-    for name in (JOURNAL, TUNED, SIZE_TRIALS):
+    for name in (JOURNAL, TUNED, SIZE_TRIALS, COMPILING):
         if (file := checkpoints / name).exists():
             file.rename(file.with_name(f"set-aside-{attempt}-{name}"))

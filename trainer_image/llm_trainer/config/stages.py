@@ -35,6 +35,11 @@ class Pretrain(TrainingSettings):
         "experts, with ZeRO 1 or 2 and AdamW.",
     )
     loss_function: LossFunctionName = None
+    compile: bool | None = Field(
+        default=None,
+        description="Compile the model's layers by torch.compile; dense families, with ZeRO 0 to 2. Default: where "
+        "half an hour is still to come, a compiler is there and the layers are seen to be faster.",
+    )
     steps: int | None = Field(default=None, ge=1, le=1_000_000_000, description="Optimizer steps of the run.")
     tokens: int | None = Field(
         default=None, ge=1, le=1_000_000_000_000_000, description="Training tokens of the run; steps follow from it."
@@ -57,6 +62,12 @@ class Pretrain(TrainingSettings):
         if self.steps is not None:
             return self.steps
         return -(-(self.tokens or 0) // (self.global_batch_size * self.sequence_length))
+
+    def against_compiling(self) -> str:
+        """The setting that `compile` doesn't go with; empty if there is none."""
+        asked = {"expertParallel": self.expert_parallel, **self.shared_work}
+        shared = (f"{name} {size}" for name, size in asked.items() if size > 1)
+        return next(shared, "zeroStage 3" if self.zero_stage == 3 else "")
 
     def functions(self) -> Iterator[UserFunction]:
         yield from super().functions()

@@ -19,6 +19,7 @@ SEQUENCE_PARALLEL_FAMILIES = ("gpt2", "llama", "qwen3", "mixtral", "qwen3_moe", 
 TENSOR_PARALLEL_FAMILIES = ("llama", "qwen3")  # whose plan in transformers DeepSpeed's AutoTP knows
 WIDTH_FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")  # whose rates a test has seen to scale with width
 EXPERT_PARALLEL_FAMILIES = ("mixtral", "qwen3_moe", "deepseek_v3")  # for which DeepSpeed's AutoEP has a preset
+UNCOMPILED_FAMILIES = ("mixtral", "qwen3_moe", "deepseek_v3", "mamba", "mamba2", "jamba")  # with experts or a state
 ResultKind = Literal["model", "rewardModel"]
 FunctionUse = Literal["reward", "loss", "optimizer"]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from llm_trainer.checkpoint.snapshot import Snapshot
 from llm_trainer.config import CriticOptimizer, Pretrain, ResolvedOptimizer, TrainingSettings
 from llm_trainer.models.activation_checkpointing import checkpoint_activations
+from llm_trainer.models.compiled_layers import CompiledLayers, Seconds
 from llm_trainer.models.engine_config import (
     actual_zero_stage,
     deepspeed_config,
@@ -61,6 +63,7 @@ class Engine(Inference):
         self._expert_parallel = settings.expert_parallel if isinstance(settings, Pretrain) else 1
         self._has_frozen = any(not parameter.requires_grad for parameter in module.parameters())
         super().__init__(module, settings, group)
+        self.model.train()  # what was read comes for evaluation, without dropout
         half = self.bfloat16 and group.device.type == "cuda"
         self._plain = actual_zero_stage(settings, half=half) == 0  # then torch's own optimizer steps on the gradients
         self._experts_per_token = experts_per_token(self.model.config)
@@ -180,6 +183,20 @@ class Engine(Inference):
         tokens = innermost(self.model).get_input_embeddings().num_embeddings  # type: ignore[operator]
         self._apart = self.group.any(leaks(self._packed_logits, tokens, self.group.device))
         self.model.train(training)
+
+    def compare_compiled(self, layers: CompiledLayers, rows: int, length: int, alive: Callable[[], None]) -> Seconds:
+        """Of micro-batches whose rows are one document, and two: attention has a mask for the latter alone.
+
+        No weight and no gradient changes, and no other rank is asked. Raises what `CompiledLayers.compare` raises.
+        """
+        positions = torch.arange(length, device=self.group.device).expand(rows, -1)
+        tokens = positions % innermost(self.model).get_input_embeddings().num_embeddings  # type: ignore[operator]
+        dtype, found = torch.bfloat16 if self.bfloat16 else torch.float32, []
+        for longest in (length, -(-length // 2)):
+            with layers.calls() as calls, torch.no_grad(), torch.random.fork_rng():
+                self.nats_alone(tokens, positions % longest, tokens)
+            found.append(layers.compare(calls, self._autocast, dtype, alive))
+        return Seconds(*map(fmean, zip(*found, strict=True)))
 
     @property
     def deepspeed(self) -> Any:

@@ -49,6 +49,10 @@ def routing(
     )
 
 
+def has_experts(config: object) -> bool:
+    return shows_routers(config) or any(getattr(config, name, 0) for name in (*COUNTS, "num_experts"))
+
+
 def shows_routers(config: object) -> bool:
     return hasattr(config, "output_router_logits") and getattr(config, "model_type", None) not in SILENT
 

@@ -35,6 +35,7 @@ UNDECIDING = (
     "vllm",
     "packing",
     "activationCheckpointing",
+    "compile",
     "sequenceParallel",
 )
 CHECKPOINT = ("microBatchSize", "zeroStage", "expertParallel", "tensorParallel")

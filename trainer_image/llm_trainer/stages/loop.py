@@ -55,6 +55,9 @@ class Loop(Resumable):
     def make_step(self, learning_rate_share: float) -> StepReport:
         """Number `self.step`, from 0, on the data of `self.place`; the share is of the peak learning rate."""
 
+    def before_step(self) -> None:
+        """What is no part of a step and changes how it is made."""
+
     def share_rows_by(self, micro_batch_size: int) -> None:
         """Make a step by micro-batches of this size from now on; of a stage that has a `tune` for it."""
         raise NotImplementedError
@@ -97,6 +100,7 @@ class Loop(Resumable):
                 self._land()
         self._tune()
         while not self.over:
+            self.before_step()
             began = time.monotonic()
             share = self._learning_rate_share()
             done = self.make_step(share)

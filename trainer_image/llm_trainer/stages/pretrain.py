@@ -29,6 +29,7 @@ from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.progress import Board
 from llm_trainer.runtime.randomness import draw_apart
 from llm_trainer.runtime.run import Run, start
+from llm_trainer.stages.compiling import Compiling
 from llm_trainer.stages.continued import sequences_of
 from llm_trainer.stages.loop import Loop
 from llm_trainer.stages.loss_watch import shown_numbers
@@ -77,11 +78,16 @@ class Pretraining(Loop):
         kept = biases(model)
         self.engine = Engine(model, settings, run.group, self.accumulation_steps)
         draw_apart(settings.seed, run.group.rank // settings.tensor_parallel)
+        self.compiling = Compiling(run, settings, self.engine, self.store.folder)
         self.balance = Balance(self.engine.model, kept, learns=settings.lora is None)
         self.loss = loss_function(name, "pretrain.lossFunction") if (name := settings.loss_function) else None
         self.tokens_per_step = settings.global_batch_size * settings.sequence_length
         self.routers = Routers(settings.router_aux_loss_coef, settings.router_z_loss_coef)
         run.board.update(total_tokens=self.steps * self.tokens_per_step)
+
+    def before_step(self) -> None:
+        seconds_left = self.speed.seconds_per_step * (self.steps - self.step)
+        self.compiling.before_step(self.settings.micro_batch_size, seconds_left)
 
     def make_step(self, learning_rate_share: float) -> StepReport:
         """Forward and backward over this rank's share of the global batch, then the update."""

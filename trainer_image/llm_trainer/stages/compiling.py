@@ -1,0 +1,122 @@
+"""When the layers of a stage are compiled: it was asked for, or what is still to come is worth it.
+
+What compiling takes is known only here: half a minute and a compiler's memory. So by itself it waits for the speed of
+the first steps, keeps what is seen to be faster, and is noted down before, as size trials are: a pod that dies of it
+(no memory is left, an instruction that its CPU traps) comes back and goes on without.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from llm_trainer.checkpoint.files import write_durably
+from llm_trainer.checkpoint.memory import room
+from llm_trainer.checkpoint.rollbacks import COMPILING
+from llm_trainer.config import Pretrain
+from llm_trainer.models.compiled_layers import CompiledLayers, layers_of
+from llm_trainer.models.engine import Engine
+from llm_trainer.models.experts import has_experts
+from llm_trainer.runtime.errors import ConfigurationError
+from llm_trainer.runtime.run import Run
+
+LEAST_SECONDS = 1800.0  # still to come, or $LLM_COMPILE_SECONDS; compiling takes half a minute to a minute of them
+SEEN_STEPS = 5  # whose speed tells what is still to come
+LEAST_MEMORY = 1 << 30  # of a process and its compiler (docs/figures.md)
+LEAST_GAIN = 1.03  # of the layers' speed; less may be noise
+FIELD = "pretrain.compile"
+LEAVING = "asked to leave"
+
+OUTCOME = TypeAdapter(tuple[float, float, str])
+WHETHER = TypeAdapter(bool)
+
+
+class Compiling:
+    """The same on every rank."""
+
+    def __init__(self, run: Run, settings: Pretrain, engine: Engine, checkpoints: Path) -> None:
+        """``checkpoints``: where it is noted down. Raises ConfigurationError for what was asked for and can't be."""
+        self.run, self.settings, self.engine = run, settings, engine
+        self.file = checkpoints / COMPILING
+        self.steps = 0  # of this attempt
+        why_not = "" if settings.compile is False else settings.against_compiling() or against(engine)
+        if settings.compile and why_not:
+            raise ConfigurationError(f"{FIELD}: true does not go with {why_not}; leave it out")
+        self.decided = settings.compile is False or bool(why_not)
+
+    def before_step(self, rows: int, seconds_left: float) -> None:
+        """Of micro-batches with so many rows. Raises ConfigurationError where it was asked for and can't be."""
+        if self.decided:
+            return
+        self.steps += 1
+        if not self.settings.compile and self.steps <= SEEN_STEPS:
+            return
+        self.decided = True
+        if self.settings.compile or self._is_worth_it(seconds_left):
+            with self.run.long():
+                self._compile(rows)
+
+    def _is_worth_it(self, seconds_left: float) -> bool:
+        worth = seconds_left >= float(os.environ.get("LLM_COMPILE_SECONDS", LEAST_SECONDS))
+        if self.run.group.is_first and worth and self.file.exists():
+            print("layers stay as they are: an attempt ended while it compiled them", flush=True)
+            worth = False
+        return self.run.group.first(worth, WHETHER)
+
+    def _compile(self, rows: int) -> None:
+        began, group, layers = time.monotonic(), self.run.group, CompiledLayers(self.engine.model)
+        if group.is_first:
+            write_durably(self.file, json.dumps({"attempt": self.run.config.attempt}) + "\n")
+        group.barrier()
+        told = group.gather(self._outcome(layers, rows), OUTCOME)
+        eager, compiled = (sum(times) for times in list(zip(*told, strict=True))[:2])
+        problem = next((problem for *_, problem in told if problem), "")
+        if group.is_first:
+            self.file.unlink()
+        if problem and self.settings.compile and LEAVING not in problem:
+            raise ConfigurationError(f"{FIELD}: the layers can't be compiled here ({problem}); leave it out")
+        gain = eager / compiled if compiled else 0.0
+        if problem or (not self.settings.compile and gain < LEAST_GAIN):
+            said = problem or f"compiled they would be {gain:.2f} times as fast"
+            if group.is_first:
+                print(f"layers stay as they are: {said}", flush=True)
+            return
+        layers.adopt()
+        took = f"after {time.monotonic() - began:.0f} s of compiling"
+        self.run.board.notice("LayersCompiled", f"{gain:.2f} times as fast as before, {took}")
+
+    def _outcome(self, layers: CompiledLayers, rows: int) -> tuple[float, float, str]:
+        """Seconds of all layers as they are and compiled, and why it can't be, if so."""
+        try:
+            self._check_memory()
+            return (*self.engine.compare_compiled(layers, rows, self.settings.sequence_length, self._alive), "")
+        except Exception as error:  # noqa: BLE001 -- no compiler, what it can't compile; the layers are as they were
+            return 0.0, 0.0, f"{type(error).__name__}: {first_line(error)}"
+
+    def _check_memory(self) -> None:
+        if self.engine.group.device.type == "cpu" and (left := room(self.run.config.processes_per_node)) < LEAST_MEMORY:
+            raise MemoryError(f"{left / 2**30:.2f} GiB are left for each process, and a compiler may take 1")
+
+    def _alive(self) -> None:
+        """Raises InterruptedError when the process is asked to leave, which it does after the next step."""
+        self.run.watchdog.beat()
+        if self.run.stop.asked:
+            raise InterruptedError(LEAVING)
+
+
+def against(engine: Engine) -> str:
+    """What of the model compiling doesn't go with. A collective."""
+    family = engine.model.config.model_type
+    if has_experts(engine.model.config):
+        return f"the experts of {family}"
+    if not layers_of(engine.model):
+        return f"{family}, of which transformers marks no layers"
+    return "" if engine.keeps_documents_apart() else f"{family}, whose documents have rows of their own"
+
+
+def first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")

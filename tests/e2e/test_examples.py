@@ -28,7 +28,7 @@ FIGURES = {
     "reward-model": "accuracy", "dpo": "margin", "kto": "margin", "ppo": "reward", "grpo": "reward",
 }  # fmt: skip
 
-# The whole chain on a smaller model and fewer steps; nothing else of the file is another.
+# The whole chain on a smaller model and fewer steps.
 SMALLER: dict[str, Any] = {
     "model__architecture__config__hidden_size": 64,
     "model__architecture__config__intermediate_size": 160,
@@ -37,6 +37,7 @@ SMALLER: dict[str, Any] = {
     "model__architecture__config__num_key_value_heads": 1,
     "tokenizer__train__vocabularySize": 1024,
     "stages__0__pretrain__steps": 40,
+    "stages__0__pretrain__compile": True,  # as the layers of a long stage are
     "stages__0__pretrain__sequenceLength": 64,
     "stages__0__evaluation__everySteps": 40,
     **{f"stages__{number}__schedule__warmupSteps": 1 for number in (1, 2, 3)},  # the stages are few steps long
@@ -109,6 +110,7 @@ def test_the_whole_chain(user: User, record_property: Seen) -> None:
     user.apply("LLMTraining", "whole-chain", changed(training["spec"], **SMALLER))
     status = succeeded(user, "whole-chain", 1200)
     assert {name: stage(status, name)["result"]["kind"] for name in CHAIN} == CHAIN
+    assert "LayersCompiled" in [notice["reason"] for notice in stage(status, "base")["notices"]]
     adapter, chat = (stage(status, name)["result"] for name in ("japanese", "chat"))
     assert adapter["base"] == chat["uri"]
     reward = stage(status, "aligned")["progress"]["evaluation"]["reward"]

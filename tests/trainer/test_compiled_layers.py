@@ -73,6 +73,22 @@ def test_every_dense_family(family: str) -> None:
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
+def test_gradients_come_in_one_order() -> None:
+    """Whether a row has a mask or not: DeepSpeed fills its buckets as they come, on each rank by its own rows."""
+    model = tiny("llama").train()
+    layers, order, positions = CompiledLayers(model), list[str](), torch.arange(40)[None]
+    layers.adopt()
+    for name, weight in model.named_parameters():
+        weight.register_post_accumulate_grad_hook(lambda _, name=name: order.append(name))
+
+    def came(positions: torch.Tensor) -> list[str]:
+        order.clear()
+        model(input_ids=positions + 2, position_ids=positions, use_cache=False).logits.sum().backward()
+        return [*order]
+
+    assert came(positions) == came(positions % 20)
+
+
 def test_families_that_are_not() -> None:
     """Those that the operator knows by name."""
     assert tuple(family for family in FAMILIES if family not in DENSE) == UNCOMPILED_FAMILIES

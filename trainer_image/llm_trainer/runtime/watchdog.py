@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from llm_trainer.protocol import ExitCode
+from llm_trainer.runtime.variables import seconds
 
 LEAST_SECONDS = 300.0  # a network or a volume that is away for a moment is no hang
 TIMES = 5  # as long as the longest of the last steps
@@ -30,8 +31,8 @@ class Watchdog:
     """
 
     def __init__(self, patience_seconds: float, least_seconds: float | None = None) -> None:
-        """``least_seconds``: LEAST_SECONDS by default, or $LLM_HANG_SECONDS."""
-        least = float(os.environ.get("LLM_HANG_SECONDS", LEAST_SECONDS)) if least_seconds is None else least_seconds
+        """``least_seconds``: LEAST_SECONDS by default, or $LLM_HANG_SECONDS; ConfigurationError for a bad one."""
+        least = seconds("LLM_HANG_SECONDS", LEAST_SECONDS) if least_seconds is None else least_seconds
         self.patience_seconds, self._least = patience_seconds, least
         self._last: float | None = None
         self._steps: deque[float] = deque(maxlen=SEEN_STEPS)

@@ -8,7 +8,6 @@ the first steps, keeps what is seen to be faster, and is noted down before, as s
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from llm_trainer.models.engine import Engine
 from llm_trainer.models.experts import has_experts
 from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.run import Run
+from llm_trainer.runtime.variables import seconds
 
 LEAST_SECONDS = 1800.0  # still to come, or $LLM_COMPILE_SECONDS; compiling takes half a minute to a minute of them
 SEEN_STEPS = 5  # whose speed tells what is still to come
@@ -46,6 +46,7 @@ class Compiling:
         why_not = "" if settings.compile is False else settings.against_compiling() or against(engine)
         if settings.compile and why_not:
             raise ConfigurationError(f"{FIELD}: true does not go with {why_not}; leave it out")
+        self.least_seconds = seconds("LLM_COMPILE_SECONDS", LEAST_SECONDS)
         self.decided = settings.compile is False or bool(why_not)
 
     def before_step(self, rows: int, seconds_left: float) -> None:
@@ -61,7 +62,7 @@ class Compiling:
                 self._compile(rows)
 
     def _is_worth_it(self, seconds_left: float) -> bool:
-        worth = seconds_left >= float(os.environ.get("LLM_COMPILE_SECONDS", LEAST_SECONDS))
+        worth = seconds_left >= self.least_seconds
         if self.run.group.is_first and worth and self.file.exists():
             print("layers stay as they are: an attempt ended while it compiled them", flush=True)
             worth = False

@@ -32,7 +32,7 @@ TRAINING: dict[str, Any] = {
         },
         {
             "name": "chat",
-            "sft": {"dataset": {"uri": "pvc://corpus/chat.jsonl"}, "epochs": 2, "maxLength": 128},
+            "sft": {"dataset": {"uri": "pvc://corpus/chat.jsonl"}, "epochs": 4, "maxLength": 128},
             "globalBatchSize": 16, "microBatchSize": 8, "optimizer": {"learningRate": 0.001, "weightDecay": 0.0},
         },
     ],

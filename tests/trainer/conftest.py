@@ -134,11 +134,17 @@ def pairs(prepared: Path) -> str:
     return "pvc://corpus/pairs.jsonl"
 
 
+_owners: dict[str, str] = {}  # of stages in the one run folder: the test of each
+
+
 @pytest.fixture
-def pretrain(prepared: Path) -> Stage:
+def pretrain(prepared: Path, request: pytest.FixtureRequest) -> Stage:
     """`pretrain(stage, steps=…, attempt=…, nodes=…)`: a pretrain stage's configuration."""
+    test = request.node.nodeid.partition("[")[0]
 
     def make(stage: str, *, nodes: int = 2, attempt: int = 1, model: Any = None, **settings: Any) -> StageConfig:
+        owner = _owners.setdefault(stage, test)
+        assert owner == test, f"the stage {stage} is that of {owner}: take another name"
         return stage_config(
             prepared, stage, nodes=nodes, attempt=attempt, model=model or MODEL, pretrain={**PRETRAIN, **settings}
         )

@@ -120,9 +120,9 @@ def test_pretraining(settings: dict[str, Any], pretrain: Stage, pods: RunPods, b
     """With documents that end within rows, on some ranks and not on others. An attempt that goes on compiles again."""
     name = "-".join(str(value) for value in settings.values() if not isinstance(value, dict)).lower()
     given = {**settings, "steps": 8, "model": {"uri": base} if "lora" in settings else None}
-    eager = pretrain(f"eager-{name}", compile=False, **given)
+    eager = pretrain(f"compile-not-{name}", compile=False, **given)
     pods(eager).run()
-    pair = pods(pretrain(f"compiled-{name}", compile=True, **given))
+    pair = pods(pretrain(f"compile-{name}", compile=True, **given))
     pair.run()
     (notice,) = told(pair)
     assert "times as fast as before" in notice
@@ -133,10 +133,10 @@ def test_pretraining(settings: dict[str, Any], pretrain: Stage, pods: RunPods, b
 
 def test_where_it_is_worth_it(pretrain: Stage, pods: RunPods) -> None:
     """By itself after the first steps, whatever comes of it; not before a short stage's end."""
-    short = pods(pretrain("short", steps=8))
+    short = pods(pretrain("compile-short", steps=8))
     short.run()
     assert "layers" not in short.pods[0].log.lower()
-    long = pods(pretrain("long", steps=8), LLM_COMPILE_SECONDS="0")
+    long = pods(pretrain("compile-long", steps=8), LLM_COMPILE_SECONDS="0")
     long.run()
     log = long.pods[0].log
     assert NOTICE in log or "layers stay as they are: compiled they would be" in log, log[-2000:]
@@ -147,11 +147,11 @@ def test_without_a_compiler(pretrain: Stage, pods: RunPods, tmp_path: Path) -> N
     (none := tmp_path / "g++").write_text("#!/bin/sh\nexit 127\n")
     none.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
-    asked = pods(pretrain("asked", steps=8, compile=True), PATH=path).start()
+    asked = pods(pretrain("compile-asked", steps=8, compile=True), PATH=path).start()
     (word, *_) = asked.wait()
     assert word.reason == "ConfigurationError", word
     assert word.message.startswith("pretrain.compile: the layers can't be compiled here"), word.message
-    by_itself = pods(pretrain("by-itself", steps=8), LLM_COMPILE_SECONDS="0", PATH=path)
+    by_itself = pods(pretrain("compile-by-itself", steps=8), LLM_COMPILE_SECONDS="0", PATH=path)
     by_itself.run()
     assert "layers stay as they are: " in by_itself.pods[0].log
 
@@ -162,13 +162,13 @@ def test_what_it_does_not_go_with(pretrain: Stage, pods: RunPods) -> None:
         ("spread", MODEL, {"zeroStage": 3}, "zeroStage 3"),
         ("state", mamba, {}, "mamba, whose documents have rows of their own"),
     ):
-        (word, *_) = pods(pretrain(name, model=model, steps=8, compile=True, **settings)).start().wait()
+        (word, *_) = pods(pretrain(f"compile-{name}", model=model, steps=8, compile=True, **settings)).start().wait()
         assert word.message == f"pretrain.compile: true does not go with {why}; leave it out"
 
 
 def test_a_kill_while_it_compiles(pretrain: Stage, pods: RunPods) -> None:
     """The next attempt stays without, by itself; and goes on where the last one was."""
-    config = pretrain("killed", steps=12)
+    config = pretrain("compile-killed", steps=12)
     first = pods(config, LLM_COMPILE_SECONDS="0").start()
     note, end = checkpoints(config) / COMPILING, time.monotonic() + 120
     while not note.exists():
@@ -179,6 +179,6 @@ def test_a_kill_while_it_compiles(pretrain: Stage, pods: RunPods) -> None:
             os.kill(worker, signal.SIGKILL)
     first.wait()
     assert json.loads(note.read_text()) == {"attempt": 1}
-    second = pods(pretrain("killed", attempt=2, steps=12), LLM_COMPILE_SECONDS="0")
+    second = pods(pretrain("compile-killed", attempt=2, steps=12), LLM_COMPILE_SECONDS="0")
     second.run()
     assert "layers stay as they are: an attempt ended while it compiled them" in second.pods[0].log

@@ -55,9 +55,8 @@ def test_what_is_a_hang(patience: float, least: float, acts: list[Any], *, ends:
 
 def test_a_stopped_process_ends_the_attempt(pretrain: Stage, pods: RunPods) -> None:
     """The others wait for it in a collective, and say so; it says nothing."""
-    config = pretrain(
-        "stopped", steps=100_000, checkpoint={"everySteps": 1_000_000}, evaluation={"everySteps": 1_000_000}
-    )
+    never = {"everySteps": 1_000_000}
+    config = pretrain("stopped", steps=100_000, checkpoint=never, evaluation=never, compile=False)
     pair = pods(config, LLM_HANG_SECONDS="5").start()
     pair.until_step(5)
     stopped = pair.pods[1].worker()

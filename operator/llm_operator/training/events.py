@@ -22,6 +22,7 @@ HELD_UP = (
     Reason.INIT_CONTAINER_FAILED,
     Reason.IMAGE_PULL_FAILED,
 )
+NEWS = (Reason.TUNED, Reason.LAYERS_COMPILED, Reason.PROCESSES_CHANGED, Reason.TAKEN_OVER)  # nothing is to be done
 
 
 def events_between(old: LLMTrainingStatus, new: LLMTrainingStatus) -> Iterator[Event]:
@@ -43,7 +44,8 @@ def stage_events(old: StageStatus | None, new: StageStatus) -> Iterator[Event]:
             yield Event("Normal", Reason.STAGE_STARTED, f"stage {new.name} starts with {count(new.nodes)}")
     for notice in new.notices:
         if old is None or notice not in old.notices:
-            yield Event("Warning", notice.reason, f"stage {new.name}: {notice.message}")
+            said = f"stage {new.name}: {notice.message}"
+            yield Event("Normal" if notice.reason in NEWS else "Warning", notice.reason, said)
     if new.result and not (old and old.result and old.result.digest == new.result.digest):
         said = f"stage {new.name}: {new.result.uri} ({new.result.digest[:19]})"
         yield Event("Normal", Reason.RESULT_PUBLISHED, said)

@@ -222,5 +222,12 @@ def losses(config: StageConfig) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in history(config) if "loss" in row}
 
 
+def forget_the_end(config: StageConfig, step: int) -> None:
+    """So that another attempt goes on from the checkpoint before that of the last step."""
+    folder = Path(config.stage_folder)
+    shutil.rmtree(folder / f"checkpoints/step-{step:08d}")
+    (folder / "record.json").unlink()
+
+
 def evaluations(config: StageConfig) -> dict[int, dict[str, float]]:
     return {row["step"]: row["evaluation"] for row in history(config) if "evaluation" in row}

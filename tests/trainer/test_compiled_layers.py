@@ -20,7 +20,7 @@ from llm_trainer.models.experts import has_experts
 from llm_trainer.models.language_loss import add_loss
 from llm_trainer.models.packing import runs_on
 from tests.trainer.conftest import MODEL, RunPods, Stage
-from tests.trainer.pods import Pods, losses
+from tests.trainer.pods import Pods, forget_the_end, losses
 from tests.trainer.test_families import FAMILIES
 from tests.trainer.tiny import ALL, tiny
 
@@ -117,7 +117,7 @@ SETTINGS: list[dict[str, Any]] = [
     "settings", [pytest.param(given, marks=[] if not n else pytest.mark.release) for n, given in enumerate(SETTINGS)]
 )
 def test_pretraining(settings: dict[str, Any], pretrain: Stage, pods: RunPods, base: str) -> None:
-    """With documents that end within rows, on some ranks and not on others. An attempt that goes on compiles again."""
+    """With documents that end within rows, on some ranks and not on others."""
     name = "-".join(str(value) for value in settings.values() if not isinstance(value, dict)).lower()
     given = {**settings, "steps": 8, "model": {"uri": base} if "lora" in settings else None}
     eager = pretrain(f"compile-not-{name}", compile=False, **given)
@@ -129,6 +129,18 @@ def test_pretraining(settings: dict[str, Any], pretrain: Stage, pods: RunPods, b
     near = 1e-2 if settings.get("precision") == "bfloat16" else 1e-5
     assert losses(pair.config) == pytest.approx(losses(eager), rel=near)
     assert not (checkpoints(pair.config) / COMPILING).exists()
+
+
+def test_an_attempt_that_goes_on_compiles_again(pretrain: Stage, pods: RunPods) -> None:
+    config = pretrain("compile-again", compile=True, steps=8)
+    pods(config).run()
+    expected = losses(config)
+    forget_the_end(config, 8)
+    again = pods(pretrain("compile-again", attempt=2, compile=True, steps=8))
+    again.run()
+    assert "resumed from step-00000005" in again.pods[0].log
+    assert told(again)
+    assert losses(config) == pytest.approx(expected, rel=1e-5)
 
 
 def test_where_it_is_worth_it(pretrain: Stage, pods: RunPods) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 
 from llm_trainer.config import StageConfig
 from tests.trainer.conftest import SFT, RunPods, Stage, stage_config
-from tests.trainer.pods import losses
+from tests.trainer.pods import forget_the_end, losses
 
 DROPOUT = {"architecture": {"family": "gpt2", "config": {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 128}}}
 
@@ -38,8 +37,7 @@ def test_an_existing_model_goes_on_with_it(pretrain: Stage, pods: RunPods) -> No
     config = pretrain("dropout-again", **given)
     pods(config).run()
     expected = losses(config)
-    shutil.rmtree(Path(config.stage_folder) / "checkpoints/step-00000004")
-    (Path(config.stage_folder) / "record.json").unlink()
+    forget_the_end(config, 4)
     pods(pretrain("dropout-again", attempt=2, **given)).run()
     assert losses(config) == pytest.approx(expected, abs=1e-6)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from llm_trainer.data.sequences import Sequences
 from llm_trainer.protocol import ExitCode
 from tests.trainer.conftest import RunPods, Stage
 from tests.trainer.online import PYTHONPATH
-from tests.trainer.pods import Pods, evaluations, history, losses
+from tests.trainer.pods import Pods, evaluations, forget_the_end, history, losses
 from tests.trainer.user_functions import row_key
 
 FUNCTIONS = "tests.trainer.user_functions"
@@ -185,8 +184,7 @@ def test_a_learning_rate_by_trials(pretrain: Stage, pods: RunPods) -> None:
     written = pretrain("rate-written", **short, optimizer={"learningRate": rate})
     pods(written).run()
     assert losses(tuned) == pytest.approx(losses(written), abs=1e-5)
-    shutil.rmtree(Path(tuned.stage_folder) / "checkpoints" / "step-00000008")
-    (Path(tuned.stage_folder) / "record.json").unlink()
+    forget_the_end(tuned, 8)
     again = pretrain("tuned", attempt=2, **short, tune=tune, optimizer={"learningRate": 7.0})
     progress = pods(again).run()
     assert "Tuned" not in [notice.reason for notice in progress.notices]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from llm_trainer.checkpoint.rollbacks import SIZE_TRIALS, TUNED
 from llm_trainer.config import StageConfig
 from llm_trainer.protocol import Progress
 from tests.trainer.conftest import MODEL, RunPods, Stage
-from tests.trainer.pods import history, losses
+from tests.trainer.pods import forget_the_end, history, losses
 
 SHORT: dict[str, Any] = {"steps": 8, "checkpoint": {"everySteps": 4}, "globalBatchSize": 8}
 TUNE: dict[str, Any] = {"microBatchSize": {}}
@@ -48,8 +47,7 @@ def test_a_micro_batch_by_trials(pretrain: Stage, pods: RunPods, zero: int) -> N
     pods(written).run()
     assert losses(tuned) == pytest.approx(losses(written), abs=1e-5)
     assert "tokensPerSecond" in (Path(tuned.run_folder) / "report.html").read_text()
-    shutil.rmtree(checkpoints(tuned) / "step-00000008")
-    (Path(tuned.stage_folder) / "record.json").unlink()
+    forget_the_end(tuned, 8)
     again = pretrain(f"sized-{zero}", attempt=2, **settings, microBatchSize=1, tune=TUNE)
     assert not told(pods(again).run())
     assert losses(again) == pytest.approx(losses(written), abs=1e-5)
@@ -83,8 +81,7 @@ def test_rates_of_a_narrower_model(pretrain: Stage, pods: RunPods, zero: int) ->
     spread = pretrain(f"wide-{zero}", **{**settings, "zeroStage": zero, "nodes": 2})
     pods(spread).run()
     assert losses(spread) == pytest.approx(losses(plain), abs=1e-4)
-    shutil.rmtree(checkpoints(spread) / "step-00000008")
-    (Path(spread.stage_folder) / "record.json").unlink()
+    forget_the_end(spread, 8)
     pods(pretrain(f"wide-{zero}", **{**settings, "zeroStage": zero, "nodes": 2}, attempt=2)).run()
     assert losses(spread) == pytest.approx(losses(plain), abs=1e-4)
     unscaled = pretrain(f"wide-not-{zero}", **{**settings, "zeroStage": zero, "tune": {}, "nodes": 2})

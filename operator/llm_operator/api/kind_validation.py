@@ -75,7 +75,7 @@ def compile_problems(spec: LLMTrainingSpec, stage: Stage, pretrain: Pretrain, pa
         yield f"{path}: true does not go with {setting}; leave it out"
     architecture = spec.model.architecture if stage.model is None else None
     if architecture and architecture.family in UNCOMPILED_FAMILIES:
-        yield f"{path}: true is not for the family {architecture.family}, as of its experts or state; leave it out"
+        yield f"{path}: true is not for {architecture.family}, because of its experts or its state; leave it out"
 
 
 def loss_problems(dpo: Dpo, path: str) -> Iterator[str]:

@@ -22,4 +22,4 @@ def test_what_is_no_number_of_seconds(given: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(NAME, given)
     with pytest.raises(ConfigurationError) as raised:
         Watchdog(1800.0)
-    assert str(raised.value) == f"pods.env {NAME}: {given!r} is no number of seconds; write one such as 300"
+    assert str(raised.value) == f"spec.pods.env {NAME}: {given!r} is no number of seconds; write one, as 300"

@@ -17,5 +17,5 @@ def seconds(name: str, default: float) -> float:
     except ValueError:
         told = math.nan
     if not told >= 0:  # NaN is not
-        raise ConfigurationError(f"pods.env {name}: {given!r} is no number of seconds; write one such as {default:g}")
+        raise ConfigurationError(f"spec.pods.env {name}: {given!r} is no number of seconds; write one, as {default:g}")
     return told

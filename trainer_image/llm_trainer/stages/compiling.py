@@ -1,6 +1,6 @@
 """When the layers of a stage are compiled: it was asked for, or what is still to come is worth it.
 
-What compiling takes is known only here: half a minute and a compiler's memory. So by itself it waits for the speed of
+What compiling takes is known only here: a minute or so, and a compiler's memory. So by itself it waits for the speed of
 the first steps, keeps what is seen to be faster, and is noted down before, as size trials are: a pod that dies of it
 (no memory is left, an instruction that its CPU traps) comes back and goes on without.
 """
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -24,14 +26,23 @@ from llm_trainer.runtime.errors import ConfigurationError
 from llm_trainer.runtime.run import Run
 from llm_trainer.runtime.variables import seconds
 
-LEAST_SECONDS = 1800.0  # still to come, or $LLM_COMPILE_SECONDS; compiling takes half a minute to a minute of them
+LEAST_SECONDS = 1800.0  # still to come, or $LLM_COMPILE_SECONDS; compiling takes up to a minute and a half of them
 SEEN_STEPS = 5  # whose speed tells what is still to come
 LEAST_MEMORY = 1 << 30  # of a process and its compiler (docs/figures.md)
 LEAST_GAIN = 1.03  # of the layers' speed; less may be noise
 FIELD = "pretrain.compile"
 LEAVING = "asked to leave"
 
-OUTCOME = TypeAdapter(tuple[float, float, str])
+
+class Outcome(NamedTuple):
+    """Of a process: seconds of all layers as they are and compiled, or why they can't be."""
+
+    eager: float = 0.0
+    compiled: float = 0.0
+    problem: str = ""
+
+
+OUTCOME = TypeAdapter(Outcome)
 WHETHER = TypeAdapter(bool)
 
 
@@ -74,32 +85,27 @@ class Compiling:
             write_durably(self.file, json.dumps({"attempt": self.run.config.attempt}) + "\n")
         group.barrier()
         told = group.gather(self._outcome(layers, rows), OUTCOME)
-        eager, compiled = (sum(times) for times in list(zip(*told, strict=True))[:2])
-        problem = next((problem for *_, problem in told if problem), "")
         if group.is_first:
             self.file.unlink()
-        if problem and self.settings.compile and LEAVING not in problem:
-            raise ConfigurationError(f"{FIELD}: the layers can't be compiled here ({problem}); leave it out")
-        gain = eager / compiled if compiled else 0.0
-        if problem or (not self.settings.compile and gain < LEAST_GAIN):
-            said = problem or f"compiled they would be {gain:.2f} times as fast"
-            if group.is_first:
-                print(f"layers stay as they are: {said}", flush=True)
-            return
-        layers.adopt()
-        took = f"after {time.monotonic() - began:.0f} s of compiling"
-        self.run.board.notice("LayersCompiled", f"{gain:.2f} times as fast as before, {took}")
+        gain, why_not = verdict(told, asked=bool(self.settings.compile))
+        if not why_not:
+            layers.adopt()
+            took = f"after {time.monotonic() - began:.0f} s of compiling"
+            self.run.board.notice("LayersCompiled", f"{gain:.2f} times as fast as before, {took}")
+        elif group.is_first:
+            print(f"layers stay as they are: {why_not}", flush=True)
 
-    def _outcome(self, layers: CompiledLayers, rows: int) -> tuple[float, float, str]:
-        """Seconds of all layers as they are and compiled, and why it can't be, if so."""
+    def _outcome(self, layers: CompiledLayers, rows: int) -> Outcome:
         try:
             self._check_memory()
-            return (*self.engine.compare_compiled(layers, rows, self.settings.sequence_length, self._alive), "")
+            return Outcome(*self.engine.compare_compiled(layers, rows, self.settings.sequence_length, self._alive))
+        except InterruptedError:
+            return Outcome(problem=LEAVING)
         except Exception as error:  # noqa: BLE001 -- no compiler, what it can't compile; the layers are as they were
-            return 0.0, 0.0, f"{type(error).__name__}: {first_line(error)}"
+            return Outcome(problem=f"{type(error).__name__}: {first_line(error)}")
 
     def _check_memory(self) -> None:
-        if self.engine.group.device.type == "cpu" and (left := room(self.run.config.processes_per_node)) < LEAST_MEMORY:
+        if self.run.group.device.type == "cpu" and (left := room(self.run.config.processes_per_node)) < LEAST_MEMORY:
             raise MemoryError(f"{left / 2**30:.2f} GiB are left for each process, and a compiler may take 1")
 
     def _alive(self) -> None:
@@ -107,6 +113,19 @@ class Compiling:
         self.run.watchdog.beat()
         if self.run.stop.asked:
             raise InterruptedError(LEAVING)
+
+
+def verdict(told: Sequence[Outcome], *, asked: bool) -> tuple[float, str]:
+    """How many times as fast compiled layers are, and why they aren't taken; empty if they are. All or none.
+
+    Raises ConfigurationError where they were asked for and can't be.
+    """
+    if problems := [outcome.problem for outcome in told if outcome.problem]:
+        if asked and LEAVING not in problems:
+            raise ConfigurationError(f"{FIELD}: the layers can't be compiled here ({problems[0]}); leave it out")
+        return 0.0, problems[0]
+    gain = sum(outcome.eager for outcome in told) / sum(outcome.compiled for outcome in told)
+    return gain, "" if asked or gain >= LEAST_GAIN else f"compiled they would be {gain:.2f} times as fast"
 
 
 def against(engine: Engine) -> str:

@@ -139,14 +139,23 @@ _owners: dict[str, str] = {}  # of stages in the one run folder: the test of eac
 
 @pytest.fixture
 def pretrain(prepared: Path, request: pytest.FixtureRequest) -> Stage:
-    """`pretrain(stage, steps=…, attempt=…, nodes=…)`: a pretrain stage's configuration."""
+    """`pretrain(stage, steps=…, attempt=…, nodes=…)`: a pretrain stage's configuration.
+
+    The file's name goes before the stage's: which files share a process, and so the run folder, is not theirs to know.
+    """
+    file = request.path.stem.removeprefix("test_").replace("_", "-")
     test = request.node.nodeid.partition("[")[0]
 
     def make(stage: str, *, nodes: int = 2, attempt: int = 1, model: Any = None, **settings: Any) -> StageConfig:
-        owner = _owners.setdefault(stage, test)
+        owner = _owners.setdefault(f"{file}-{stage}", test)
         assert owner == test, f"the stage {stage} is that of {owner}: take another name"
         return stage_config(
-            prepared, stage, nodes=nodes, attempt=attempt, model=model or MODEL, pretrain={**PRETRAIN, **settings}
+            prepared,
+            f"{file}-{stage}",
+            nodes=nodes,
+            attempt=attempt,
+            model=model or MODEL,
+            pretrain={**PRETRAIN, **settings},
         )
 
     return make

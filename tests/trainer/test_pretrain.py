@@ -68,7 +68,7 @@ def test_what_a_stage_tells(pretrain: Stage, pods: RunPods) -> None:
     # a first guess is uniform over the vocabulary
     assert math.isclose(figures[0]["loss"], math.log(1024), rel_tol=0.05)
     told = (Path(config.run_folder) / "report.md").read_text()
-    assert "## Stage tells" in told
+    assert f"## Stage {config.stage}" in told
     assert "held-out bitsPerByte/odd" in told
     assert progress.result
     assert progress.result.digest in told

@@ -139,7 +139,7 @@ def test_a_planted_checkpoint_runs_nothing(
     files = [record(newest / entry.path, newest) for entry in written.files]
     (newest / MANIFEST).write_text(written.model_copy(update={"files": files}).model_dump_json(by_alias=True))
     second = pretrain(name, attempt=2, **SETTINGS)
-    uri = f"{second.run_uri}/stages/{name}/checkpoints/{newest.name}"
+    uri = f"{second.run_uri}/stages/{second.stage}/checkpoints/{newest.name}"
     again = pods(second.model_copy(update={"digests": {uri: written.digest()} if known else {}}))
     if known:
         notices = again.run().notices

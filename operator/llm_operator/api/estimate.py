@@ -6,7 +6,7 @@ DeepSpeed's defaults. tests/trainer/test_memory.py compares the whole with what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llm_operator.api.activations import Activations, Arithmetic, activations, kernel_of, layers_of
@@ -30,7 +30,7 @@ GIB = 2**30
 TILE = 2**27  # logits at a time: models/language_loss.py
 LOGIT = 12  # bytes, where all are held: as the model gives them, in float32, and their gradients
 TILED_LOGIT = 8
-BUCKET = 500_000_000  # elements that DeepSpeed reduces at a time
+BUCKET = 500_000_000  # elements that DeepSpeed reduces at a time, at most: models/engine_config.py
 LIVE = 1_000_000_000  # parameters that ZeRO 3 leaves gathered at most
 ADAPTER = 18  # bytes per parameter that learns: weight, gradient, optimizer state
 RUNTIME = {"cpu": GIB * 9 // 10, "gpu": GIB * 3 // 2}  # of a process: libraries; CUDA's context and NCCL's buffers
@@ -133,7 +133,7 @@ def moments(
         "gradients": held["gradients"] if once.accumulated else 0,  # else they come as activations go
         "activations": kept.kept(made_again=once.made_again) + cast_weights(size, how),
         "logits": 0 if isinstance(settings, RewardModel) else logits(once, size, vocabulary),
-        "communication": communication(memory) if once.gpu else 0,
+        "communication": communication(memory, learning(architecture, settings, memory)) if once.gpu else 0,
     }
     update = {"gradients": held["gradients"], "update": gradient_shard(memory)}
     found = {"the backward pass": {**always, **backward, **runtime}, "the update": {**always, **update, **runtime}}
@@ -162,15 +162,23 @@ def cast_weights(size: ModelSize, how: Arithmetic) -> int:
     return 2 * (size.total - size.embedding) if how.half and not how.gpu else 0
 
 
-def communication(memory: StageMemory) -> int:
-    """The buckets in which DeepSpeed gathers gradients on a GPU: two for overlap, of ZeRO 3 one."""
-    return BUCKET * memory.gradients * (1 if memory.zero_stage == 3 else 2) if memory.zero_stage else 0
+def learning(architecture: Architecture, settings: TrainingSettings, memory: StageMemory) -> list[int]:
+    """Parameters of each model that learns; of one with an adapter the adapter's."""
+    if settings.lora:
+        return [adapter_parameters(architecture, settings.lora.rank)]
+    return [model.parameters for model in memory.models if model.learns]
+
+
+def communication(memory: StageMemory, parameters: Sequence[int]) -> int:
+    """The buckets in which DeepSpeed gathers a model's gradients on a GPU: two for overlap, of ZeRO 3 one."""
+    buckets = {0: 0, 3: 1}.get(memory.zero_stage, 2)
+    return buckets * memory.gradients * sum(min(BUCKET, learn) for learn in parameters)
 
 
 def gradient_shard(memory: StageMemory) -> int:
     """ZeRO's optimizer steps on one flat copy of its own part."""
-    learning = sum(model.parameters for model in memory.models if model.learns)
-    return 4 * learning // memory.processes if memory.zero_stage else 0
+    learns = sum(model.parameters for model in memory.models if model.learns)
+    return 4 * learns // memory.processes if memory.zero_stage else 0
 
 
 def adapter_parameters(architecture: Architecture, rank: int) -> int:

@@ -72,6 +72,14 @@ def test_zero_3_gathers_and_spreads() -> None:
     assert spread.terms["communication"] == whole.terms["communication"] // 2
 
 
+def test_buckets_are_no_larger_than_what_learns() -> None:
+    small, large = (estimate_of(pretraining(model, 8, 1024, 4)).terms["communication"] for model in ("125M", "3B"))
+    assert large == 2 * 4 * 500_000_000
+    assert small < large / 2
+    base, adapter = (estimate_of(load_training(CHAIN), index).terms.get("communication", 0) for index in (2, 3))
+    assert 0 < adapter < base / 2, "of a low-rank adapter"
+
+
 def test_activations_grow_with_rows_and_eager_scores_with_the_square() -> None:
     one, four = (estimate_of(pretraining("1B", rows, 4096, 4)).terms["activations"] for rows in (1, 4))
     assert four == pytest.approx(4 * one, rel=1e-6)

@@ -17,12 +17,13 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llm_trainer.checkpoint.snapshot import Snapshot
-from llm_trainer.config import CriticOptimizer, Pretrain, ResolvedOptimizer, TrainingSettings
+from llm_trainer.config import CriticOptimizer, ResolvedOptimizer, TrainingSettings
 from llm_trainer.models.activation_checkpointing import checkpoint_activations
 from llm_trainer.models.compiled_layers import CompiledLayers, Seconds
 from llm_trainer.models.engine_config import (
     actual_zero_stage,
     deepspeed_config,
+    expert_parallel,
     mend_deepspeed,
     parameter_groups,
     peak_of,
@@ -38,6 +39,7 @@ from llm_trainer.models.placement import is_spread, whole
 from llm_trainer.models.resharding import reading
 from llm_trainer.models.sequence_parallel import check_shared_rows, share_rows
 from llm_trainer.models.shards import Weights
+from llm_trainer.models.size import shape_of
 from llm_trainer.models.tensor_parallel import stored_matrices, tensor_parallel_config
 from llm_trainer.models.width import base_width, narrowed, width_ratio
 from llm_trainer.runtime.process_group import ProcessGroup
@@ -60,7 +62,6 @@ class Engine(Inference):
         self._own_loss = own_loss
         self._peaks: list[float] = []  # learning rates of the optimizer's groups
         self._optimizer, self._accumulation_steps = optimizer or settings.optimizer, accumulation_steps
-        self._expert_parallel = settings.expert_parallel if isinstance(settings, Pretrain) else 1
         self._has_frozen = any(not parameter.requires_grad for parameter in module.parameters())
         super().__init__(module, settings, group)
         self.model.train()  # what was read comes for evaluation, without dropout
@@ -85,9 +86,14 @@ class Engine(Inference):
         if self.settings.checkpoints_activations(self.group.device.type):
             checkpoint_activations(innermost(module), asked=bool(self.settings.activation_checkpointing))
         config = deepspeed_config(
-            self.settings, self.group.device, self._accumulation_steps, self._optimizer, bfloat16=self.bfloat16
+            self.settings,
+            self.group.device,
+            self._accumulation_steps,
+            self._optimizer,
+            bfloat16=self.bfloat16,
+            learning=sum(shape_of(parameter).numel() for parameter in module.parameters() if parameter.requires_grad),
         )
-        config |= expert_parallel_config(self._expert_parallel, self.model.config.model_type)
+        config |= expert_parallel_config(expert_parallel(self.settings), self.model.config.model_type)
         config |= tensor_parallel_config(self.settings.tensor_parallel, self.model.config)
         groups = list(parameter_groups(module, self._optimizer, *self._narrowed(module)))
         mend_deepspeed()
@@ -295,7 +301,7 @@ class Engine(Inference):
     def weights(self) -> Weights:
         """All that the model is. Within `at_rest`."""
         state = self.model.state_dict(keep_vars=True)
-        if self._expert_parallel > 1:
+        if expert_parallel(self.settings) > 1:
             state = stored_experts(self.model, state)
         if self.settings.tensor_parallel > 1:
             state = stored_matrices(self.model, state)

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from llm_trainer.config import ResolvedOptimizer, TrainingSettings
+from llm_trainer.config import Pretrain, ResolvedOptimizer, TrainingSettings
 from llm_trainer.models.parameters import decays, tag_for_muon
 from llm_trainer.runtime.instructions import has_matrix_unit
 
 RATE_SHARE = "rate_share"  # of a group: factor of the learning rate
+BUCKET = 500_000_000  # elements of gradients that are reduced at a time, at most: DeepSpeed's own default
 
 
 def computes_in_bfloat16(settings: TrainingSettings, device: torch.device) -> bool:
@@ -51,11 +52,16 @@ def deepspeed_config(
     optimizer: ResolvedOptimizer | None = None,
     *,
     bfloat16: bool,
+    learning: int = BUCKET,
 ) -> dict[str, Any]:
+    """``learning``: how many elements do. DeepSpeed makes a bucket anew for each step: a GPU holds all of it, and on a
+    CPU, where no freed memory is that large, the kernel zeroes what is used of it.
+    """
     optimizer = optimizer or settings.optimizer
     muon = optimizer.type == "muon"
     cuda = device.type == "cuda"
     half = bfloat16 and cuda
+    stage = actual_zero_stage(settings, half=half)
     return {
         "train_micro_batch_size_per_gpu": settings.micro_batch_size,
         "gradient_accumulation_steps": accumulation_steps,
@@ -65,17 +71,23 @@ def deepspeed_config(
         "optimizer": optimizer_config(optimizer),
         "bf16": {"enabled": half, **({"check_grad_overflow": True} if half else {})},
         "zero_optimization": {
-            "stage": actual_zero_stage(settings, half=half),
+            "stage": stage,
             "contiguous_gradients": True,
+            "reduce_bucket_size": min(BUCKET, learning),
             "overlap_comm": cuda,
-            # Muon orthogonalises whole matrices: ZeRO-3 may not scatter them before
-            "reduce_scatter": not muon,
+            # Muon orthogonalises whole matrices: ZeRO-3 may not scatter them before. With ZeRO 1 and 2 DeepSpeed's
+            # scatter is an all-reduce of a copy (docs/figures.md); of experts it has no other.
+            "reduce_scatter": not muon and (cuda or stage == 3 or expert_parallel(settings) > 1),
             "stage3_param_persistence_threshold": 100_000 if cuda else 0,
             "stage3_gather_16bit_weights_on_model_save": True,
         },
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 1_000_000_000,
     }
+
+
+def expert_parallel(settings: TrainingSettings) -> int:
+    return settings.expert_parallel if isinstance(settings, Pretrain) else 1
 
 
 def float32_gradients(*, half: bool) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def test_it_goes_on_where_it_was(end: str, zero: int, stage: GpuStage, pods: Run
     whole = stage(f"whole-{name}", model=MODEL, pretrain=settings)
     pods(whole).run()
     first = pods(stage(name, model=MODEL, pretrain=settings)).start()
-    first.until_step(14)
+    first.until_step(14, saved=10)
     if end == "SIGKILL":
         os.kill(first.pods[0].worker(), signal.SIGKILL)
         assert first.wait()[0].exit_code == 128 + signal.SIGKILL

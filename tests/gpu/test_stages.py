@@ -63,7 +63,7 @@ def test_a_killed_sft_goes_on(base: str, stage: GpuStage, pods: RunPods, record_
     whole = stage("sft-whole", model={"uri": base}, sft=settings)
     pods(whole).run()
     first = pods(stage("sft-killed", model={"uri": base}, sft=settings)).start()
-    first.until_step(7)
+    first.until_step(7, saved=5)
     first.kill()
     second = stage("sft-killed", attempt=2, model={"uri": base}, sft=settings)
     pods(second).run()

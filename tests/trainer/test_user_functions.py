@@ -69,7 +69,7 @@ def test_an_optimizer_goes_on_after_a_kill(zero: int, function: str, pretrain: S
     whole = pretrain(f"whole-{function}-{zero}", **settings)
     pods(whole, PYTHONPATH=PYTHONPATH).run()
     first = pods(pretrain(f"killed-{function}-{zero}", **settings), PYTHONPATH=PYTHONPATH).start()
-    first.until_step(6)
+    first.until_step(6, saved=4)
     os.kill(first.pods[1].worker(), signal.SIGKILL)
     first.wait()
     second = pretrain(f"killed-{function}-{zero}", attempt=2, **settings)
@@ -264,7 +264,7 @@ def test_a_function_that_changed_between_attempts(prepared: Path, base: str, pod
     path = f"{changing.parent}:{PYTHONPATH}"
     settings: dict[str, Any] = {"epochs": 2, "lossFunction": "changing_loss:loss"}
     first = pods(sft(prepared, base, "changed", **settings), PYTHONPATH=path).start()
-    first.until_step(7)
+    first.until_step(7, saved=5)
     os.kill(first.pods[1].worker(), signal.SIGKILL)
     first.wait()
     changing.write_text(changing.read_text() + "# another\n")
